@@ -1,0 +1,34 @@
+"""What every embedder is."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deita_tasks.components import Component
+from deita_tasks.errors import ComputeError
+from deita_tasks.records import Conversation, Measured
+
+
+class Embedder(Component):
+    """Gives each conversation one vector. Its fields are its options."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that can change a vector, as JSON values: backend, model and revision or weights digest, template, max length,
+        dtype, VERSION. Never batch size, device or worker count, which may not change one. Loads no weights."""
+
+    @abstractmethod
+    def measure(self, conversations: Sequence[Conversation]) -> Measured:
+        """Vectors of `conversations`, float32 (n, d), with what was cut and which have none and why. Never raises for one bad row."""
+
+    def embed(self, conversations: Sequence[Conversation]) -> NDArray[np.float32]:
+        """Vectors of `conversations`: float32 (n, d), as the model gives them, NOT normalised. Raises ComputeError where one has none."""
+        measured = self.measure(conversations)
+        for position, why in measured.problems.items():
+            raise ComputeError(f"conversation {conversations[position].id} has no vector: {why}")
+        return measured.values

@@ -1,0 +1,67 @@
+"""The one family of errors that a user of this project sees.
+
+    DeitaError
+    ├── UsageError            a parameter is wrong: nothing has been read or computed yet
+    │   ├── MissingExtra      the choice needs an optional dependency; names the `pip install`
+    │   └── OutputExists      the output folder is not empty and --overwrite was not given
+    ├── InputError            the pool cannot be read as a whole (no such file, no rows, no known format)
+    │   └── TooManyBadRows    fewer good rows than `min_good_fraction` allows
+    ├── ModelError            a model folder, tokenizer or checkpoint is not fit for the job
+    ├── ComputeError          a model gave something that is not a score or a vector
+    └── StorageError          an artifact could not be read or written
+        └── DamagedArtifact   it is there, but it is not what was written
+
+Every message says what arrived, what was expected, and what to do. `exit_status` is what the command
+line ends with: 2 for what the user can put right in the command, 1 for everything else.
+"""
+
+
+class DeitaError(Exception):
+    """Root of the family: anything else that escapes is a defect of this project."""
+
+    exit_status = 1
+
+
+class UsageError(DeitaError):
+    """A parameter is wrong; raised before anything is read or computed."""
+
+    exit_status = 2
+
+
+class MissingExtra(UsageError):
+    """A choice needs an optional dependency that is not installed."""
+
+    def __init__(self, choice: str, package: str, extra: str) -> None:
+        super().__init__(f"{choice!r} needs the package {package!r}, which is not installed: pip install 'deita-tasks[{extra}]'")
+
+
+class OutputExists(UsageError):
+    """The output folder holds something already."""
+
+
+class InputError(DeitaError):
+    """The pool cannot be read as a whole."""
+
+    exit_status = 2
+
+
+class TooManyBadRows(InputError):
+    """The share of good rows fell under the floor."""
+
+    exit_status = 1
+
+
+class ModelError(DeitaError):
+    """A model folder, a tokenizer or a checkpoint is not fit for what was asked of it."""
+
+
+class ComputeError(DeitaError):
+    """A model gave something that is not a score or a vector."""
+
+
+class StorageError(DeitaError):
+    """An artifact could not be read or written."""
+
+
+class DamagedArtifact(StorageError):
+    """An artifact is there, but it is not what was written."""

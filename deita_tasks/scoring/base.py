@@ -1,0 +1,36 @@
+"""What every scorer is."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deita_tasks.components import Component
+from deita_tasks.errors import ComputeError
+from deita_tasks.records import Kind, Measured
+
+
+class Scorer(Component):
+    """Gives each pair a score in [1, 6]. Its fields are its options."""
+
+    kind: Kind
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that can change a score, as JSON values: backend, model and revision or weights digest, template, token ids,
+        max length, dtype, VERSION. Never batch size, device or worker count, which may not change one. Loads no weights."""
+
+    @abstractmethod
+    def measure(self, pairs: Sequence[tuple[str, str]]) -> Measured:
+        """Scores of `pairs`, float32 (n,), with what was cut and which pairs have none and why. Never raises for one bad pair."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Scores of (instruction, response) `pairs`: float32 (n,) in [1, 6]. Raises ComputeError where a pair has none."""
+        measured = self.measure(pairs)
+        for position, why in measured.problems.items():
+            raise ComputeError(f"pair {position} has no {self.kind} score: {why}")
+        return measured.values

@@ -1,0 +1,18 @@
+"""Selecting: which conversations to keep, and why not the others; one file a strategy."""
+
+from typing import Any
+
+from deita_tasks.components import Table, load_component
+from deita_tasks.selecting.base import Selector
+
+SELECTORS: Table = {
+    "diverse": "deita_tasks.selecting.diverse:Diverse",
+    "top_score": "deita_tasks.selecting.top_score:TopScore",
+    "random": "deita_tasks.selecting.random:Random",
+}
+
+
+def load_selector(name: str, **options: Any) -> Selector:
+    """The strategy `name` of SELECTORS. Raises UsageError for a wrong name or option."""
+    selector: Selector = load_component(SELECTORS, "strategy", name, options)
+    return selector

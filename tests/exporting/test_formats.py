@@ -1,0 +1,200 @@
+"""The output formats: what lies in the files, read with other readers than ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from deita_tasks.errors import UsageError
+from deita_tasks.exporting import FORMATS, load_exporter
+from deita_tasks.exporting.base import ExportRow
+from tests.exporting.helpers import AWKWARD, MULTI, SECOND, SINGLE, TOOLS, conversation, rows
+
+ADDED = {"deita_id", "deita_evol_score", "deita_rank"}
+
+
+def exported(name: str, selected: list[ExportRow], folder: Path, **options: Any) -> list[dict[str, Any]]:
+    """The lines of selected.jsonl, by the plain JSON reader."""
+    assert load_exporter(name, **options).export(selected, folder) == [folder / "selected.jsonl"]
+    return [json.loads(line) for line in (folder / "selected.jsonl").read_bytes().split(b"\n")[:-1]]
+
+
+def test_sharegpt_holds_every_role_and_the_exact_text(tmp_path: Path) -> None:
+    first, second = exported("sharegpt", rows(TOOLS, SECOND), tmp_path, scores=False)
+    assert first == {
+        "conversations": [
+            {"from": "human", "value": "Weather?"},
+            {"from": "gpt", "value": "call"},
+            {"from": "tool", "value": "21 C"},
+            {"from": "gpt", "value": "Warm"},
+            {"from": "system", "value": "stop"},
+            {"from": "human", "value": "thanks"},
+        ]
+    }
+    assert second == {
+        "conversations": [{"from": "human", "value": AWKWARD}, {"from": "gpt", "value": " starts with a space\n\n"}],
+        "id": 8,
+        "tags": [],
+        "score": 0.1 + 0.2,
+    }
+
+
+def test_messages_come_in_the_given_order_with_id_score_and_rank(tmp_path: Path) -> None:
+    first, second = exported("messages", rows(MULTI, SINGLE), tmp_path)
+    assert [turn["role"] for turn in first["messages"]] == ["system", "user", "assistant", "user", "assistant"]
+    assert (first["deita_id"], first["deita_evol_score"], first["deita_rank"]) == (MULTI.id, 10.0, 1)
+    assert first["nested"] == {"a": [1, {"b": None}]}
+    assert second == {
+        "messages": [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}],
+        "id": 7,
+        "tags": ["maths", "easy"],
+        "nothing": None,
+        "deita_id": SINGLE.id,
+        "deita_evol_score": 9.0,
+        "deita_rank": 2,
+    }
+
+
+def test_a_row_without_evol_score_or_rank_has_nulls(tmp_path: Path) -> None:
+    (row,) = exported("messages", [ExportRow(SINGLE, None, None)], tmp_path)
+    assert row["deita_evol_score"] is None
+    assert row["deita_rank"] is None
+
+
+def test_alpaca_of_single_turns_has_only_its_three_columns(tmp_path: Path) -> None:
+    (row,) = exported("alpaca", rows(conversation("u: Add", "a: 4")), tmp_path, scores=False)
+    assert row == {"instruction": "Add", "input": "", "output": "4"}
+
+
+def test_alpaca_puts_system_and_earlier_exchanges_in_their_columns_in_every_row(tmp_path: Path) -> None:
+    first, second = exported("alpaca", rows(MULTI, conversation("u: Add", "a: 4")), tmp_path, scores=False)
+    assert {name: first[name] for name in ("instruction", "input", "output", "system", "history")} == {
+        "instruction": "And?",
+        "input": "",
+        "output": "Bye",
+        "system": "Be brief.",
+        "history": [["Hi", "Hello"]],
+    }
+    assert second == {"instruction": "Add", "input": "", "output": "4", "system": "", "history": []}
+
+
+@pytest.mark.parametrize(
+    ("turns", "why"),
+    [
+        (("u: a", "a: b", "t: c", "a: d"), "turn 3 is of the role tool where user was expected"),
+        (("u: a", "a: b", "s: c", "u: d", "a: e"), "turn 3 is of the role system where user was expected"),
+        (("s: a", "s: b", "u: c", "a: d"), "turn 2 is of the role system where user was expected"),
+        (("u: a", "u: b", "a: c"), "turn 2 is of the role user where assistant was expected"),
+        (("a: a", "u: b", "a: c"), "turn 1 is of the role assistant where user was expected"),
+        (("u: a", "a: b", "u: c"), "it does not end with an assistant turn"),
+        (("s: a",), "it does not end with an assistant turn"),
+    ],
+)
+def test_alpaca_refuses_what_it_cannot_hold_before_anything_is_written(turns: tuple[str, ...], why: str, tmp_path: Path) -> None:
+    odd = conversation(*turns, row=77)
+    with pytest.raises(UsageError) as caught:
+        load_exporter("alpaca").export(rows(SINGLE, odd), tmp_path)
+    message = str(caught.value)
+    assert f"output format alpaca cannot hold row 77 of pool.jsonl (id {odd.id}): {why}" in message
+    assert "choose messages or sharegpt" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prompt_response_holds_single_exchanges_and_refuses_the_rest(tmp_path: Path) -> None:
+    (row,) = exported("prompt_response", rows(SECOND), tmp_path, scores=False)
+    assert row == {"prompt": AWKWARD, "response": " starts with a space\n\n", "id": 8, "tags": [], "score": 0.1 + 0.2}
+    for other in (MULTI, conversation("u: alone"), conversation("s: a", "u: b", "a: c")):
+        with pytest.raises(UsageError, match="prompt_response cannot hold row"):
+            load_exporter("prompt_response").export(rows(other), tmp_path / "other")
+
+
+def test_input_columns_are_never_overwritten(tmp_path: Path) -> None:
+    """A pool that was selected before has deita_ columns; one converted before has a column with the new format's name."""
+    old = conversation("u: a", "a: b", extra={"messages": "as text", "input_messages": 1, "deita_rank": 5, "deita_rank_2": 6})
+    plain, first = exported("messages", rows(conversation("u: c", "a: d"), old), tmp_path)
+    assert first["input_input_messages"] == "as text"
+    assert first["input_messages"] == 1
+    assert (first["deita_rank"], first["deita_rank_2"], first["deita_rank_3"]) == (5, 6, 2)
+    assert first["deita_id"] == old.id
+    assert plain.keys() == {"messages", "deita_id", "deita_evol_score", "deita_rank_3"}, "one name in every row"
+
+
+def test_lines_are_strict_json_in_utf8_whatever_the_columns_hold(tmp_path: Path) -> None:
+    odd = {"nan": float("nan"), "deep": [{"inf": float("inf")}], "lone": "\ud800 ü", "big": 2**70}
+    path = load_exporter("messages", scores=False).export(rows(conversation("u: ü", "a: b", extra=odd)), tmp_path)[0]
+    (line,) = path.read_bytes().splitlines()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    row = json.loads(line.decode("utf-8"), parse_constant=refuse)
+    del row["messages"]
+    assert row == {"nan": None, "deep": [{"inf": None}], "lone": "\ud800 ü", "big": 2**70}
+
+
+def test_parquet_keeps_types_where_one_type_holds_a_column_and_json_text_elsewhere(tmp_path: Path) -> None:
+    extras: list[dict[str, Any]] = [
+        {"n": 1, "x": 1, "s": "ü", "l": ["a"], "o": {"k": 1, "j": None}, "m": 1, "u": {"a": 1}, "b": True, "big": 1, "e": {}},
+        {"n": 2, "x": 0.5, "s": None, "l": [], "o": {"j": [1], "k": 2}, "m": "one", "u": {"b": 1}, "b": None, "big": 2**70, "e": {}},
+    ]
+    selected = rows(*(conversation(f"u: {i}", "a: b", extra=extra) for i, extra in enumerate(extras)))
+    (path,) = load_exporter("parquet").export(selected, tmp_path)
+    assert path == tmp_path / "selected.parquet"
+    table = pq.read_table(path)
+    assert {name: str(table.schema.field(name).type) for name in ("n", "x", "s", "b")} == {
+        "n": "int64",
+        "x": "double",
+        "s": "string",
+        "b": "bool",
+    }
+    read = table.to_pylist()
+    for row, extra in zip(read, extras, strict=True):
+        for name in ("n", "x", "s", "l", "o", "b"):
+            assert row[name] == extra[name]
+        for name in ("m", "u", "big", "e"):
+            assert json.loads(row[name]) == extra[name]
+    assert read[1]["messages"] == [{"role": "user", "content": "1"}, {"role": "assistant", "content": "b"}]
+    assert [row["deita_rank"] for row in read] == [1, 2]
+
+
+def test_parquet_spans_row_groups_and_fills_absent_columns_with_null(tmp_path: Path) -> None:
+    many = [conversation(f"u: {i}", "a: b", extra={"late": i} if i > 4000 else {}) for i in range(4100)]
+    (path,) = load_exporter("parquet").export(rows(*many), tmp_path)
+    late = pq.read_table(path)["late"].to_pylist()
+    assert pq.ParquetFile(path).num_row_groups == 3
+    assert late == [None] * 4001 + list(range(4001, 4100))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_same_rows_give_the_same_bytes(name: str, tmp_path: Path) -> None:
+    selected = rows(SINGLE, SECOND)
+    one, other = (load_exporter(name).export(selected, tmp_path / folder) for folder in ("one", "other"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_empty_selection_gives_an_empty_file(name: str, tmp_path: Path) -> None:
+    path = load_exporter(name).export([], tmp_path)[0]
+    count = pq.read_metadata(path).num_rows if path.suffix == ".parquet" else len(path.read_bytes())
+    assert count == 0
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_rows_that_can_be_read_only_once_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="expected a list or an object whose __iter__ starts again"):
+        load_exporter(name).export(iter(rows(SINGLE)), tmp_path)
+
+
+def test_a_wrong_format_or_option_is_named() -> None:
+    with pytest.raises(UsageError, match=r"unknown output format 'share_gpt': expected one of .* did you mean 'sharegpt'"):
+        load_exporter("share_gpt")
+    with pytest.raises(UsageError, match="output format 'alpaca': unknown option 'score'"):
+        load_exporter("alpaca", score=False)
+
+
+def test_every_format_knows_its_name_in_the_table() -> None:
+    assert {name: load_exporter(name).name for name in FORMATS} == {name: name for name in FORMATS}

@@ -1,6 +1,19 @@
-"""Loading: pools of conversations in, whatever their format; one file a format."""
+"""Loading: pools of conversations in, whatever their format; one file a format.
 
-from deita_tasks.components import Table
+for row in read_conversations("pool.jsonl.xz"):
+    ...                                       # Conversation, or Quarantined with a reason
+[open_pool(uri) for uri in pool_files("s3://bucket/pools")]   # the same in steps: which files, what each of them is, its rows
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from deita_tasks.components import Table, component_class
+from deita_tasks.loading.base import RowFormat
+from deita_tasks.loading.pool import PoolFile, inspect, pool_files
+from deita_tasks.records import Conversation, Quarantined
+
+__all__ = ["FORMATS", "PoolFile", "detect_format", "open_pool", "pool_files", "read_conversations"]
 
 FORMATS: Table = {
     "sharegpt": "deita_tasks.loading.sharegpt:ShareGPT",
@@ -8,3 +21,33 @@ FORMATS: Table = {
     "alpaca": "deita_tasks.loading.alpaca:Alpaca",
     "prompt_response": "deita_tasks.loading.prompt_response:PromptResponse",
 }
+
+
+def layouts(format: str = "auto") -> list[RowFormat]:
+    """Every layout of `format`, or of all formats. Raises UsageError for an unknown name."""
+    names = list(FORMATS) if format == "auto" else [format]
+    return [layout for name in names for layout in component_class(FORMATS, "format", name).layouts()]
+
+
+def open_pool(uri: str, format: str = "auto") -> PoolFile:
+    """The file `uri`, known by its first rows: what it is, and iterable for its rows, any number of times.
+
+    Raises UsageError for an unknown format, and InputError for a file that is absent, empty, or of no known format.
+    """
+    return inspect(uri, layouts(format), detect=format == "auto")
+
+
+def detect_format(uri: str) -> str:
+    """The name in FORMATS of the format of the file `uri`. Raises InputError."""
+    return open_pool(uri).format.name
+
+
+def read_conversations(uri: str | Sequence[str], format: str = "auto") -> Iterator[Conversation | Quarantined]:
+    """Every row of the pool, in order: a Conversation, or Quarantined where it cannot be one. Memory does not grow with the files.
+
+    uri: a file, a folder, a glob, anything fsspec knows (s3://, hf://, memory://), or a list of them.
+    format: a name in FORMATS, or "auto" to detect it in each file from its first rows.
+    Raises UsageError and InputError at once for an unknown format, and for a file that is absent, empty or of no known format;
+    BrokenFile (an InputError) while reading, after all rows before that place, where a file breaks off.
+    """
+    return chain.from_iterable([open_pool(file, format) for file in pool_files(uri)])

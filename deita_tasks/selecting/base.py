@@ -28,5 +28,3 @@ class Selector(Component):
     def fingerprint(self) -> dict[str, Any]:
         """The strategy and every option that changes what is kept."""
         return {"strategy": type(self).__name__, **self.model_dump()}
-
-

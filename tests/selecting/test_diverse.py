@@ -1,0 +1,292 @@
+"""Diverse against the sequential rule, on random pools and on pools made to be hard."""
+
+import itertools
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deita_tasks.errors import UsageError
+from deita_tasks.records import Rejection
+from deita_tasks.selecting import load_selector
+from deita_tasks.selecting.screen import Screen, TorchScreen
+from tests.selecting.reference import sequential, similarity, unit
+
+LIMIT = np.float32(0.9)
+
+
+def select(ids, scores, rows, budget, max_similarity=0.9, **options):
+    selector = load_selector("diverse", budget=budget, max_similarity=max_similarity, device="cpu", **options)
+    selection = selector.select(ids, np.asarray(scores, np.float64), rows)
+    return list(selection.kept), list(selection.rejected)
+
+
+def names(n):
+    return [f"row-{i:04d}" for i in range(n)]
+
+
+@st.composite
+def pools(draw):
+    """Small integers give copies, opposite and orthogonal rows and equal similarities; normal deviates give everything between."""
+    n, d = draw(st.integers(0, 24)), draw(st.integers(1, 6))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows = rng.integers(-2, 3, (n, d)) if draw(st.booleans()) else rng.standard_normal((n, d)) * 10.0 ** rng.integers(-3, 4, (n, 1))
+    rows = rows.astype(draw(st.sampled_from([np.float32, np.float16])))
+    if n and draw(st.booleans()):
+        rows[rng.integers(0, n, 3), rng.integers(0, d, 3)] = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+    scores = rng.choice([1.0, 2.0, 2.5, 9.0, np.nan, np.inf, -np.inf], n, p=[0.3, 0.2, 0.2, 0.15, 0.05, 0.05, 0.05])
+    return [f"id{i}" for i in rng.permutation(n)], scores, rows
+
+
+@given(pools(), st.integers(1, 30), st.sampled_from([0.9, 0.5, 0.0, -0.4, 1.0, 0.70710677, -1.0]), st.integers(1, 30), st.randoms())
+@settings(max_examples=500, deadline=None)
+def test_equals_the_sequential_rule_for_every_block_size_and_input_order(pool, budget, max_similarity, block_rows, random):
+    ids, scores, rows = pool
+    expected = sequential(ids, scores, rows, budget, max_similarity)
+    order = list(range(len(ids)))
+    random.shuffle(order)
+    found = select([ids[i] for i in order], scores[order], rows[order], budget, max_similarity, block_rows=block_rows)
+    assert found == expected
+    assert sorted(found[0] + [rejection.id for rejection in found[1]]) == sorted(ids)
+
+
+@given(pools(), st.integers(1, 24), st.integers(1, 24), st.integers(1, 24))
+@settings(max_examples=100, deadline=None)
+def test_budgets_nest(pool, small, large, block_rows):
+    ids, scores, rows = pool
+    small, large = sorted((small, large))
+    kept, _ = select(ids, scores, rows, large, block_rows=block_rows)
+    assert select(ids, scores, rows, small)[0] == kept[:small]
+
+
+@given(st.integers(0, 2**32), st.sampled_from([1, 7, 64]), st.integers(1, 60))
+@settings(max_examples=25, deadline=None)
+def test_equals_the_sequential_rule_in_clusters(seed, block_rows, budget):
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((12, 32))
+    rows = (centres[rng.integers(0, 12, 80)] + rng.uniform(0.1, 0.6, (80, 1)) * rng.standard_normal((80, 32))).astype(np.float32)
+    scores = rng.integers(0, 40, 80) / 8
+    assert select(names(80), scores, rows, budget, block_rows=block_rows) == sequential(names(80), scores, rows, budget, 0.9)
+
+
+def at_cosine(target):
+    """A float32 row whose normalised first component is exactly `target`; so that is its similarity to (1, 0)."""
+    for steps in itertools.count():
+        for sign in (1, -1):
+            row = np.array([target, np.sqrt(1 - np.float64(target) ** 2) + sign * steps * 2.0**-26], np.float32)
+            if np.float32(unit(row)[0]) == target:
+                return row
+    raise AssertionError
+
+
+@pytest.mark.parametrize("block_rows", [1, 2, 512])
+def test_one_ulp_around_the_limit(block_rows):
+    below, above = np.nextafter(LIMIT, np.float32(0)), np.nextafter(LIMIT, np.float32(1))
+    for target, stays in ((below, True), (LIMIT, True), (above, False)):
+        rows = np.stack([np.array([1, 0], np.float32), at_cosine(target)])
+        kept, rejected = select(["first", "second"], [2, 1], rows, 2, block_rows=block_rows)
+        assert kept == (["first", "second"] if stays else ["first"])
+        assert rejected == ([] if stays else [Rejection("second", "too_similar", "first", float(above))])
+
+
+def around_the_limit(count, dimensions, seed):
+    """Row 0, then rows whose similarity to it lies within about two float32 steps of the limit, each as dense as any embedding."""
+    rng = np.random.default_rng(seed)
+    first = rng.standard_normal(dimensions)
+    first /= np.linalg.norm(first)
+    rows = [first]
+    for cosine in float(LIMIT) + rng.uniform(-1.5e-7, 1.5e-7, count):
+        other = rng.standard_normal(dimensions)
+        other -= (other @ first) * first
+        rows.append(cosine * first + np.sqrt(1 - cosine**2) * other / np.linalg.norm(other))
+    return np.array(rows, np.float32)
+
+
+@pytest.mark.parametrize("dimensions", [16, 384])
+@pytest.mark.parametrize("block_rows", [1, 3, 50, 512])
+def test_rows_inside_the_rounding_band_are_decided_by_the_exact_similarity(dimensions, block_rows):
+    rows = around_the_limit(120, dimensions, seed=3)
+    units = np.array([unit(row) for row in rows], np.float32)
+    exact = np.array([similarity(units[0].astype(float), row) for row in units[1:].astype(float)])
+    naive = np.array([np.add.reduce(units[0] * row, dtype=np.float32) for row in units[1:]])
+    assert {-1, 0, 1} <= set(np.round((exact - LIMIT) / np.spacing(LIMIT)).astype(int))
+    assert ((naive > LIMIT) != (exact > LIMIT)).any(), "float32 sums decide alike: the rows are not hard enough"
+    scores = np.arange(len(rows), 0, -1)
+    assert select(names(len(rows)), scores, rows, 121, block_rows=block_rows) == sequential(names(len(rows)), scores, rows, 121, 0.9)
+
+
+def test_several_kept_rows_inside_the_band_of_one_candidate():
+    """Twelve rows of a cosine half way between two float32 to a centre that comes last: which is the nearest hangs on their rounding."""
+    centre = np.eye(1, 40)
+    cosine = float(np.float32(0.95)) + 2.0**-25
+    around = np.hstack([np.full((12, 1), cosine), np.sqrt(1 - cosine**2) * np.eye(12), np.zeros((12, 27))])
+    nearest = set()
+    for seed in range(8):
+        turned = np.vstack([around, centre]) @ np.linalg.qr(np.random.default_rng(seed).standard_normal((40, 40)))[0]
+        rows, scores = turned.astype(np.float32), np.arange(13, 0, -1)
+        expected = sequential(names(13), scores, rows, 13, 0.93)
+        nearest |= {rejection.nearest_id for rejection in expected[1]}
+        for block_rows in (1, 5, 12, 13):
+            assert select(names(13), scores, rows, 13, 0.93, block_rows=block_rows) == expected
+    assert len(nearest) >= 3
+
+
+def test_of_equally_similar_kept_rows_the_best_ranked_blocks():
+    rows = np.array([[3, 4, 0], [3, -4, 0], [1, 0, 0]], np.float32)
+    for block_rows in (1, 2, 3):
+        kept, rejected = select(["b", "a", "c"], [1, 1, 0], rows, 3, 0.5, block_rows=block_rows)
+        assert kept == ["a", "b"]
+        assert rejected == [Rejection("c", "too_similar", "a", float(np.float32(0.6)))]
+
+
+def test_of_two_close_rows_the_better_survives():
+    rows = np.array([[1, 0.01], [1, 0.02], [0, 1]], np.float32)
+    assert select(["poor", "good", "other"], [2, 5, 1], rows, 3)[0] == ["good", "other"]
+
+
+def test_a_row_near_a_rejected_one_is_kept():
+    """At 0, 20 and 40 degrees: the second is too near the first, the third only near the second. The original, in batches, drops it"""
+    angles = np.radians([0, 20, 40])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    for block_rows in (1, 2, 3):
+        assert select(["a", "b", "c"], [3, 2, 1], rows, 3, block_rows=block_rows)[0] == ["a", "c"]
+
+
+def test_a_row_blocked_from_outside_its_block_may_be_nearer_to_one_inside():
+    angles = np.radians([0, 90, 27, 25])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    for block_rows in (1, 2, 4):
+        kept, rejected = select(list("abcd"), [4, 3, 2, 1], rows, 4, 0.9, block_rows=block_rows)
+        assert kept == ["a", "b", "c"]
+        assert (rejected[0].id, rejected[0].nearest_id) == ("d", "c")
+
+
+def test_vectors_are_judged_only_when_their_turn_comes():
+    rows = np.array([[np.nan, 1], [1, 0], [0, 0], [0, 1], [np.inf, 0], [1, 1]], np.float32)
+    for block_rows in (1, 2, 6):
+        kept, rejected = select(list("abcdef"), [6, 5, 4, 3, 2, 1], rows, 2, block_rows=block_rows)
+        assert kept == ["b", "d"]
+        assert rejected == [
+            Rejection("a", "unscorable"),
+            Rejection("c", "unscorable"),
+            Rejection("e", "below_budget"),
+            Rejection("f", "below_budget"),
+        ]
+
+
+@pytest.mark.parametrize("rows", [np.full((40, 8), 7, np.float16), np.zeros((40, 8), np.float32)], ids=["identical", "zero"])
+def test_all_rows_alike(rows):
+    kept, rejected = select(names(40), np.ones(40), rows, 10, block_rows=16)
+    assert (kept, rejected) == sequential(names(40), np.ones(40), rows, 10, 0.9)
+    assert {rejection.reason for rejection in rejected} == ({"too_similar"} if rows.any() else {"unscorable"})
+
+
+def test_empty_pool_one_row_and_a_budget_over_the_pool():
+    assert select([], [], np.empty((0, 4), np.float32), 3) == ([], [])
+    assert select(["a"], [1], np.ones((1, 4), np.float32), 3) == (["a"], [])
+    assert select(["a", "b"], [1, 2], np.eye(2, dtype=np.float32), 99) == (["b", "a"], [])
+    assert select(["a", "b"], [np.nan, np.nan], np.eye(2, dtype=np.float32), 99)[0] == []
+
+
+def test_the_scale_of_a_row_does_not_matter():
+    rows = np.array([[3e38, 3e38], [1e-45, 1e-45], [0, 5e-40]], np.float32)
+    kept, rejected = select(["a", "b", "c"], [3, 2, 1], rows, 3)
+    assert kept == ["a", "c"]
+    assert rejected[0][:3] == ("b", "too_similar", "a")
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_reads_a_memory_map_of_float16(tmp_path, mode):
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((70, 4)).astype(np.float16)
+    np.save(tmp_path / "rows.npy", rows)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode=mode)
+    if mode == "c":  # a change that is only in memory has to outlive the reading
+        mapped[:10] = rows[:10] = 1
+    scores = rng.random(70)
+    assert select(names(70), scores, mapped, 30, block_rows=8) == sequential(names(70), scores, rows, 30, 0.9)
+    assert np.array_equal(mapped, rows)
+
+
+def test_reads_only_as_far_as_the_selection_gets():
+    class Watched(np.ndarray):
+        read: ClassVar[list[int]] = []
+
+        def __getitem__(self, key):
+            if isinstance(key, np.ndarray):
+                self.read.extend(key.tolist())
+            return super().__getitem__(key)
+
+    rows = np.eye(64, dtype=np.float32).view(Watched)
+    select(names(64), np.arange(64, 0, -1), rows, 5, block_rows=4)
+    assert sorted(Watched.read) == list(range(8))
+
+
+def test_torch_screen_finds_what_the_numpy_one_finds():
+    rng = np.random.default_rng(1)
+    screens = Screen(24, 3000), TorchScreen(24, 3000, "cpu")
+    for _ in range(4):
+        rows = rng.standard_normal((700, 24)).astype(np.float32)
+        block = rng.standard_normal((50, 24)).astype(np.float32)
+        largest = [screen.compare(block) for screen in screens]
+        np.testing.assert_allclose(*largest, rtol=1e-5)
+        asked = np.arange(0, 50, 3)
+        (row, index), (torch_row, torch_index) = (screen.near(asked, np.full(17, 8.0, np.float32)) for screen in screens)
+        assert row.tolist() == torch_row.tolist() and index.tolist() == torch_index.tolist()
+        for screen in screens:
+            screen.append(rows)
+    assert len(row) > 100 and np.array_equal(screens[0].kept, screens[1].kept)
+
+
+def test_selects_alike_through_torch(monkeypatch):
+    rng = np.random.default_rng(2)
+    rows = np.vstack([around_the_limit(60, 48, seed=9), rng.standard_normal((60, 48)).astype(np.float32)])
+    scores = rng.permutation(121)
+    plain = select(names(121), scores, rows, 80, 0.9, block_rows=16)
+    monkeypatch.setattr("deita_tasks.selecting.diverse.open_screen", lambda d, most, device: TorchScreen(d, most, "cpu"))
+    assert select(names(121), scores, rows, 80, 0.9, block_rows=16) == plain
+
+
+@pytest.mark.parametrize(
+    ("ids", "scores", "rows", "message"),
+    [
+        (["a", "b", "a"], [1, 2, 3], np.eye(3), r"id 'a' occurs more than once: expected distinct ids"),
+        (["a", "b"], [1, 2, 3], np.eye(2), r"evol_scores of shape \(3,\) for 2 ids"),
+        (["a", "b"], [[1], [2]], np.eye(2), r"evol_scores of shape \(2, 1\) for 2 ids"),
+        (["a", "b"], [1, 2], np.eye(3), r"embeddings of shape \(3, 3\) for 2 ids: expected \(2, d\)"),
+        (["a", "b"], [1, 2], np.ones((2, 1, 4)), r"embeddings of shape \(2, 1, 4\) for 2 ids"),
+        (["a", "b"], [1, 2], None, r"embeddings are missing"),
+        (["a", "b"], [1, 2], np.array([["x"], ["y"]]), r"embeddings of <U1: expected float32 or float16"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(ids, scores, rows, message):
+    with pytest.raises(UsageError, match=message):
+        select(ids, scores, rows, 2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"budget": 0},
+        {"budget": -1},
+        {},
+        {"budget": 5, "max_similarity": 1.5},
+        {"budget": 5, "max_similarity": float("nan")},
+        {"budget": 5, "threshold": 0.9},
+        {"budget": 5, "block_rows": 0},
+        {"budget": 5, "device": "gpu"},
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_read(options):
+    with pytest.raises(UsageError, match="strategy 'diverse'"):
+        load_selector("diverse", **options)
+
+
+def test_the_fingerprint_holds_what_changes_the_result_and_nothing_else():
+    assert load_selector("diverse", budget=5, block_rows=3, device="cpu").fingerprint() == {
+        "strategy": "Diverse",
+        "budget": 5,
+        "max_similarity": 0.9,
+    }

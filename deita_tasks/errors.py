@@ -9,6 +9,7 @@
     ├── ModelError            a model folder, tokenizer or checkpoint is not fit for the job
     ├── ComputeError          a model gave something that is not a score or a vector
     └── StorageError          an artifact could not be read or written
+        ├── MissingFile       it is not there
         └── DamagedArtifact   it is there, but it is not what was written
 
 Every message says what arrived, what was expected, and what to do. `exit_status` is what the command
@@ -61,6 +62,10 @@ class ComputeError(DeitaError):
 
 class StorageError(DeitaError):
     """An artifact could not be read or written."""
+
+
+class MissingFile(StorageError):
+    """A file is not there."""
 
 
 class DamagedArtifact(StorageError):

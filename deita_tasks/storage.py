@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import posixpath
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from deita_tasks.errors import DamagedArtifact, InputError, StorageError, UsageError
+from deita_tasks.errors import DamagedArtifact, InputError, MissingFile, StorageError, UsageError
 
 BLOCK = 1 << 20  # bytes read at a time while hashing or copying
 
@@ -81,12 +82,12 @@ def _with_scheme(fs: AbstractFileSystem, path: str) -> str:
 
 
 def open_read(uri: str) -> IO[bytes]:
-    """`uri` opened for reading bytes, as they lie there (nothing decompressed). Raises InputError where it is not there."""
+    """`uri` opened for reading bytes, as they lie there (nothing decompressed). Raises MissingFile."""
     fs, path = filesystem(uri)
     try:
         handle: IO[bytes] = fs.open(path, "rb")
     except FileNotFoundError as error:
-        raise InputError(f"{uri}: no such file") from error
+        raise MissingFile(f"{uri}: no such file") from error
     return handle
 
 
@@ -94,6 +95,17 @@ def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
     fs, path = filesystem(uri)
     return bool(fs.exists(path))
+
+
+def is_empty(folder: str) -> bool:
+    """Whether there is nothing under `folder`, or no such folder. Raises UsageError where it is a file."""
+    fs, path = filesystem(folder)
+    if fs.isfile(path):
+        raise UsageError(f"{folder}: is a file; expected a folder")
+    try:
+        return not fs.ls(path, detail=False)
+    except FileNotFoundError:
+        return True
 
 
 def list_files(folder: str, suffix: str = "") -> list[str]:
@@ -146,7 +158,7 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 def read_json(uri: str) -> Any:
-    """The JSON value under `uri`. Raises InputError where nothing is there, DamagedArtifact where it is not JSON."""
+    """The JSON value under `uri`. Raises MissingFile, or DamagedArtifact where it is not JSON."""
     with open_read(uri) as handle:
         content = handle.read()
     try:
@@ -213,9 +225,53 @@ def sha256_of(uri: str) -> str:
     return digest.hexdigest()
 
 
+def describe(uri: str) -> dict[str, Any]:
+    """{"bytes", "sha256"} of a file, for `is_same`."""
+    fs, path = filesystem(uri)
+    return {"bytes": int(fs.size(path)), "sha256": sha256_of(uri)}
+
+
+def is_same(uri: str, facts: Mapping[str, Any]) -> bool:
+    """Whether the file is there and is what `describe` saw: by sha256 on a local disk, by size where that would mean a download."""
+    fs, path = filesystem(uri)
+    if not fs.exists(path) or fs.size(path) != facts["bytes"]:
+        return False
+    return not isinstance(fs, LocalFileSystem) or sha256_of(uri) == facts["sha256"]
+
+
 def digest_of(value: Any) -> str:
     """32 hex digits that name a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+def publish(folder: str, uri: str) -> None:
+    """Put a finished local folder under `uri`, in the place of what is there; the folder is used up.
+
+    On a local disk the whole result changes by one rename. On an object store manifest.json goes last, after the rest has arrived:
+    a result without it is not one.
+    """
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        os.makedirs(posixpath.dirname(path), exist_ok=True)
+        draft, old = f"{path}.{uuid.uuid4().hex}.new", f"{path}.{uuid.uuid4().hex}.old"
+        try:
+            shutil.move(folder, draft)  # from another disk, perhaps: a copy
+            if os.path.isdir(path):
+                os.rename(path, old)
+            os.rename(draft, path)
+        except OSError:
+            if os.path.isdir(old) and not os.path.isdir(path):
+                os.rename(old, path)
+            raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+        return
+    files = [posixpath.join(base, name) for base, _, names in os.walk(folder) for name in names]
+    remove(uri)
+    for file in sorted(files, key=lambda file: file.endswith("/manifest.json")):
+        fs.put_file(file, posixpath.join(path, os.path.relpath(file, folder)))
+    shutil.rmtree(folder)
 
 
 def remove(uri: str) -> None:

@@ -1,0 +1,123 @@
+"""The parameters of the flows: what the command line, a YAML file and the form in the Prefect UI ask for.
+
+Each group is a frozen model; each field has a title and a help text, which serve the form and `deita select --help` alike. Field
+names are unique over all groups, so that each is one flag. A field that is empty takes the preset's value (`presets.py`).
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+PresetName = Literal["mini", "paper"]
+ScorerName = Literal["instruction_length", "response_length", "causal_lm"]
+EmbedderName = Literal["sentence_transformers", "causal_lm"]
+StrategyName = Literal["diverse", "top_score", "random"]
+InputFormat = Literal["auto", "sharegpt", "messages", "alpaca", "prompt_response"]
+OutputFormat = Literal["input", "sharegpt", "messages", "alpaca", "prompt_response", "parquet", "hf_dataset"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class Group(BaseModel):
+    """A card of the form, a section of the YAML file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Source(Group):
+    """Where the pool is and how to read it."""
+
+    input: list[str] = Field(
+        title="Input",
+        description="Files, folders, globs, s3:// or hf:// URIs: JSON, JSON Lines (both also .gz, .xz, .zst), Parquet, CSV.",
+        min_length=1,
+    )
+    format: InputFormat = Field("auto", title="Format", description="Row format of the pool; auto looks at the rows of each file.")
+    min_good_fraction: float = Field(
+        0.95,
+        ge=0,
+        le=1,
+        title="Least share of good rows",
+        description="The run fails when fewer rows than this share can be read, scored and embedded. Between 0 and 1.",
+    )
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+
+class Scoring(Group):
+    """Which scorer says how demanding an instruction is, and how good its response. Empty fields follow the preset."""
+
+    complexity: ScorerName | None = Field(None, title="Complexity scorer", description="Backend that scores instructions, 1 to 6.")
+    complexity_model: str | None = Field(None, title="Complexity model", description="Hub id or local folder, for a backend with a model.")
+    complexity_revision: str | None = Field(None, title="Complexity model's revision", description="Branch, tag or commit on the hub.")
+    quality: ScorerName | None = Field(None, title="Quality scorer", description="Backend that scores responses, 1 to 6.")
+    quality_model: str | None = Field(None, title="Quality model", description="Hub id or local folder, for a backend with a model.")
+    quality_revision: str | None = Field(None, title="Quality model's revision", description="Branch, tag or commit on the hub.")
+    score_max_length: int | None = Field(
+        None,
+        ge=64,
+        title="Longest prompt",
+        description="Tokens a scorer reads; longer prompts are cut in their content and counted. At least 64.",
+    )
+    score_dtype: Dtype | None = Field(None, title="Scorers' number type", description="auto: bfloat16 where the hardware is good at it.")
+
+
+class Embedding(Group):
+    """Which model places conversations in space, for the similarity. Empty fields follow the preset."""
+
+    embedding: EmbedderName | None = Field(None, title="Embedder", description="Backend that gives each conversation one vector.")
+    embedding_model: str | None = Field(None, title="Embedding model", description="Hub id or local folder.")
+    embedding_revision: str | None = Field(None, title="Embedding model's revision", description="Branch, tag or commit on the hub.")
+    embedding_max_length: int | None = Field(
+        None, ge=16, title="Longest text", description="Tokens the embedder reads of a conversation; what is cut is counted. At least 16."
+    )
+    embedding_dtype: Dtype | None = Field(
+        None, title="Embedder's number type", description="auto: bfloat16 where the hardware is good at it."
+    )
+
+
+class Selection(Group):
+    """How many conversations to keep, and by which rule."""
+
+    budget: int = Field(6000, ge=1, title="Budget", description="Conversations to keep, at most. At least 1.")
+    strategy: StrategyName = Field(
+        "diverse",
+        title="Strategy",
+        description="diverse: the paper's rule, best evol score first, without near-repetitions; top_score: best first; random: a control.",
+    )
+    max_similarity: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        title="Largest similarity",
+        description="Cosine similarity above which a conversation counts as too similar to one already kept. Between -1 and 1.",
+    )
+    seed: int = Field(0, ge=0, title="Seed", description="For the strategy random. At least 0.")
+
+
+class Export(Group):
+    """Where the selection goes, and in which format."""
+
+    output: str = Field(
+        title="Output", description="Folder or s3:// URI for the subset, its ledger, manifest and report. Must be new or empty."
+    )
+    output_format: OutputFormat = Field("input", title="Output format", description="input: the format that the pool has.")
+    overwrite: bool = Field(False, title="Overwrite", description="Replace an earlier result in the output folder.")
+
+
+class Advanced(Group):
+    """What changes how a run goes, never what it selects."""
+
+    store: str = Field(
+        ".deita", title="Store", description="Folder or s3:// URI that keeps pools, scores, embeddings and selections between runs."
+    )
+    shard_rows: int | None = Field(
+        None, ge=1, title="Rows a shard", description="Rows that one task scores or embeds; empty: follows the pool. At least 1."
+    )
+    workers: int = Field(
+        1, ge=1, title="Workers", description="Shards computed at a time. One model uses all cores, so more rarely helps. At least 1."
+    )
+    retries: int = Field(2, ge=0, title="Retries", description="How often a failed shard is tried again, with growing pauses. At least 0.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", title="Device", description="auto: CUDA where there is one.")

@@ -1,0 +1,182 @@
+"""Scores and embeddings, kept by row: what is there for a fingerprint is never computed again.
+
+    <store>/scores/<kind>/<fingerprint>/part-<digest>.parquet       id, values (a list, one score a pair), cut, problem
+    <store>/embeddings/<fingerprint>/part-<digest>.parquet          id, values (a vector), cut, problem
+                                     fingerprint.json               what the digest stands for
+    <store>/plans/<digest>.parquet                                  rows to compute, one row group a shard
+
+A part is named by the ids in it, so the same shard of work has the same name in every run. Ids are looked up over all parts: it does
+not matter which run, file, order or shard a row came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from deita_tasks import storage
+from deita_tasks.errors import DamagedArtifact
+from deita_tasks.records import Measured
+
+log = logging.getLogger(__name__)
+
+SHARDS_A_STAGE = 100  # Prefect records every task run: a few hundred of them a run, whatever the pool
+LEAST_SHARD_ROWS = 128
+
+PLAN = pa.schema({"id": pa.string(), "position": pa.int64()})
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part that is there or is to be computed: `digest` names it; `plan` and `group` say where its rows stand (None: it is there)."""
+
+    digest: str
+    rows: int
+    plan: str | None = None
+    group: int = 0
+
+
+@dataclass(frozen=True)
+class Family:
+    """All parts of one fingerprint."""
+
+    uri: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, store: str, folder: str, contract: Mapping[str, Any]) -> Family:
+        """The parts for `contract` (a component's fingerprint) under <store>/<folder>/."""
+        digest = storage.digest_of(dict(contract))
+        family = cls(storage.join(store, *folder.split("/"), digest), digest)
+        described = storage.join(family.uri, "fingerprint.json")
+        if not storage.exists(described):
+            storage.write_json(described, dict(contract))
+        return family
+
+    def part(self, digest: str) -> str:
+        """The URI of a part."""
+        return storage.join(self.uri, f"part-{digest}.parquet")
+
+    def index(self) -> dict[str, pa.Array]:
+        """Part digest -> the ids in it, for every part that can be read; a damaged one counts as absent, with a warning."""
+        found: dict[str, pa.Array] = {}
+        for uri in storage.list_files(self.uri, ".parquet"):
+            try:
+                # A local read of every column checks every page; from an object store, which checks its own bytes, the ids will do.
+                table = storage.read_table(uri, None if storage.is_local(uri) else ["id"])
+            except DamagedArtifact as error:
+                log.warning("a damaged part is left out and its rows are computed again: %s", error)
+                continue
+            found[uri.rsplit("part-", 1)[1].removesuffix(".parquet")] = table["id"].combine_chunks()
+        return found
+
+    def plan(self, store: str, ids: pa.Array, positions: NDArray[np.int64], shard_rows: int | None) -> tuple[list[Shard], list[Shard]]:
+        """What there is and what is to be computed for the distinct `ids`, which stand at `positions` of the pool: (present, missing).
+
+        Missing rows are cut into shards in pool order and listed in one plan file, a row group each.
+        """
+        wanted = pa.array(ids)
+        present, known = [], []
+        for digest, held in self.index().items():
+            if pc.any(pc.is_in(held, value_set=wanted)).as_py():
+                present.append(Shard(digest, len(held)))
+                known.append(held)
+        have = pa.concat_arrays(known) if known else pa.array([], pa.string())
+        missing = np.flatnonzero(~pc.is_in(wanted, value_set=have).to_numpy(zero_copy_only=False))
+        if not len(missing):
+            return present, []
+        rows = shard_rows or max(LEAST_SHARD_ROWS, -(-len(missing) // SHARDS_A_STAGE))
+        table = pa.table({"id": wanted.take(pa.array(missing)), "position": positions[missing]}, schema=PLAN)
+        return present, _write_plan(store, table, rows)
+
+    def write(self, digest: str, table: pa.Table) -> None:
+        """Write a part, atomically."""
+        storage.write_table(self.part(digest), table)
+
+    def gather(self, digests: Iterable[str], columns: Sequence[str] = ("id", "values", "cut", "problem")) -> pa.Table:
+        """The rows of some parts in one table; an id that stands in several parts comes once."""
+        tables = [storage.read_table(self.part(digest), list(columns)) for digest in digests]
+        table = pa.concat_tables(tables)
+        repeated = pd.Series(table["id"].to_pandas()).duplicated().to_numpy()
+        return table.filter(pa.array(~repeated)) if repeated.any() else table
+
+
+def _write_plan(store: str, table: pa.Table, shard_rows: int) -> list[Shard]:
+    pieces = [table.slice(start, shard_rows) for start in range(0, table.num_rows, shard_rows)]
+    digests = [part_digest(piece["id"]) for piece in pieces]
+    uri = storage.join(store, "plans", f"{storage.digest_of([digests, pc.sum(table['position']).as_py()])}.parquet")
+    with storage.parquet_writer(uri, PLAN) as writer:
+        for piece in pieces:
+            writer.write_table(piece, row_group_size=max(1, piece.num_rows))
+    return [Shard(digest, piece.num_rows, uri, group) for group, (digest, piece) in enumerate(zip(digests, pieces, strict=True))]
+
+
+def read_plan(shard: Shard) -> pa.Table:
+    """The ids and pool positions of a shard that is to be computed."""
+    assert shard.plan is not None, "a shard that is there has no plan"
+    with storage.parquet_file(shard.plan) as parquet:
+        return parquet.read_row_group(shard.group)
+
+
+def part_digest(ids: pa.Array | pa.ChunkedArray) -> str:
+    """32 hex digits that name a set of ids, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(ids.to_pylist())).encode()).hexdigest()[:32]
+
+
+def score_table(ids: Sequence[str], counts: Sequence[int], measured: Measured) -> pa.Table:
+    """A part of scores: `measured` holds the pairs of all conversations one after the other, `counts[i]` of them for ids[i].
+
+    A conversation with a pair that has no score has none at all (`values` null) and says why: a sum over fewer turns would be made up.
+    """
+    ends = np.cumsum(np.asarray(counts, dtype=np.int64))
+    problems: dict[int, str] = {}
+    for pair, why in sorted(measured.problems.items()):
+        row = int(np.searchsorted(ends, pair, side="right"))
+        problems.setdefault(row, f"turn {pair - int(ends[row] - counts[row]) + 1}: {why}")
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    cut = np.add.reduceat(measured.cut, offsets[:-1]) if len(counts) else np.zeros(0, np.int32)
+    null = pa.array([row in problems for row in range(len(ids))], pa.bool_())
+    values = pa.ListArray.from_arrays(pa.array(offsets), pa.array(measured.values, pa.float32()), mask=null)
+    return _part(ids, values, cut, problems)
+
+
+def vector_table(ids: Sequence[str], measured: Measured) -> pa.Table:
+    """A part of embeddings: row i of `measured.values` (n, d) belongs to ids[i]."""
+    rows, width = measured.values.shape
+    flat = pa.array(measured.values.reshape(-1), pa.float32())
+    null = pa.array([row in measured.problems for row in range(rows)], pa.bool_())
+    return _part(ids, pa.FixedSizeListArray.from_arrays(flat, width, mask=null), measured.cut, measured.problems)
+
+
+def _part(ids: Sequence[str], values: pa.Array, cut: NDArray[Any], problems: Mapping[int, str]) -> pa.Table:
+    why = pa.array([problems.get(row) for row in range(len(ids))], pa.string())
+    return pa.table({"id": pa.array(ids, pa.string()), "values": values, "cut": pa.array(cut, pa.int32()), "problem": why})
+
+
+def place_vectors(family: Family, digests: Iterable[str], ids: Sequence[str], target: NDArray[np.float32]) -> None:
+    """Fill row i of `target` (n, d), which may be a memory map, with the vector of ids[i]; NaN where there is none. One part at a time."""
+    target[:] = np.nan
+    where = pd.Index(ids)
+    for digest in digests:
+        table = storage.read_table(family.part(digest), ["id", "values"])
+        held = table.filter(pc.is_valid(table["values"]))
+        rows = where.get_indexer(held["id"].to_pandas())
+        vectors = held["values"].combine_chunks().flatten().to_numpy().reshape(-1, target.shape[1])
+        target[rows[rows >= 0]] = vectors[rows >= 0]
+
+
+def vector_width(family: Family, digests: Sequence[str]) -> int:
+    """d of the vectors; 0 where there are no parts."""
+    for digest in digests:
+        with storage.parquet_file(family.part(digest)) as parquet:
+            return int(parquet.schema_arrow.field("values").type.list_size)
+    return 0

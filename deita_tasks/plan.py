@@ -1,0 +1,121 @@
+"""A run's parameters, made into what will really run, and checked: everything that can be known to be wrong is found here, first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deita_tasks import storage
+from deita_tasks.config import Advanced, Embedding, Export, PresetName, Scoring, Selection, Source
+from deita_tasks.embedding import load_embedder
+from deita_tasks.embedding.base import Embedder
+from deita_tasks.errors import OutputExists, UsageError
+from deita_tasks.exporting import load_exporter
+from deita_tasks.presets import LICENCES, PRESETS, Spec
+from deita_tasks.scoring import load_scorer
+from deita_tasks.scoring.base import Scorer
+from deita_tasks.selecting import load_selector
+from deita_tasks.selecting.base import Selector
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do: its files, and its components with the options that make them. No model is loaded yet."""
+
+    files: list[str]
+    specs: Mapping[str, Spec]  # complexity, quality, embedding, selection
+    scorers: Mapping[str, Scorer]  # complexity, quality
+    embedder: Embedder | None  # None where the strategy does without vectors
+    selector: Selector
+
+    def fingerprints(self) -> dict[str, Any]:
+        """What each stage's results depend on; None for a stage that does not run."""
+        found: dict[str, Any] = {kind: scorer.fingerprint() for kind, scorer in self.scorers.items()}
+        found["embedding"] = self.embedder.fingerprint() if self.embedder else None
+        return {**found, "selection": self.selector.fingerprint()}
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models among the components: {"use", "id", "revision", "licence"}, the last two None where nobody states them."""
+        parts: dict[str, Scorer | Embedder | None] = {**self.scorers, "embedding": self.embedder}
+        found = []
+        for use, part in parts.items():
+            model = getattr(part, "model", None)
+            if part is not None and model is not None:
+                identity = part.fingerprint()
+                revision = identity.get("revision") or identity.get("files_sha256")
+                found.append({"use": use, "id": model, "revision": revision, "licence": LICENCES.get(model)})
+        return found
+
+
+def plan_run(
+    source: Source, preset: PresetName, scoring: Scoring, embedding: Embedding, selection: Selection, export: Export, advanced: Advanced
+) -> Plan:
+    """Raises UsageError or InputError, in one line, for whatever is wrong in the parameters; reads nothing of the pool."""
+    specs: dict[str, Spec] = {"selection": _selector_spec(preset, selection)}
+    selector = load_selector(selection.strategy, **specs["selection"]["options"])
+    specs |= {kind: scorer_spec(preset, kind, scoring, advanced.device) for kind in ("complexity", "quality")}
+    specs["embedding"] = embedder_spec(preset, embedding, advanced.device)
+    scorers = {kind: load_scorer(specs[kind]["name"], **specs[kind]["options"]) for kind in ("complexity", "quality")}
+    embedder = load_embedder(specs["embedding"]["name"], **specs["embedding"]["options"])
+    if export.output_format != "input":
+        load_exporter(export.output_format)
+    check_output(export)
+    files = [uri for one in source.input for uri in storage.expand(one)]
+    return Plan(files, specs, scorers, embedder if selector.needs_embeddings else None, selector)
+
+
+def _selector_spec(preset: PresetName, selection: Selection) -> Spec:
+    """The strategy with the options that it has; one that is set and that it does not have is an error, not a silent nothing."""
+    options: dict[str, Any] = {"budget": selection.budget}
+    if selection.strategy == "diverse":
+        options["max_similarity"] = PRESETS[preset].max_similarity if selection.max_similarity is None else selection.max_similarity
+    elif selection.max_similarity is not None:
+        raise UsageError(f"max_similarity = {selection.max_similarity}: the strategy {selection.strategy!r} has none; expected 'diverse'")
+    if selection.strategy == "random":
+        options["seed"] = selection.seed
+    return {"name": selection.strategy, "options": options}
+
+
+def scorer_spec(preset: PresetName, kind: str, scoring: Scoring, device: str) -> Spec:
+    """The scorer of `kind`: the preset's, with what the user has set in its place."""
+    given = {
+        "model": getattr(scoring, f"{kind}_model"),
+        "revision": getattr(scoring, f"{kind}_revision"),
+        "max_length": scoring.score_max_length,
+        "dtype": scoring.score_dtype,
+    }
+    chosen = _merged(getattr(PRESETS[preset], kind), getattr(scoring, kind), given, device)
+    return {**chosen, "options": {"kind": kind, **chosen["options"]}}
+
+
+def embedder_spec(preset: PresetName, embedding: Embedding, device: str) -> Spec:
+    """The embedder: the preset's, with what the user has set in its place."""
+    given = {
+        "model": embedding.embedding_model,
+        "revision": embedding.embedding_revision,
+        "max_length": embedding.embedding_max_length,
+        "dtype": embedding.embedding_dtype,
+    }
+    return _merged(PRESETS[preset].embedding, embedding.embedding, given, device)
+
+
+def _merged(preset: Spec, name: str | None, given: Mapping[str, Any], device: str) -> Spec:
+    """Another backend leaves all of the preset's options behind, another model its revision."""
+    options = dict(preset["options"]) if name in (None, preset["name"]) else {}
+    if given["model"] is not None:
+        options.pop("revision", None)
+    options |= {option: value for option, value in given.items() if value is not None}
+    if "model" in options and device != "auto":
+        options["device"] = device
+    return {"name": name or preset["name"], "options": options}
+
+
+def check_output(export: Export) -> None:
+    """Raises OutputExists where the output folder is not ours to write."""
+    if storage.is_empty(export.output):
+        return
+    if not storage.exists(storage.join(export.output, "manifest.json")):
+        raise OutputExists(f"{export.output}: not empty, and not a result of ours (no manifest.json); expected a new or empty folder")
+    if not export.overwrite:
+        raise OutputExists(f"{export.output}: holds an earlier result; choose another folder, or --overwrite to replace it")

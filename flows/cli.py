@@ -1,0 +1,208 @@
+"""`deita`: a sub-command a flow, and the small tools.
+
+The options of a command are the fields of its flow's parameters (`deita_tasks/config.py`), one flag a field: nothing is said twice, and
+what the form in the Prefect UI asks for, the command line and a YAML file can say too.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, get_args
+
+import typer
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from rich.console import Console
+from rich.table import Table
+
+from deita_tasks.components import explain
+from deita_tasks.config import Advanced, Embedding, Export, PresetName, Scoring, Selection, Source
+from deita_tasks.errors import DeitaError, UsageError
+
+app = typer.Typer(
+    name="deita",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+GROUPS: dict[str, type[BaseModel]] = {
+    "source": Source,
+    "scoring": Scoring,
+    "embedding": Embedding,
+    "selection": Selection,
+    "export": Export,
+    "advanced": Advanced,
+}
+
+DECISIONS = {
+    "selected": "",
+    "too_similar": "to a better one that was kept",
+    "below_budget": "never reached: the budget was full",
+    "duplicate": "of a row before",
+    "quarantined": "could not be read; each with its reason in decisions.parquet",
+    "unscorable": "a model gave no score or vector; each with its reason in decisions.parquet",
+}
+
+
+def flag(name: str) -> str:
+    """The flag of a field: input_format -> --input-format."""
+    return "--" + name.replace("_", "-")
+
+
+def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
+    """One field as one option. An option that is not given is None, so that a YAML file or the model's default can speak."""
+    default = field.get_default()
+    shown = None if default is None or field.is_required() else str(default).lower() if isinstance(default, bool) else str(default)
+    help = f"{field.description}{' (required)' if field.is_required() else f' (default: {shown})' if shown is not None else ''}"
+    kind = _plain(field.annotation)
+    flags = [f"{flag(name)}/--no-{name.replace('_', '-')}"] if kind is bool else [flag(name)]
+    info = typer.Option(*flags, help=help, rich_help_panel=panel, show_default=False)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, info])
+
+
+def _plain(annotation: Any) -> Any:
+    """The type without its None."""
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return kinds[0] if type(None) in get_args(annotation) and len(kinds) == 1 else annotation
+
+
+def flow_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the fields of all groups options of `command(given, preset, config, verbose)`; `given` holds, by group, those that were set."""
+    own = [parameter for name, parameter in inspect.signature(command, eval_str=True).parameters.items() if name != "given"]
+    fields = [_option(name, field, group) for group, model in GROUPS.items() for name, field in model.model_fields.items()]
+
+    def with_options(**flat: Any) -> None:
+        given = {group: {name: flat.pop(name) for name in model.model_fields} for group, model in GROUPS.items()}
+        set_ones = {group: {name: value for name, value in fields.items() if value not in (None, [])} for group, fields in given.items()}
+        command(set_ones, **flat)
+
+    with_options.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
+    with_options.__doc__, with_options.__name__ = command.__doc__, command.__name__
+    return with_options
+
+
+@app.callback()
+def deita() -> None:
+    """Select the few conversations of an instruction pool that are worth fine-tuning on (DEITA)."""
+
+
+@app.command()
+@flow_options
+def select(
+    given: Mapping[str, Mapping[str, Any]],
+    *,
+    preset: Annotated[
+        PresetName | None, typer.Option(help="mini: for a CPU; paper: the published 7B scorers. (default: mini)", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with the flow's parameters, by group; flags win over it.", show_default=False)
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log, task by task.", show_default=False)] = False,
+) -> None:
+    """Select the conversations of a pool that are worth fine-tuning on."""
+    parameters = merge(read_config(config), {**({"preset": preset} if preset else {}), **given})
+    groups: dict[str, Any] = {name: build(model, name, parameters.pop(name, None) or {}) for name, model in GROUPS.items()}
+    preset = parameters.pop("preset", "mini")
+    if preset not in get_args(PresetName):
+        raise UsageError(f"preset = {preset!r}: expected one of {', '.join(get_args(PresetName))}")
+    if parameters:
+        raise UsageError(f"{config}: unknown section {', '.join(map(repr, parameters))}; expected preset, {', '.join(GROUPS)}")
+    from deita_tasks.plan import plan_run
+
+    plan_run(preset=preset, **groups)  # what is wrong shows here, before a server starts
+    quiet_prefect(verbose)
+    from flows.select import select_subset
+
+    print_summary(select_subset(preset=preset, **groups), groups["export"])
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """The flow's parameters in a YAML file. Raises UsageError where it is not one."""
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: not a YAML file that can be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content or {}, dict):
+        raise UsageError(f"{path}: a {type(content).__name__}; expected sections {', '.join(GROUPS)}")
+    return content or {}
+
+
+def merge(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` over `config`, group by group."""
+    merged = dict(config)
+    for name, value in given.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(name) or {}, Mapping):
+            merged[name] = {**(merged.get(name) or {}), **value}
+        else:
+            merged[name] = value
+    return merged
+
+
+def build(model: type[BaseModel], name: str, values: Any) -> BaseModel:
+    """A group from its values. Raises UsageError, in one line, for what is wrong in them."""
+    if not isinstance(values, Mapping):
+        raise UsageError(f"section {name!r}: a {type(values).__name__}; expected {', '.join(model.model_fields)}")
+    missing = [flag(field) for field, info in model.model_fields.items() if info.is_required() and field not in values]
+    if missing:
+        raise UsageError(f"{' and '.join(missing)} must be given (or stand in the section {name!r} of --config)")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{name}: {explain(error)}") from error
+
+
+def quiet_prefect(verbose: bool) -> None:
+    """On a terminal the bars say what happens, so Prefect's own log is shown only when asked for; elsewhere it is the log."""
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")  # 20, the default, is too short on a busy machine
+    if sys.stderr.isatty() and not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+
+
+def print_summary(manifest: Mapping[str, Any], export: Any) -> None:
+    """What was read, quarantined, taken from the store, selected and rejected, and where it lies."""
+    counts, table = manifest["counts"], Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("read", f"{counts['read']:,}", "rows")
+    for decision, why in DECISIONS.items():
+        if counts[decision] or decision == "selected":
+            table.add_row(decision.replace("_", " "), f"{counts[decision]:,}", why)
+    for stage, rows in manifest["computed"].items():
+        table.add_row(stage, f"{rows:,}", f"rows computed, {manifest['reused'][stage]:,} taken from the store")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    seconds = sum(manifest["timings"].values())
+    console.print(f"\n{seconds:.1f} s: " + ", ".join(f"{stage} {taken:.1f}" for stage, taken in manifest["timings"].items()))
+    console.print(f"\nin {export.output}:")
+    for name in (*manifest["outputs"], "manifest.json"):
+        console.print(f"  {name}", markup=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. A user's mistake ends in one line and status 2, any other failure that we know in one line and status 1."""
+    try:
+        status = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except typer.TyperException as error:
+        fail(error.format_message(), 2)
+    except DeitaError as error:
+        fail(str(error), error.exit_status)
+    except (KeyboardInterrupt, typer.Abort):
+        fail("stopped; what was computed stays in the store, and the same command goes on from there", 130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Say what is wrong and end."""
+    print(f"deita: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""load → score → embed → select → export, as one Prefect flow.
+
+`deita select` runs it in this process; `python -m flows.select` is the same, for a debugger.
+"""
+
+# No `from __future__ import annotations` here: Prefect makes its form from these annotations as they stand.
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from deita_tasks import tasks
+from deita_tasks.config import Advanced, Embedding, Export, PresetName, Scoring, Selection, Source
+from deita_tasks.plan import plan_run
+
+# One model uses all cores of a machine, so shards are computed one after the other.
+ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
+
+
+@flow(name="select-subset", flow_run_name="select {selection.budget} by {preset}", task_runner=ONE_AT_A_TIME)
+def select_subset(
+    source: Source,
+    export: Export,
+    preset: PresetName = "mini",
+    scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so one default may serve all runs
+    embedding: Embedding = Embedding(),  # noqa: B008
+    selection: Selection = Selection(),  # noqa: B008
+    advanced: Advanced = Advanced(),  # noqa: B008
+) -> dict[str, Any]:
+    """Select the conversations of a pool that are worth fine-tuning on (DEITA, arXiv 2312.15685).
+
+    Scores each turn's complexity and quality, multiplies, sums over turns; takes conversations from the best evol score down and skips
+    what is too similar to something already taken; stops at the budget. Writes the subset, a decision for every row, a
+    manifest and a report to the output folder, and returns the manifest's counts with what was computed and what was reused.
+    """
+    plan = plan_run(source, preset, scoring, embedding, selection, export, advanced)
+    clock = Clock()
+    with clock("load"):
+        pool = tasks.load(plan, source, advanced)
+    done: dict[str, dict[str, Any]] = {}
+    for stage in tasks.stages(plan, advanced):
+        with clock(stage.name):
+            done[stage.name] = tasks.run_stage(stage, pool, advanced)
+    with clock("select"):
+        selected = tasks.select(plan, pool, done, advanced)
+    tasks.check_floor(pool, selected["unscorable"], source.min_good_fraction)
+    groups = {"source": source, "scoring": scoring, "embedding": embedding, "selection": selection, "export": export, "advanced": advanced}
+    facts = {
+        "preset": preset,
+        "parameters": {name: group.model_dump(mode="json") for name, group in groups.items()},
+        "seed": selection.seed,
+        "models": plan.models(),
+        "fingerprints": plan.fingerprints(),
+        "computed": {name: stage["computed"] for name, stage in done.items()},
+        "reused": {name: stage["reused"] for name, stage in done.items()},
+        "timings": clock.seconds,
+    }
+    return tasks.export_selection(pool.uri, selected, export.output, export.output_format, facts)
+
+
+class Clock:
+    """Seconds of wall time by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - start, 3)
+
+
+if __name__ == "__main__":
+    from flows.cli import main
+
+    main(["select"])

@@ -34,6 +34,13 @@ class DoesNotFit(Exception):
     """A conversation that a format cannot hold without loss; the message says which part, and never leaves this folder."""
 
 
+class Columns(NamedTuple):
+    """A conversation in a format's own columns, and the input's columns that stay beside them."""
+
+    own: dict[str, Any]
+    extra: Mapping[str, Any]
+
+
 @dataclass
 class Survey:
     """What the first reading of the rows found, so that every row of the second is written with the same columns."""
@@ -42,15 +49,17 @@ class Survey:
     characters: int = 0
     used: set[str] = field(default_factory=set)  # the format's own columns that hold anything in any row
     types: dict[str, pa.DataType | None] = field(default_factory=dict)  # the input's columns; None where only JSON text can hold them
+    notes: set[str] = field(default_factory=set)  # what else a format must know of all rows
     values: dict[str, Counter[str]] = field(default_factory=dict)  # how often each text stands in the columns that the card tells of
     renamed: dict[str, str] = field(default_factory=dict)
     added: dict[str, str] = field(default_factory=dict)
 
-    def see(self, conversation: Conversation, own: Mapping[str, Any]) -> None:
+    def see(self, conversation: Conversation, columns: Columns) -> None:
+        """Take in one row."""
         self.rows += 1
         self.characters += sum(len(turn.content) for turn in conversation.turns)
-        self.used.update(name for name, value in own.items() if value)
-        for name, value in conversation.extra.items():
+        self.used.update(name for name, value in columns.own.items() if value)
+        for name, value in columns.extra.items():
             self.types[name] = merge(self.types.get(name, pa.null()), arrow_type(value))
             if name in self.values and isinstance(value, str):
                 self.values[name][value] += 1
@@ -87,8 +96,9 @@ class Exporter(Component):
     scores: bool = True
 
     @abstractmethod
-    def columns(self, conversation: Conversation) -> dict[str, Any]:
-        """The conversation in the format's own columns. Raises DoesNotFit where they cannot hold it without loss."""
+    def columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        """The conversation in the format's own columns. `survey` is of the rows up to this one in the first reading, of all in the
+        second. Raises DoesNotFit where the columns cannot hold the conversation without loss."""
 
     @abstractmethod
     def write(self, rows: Iterable[dict[str, Any]], survey: Survey, folder: Path, manifest: Manifest | None) -> list[Path]:
@@ -113,21 +123,21 @@ class Exporter(Component):
         survey = Survey(values={name: Counter() for name in self.tallied_columns})
         for conversation, _, _ in rows:
             try:
-                survey.see(conversation, self.columns(conversation))
+                survey.see(conversation, self.columns(conversation, survey))
             except DoesNotFit as error:
                 uri, row = conversation.source
                 raise UsageError(
                     f"the output format {self.name} cannot hold row {row} of {uri or 'the pool'} (id {conversation.id}): {error}; "
                     "nothing was written: choose messages or sharegpt, which hold every conversation"
                 ) from None
-        survey.settle_names([name for name in self.own_columns if name in survey.used or name not in self.optional_columns], self.scores)
+        survey.settle_names(self.own_columns, self.scores)
         return survey
 
     def finished(self, row: ExportRow, survey: Survey) -> dict[str, Any]:
         """One output row: the format's columns, then the input's, then the added ones."""
-        columns = self.columns(row.conversation)
-        finished = {name: columns[name] for name in columns if name in survey.used or name not in self.optional_columns}
-        finished.update((survey.renamed.get(name, name), value) for name, value in row.conversation.extra.items())
+        own, extra = self.columns(row.conversation, survey)
+        finished = {name: own[name] for name in own if name in survey.used or name not in self.optional_columns}
+        finished.update((survey.renamed.get(name, name), value) for name, value in extra.items())
         added = {"deita_id": row.conversation.id, "deita_evol_score": row.evol_score, "deita_rank": row.rank}
         finished.update((survey.added[name], value) for name, value in added.items() if name in survey.added)
         return finished

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from deita_tasks.exporting.base import Columns, Survey
 from deita_tasks.exporting.jsonl import JsonLines
+from deita_tasks.exporting.turns import turn_objects
 from deita_tasks.records import Conversation
 
 
@@ -14,5 +16,6 @@ class Messages(JsonLines):
     name: ClassVar[str] = "messages"
     own_columns: ClassVar[tuple[str, ...]] = ("messages",)
 
-    def columns(self, conversation: Conversation) -> dict[str, Any]:
-        return {"messages": [{"role": turn.role, "content": turn.content} for turn in conversation.turns]}
+    def columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        turns, extra = turn_objects(conversation)
+        return Columns({"messages": turns}, extra)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from deita_tasks import storage
 from deita_tasks.exporting.arrow import as_column, settled
-from deita_tasks.exporting.base import ADDED, Exporter, Survey
+from deita_tasks.exporting.base import ADDED, Columns, Exporter, Survey
 from deita_tasks.records import Conversation
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Parquet(Exporter):
     name: ClassVar[str] = "parquet"
     own_columns: ClassVar[tuple[str, ...]] = ("messages",)
 
-    def columns(self, conversation: Conversation) -> dict[str, Any]:
-        return {"messages": [{"role": turn.role, "content": turn.content} for turn in conversation.turns]}
+    def columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        return Columns({"messages": [{"role": turn.role, "content": turn.content} for turn in conversation.turns]}, conversation.extra)
 
     def write(self, rows: Iterable[dict[str, Any]], survey: Survey, folder: Path, manifest: Manifest | None) -> list[Path]:
         path = folder / "selected.parquet"

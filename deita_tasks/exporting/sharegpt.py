@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from deita_tasks.exporting.base import Columns, Survey
 from deita_tasks.exporting.jsonl import JsonLines
+from deita_tasks.exporting.turns import turn_objects
 from deita_tasks.records import Conversation, Role
 
 NAMES: dict[Role, str] = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
@@ -16,5 +18,6 @@ class ShareGPT(JsonLines):
     name: ClassVar[str] = "sharegpt"
     own_columns: ClassVar[tuple[str, ...]] = ("conversations",)
 
-    def columns(self, conversation: Conversation) -> dict[str, Any]:
-        return {"conversations": [{"from": NAMES[turn.role], "value": turn.content} for turn in conversation.turns]}
+    def columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        turns, extra = turn_objects(conversation, "from", "value", NAMES)
+        return Columns({"conversations": turns}, extra)

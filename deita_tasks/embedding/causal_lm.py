@@ -1,0 +1,85 @@
+"""The paper's embedder: a decoder's last hidden state at the last token of the whole conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from pydantic import Field, PrivateAttr
+
+from deita_tasks.embedding.base import Embedder
+from deita_tasks.embedding.vicuna import answers, vicuna
+from deita_tasks.models.causal_lm import CausalLM
+from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
+from deita_tasks.models.hardware import Dtype, choose_device, choose_dtype
+from deita_tasks.models.lazy import Lazy
+from deita_tasks.models.tokenizer import load_tokenizer
+from deita_tasks.records import Conversation, Measured
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class _Reader(NamedTuple):
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+
+
+class CausalLMEmbedder(Embedder):
+    """Last layer's hidden state, after the final norm, at the last real token (section 2.5; the original's embedder/clm_embedder.py).
+
+    The text is the vicuna_v1.1 rendering, or with `only_answer` the assistant's turns alone; over `max_length` tokens its end is left
+    out, as in the original, and counted. Unlike there, no padding token or side and no CUDA device is needed.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    model: str = Field(min_length=1, description="hub id or local folder")
+    revision: str | None = Field(None, description="hub commit, tag or branch; default: the pinned one, else main")
+    only_answer: bool = Field(False, description="embed the assistant's turns alone, joined by newlines")
+    max_length: int = Field(2048, ge=2, description="longest text in tokens; the end of a longer one is left out")
+    dtype: Dtype = "auto"
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    batch_tokens: int | None = Field(None, ge=1, description="tokens in a batch, padding included; default: by device")
+    allow_bin: bool = Field(False, description="read pytorch_model.bin where there is no safetensors file")
+
+    _reader: Lazy[_Reader] = PrivateAttr(default_factory=Lazy)
+    _model: Lazy[CausalLM] = PrivateAttr(default_factory=Lazy)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "backend": "causal_lm",
+            "version": self.VERSION,
+            **self._reader.get(self._read).checkpoint.identity(),
+            "template": "answers" if self.only_answer else "vicuna_v1.1",
+            "max_length": self.max_length,
+            "dtype": choose_dtype(self.dtype, self.device),
+        }
+
+    def measure(self, conversations: Sequence[Conversation]) -> Measured:
+        reader = self._reader.get(self._read)
+        render = answers if self.only_answer else vicuna
+        whole = [encoding.ids for encoding in reader.tokenizer.encode_batch_fast([render(c) for c in conversations])]
+        model = self._model.get(self._load)
+        hidden, too_much = model.last_hidden([ids[: self.max_length] for ids in whole], self.batch_tokens)
+        vectors = hidden.cpu().numpy()
+        problems = {i: f"out of memory on {model.device} with its {len(whole[i])} tokens alone" for i in too_much}
+        for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
+            problems.setdefault(int(i), "the model gave a vector that is not finite" if whole[i] else "its text has no token")
+        vectors[list(problems)] = np.nan
+        return Measured(vectors, np.array([max(0, len(ids) - self.max_length) for ids in whole], np.int32), problems)
+
+    def release(self) -> None:
+        """Forgets the loaded weights; the next `measure` loads them again."""
+        self._model.release()
+
+    def _read(self) -> _Reader:
+        checkpoint = find_checkpoint(self.model, self.revision)
+        checkpoint.config()  # a folder without a usable one fails here, before any weights are read
+        return _Reader(checkpoint, load_tokenizer(checkpoint))
+
+    def _load(self) -> CausalLM:
+        device = choose_device(self.device)
+        checkpoint = self._reader.get(self._read).checkpoint
+        return CausalLM(checkpoint, dtype=choose_dtype(self.dtype, device), device=device, allow_bin=self.allow_bin)

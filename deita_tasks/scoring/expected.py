@@ -1,0 +1,21 @@
+"""The expected score: what makes a next-token distribution a number (section 2.3; the original's scorer/base.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def expected_score(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """Softmax over the logits of the tokens "1" to "6", times 1..6: (n, 6) -> float32 (n,) in [1, 6].
+
+    Raw logits or log-probabilities: softmax does not tell them apart. NaN where a row's are not all finite: nothing is imputed.
+    """
+    exact = np.asarray(logits, np.float64)
+    finite = np.all(np.isfinite(exact), axis=1, keepdims=True)
+    exact = np.where(finite, exact, 0.0)
+    weights = np.exp(exact - exact.max(axis=1, keepdims=True))
+    scores = (weights @ np.arange(1.0, 7.0)) / weights.sum(axis=1)
+    return np.where(finite[:, 0], scores, np.nan).astype(np.float32)

@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 from deita_tasks.errors import InputError
-from deita_tasks.loading import json_array, json_lines
-from deita_tasks.loading.base import Row
+from deita_tasks.loading import csv_text, json_array, json_lines
+from deita_tasks.loading.base import Row, RowFormat
 
 Container = Literal["json_lines", "json_array", "csv", "parquet"]
 
 READERS: dict[str, Callable[[Iterable[bytes]], Iterator[Row]]] = {
     "json_lines": json_lines.rows,
     "json_array": json_array.rows,
+    "csv": csv_text.rows,
 }
 
 HEAD = 64 << 10  # bytes that are looked at
+CSV_NAME = re.compile(r"\.[ct]sv(\.\w+)?$", re.IGNORECASE)
 BOM = b"\xef\xbb\xbf"
 REFUSED = (
     (b"PK\x03\x04", "a zip archive (or a spreadsheet)"),
@@ -30,8 +32,12 @@ REFUSED = (
 )
 
 
-def container_of(head: bytes) -> Container:
-    """What a file whose decompressed content begins with `head` contains. Raises InputError for what is certainly no pool."""
+def container_of(head: bytes, uri: str, layouts: Iterable[RowFormat]) -> Container:
+    """What the file `uri`, whose decompressed content begins with `head`, contains. Raises InputError for what is certainly no pool.
+
+    CSV is what begins neither like JSON nor like Parquet, and whose first line names the columns of one of `layouts`, or whose
+    own name says so.
+    """
     if head.startswith(b"PAR1"):
         return "parquet"
     for magic, what in REFUSED:
@@ -42,7 +48,17 @@ def container_of(head: bytes) -> Container:
     text = head.removeprefix(BOM).lstrip()
     if text.startswith(b"[") and not _lines_of_lists(text):
         return "json_array"
+    if not text.startswith((b"[", b"{")) and (CSV_NAME.search(uri) or _names_columns(text, layouts)):
+        return "csv"
     return "json_lines"
+
+
+def _names_columns(text: bytes, layouts: Iterable[RowFormat]) -> bool:
+    try:
+        names = csv_text.header_of(text.partition(b"\n")[0])
+    except InputError:
+        return False
+    return any(layout.fits(names) for layout in layouts)
 
 
 def _lines_of_lists(text: bytes) -> bool:

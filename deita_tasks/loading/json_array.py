@@ -94,7 +94,7 @@ class _Cutter:
         """Raises BrokenFile where anything follows the array."""
         if rest.strip():
             shown = rest.strip()[:40].decode("utf-8", "backslashreplace")
-            raise BrokenFile(f"the array ends after {self.number:,} records, but the file goes on with {shown!r}")
+            raise BrokenFile(f"the array ends after record {self.number:,}, but the file goes on with {shown!r}")
 
 
 def rows(blocks: Iterable[bytes]) -> Iterator[Row]:

@@ -11,6 +11,7 @@ from typing import IO
 
 from deita_tasks import storage
 from deita_tasks.errors import InputError, StorageError
+from deita_tasks.loading import parquet
 from deita_tasks.loading.base import KEPT, MAX_RAW, BadRow, BrokenFile, Row, RowFormat, listed
 from deita_tasks.loading.compression import Compression, blocks, compression_of
 from deita_tasks.loading.containers import HEAD, READERS, Container, container_of, without_bom
@@ -78,7 +79,7 @@ def inspect(uri: str, layouts: Sequence[RowFormat], detect: bool) -> PoolFile:
     with opened(uri) as handle:
         compression = compression_of(handle.read(HEAD))
         handle.seek(0)
-        container = container_of(head_of(handle, compression))
+        container = container_of(head_of(handle, compression), uri, layouts)
         if container == "parquet" and compression != "none":
             raise InputError(f"Parquet inside {compression} cannot be read in parts: decompress it, Parquet is compressed by itself")
     votes, names, problem = sample(rows_of(uri, compression, container), layouts)
@@ -118,7 +119,7 @@ def sample(rows: Iterator[Row], layouts: Sequence[RowFormat]) -> tuple[Counter[i
 def rows_of(uri: str, compression: Compression, container: Container) -> Iterator[Row]:
     """The rows of the file `uri`, whatever they mean."""
     with opened(uri) as handle:
-        yield from READERS[container](without_bom(blocks(handle, compression)))
+        yield from parquet.rows(handle) if container == "parquet" else READERS[container](without_bom(blocks(handle, compression)))
 
 
 @contextmanager

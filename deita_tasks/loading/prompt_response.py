@@ -28,7 +28,7 @@ class PromptResponse(RowFormat):
     """
 
     name: ClassVar[str] = "prompt_response"
-    expected: ClassVar[str] = " or ".join(f"{prompt}, {response}" for prompt, response in PAIRS)
+    expected: ClassVar[str] = "prompt, response (or " + "; ".join(f"{prompt}, {response}" for prompt, response in PAIRS[1:]) + ")"
 
     prompt: str = "prompt"
     response: str = "response"

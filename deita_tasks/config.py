@@ -116,8 +116,5 @@ class Advanced(Group):
     shard_rows: int | None = Field(
         None, ge=1, title="Rows a shard", description="Rows that one task scores or embeds; empty: follows the pool. At least 1."
     )
-    workers: int = Field(
-        1, ge=1, title="Workers", description="Shards computed at a time. One model uses all cores, so more rarely helps. At least 1."
-    )
     retries: int = Field(2, ge=0, title="Retries", description="How often a failed shard is tried again, with growing pauses. At least 0.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", title="Device", description="auto: CUDA where there is one.")

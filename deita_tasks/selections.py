@@ -44,7 +44,7 @@ def write_selection(uri: str, pool: Pool, parts: Parts, selector: Mapping[str, A
     rows = pool.index(["id", "source_uri", "source_row"])
     ids = rows["id"].unique()
     strategy = load_selector(selector["name"], **selector["options"])
-    scores = _scores(ids, parts)
+    scores, truncated = _scores(ids, parts)
     whole = pc.is_null(scores["problem"])
     able = scores.filter(whole)
     with _vectors(able["id"].to_pylist(), parts) as vectors:
@@ -55,26 +55,34 @@ def write_selection(uri: str, pool: Pool, parts: Parts, selector: Mapping[str, A
         storage.write_table(storage.join(uri, name), table)
     described = {name: storage.describe(storage.join(uri, name)) for name in files}
     unscorable = ledger.filter(pc.equal(ledger["decision"], "unscorable"))["reason"].to_pandas().value_counts().to_dict()
-    summary = {"uri": uri, "counts": counts, "unscorable": {str(why): int(rows) for why, rows in unscorable.items()}, "files": described}
+    summary = {
+        "uri": uri,
+        "counts": counts,
+        "truncated": truncated,
+        "unscorable": {str(why): int(rows) for why, rows in unscorable.items()},
+        "files": described,
+    }
     storage.write_json(storage.join(uri, "selection.json"), summary)
     return summary
 
 
-def _scores(ids: pa.ChunkedArray, parts: Parts) -> pa.Table:
-    """id, complexity, quality, evol_score, truncated, problem of each of `ids`, in their order."""
+def _scores(ids: pa.ChunkedArray, parts: Parts) -> tuple[pa.Table, dict[str, int]]:
+    """id, complexity, quality, evol_score, truncated, problem of each of `ids`, in their order; rows that were cut, by stage."""
     columns: dict[str, Any] = {"id": ids}
     problem = pa.nulls(len(ids), pa.string())
-    truncated = np.zeros(len(ids), np.bool_)
+    cut: dict[str, NDArray[np.bool_]] = {}
     for stage, held in parts.items():
         wanted = ["id", "cut", "problem"] + (["values"] if stage != "embedding" else [])
         table = _aligned(Family(**held["family"]).gather(held["parts"], wanted), ids)
         prefix = pc.binary_join_element_wise(stage, table["problem"], ": ")
         problem = pc.coalesce(problem, prefix)
-        truncated |= table["cut"].to_numpy() > 0
+        cut[stage] = table["cut"].to_numpy() > 0
         if "values" in wanted:
             columns[stage] = table["values"]
     evol = evol_scores_of(columns["complexity"], columns["quality"])
-    return pa.table({**columns, "evol_score": evol, "truncated": truncated, "problem": problem})
+    truncated = np.logical_or.reduce(list(cut.values()))
+    table = pa.table({**columns, "evol_score": evol, "truncated": truncated, "problem": problem})
+    return table, {stage: int(rows.sum()) for stage, rows in cut.items()}
 
 
 def _aligned(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:

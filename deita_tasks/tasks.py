@@ -190,7 +190,7 @@ def stages(plan: Plan, options: Advanced) -> list[Stage]:
 
 
 def run_stage(stage: Stage, pool: Pool, options: Advanced) -> dict[str, Any]:
-    """Compute what is missing for the distinct rows of a pool; returns {"family", "parts", "computed", "reused"}.
+    """Compute what is missing for the distinct rows of a pool; returns {"family", "parts", "computed", "reused", "tasks"}.
 
     Parts that are there are asked for too, so that the run shows them as Cached. A shard that fails does not stop the others: when
     all have ended, the first failure is raised, and what they computed stays.
@@ -214,29 +214,39 @@ def run_stage(stage: Stage, pool: Pool, options: Advanced) -> dict[str, Any]:
     futures += submit(bound.with_options(refresh_cache=True), slice(len(present), None))
     computed = sum(shard.rows for shard in missing)
     rows = {future.task_run_id: shard.rows for future, shard in zip(futures[len(present) :], missing, strict=True)}
-    _wait(stage.name, futures, rows, total=len(ids), reused=len(ids) - computed)
-    forget_models()
-    return {"family": asdict(stage.family), "parts": [one.digest for one in shards], "computed": computed, "reused": len(ids) - computed}
+    try:
+        cached = _wait(stage.name, futures, rows, total=len(ids), reused=len(ids) - computed)
+    finally:
+        forget_models()
+    return {
+        "family": asdict(stage.family),
+        "parts": [shard.digest for shard in shards],
+        "computed": computed,
+        "reused": len(ids) - computed,
+        "tasks": {"cached": cached, "run": len(shards) - cached},
+    }
 
 
-def _wait(name: str, futures: Sequence[PrefectFuture[Any]], rows: Mapping[Any, int], total: int, reused: int) -> None:
-    """Wait for all futures with a bar and a progress artifact; then raise the first failure, if there was one."""
-    key = name.replace(" ", "-")
-    artifact: Any = create_progress_artifact(
-        100 * reused / max(total, 1), key=f"{key}-progress", description=f"{name}: rows done of {total:,}"
-    )
-    done, told = reused, reused
+def _wait(name: str, futures: Sequence[PrefectFuture[Any]], rows: Mapping[Any, int], total: int, reused: int) -> int:
+    """Wait for all futures with a bar and a progress artifact; then raise the first failure, if there was one.
+
+    Returns how many were Cached.
+    """
+    told = 100 * reused / max(total, 1)
+    artifact: Any = create_progress_artifact(told, key=f"{name}-progress", description=f"{name}: share of {total:,} rows done")
+    done = reused
     with progress.bar(name, total, reused) as advance:
         for future in as_completed(list(futures)):
             future.wait()
             finished = rows.get(future.task_run_id, 0)
             advance(finished)
             done += finished
-            if done == total or done - told > total / 50:  # each call costs a request
-                told = done
-                update_progress_artifact(artifact, 100 * done / max(total, 1))
+            if done == total or 100 * done / total - told > 2:  # each call costs a request
+                told = 100 * done / total
+                update_progress_artifact(artifact, told)
     for future in futures:
         future.result()
+    return sum(future.state.name == "Cached" for future in futures)
 
 
 def call(task: Task[..., Any], options: Advanced, there: bool, *arguments: Any) -> dict[str, Any]:
@@ -261,7 +271,7 @@ def bind(task: Task[..., Any], options: Advanced) -> Task[..., Any]:
 # ---- select
 
 
-@task(name="select-rows", **CACHED)
+@task(name="select-rows", task_run_name="select", **CACHED)
 def select_rows(key: str, pool: str, parts: Mapping[str, Any], selector: Mapping[str, Any]) -> dict[str, Any]:
     """Choose, and write the ledger under `key`; returns its selection.json. `parts`: by stage, its family and part digests."""
     return write_selection(key, Pool.open(pool), parts, selector)

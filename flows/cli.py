@@ -163,6 +163,7 @@ def build(model: type[BaseModel], name: str, values: Any) -> BaseModel:
 def quiet_prefect(verbose: bool) -> None:
     """On a terminal the bars say what happens, so Prefect's own log is shown only when asked for; elsewhere it is the log."""
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")  # 20, the default, is too short on a busy machine
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # of the temporary server: offline it ends in a traceback
     if sys.stderr.isatty() and not verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
 
@@ -174,8 +175,12 @@ def print_summary(manifest: Mapping[str, Any], export: Any) -> None:
     for decision, why in DECISIONS.items():
         if counts[decision] or decision == "selected":
             table.add_row(decision.replace("_", " "), f"{counts[decision]:,}", why)
-    for stage, rows in manifest["computed"].items():
-        table.add_row(stage, f"{rows:,}", f"rows computed, {manifest['reused'][stage]:,} taken from the store")
+    for stage, tasks in manifest["tasks"].items():
+        computed, reused, cut = manifest["computed"][stage], manifest["reused"][stage], manifest["truncated"][stage]
+        told = f"rows computed, {reused:,} taken from the store ({tasks['run']} tasks run, {tasks['cached']} Cached)"
+        table.add_row(stage, f"{computed:,}", told)
+        if cut:
+            table.add_row("", f"{cut:,}", "rows were longer than the model's window; it read their beginning")
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     seconds = sum(manifest["timings"].values())

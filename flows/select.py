@@ -34,7 +34,8 @@ def select_subset(
 
     Scores each turn's complexity and quality, multiplies, sums over turns; takes conversations from the best evol score down and skips
     what is too similar to something already taken; stops at the budget. Writes the subset, a decision for every row, a
-    manifest and a report to the output folder, and returns the manifest's counts with what was computed and what was reused.
+    manifest and a report to the output folder. Returns the manifest, with the rows that a model read only in part and the tasks that
+    ran, by stage.
     """
     plan = plan_run(source, preset, scoring, embedding, selection, export, advanced)
     clock = Clock()
@@ -58,7 +59,8 @@ def select_subset(
         "reused": {name: stage["reused"] for name, stage in done.items()},
         "timings": clock.seconds,
     }
-    return tasks.export_selection(pool.uri, selected, export.output, export.output_format, facts)
+    manifest = tasks.export_selection(pool.uri, selected, export.output, export.output_format, facts)
+    return {**manifest, "truncated": selected["truncated"], "tasks": {name: stage["tasks"] for name, stage in done.items()}}
 
 
 class Clock:

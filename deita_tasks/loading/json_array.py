@@ -86,6 +86,10 @@ class _Cutter:
         self.number += 1
         yield Row(self.number, None, content, too_long(size)) if size > MAX_ROW else json_row(self.number, content)
 
+    def last(self) -> Iterator[Row]:
+        """The element that the end of the file cut off from what followed, if it is whole."""
+        yield from (row for row in self._element(b"") if row.columns is not None)
+
     def _end(self, rest: bytes) -> None:
         self.ended = True
         self.refuse_more(rest)
@@ -106,6 +110,7 @@ def rows(blocks: Iterable[bytes]) -> Iterator[Row]:
         else:
             yield from cutter.cut(block)
     if not cutter.ended:
+        yield from cutter.last()
         raise BrokenFile(
             f"the JSON array is not closed: after record {cutter.number:,} the file breaks off, or a quote or a bracket there has no "
             "partner, so that what follows cannot be told apart into records"

@@ -4,6 +4,7 @@
 """
 
 # No `from __future__ import annotations` here: Prefect makes its form from these annotations as they stand.
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,4 +80,4 @@ class Clock:
 if __name__ == "__main__":
     from flows.cli import main
 
-    main(["select"])
+    main(["select", *sys.argv[1:]])

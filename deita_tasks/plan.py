@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deita_tasks import storage
+from deita_tasks import publishing, storage
 from deita_tasks.config import Advanced, Embedding, Export, PresetName, Scoring, Selection, Source
 from deita_tasks.embedding import load_embedder
 from deita_tasks.embedding.base import Embedder
-from deita_tasks.errors import OutputExists, UsageError
+from deita_tasks.errors import OutputExists, StorageError, UsageError
 from deita_tasks.exporting import load_exporter
+from deita_tasks.loading import pool_files
 from deita_tasks.presets import LICENCES, PRESETS, Spec
 from deita_tasks.scoring import load_scorer
 from deita_tasks.scoring.base import Scorer
@@ -60,8 +61,9 @@ def plan_run(
     embedder = load_embedder(specs["embedding"]["name"], **specs["embedding"]["options"])
     if export.output_format != "input":
         load_exporter(export.output_format)
-    check_output(export)
-    files = [uri for one in source.input for uri in storage.expand(one)]
+    files = pool_files(source.input)
+    check_output(export, [*files, advanced.store])
+    storage.check_place(advanced.store)
     return Plan(files, specs, scorers, embedder if selector.needs_embeddings else None, selector)
 
 
@@ -111,11 +113,34 @@ def _merged(preset: Spec, name: str | None, given: Mapping[str, Any], device: st
     return {"name": name or preset["name"], "options": options}
 
 
-def check_output(export: Export) -> None:
-    """Raises OutputExists where the output folder is not ours to write."""
-    if storage.is_empty(export.output):
+def check_output(export: Export, needed: Sequence[str] = ()) -> None:
+    """Raises OutputExists where the output folder is not ours to write, and UsageError where one of the `needed` URIs lies in it.
+
+    A result is replaced as a whole, so nothing that a run reads or keeps may be inside.
+    """
+    fs, folder = storage.filesystem(export.output)
+    for uri in needed:
+        other, path = storage.filesystem(uri)
+        if type(other) is type(fs) and f"{path}/".startswith(f"{folder.rstrip('/')}/"):
+            raise UsageError(f"{export.output}: holds {uri}, which the run needs; choose a folder apart from input and store")
+    storage.check_place(export.output)
+    publishing.recover(export.output)
+    if storage.is_empty(export.output) or publishing.is_unfinished(export.output):
         return
-    if not storage.exists(storage.join(export.output, "manifest.json")):
-        raise OutputExists(f"{export.output}: not empty, and not a result of ours (no manifest.json); expected a new or empty folder")
+    if not _is_result(export.output):
+        raise OutputExists(f"{export.output}: not empty, and not a result of ours (no such manifest.json); expected a new or empty folder")
     if not export.overwrite:
         raise OutputExists(f"{export.output}: holds an earlier result; choose another folder, or --overwrite to replace it")
+    if foreign := publishing.foreign_files(export.output):
+        raise OutputExists(
+            f"{export.output}: holds {', '.join(foreign[:3])}, not of the earlier result and lost if it were replaced: move it"
+        )
+
+
+def _is_result(folder: str) -> bool:
+    """Whether a run of ours has written `folder`: other programs have a manifest.json too."""
+    try:
+        manifest = storage.read_json(storage.join(folder, "manifest.json"))
+    except StorageError:
+        return False
+    return isinstance(manifest, dict) and manifest.keys() >= {"format_version", "counts", "fingerprints", "outputs"}

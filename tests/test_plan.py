@@ -1,0 +1,223 @@
+"""What a run's parameters become, and what is found wrong in them before anything is read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deita_tasks.config import Advanced, Embedding, Export, Scoring, Selection, Source
+from deita_tasks.errors import DeitaError, InputError, OutputExists, UsageError
+from deita_tasks.plan import Plan, check_output, embedder_spec, plan_run, scorer_spec
+from deita_tasks.presets import COMPLEXITY_SCORER, MINILM, MINILM_REVISION, PAPER_EMBEDDER, QUALITY_SCORER
+
+
+def planned(tmp_path: Path, pool: Path | str, preset: Any = "mini", **groups: Any) -> Plan:
+    given = {
+        "source": Source(input=[str(pool)]),
+        "scoring": Scoring(),
+        "embedding": Embedding(),
+        "selection": Selection(budget=5),
+        "export": Export(output=str(tmp_path / "out")),
+        "advanced": Advanced(store=str(tmp_path / "store")),
+    }
+    return plan_run(preset=preset, **{**given, **groups})
+
+
+# ---- which component, with which options
+
+
+def test_the_preset_speaks_where_nothing_is_said() -> None:
+    assert scorer_spec("mini", "complexity", Scoring(), "auto") == {"name": "instruction_length", "options": {"kind": "complexity"}}
+    assert scorer_spec("mini", "quality", Scoring(), "auto") == {"name": "response_length", "options": {"kind": "quality"}}
+    assert embedder_spec("mini", Embedding(), "auto") == {"name": "sentence_transformers", "options": {"model": MINILM}}
+    paper = scorer_spec("paper", "complexity", Scoring(), "auto")
+    assert paper == {"name": "causal_lm", "options": {"kind": "complexity", "model": COMPLEXITY_SCORER}}
+    assert scorer_spec("paper", "quality", Scoring(), "auto")["options"]["model"] == QUALITY_SCORER
+    assert embedder_spec("paper", Embedding(), "auto") == {"name": "causal_lm", "options": {"model": PAPER_EMBEDDER}}
+
+
+def test_an_option_goes_to_its_own_component() -> None:
+    scoring = Scoring(quality_model="me/other", quality_revision="v2", score_max_length=512, score_dtype="float32")
+    assert scorer_spec("paper", "quality", scoring, "auto")["options"] == {
+        "kind": "quality",
+        "model": "me/other",
+        "revision": "v2",
+        "max_length": 512,
+        "dtype": "float32",
+    }
+    assert scorer_spec("paper", "complexity", scoring, "auto")["options"] == {
+        "kind": "complexity",
+        "model": COMPLEXITY_SCORER,
+        "max_length": 512,
+        "dtype": "float32",
+    }
+    embedding = Embedding(embedding_max_length=128)
+    assert embedder_spec("mini", embedding, "auto")["options"] == {"model": MINILM, "max_length": 128}
+
+
+def test_another_backend_leaves_the_presets_options_behind() -> None:
+    assert scorer_spec("paper", "quality", Scoring(quality="response_length"), "auto") == {
+        "name": "response_length",
+        "options": {"kind": "quality"},
+    }
+    other = embedder_spec("mini", Embedding(embedding="causal_lm", embedding_model="me/base"), "auto")
+    assert other == {"name": "causal_lm", "options": {"model": "me/base"}}
+
+
+def test_the_device_goes_only_to_what_has_a_model() -> None:
+    assert scorer_spec("paper", "quality", Scoring(), "cpu")["options"]["device"] == "cpu"
+    assert "device" not in scorer_spec("mini", "quality", Scoring(), "cpu")["options"]
+    assert embedder_spec("mini", Embedding(), "cuda")["options"]["device"] == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("selection", "wanted"),
+    [
+        (Selection(budget=7), {"name": "diverse", "options": {"budget": 7, "max_similarity": 0.9}}),
+        (Selection(budget=7, max_similarity=0.5), {"name": "diverse", "options": {"budget": 7, "max_similarity": 0.5}}),
+        (Selection(budget=7, max_similarity=0.0), {"name": "diverse", "options": {"budget": 7, "max_similarity": 0.0}}),
+        (Selection(budget=7, strategy="top_score"), {"name": "top_score", "options": {"budget": 7}}),
+        (Selection(budget=7, strategy="random", seed=3), {"name": "random", "options": {"budget": 7, "seed": 3}}),
+    ],
+)
+def test_a_strategy_has_the_options_that_it_has(selection: Selection, wanted: dict[str, Any], tmp_path: Path, small_pool: Path) -> None:
+    assert planned(tmp_path, small_pool, selection=selection).specs["selection"] == wanted
+
+
+def test_only_the_diverse_strategy_embeds(tmp_path: Path, small_pool: Path) -> None:
+    assert planned(tmp_path, small_pool).embedder is not None
+    top = planned(tmp_path, small_pool, selection=Selection(strategy="top_score"))
+    assert top.embedder is None
+    assert top.fingerprints()["embedding"] is None
+    assert [model["use"] for model in top.models()] == []
+
+
+def test_the_plan_says_models_and_fingerprints(tmp_path: Path, small_pool: Path) -> None:
+    plan = planned(tmp_path, small_pool)
+    assert plan.files == [str(small_pool)]
+    assert plan.models() == [{"use": "embedding", "id": MINILM, "revision": MINILM_REVISION, "licence": "apache-2.0"}]
+    fingerprints = plan.fingerprints()
+    assert set(fingerprints) == {"complexity", "quality", "embedding", "selection"}
+    assert json.loads(json.dumps(fingerprints)) == fingerprints
+    assert fingerprints["complexity"]["backend"] == "instruction_length"
+
+
+def test_fingerprints_do_not_know_how_a_run_goes(tmp_path: Path, small_pool: Path) -> None:
+    one = planned(tmp_path, small_pool, embedding=Embedding(embedding_dtype="float32"), advanced=Advanced(device="cpu"))
+    other = planned(tmp_path, small_pool, embedding=Embedding(embedding_dtype="float32"), advanced=Advanced(shard_rows=2, retries=9))
+    assert one.fingerprints() == other.fingerprints()
+    budget = planned(tmp_path, small_pool, selection=Selection(budget=6))
+    assert budget.fingerprints()["selection"] != one.fingerprints()["selection"]
+    assert budget.fingerprints()["embedding"] == one.fingerprints()["embedding"]
+
+
+# ---- what is wrong
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ({"selection": Selection(strategy="random", max_similarity=0.5)}, "max_similarity = 0.5: the strategy 'random' has none"),
+        ({"scoring": Scoring(complexity="response_length")}, "scorer 'response_length': kind = 'complexity'"),
+        ({"scoring": Scoring(quality_model="me/other")}, "scorer 'response_length': unknown option 'model'"),
+        ({"scoring": Scoring(score_dtype="float16")}, "scorer 'instruction_length': unknown option 'dtype'"),
+        ({"scoring": Scoring(complexity="causal_lm")}, "scorer 'causal_lm': option 'model' is required"),
+    ],
+)
+def test_options_that_no_component_takes_are_errors(groups: dict[str, Any], said: str, tmp_path: Path, small_pool: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        planned(tmp_path, small_pool, **groups)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["no-such-file.jsonl", "no-such-*.jsonl", "empty"])
+def test_a_pool_that_is_not_there(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError) as caught:
+        planned(tmp_path, tmp_path / name)
+    assert name in str(caught.value)
+    assert caught.value.exit_status == 2
+
+
+def test_an_unknown_scheme(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected a path"):
+        planned(tmp_path, "gopher://old/pool.jsonl")
+
+
+def test_a_folder_of_pools_is_its_data_files(tmp_path: Path, small_pool: Path) -> None:
+    """The same rule as read_conversations: a README beside the data is no pool."""
+    folder = tmp_path / "pools"
+    folder.mkdir()
+    for name in ("b.jsonl", "a.jsonl", "README.md"):
+        (folder / name).write_bytes(small_pool.read_bytes())
+    assert planned(tmp_path, folder).files == [str(folder / "a.jsonl"), str(folder / "b.jsonl")]
+
+
+def test_a_file_that_is_named_twice_is_read_once(tmp_path: Path, small_pool: Path) -> None:
+    source = Source(input=[str(small_pool), str(small_pool.parent), str(small_pool.parent / "*.jsonl")])
+    assert planned(tmp_path, small_pool, source=source).files == [str(small_pool)]
+
+
+def test_a_plan_reads_no_pool_and_loads_no_model(tmp_path: Path) -> None:
+    pool = tmp_path / "pool.jsonl"
+    pool.write_bytes(b"\xff not a pool")
+    before = set(sys.modules)
+    planned(tmp_path, pool)
+    assert not {"sentence_transformers", "prefect"} & (set(sys.modules) - before)
+    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "out").exists()
+
+
+# ---- the output folder
+
+RESULT = json.dumps({"format_version": 1, "counts": {}, "fingerprints": {}, "outputs": {}})
+
+
+def test_an_output_folder_that_is_ours_to_write(tmp_path: Path) -> None:
+    check_output(Export(output=str(tmp_path / "new" / "deeper")))
+    (tmp_path / "empty").mkdir()
+    check_output(Export(output=str(tmp_path / "empty")))
+
+
+def test_an_earlier_result_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(RESULT)
+    with pytest.raises(OutputExists, match=r"holds an earlier result.*--overwrite"):
+        check_output(Export(output=str(tmp_path)))
+    check_output(Export(output=str(tmp_path), overwrite=True))
+
+
+@pytest.mark.parametrize("manifest", [None, "{}", '{"name": "an extension", "manifest_version": 3}', "[]", "not JSON"])
+def test_what_is_not_ours_is_never_replaced(manifest: str | None, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(manifest)
+    for overwrite in (False, True):
+        with pytest.raises(OutputExists, match="not a result of ours"):
+            check_output(Export(output=str(tmp_path), overwrite=overwrite))
+    with pytest.raises(DeitaError, match="is a file; expected a folder"):
+        check_output(Export(output=str(tmp_path / "thesis.tex"), overwrite=True))
+
+
+@pytest.mark.parametrize("inside", ["input", "store", "the store itself"])
+def test_an_output_may_not_hold_what_the_run_needs(inside: str, tmp_path: Path, small_pool: Path) -> None:
+    """--overwrite replaces the whole folder: a pool or a store in it would be lost."""
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "manifest.json").write_text(RESULT)
+    pool, store = small_pool, tmp_path / "store"
+    if inside == "input":
+        pool = output / "pool.jsonl"
+        pool.write_bytes(small_pool.read_bytes())
+    elif inside == "store":
+        store = output / ".deita"
+    else:
+        store = output
+    with pytest.raises(UsageError, match=f"{pool if inside == 'input' else store}, which the run needs"):
+        planned(tmp_path, pool, export=Export(output=f"{output}/", overwrite=True), advanced=Advanced(store=str(store)))
+    beside = Advanced(store=str(tmp_path / "out-store"))  # a name that begins alike is another folder
+    assert planned(tmp_path, small_pool, export=Export(output=str(output), overwrite=True), advanced=beside)

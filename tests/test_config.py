@@ -1,0 +1,125 @@
+"""The parameters of the flow: one flag a field, the tables' names and no others, and nothing that is silently ignored."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from deita_tasks import config
+from deita_tasks.components import Table
+from deita_tasks.config import Advanced, Embedding, Export, Group, Scoring, Selection, Source
+from deita_tasks.embedding import EMBEDDERS
+from deita_tasks.exporting import FORMATS as OUTPUT_FORMATS
+from deita_tasks.loading import FORMATS as INPUT_FORMATS
+from deita_tasks.presets import PRESETS
+from deita_tasks.scoring import SCORERS
+from deita_tasks.selecting import SELECTORS
+
+GROUPS: list[type[BaseModel]] = [Source, Scoring, Embedding, Selection, Export, Advanced]
+FIELDS = [(group, name) for group in GROUPS for name in group.model_fields]
+REQUIRED = {Source: {"input": ["pool.jsonl"]}, Export: {"output": "out"}}
+
+
+def test_these_are_all_the_groups() -> None:
+    assert set(GROUPS) == {one for one in vars(config).values() if isinstance(one, type) and issubclass(one, Group) and one is not Group}
+
+
+def test_field_names_are_unique_over_all_groups() -> None:
+    names = [name for _, name in FIELDS]
+    assert len(names) == len(set(names))
+    assert not {"preset", "config", "verbose", "help"} & set(names)
+
+
+@pytest.mark.parametrize(("group", "name"), FIELDS)
+def test_every_field_explains_itself(group: type[BaseModel], name: str) -> None:
+    field = group.model_fields[name]
+    assert field.title
+    assert field.description
+    assert field.description.endswith(".")
+    for limit, word in (("ge", "At least"), ("le", "Between")):  # enforced but not shown in the form, so the help has to say it
+        if any(getattr(fact, limit, None) is not None for fact in field.metadata):
+            assert word in field.description or "Between" in field.description, f"{name} does not say its limits"
+
+
+@pytest.mark.parametrize(
+    ("offered", "table", "besides"),
+    [
+        (config.PresetName, PRESETS, ()),
+        (config.ScorerName, SCORERS, ()),
+        (config.EmbedderName, EMBEDDERS, ()),
+        (config.StrategyName, SELECTORS, ()),
+        (config.InputFormat, INPUT_FORMATS, ("auto",)),
+        (config.OutputFormat, OUTPUT_FORMATS, ("input",)),
+    ],
+)
+def test_what_is_offered_is_what_there_is(offered: Any, table: Table, besides: tuple[str, ...]) -> None:
+    assert sorted(get_args(offered)) == sorted({*table, *besides})
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_refuses_what_it_does_not_know(group: type[BaseModel]) -> None:
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        group.model_validate({**REQUIRED.get(group, {}), "bugdet": 5})
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_is_frozen_and_survives_json(group: type[BaseModel]) -> None:
+    """The form in the UI and the manifest hold the parameters as JSON."""
+    made = group.model_validate(REQUIRED.get(group, {}))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(made, next(iter(group.model_fields)), None)
+    assert group.model_validate_json(made.model_dump_json()) == made
+
+
+@pytest.mark.parametrize(
+    ("group", "values"),
+    [
+        (Source, {"input": []}),
+        (Source, {"input": "p", "min_good_fraction": 1.01}),
+        (Source, {"input": "p", "min_good_fraction": -0.01}),
+        (Source, {"input": "p", "min_good_fraction": float("nan")}),
+        (Source, {"input": "p", "format": "xml"}),
+        (Scoring, {"complexity": "no_such"}),
+        (Scoring, {"score_max_length": 63}),
+        (Embedding, {"embedding_max_length": 0}),
+        (Selection, {"budget": 0}),
+        (Selection, {"budget": -1}),
+        (Selection, {"budget": 1.5}),
+        (Selection, {"strategy": "best"}),
+        (Selection, {"max_similarity": 1.1}),
+        (Selection, {"max_similarity": float("nan")}),
+        (Selection, {"seed": -1}),
+        (Export, {"output": "o", "output_format": "auto"}),
+        (Advanced, {"shard_rows": 0}),
+        (Advanced, {"workers": 0}),
+        (Advanced, {"retries": -1}),
+        (Advanced, {"device": "tpu"}),
+    ],
+)
+def test_values_out_of_their_limits_are_refused(group: type[BaseModel], values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        group.model_validate(values)
+
+
+def test_values_at_their_limits_are_taken() -> None:
+    assert Source(input=["p"], min_good_fraction=0).min_good_fraction == 0
+    assert Source(input=["p"], min_good_fraction=1).min_good_fraction == 1
+    assert Selection(budget=1, max_similarity=-1).max_similarity == -1
+    assert Selection(max_similarity=1).max_similarity == 1
+
+
+def test_one_input_is_a_list_of_one() -> None:
+    assert Source.model_validate({"input": "pool.jsonl"}).input == ["pool.jsonl"]
+    assert Source(input=["a", "b"]).input == ["a", "b"]
+
+
+def test_the_defaults_are_the_papers() -> None:
+    """A budget of 6,000 is the paper's DEITA-6K; 0.9 its similarity (section 2.5), kept in the preset."""
+    assert Selection().budget == 6000
+    assert Selection().strategy == "diverse"
+    assert {preset.max_similarity for preset in PRESETS.values()} == {0.9}
+    assert PRESETS["paper"].complexity["options"]["model"] == "hkust-nlp/deita-complexity-scorer"
+    assert PRESETS["paper"].quality["options"]["model"] == "hkust-nlp/deita-quality-scorer"
+    assert PRESETS["paper"].embedding["options"]["model"] == "mistralai/Mistral-7B-v0.1"

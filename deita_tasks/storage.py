@@ -1,154 +1,179 @@
 """Files in a local folder, in S3 or in memory, through fsspec; whole or not at all.
 
 A URI is a plain path, `file://`, `s3://`, `memory://`, `hf://` or whatever else fsspec knows. Everything that the project reads
-or writes goes through here, so that what holds for one kind of store holds for all.
+or writes goes through here, so that what holds for one kind of store holds for all: a file appears whole or not at all, and whatever
+goes wrong is a StorageError in one line (`faults.py`). Where files lie and what is there is in `places.py`.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
+import io
 import json
 import os
 import posixpath
-import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import IO, Any, cast
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from deita_tasks.errors import DamagedArtifact, InputError, MissingFile, StorageError, UsageError
+from deita_tasks.errors import DamagedArtifact, MissingFile
+from deita_tasks.faults import told
+from deita_tasks.places import (
+    Found,
+    check_place,
+    exists,
+    expand,
+    filesystem,
+    find,
+    is_empty,
+    is_local,
+    join,
+    list_files,
+    options_for,
+    remove,
+    size_of,
+)
+
+__all__ = [
+    "Found",
+    "check_place",
+    "content_digest",
+    "describe",
+    "digest_of",
+    "exists",
+    "expand",
+    "filesystem",
+    "find",
+    "is_empty",
+    "is_local",
+    "is_same",
+    "join",
+    "list_files",
+    "open_read",
+    "options_for",
+    "parquet_file",
+    "parquet_writer",
+    "read_json",
+    "read_table",
+    "remove",
+    "sha256_of",
+    "size_of",
+    "write_atomic",
+    "write_bytes",
+    "write_json",
+    "write_table",
+]
 
 BLOCK = 1 << 20  # bytes read at a time while hashing or copying
+READ_AHEAD = 8 << 20  # bytes fetched at a time from an object store; s3fs would take 50 MiB
+UPLOADS_ARE_ATOMIC = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf"}
 
 
-def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
-    """The file system behind `uri` and the path on it. Raises UsageError for a scheme that nobody serves."""
-    # s3fs remembers listings: without this, exists() is False for a key that another process has just written.
-    options: dict[str, Any] = {"use_listings_cache": False} if uri.startswith(("s3://", "s3a://")) else {}
-    try:
-        fs, path = fsspec.url_to_fs(uri, **options)
-    except (ValueError, ImportError) as error:
-        raise UsageError(f"{uri!r}: {error}; expected a path, s3://, hf:// or memory://") from error
-    return fs, path
+class _Reading(io.RawIOBase):
+    """A file that is read: what goes wrong in the middle of it is told like everything else, and never taken for damage."""
 
+    def __init__(self, uri: str, **how: Any) -> None:
+        self.uri = uri
+        fs, path = filesystem(uri)
+        with told(uri):
+            self.inner = fs.open(path, "rb", **how)
 
-def is_local(uri: str) -> bool:
-    """Whether `uri` names a file of this machine."""
-    return isinstance(filesystem(uri)[0], LocalFileSystem)
+    def readable(self) -> bool:
+        return True
 
+    def seekable(self) -> bool:
+        return bool(self.inner.seekable())
 
-def join(base: str, *parts: str) -> str:
-    """`base` with `parts` appended. No part may be absolute or climb out of `base`: a name read from data stays inside."""
-    for part in parts:
-        if part.startswith("/") or ".." in part.split("/") or "\\" in part or "\0" in part:
-            raise StorageError(f"{part!r}: expected a name inside {base}, not a path out of it")
-    return posixpath.join(base, *parts)
+    def read(self, size: int = -1) -> bytes:
+        with told(self.uri):
+            return bytes(self.inner.read(size))
 
+    def readall(self) -> bytes:
+        return self.read()
 
-def expand(uri: str) -> list[str]:
-    """The files that `uri` names, sorted: the file itself, all files below a folder, or what a glob matches.
+    def readinto(self, buffer: Any) -> int:
+        content = self.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
 
-    Hidden files (and those in hidden folders) are left out below a folder. Raises InputError where nothing is there.
-    """
-    fs, path = filesystem(uri)
-    if fs.isfile(path):
-        found = [path]
-    elif fs.isdir(path):
-        found = [one for one in fs.find(path) if not any(step.startswith((".", "_")) for step in _below(one, path).split("/"))]
-        if not found:
-            raise InputError(f"{uri}: the folder holds no files; expected a pool of conversations")
-    elif glob.has_magic(path):
-        found = [one for one in fs.glob(path) if fs.isfile(one)]
-        if not found:
-            raise InputError(f"{uri}: no file matches this pattern")
-    else:
-        raise InputError(f"{uri}: no such file or folder")
-    return sorted(_with_scheme(fs, one) for one in found)
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self.inner.seek(offset, whence))
 
+    def tell(self) -> int:
+        return int(self.inner.tell())
 
-def _below(path: str, folder: str) -> str:
-    return path[len(folder) :].strip("/")
-
-
-def _with_scheme(fs: AbstractFileSystem, path: str) -> str:
-    return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
+    def close(self) -> None:
+        if not self.closed:
+            self.inner.close()
+        super().close()
 
 
 def open_read(uri: str) -> IO[bytes]:
     """`uri` opened for reading bytes, as they lie there (nothing decompressed). Raises MissingFile."""
-    fs, path = filesystem(uri)
-    try:
-        handle: IO[bytes] = fs.open(path, "rb")
-    except FileNotFoundError as error:
-        raise MissingFile(f"{uri}: no such file") from error
-    return handle
-
-
-def exists(uri: str) -> bool:
-    """Whether a file or folder is there."""
-    fs, path = filesystem(uri)
-    return bool(fs.exists(path))
-
-
-def is_empty(folder: str) -> bool:
-    """Whether there is nothing under `folder`, or no such folder. Raises UsageError where it is a file."""
-    fs, path = filesystem(folder)
-    if fs.isfile(path):
-        raise UsageError(f"{folder}: is a file; expected a folder")
-    try:
-        return not fs.ls(path, detail=False)
-    except FileNotFoundError:
-        return True
-
-
-def list_files(folder: str, suffix: str = "") -> list[str]:
-    """URIs of the files directly in `folder` whose name ends with `suffix`, sorted; [] where there is no such folder."""
-    fs, path = filesystem(folder)
-    try:
-        entries = fs.ls(path, detail=True)
-    except FileNotFoundError:
-        return []
-    names = [posixpath.basename(entry["name"].rstrip("/")) for entry in entries if entry["type"] == "file"]
-    return sorted(join(folder, name) for name in names if name.endswith(suffix) and not name.startswith("."))
+    return cast(IO[bytes], io.BufferedReader(_Reading(uri, block_size=READ_AHEAD), BLOCK))
 
 
 @contextmanager
 def write_atomic(uri: str) -> Iterator[IO[bytes]]:
     """A file to write into that appears under `uri` when the block ends well, whole, and not at all when it does not.
 
-    On local disks: written beside it under a hidden name, flushed to the disk, renamed. On object stores the upload itself is
-    atomic: the object appears when it is complete.
+    On an object store the upload itself is atomic: the object appears when it is complete. Elsewhere it is written beside its place,
+    under a hidden name, and renamed; on a local disk it is flushed to the disk before.
     """
     fs, path = filesystem(uri)
-    if isinstance(fs, LocalFileSystem):
-        folder, name = posixpath.split(path)
-        os.makedirs(folder, exist_ok=True)
-        draft = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
-        try:
-            with open(draft, "wb") as handle:
+    with told(uri):
+        if isinstance(fs, LocalFileSystem):
+            yield from _write_local(path)
+        elif UPLOADS_ARE_ATOMIC.isdisjoint([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
+            yield from _write_beside(fs, path)
+        else:
+            handle = fs.open(path, "wb")
+            try:
                 yield handle
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(draft, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.remove(draft)
-            raise
-        return
-    handle = fs.open(path, "wb")
+            except BaseException:
+                handle.discard()
+                handle.closed = True  # or the garbage collector would close it, and so upload what there is
+                raise
+            handle.close()
+
+
+def _write_local(path: str) -> Iterator[IO[bytes]]:
+    draft = _draft(path)
+    os.makedirs(posixpath.dirname(path), exist_ok=True)
     try:
-        yield handle
+        with open(draft, "wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(draft, path)
     except BaseException:
-        handle.discard()
+        with suppress(OSError):
+            os.remove(draft)
         raise
-    handle.close()
+
+
+def _write_beside(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
+    draft = _draft(path)
+    fs.makedirs(posixpath.dirname(path), exist_ok=True)
+    try:
+        with fs.open(draft, "wb") as handle:
+            yield handle
+        fs.mv(draft, path)
+    except BaseException:
+        with suppress(OSError):
+            fs.rm(draft)
+        raise
+
+
+def _draft(path: str) -> str:
+    folder, name = posixpath.split(path)
+    return posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
 
 
 def write_bytes(uri: str, content: bytes) -> None:
@@ -187,11 +212,15 @@ def write_table(uri: str, table: pa.Table) -> None:
 
 @contextmanager
 def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
-    """The Parquet file under `uri`, checksums verified as pages are read. Raises DamagedArtifact for what is not one."""
-    with open_read(uri) as handle:
+    """The Parquet file under `uri`, checksums verified as pages are read. Raises DamagedArtifact for what is not one.
+
+    Only what is asked for is fetched: the footer, then the wanted columns of the wanted row groups.
+    """
+    remote: dict[str, Any] = {} if is_local(uri) else {"cache_type": "none"}
+    with _Reading(uri, **remote) as handle:
         try:
-            yield pq.ParquetFile(handle, page_checksum_verification=True)
-        except (pa.ArrowInvalid, OSError) as error:
+            yield pq.ParquetFile(handle, page_checksum_verification=True, pre_buffer=True)
+        except (pa.ArrowException, OSError) as error:
             raise DamagedArtifact(f"{uri}: not readable as Parquet ({error})") from error
 
 
@@ -209,10 +238,12 @@ def content_digest(uri: str) -> str:
     fs, path = filesystem(uri)
     if isinstance(fs, LocalFileSystem):
         return f"sha256:{sha256_of(uri)}"
-    info = fs.info(path)
-    token = (
-        info.get("ETag") or info.get("etag") or info.get("blob_id") or info.get("LastModified") or info.get("mtime") or info.get("created")
-    )
+    with told(uri):
+        info = fs.info(path)
+    names = ("ETag", "etag", "blob_id", "LastModified", "mtime", "created")
+    token = next((info[name] for name in names if info.get(name)), None)
+    if token is None:
+        return f"sha256:{sha256_of(uri)}"
     return "token:" + hashlib.sha256(f"{token} {info.get('size')}".encode()).hexdigest()
 
 
@@ -227,55 +258,17 @@ def sha256_of(uri: str) -> str:
 
 def describe(uri: str) -> dict[str, Any]:
     """{"bytes", "sha256"} of a file, for `is_same`."""
-    fs, path = filesystem(uri)
-    return {"bytes": int(fs.size(path)), "sha256": sha256_of(uri)}
+    return {"bytes": size_of(uri), "sha256": sha256_of(uri)}
 
 
 def is_same(uri: str, facts: Mapping[str, Any]) -> bool:
     """Whether the file is there and is what `describe` saw: by sha256 on a local disk, by size where that would mean a download."""
-    fs, path = filesystem(uri)
-    if not fs.exists(path) or fs.size(path) != facts["bytes"]:
+    try:
+        return size_of(uri) == facts["bytes"] and (not is_local(uri) or sha256_of(uri) == facts["sha256"])
+    except MissingFile:
         return False
-    return not isinstance(fs, LocalFileSystem) or sha256_of(uri) == facts["sha256"]
 
 
 def digest_of(value: Any) -> str:
     """32 hex digits that name a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()[:32]
-
-
-def publish(folder: str, uri: str) -> None:
-    """Put a finished local folder under `uri`, in the place of what is there; the folder is used up.
-
-    On a local disk the whole result changes by one rename. On an object store manifest.json goes last, after the rest has arrived:
-    a result without it is not one.
-    """
-    fs, path = filesystem(uri)
-    if isinstance(fs, LocalFileSystem):
-        os.makedirs(posixpath.dirname(path), exist_ok=True)
-        draft, old = f"{path}.{uuid.uuid4().hex}.new", f"{path}.{uuid.uuid4().hex}.old"
-        try:
-            shutil.move(folder, draft)  # from another disk, perhaps: a copy
-            if os.path.isdir(path):
-                os.rename(path, old)
-            os.rename(draft, path)
-        except OSError:
-            if os.path.isdir(old) and not os.path.isdir(path):
-                os.rename(old, path)
-            raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
-        return
-    files = [posixpath.join(base, name) for base, _, names in os.walk(folder) for name in names]
-    remove(uri)
-    for file in sorted(files, key=lambda file: file.endswith("/manifest.json")):
-        fs.put_file(file, posixpath.join(path, os.path.relpath(file, folder)))
-    shutil.rmtree(folder)
-
-
-def remove(uri: str) -> None:
-    """Remove a file or a folder with all in it; nothing happens where there is none."""
-    fs, path = filesystem(uri)
-    with suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)

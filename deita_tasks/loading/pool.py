@@ -127,8 +127,8 @@ def opened(uri: str) -> Iterator[IO[bytes]]:
     """The bytes under `uri`; what goes wrong with them is told with the URI."""
     try:
         handle = storage.open_read(uri)
-    except OSError as error:
-        raise InputError(f"{uri}: cannot be opened ({error.strerror or error})") from error
+    except StorageError as error:
+        raise InputError(str(error)) from error
     try:
         with handle:
             yield handle

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deita_tasks.errors import ModelError
+from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.presets import PINNED_REVISIONS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 # Every file of a folder that can change a number; .bin counts only where there is no safetensors, as when loading.
@@ -68,14 +68,15 @@ class Checkpoint:
 
 def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
     """The checkpoint `model`: a local folder that exists, else a hub id at `revision` (default: the pinned one, else main),
-    taken from the hub's cache where it is there. Loads no weights. Raises ModelError for what is neither."""
+    taken from the hub's cache where it is there. Loads no weights. Raises UsageError for what is neither, ModelError for a hub that
+    does not have it."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         if revision is not None:
-            raise ModelError(f"{model} is a local folder, and revision {revision!r} was given: only a hub id has revisions, leave it out")
+            raise UsageError(f"{model} is a local folder, and revision {revision!r} was given: only a hub id has revisions, leave it out")
         return Checkpoint(str(folder), None)
     if not _HUB_ID.fullmatch(model) or folder.is_absolute():
-        raise ModelError(f"{model!r}: no such folder, and not a hub id (organisation/name)")
+        raise UsageError(f"{model!r}: no such folder, and not a hub id (organisation/name)")
     revision = revision or PINNED_REVISIONS.get(model)
     if revision and _COMMIT.fullmatch(revision):
         return Checkpoint(model, revision)

@@ -10,6 +10,7 @@ the merge ranks); characters without a piece become bytes. That it comes to the 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,20 +49,18 @@ def load_sentencepiece_bpe(path: Path, config: dict[str, Any]) -> Tokenizer:
 
 
 def _build(pieces: SentencePieceProcessor, config: dict[str, Any]) -> Tokenizer:
-    from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, models
 
     names: list[str] = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
     vocabulary = {name: i for i, name in enumerate(names)}
     tokenizer = Tokenizer(
         models.BPE(vocabulary, _merges(pieces, vocabulary), unk_token=names[pieces.unk_id()], fuse_unk=True, byte_fallback=True)
     )
-    if config.get("legacy", True) is False:
-        # The later behaviour: "▁" in front of the text only, not again after a special token inside it.
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
-    else:
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     special = [names[i] for i in range(len(names)) if pieces.is_control(i) or pieces.is_unknown(i)]
-    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in special])
+    as_a_whole = config.get("legacy", True) is False
+    tokenizer.normalizer = _normalizer(special, as_a_whole)
+    # Only a token that is normalised itself is looked for after the normaliser has seen the text as a whole.
+    tokenizer.add_special_tokens([AddedToken(name, normalized=as_a_whole, special=True) for name in special])
     for identity, token in sorted((int(i), token) for i, token in config.get("added_tokens_decoder", {}).items() if int(i) >= len(names)):
         flags = {flag: bool(token.get(flag, False)) for flag in ("lstrip", "rstrip", "single_word", "normalized", "special")}
         tokenizer.add_tokens([AddedToken(token["content"], **flags)])
@@ -69,6 +68,18 @@ def _build(pieces: SentencePieceProcessor, config: dict[str, Any]) -> Tokenizer:
             raise ModelError(f"tokenizer_config.json gives {token['content']!r} the id {identity}, which leaves a gap; mend the file")
     tokenizer.post_processor = _with_ends(pieces, config)
     return tokenizer
+
+
+def _normalizer(special: list[str], as_a_whole: bool) -> Any:
+    """Spaces become "▁", with one in front of each piece of text between special tokens; or (`as_a_whole`, the later behaviour, "legacy":
+    false) in front of the text alone, unless that begins with a special token."""
+    from tokenizers import Regex, normalizers
+
+    spaces = normalizers.Replace(" ", "▁")
+    if not as_a_whole:
+        return normalizers.Sequence([normalizers.Prepend("▁"), spaces])
+    beginning = Regex(rf"\A(?!{'|'.join(map(re.escape, special))}|\z)")
+    return normalizers.Sequence([normalizers.Replace(beginning, "▁"), spaces])
 
 
 def _merges(pieces: SentencePieceProcessor, vocabulary: dict[str, int]) -> list[tuple[str, str]]:

@@ -1,0 +1,182 @@
+"""Vectors held to a plain reference: one text at a time, the whole model's last hidden states, the row of the last token."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from deita_tasks.embedding import load_embedder
+from deita_tasks.embedding.vicuna import answers, vicuna
+from deita_tasks.errors import ComputeError, UsageError
+from deita_tasks.models.causal_lm import CausalLM
+from deita_tasks.records import Conversation, Turn
+from tests.checkpoints import FAMILIES, llama, qwen2, reference_ids, reference_model
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+)
+
+
+def talk(*turns):
+    roles = {"u": "user", "a": "assistant", "s": "system", "t": "tool"}
+    return Conversation(tuple(Turn(roles[role], content) for role, content in turns))
+
+
+POOL = [
+    talk(("u", "Sort a list in Python."), ("a", "```python\n    sorted(x)  # {x}\n```")),
+    talk(("u", "Hi"), ("a", "Hello"), ("u", "日本語 👍🏽"), ("a", "はい")),
+    talk(("u", "No answer yet")),
+    talk(("u", "")),
+    talk(("u", "Write a poem. " * 10), ("a", "The sea. " * 12)),
+]
+# FastChat's vicuna_v1.1, written out.
+TEXTS = [
+    SYSTEM + "USER: Sort a list in Python. ASSISTANT: ```python\n    sorted(x)  # {x}\n```</s>",
+    SYSTEM + "USER: Hi ASSISTANT: Hello</s>USER: 日本語 👍🏽 ASSISTANT: はい</s>",
+    SYSTEM + "USER: No answer yet ",
+    SYSTEM + "USER:",
+    SYSTEM + "USER: " + "Write a poem. " * 10 + " ASSISTANT: " + "The sea. " * 12 + "</s>",
+]
+
+
+def test_vicuna_v1_1():
+    assert [vicuna(conversation) for conversation in POOL] == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("turns", "text"),
+    [
+        # The first two as the original, which begins with the user; with the others it fails.
+        ([("a", "Welcome!"), ("u", "Hi"), ("a", "Yes?")], SYSTEM + "USER: Hi ASSISTANT: Yes?</s>"),
+        ([("u", "Hi"), ("a", ""), ("u", "Hello?")], SYSTEM + "USER: Hi ASSISTANT:USER: Hello? "),
+        ([("s", "Be brief."), ("u", "Hi"), ("a", "Yes?")], "Be brief. USER: Hi ASSISTANT: Yes?</s>"),
+        ([("s", "Be brief."), ("a", "Welcome!"), ("u", "Hi")], "Be brief. USER: Hi "),
+        (
+            [("u", "Weather?"), ("a", "get()"), ("t", "sun"), ("a", "Sunny.")],
+            SYSTEM + "USER: Weather? ASSISTANT: get()</s>TOOL: sun ASSISTANT: Sunny.</s>",
+        ),
+        (
+            [("u", "One."), ("u", "Two."), ("s", "Note."), ("a", "Three.")],
+            SYSTEM + "USER: One. USER: Two. SYSTEM: Note. ASSISTANT: Three.</s>",
+        ),
+    ],
+)
+def test_vicuna_of_other_conversations(turns, text):
+    assert vicuna(talk(*turns)) == text
+
+
+def test_answers():
+    assert answers(POOL[1]) == "Hello\nはい"
+    assert answers(POOL[2]) == ""
+    assert answers(talk(("s", "x"), ("a", "Welcome!"), ("u", "a"), ("a", "b"), ("t", "c"), ("a", "d"))) == "b\nd"
+
+
+def embedder(folder, **options):
+    return load_embedder("causal_lm", model=str(folder), **{"dtype": "float32", "device": "cpu", **options})
+
+
+def reference(folder, texts, max_length=2048):
+    model = reference_model(folder)
+    vectors = []
+    for text in texts:
+        with torch.no_grad():
+            output = model(torch.tensor([plain_ids(folder, text)[:max_length]]), output_hidden_states=True)
+        vectors.append(output.hidden_states[-1][0, -1].numpy())
+    return np.array(vectors)
+
+
+def plain_ids(folder, text):
+    """`</s>` written in a text is the end token in LLaMA's and Mistral's tokenizers, and what follows starts anew."""
+    if not (folder / "tokenizer.model").exists():
+        return reference_ids(folder, text)
+    ids = [1]
+    for i, part in enumerate(text.split("</s>")):
+        ids += ([2] if i else []) + (reference_ids(folder, part)[1:] if part else [])
+    return ids
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, tmp_path_factory):
+    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return llama(tmp_path_factory.mktemp("llama"))
+
+
+def test_vectors_are_the_reference_s_in_every_batch(family):
+    expected = reference(family, TEXTS)
+    assert np.linalg.norm(expected[0] - expected[1]) > 0.5
+    for batch_tokens in (1, 400, 100_000):
+        vectors = embedder(family, batch_tokens=batch_tokens).embed(POOL)
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    np.testing.assert_allclose(embedder(family).embed(POOL[::-1])[::-1], expected, atol=1e-5)
+
+
+def test_the_norm_is_the_model_s_not_one(folder):
+    assert (np.abs(np.linalg.norm(embedder(folder).embed(POOL), axis=1) - 1) > 0.1).all()
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [{"pad_token": "</s>"}, {"pad_token": "<unk>"}, {"pad_token": None}, {"pad_token": "</s>", "padding_side": "left"}],
+    ids=["pad = eos", "pad = unk", "no pad", "left"],
+)
+def test_neither_the_padding_token_nor_its_side_matters(folder, tmp_path, tokens):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, **tokens}))
+    model_config = json.loads((tmp_path / "config.json").read_text())
+    model_config["pad_token_id"] = {"</s>": 2, "<unk>": 0, None: None}[tokens["pad_token"]]
+    (tmp_path / "config.json").write_text(json.dumps(model_config))
+    # The original finds padding by the token, and so takes an unknown token or an end of turn inside a text for padding.
+    texts = [talk(("u", "<unk> is not padding"), ("a", "nor is </s> this")), *POOL]
+    np.testing.assert_allclose(embedder(tmp_path).embed(texts)[1:], reference(folder, TEXTS), atol=1e-5)
+    np.testing.assert_array_equal(embedder(tmp_path).embed(texts), embedder(folder).embed(texts))
+
+
+@pytest.mark.parametrize("max_length", [40, 100])
+def test_the_end_of_a_long_text_is_left_out_and_counted(folder, max_length):
+    lengths = [len(plain_ids(folder, text)) for text in TEXTS]
+    measured = embedder(folder, max_length=max_length).measure(POOL)
+    assert measured.cut.tolist() == [max(0, length - max_length) for length in lengths]
+    assert measured.cut.any()
+    np.testing.assert_allclose(measured.values, reference(folder, TEXTS, max_length), atol=1e-5)
+
+
+def test_answers_alone(folder):
+    texts = ["```python\n    sorted(x)  # {x}\n```", "Hello\nはい", "", "", "The sea. " * 12]
+    np.testing.assert_allclose(embedder(folder, only_answer=True).embed(POOL), reference(folder, texts), atol=1e-5)
+
+
+def test_a_text_without_any_token_has_no_vector(tmp_path):
+    qwen2(tmp_path)  # puts no token in front of a text
+    measured = embedder(tmp_path, only_answer=True).measure(POOL)
+    assert set(measured.problems) == {2, 3} and "no token" in measured.problems[2]
+    assert np.isnan(measured.values[[2, 3]]).all() and np.isfinite(measured.values[[0, 1, 4]]).all()
+    with pytest.raises(ComputeError, match=POOL[2].id):
+        embedder(tmp_path, only_answer=True).embed(POOL)
+
+
+def test_fingerprint(folder, monkeypatch):
+    monkeypatch.setattr(CausalLM, "__init__", lambda *_, **__: pytest.fail("weights were loaded"))
+    base = embedder(folder).fingerprint()
+    assert json.loads(json.dumps(base)) == base
+    assert embedder(folder, batch_tokens=3).fingerprint() == base
+    for changed in ({"only_answer": True}, {"max_length": 512}, {"dtype": "bfloat16"}):
+        assert embedder(folder, **changed).fingerprint() != base
+
+
+def test_nothing_to_embed(folder):
+    assert embedder(folder).measure([]).values.shape == (0, 32)
+
+
+@pytest.mark.parametrize("wrong", [{"only_answers": True}, {"max_length": 1}, {"dtype": "fp32"}, {"model": ""}])
+def test_wrong_options(wrong):
+    with pytest.raises(UsageError):
+        load_embedder("causal_lm", **{"model": "x/y", **wrong})

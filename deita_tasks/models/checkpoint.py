@@ -65,6 +65,17 @@ class Checkpoint:
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{self.location}: its config.json cannot be used: {_first_line(error)}") from error
 
+    def limit(self, max_length: int | None) -> int:
+        """The longest text in tokens: `max_length`, or the window that config.json names. Raises UsageError for one that cannot be."""
+        config = self.config()
+        window: int | None = getattr(config, "max_position_embeddings", None)
+        limit = max_length or window
+        if limit is None:
+            raise UsageError(f"{self.location} names no window of its own in config.json: give max_length")
+        if window and limit > window and not getattr(config, "rope_parameters", None):  # rotary positions go on, learned ones end
+            raise UsageError(f"max_length={limit}: {self.location} has positions for {window} tokens, ask for no more than that")
+        return limit
+
 
 def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
     """The checkpoint `model`: a local folder that exists, else a hub id at `revision` (default: the pinned one, else main),

@@ -86,18 +86,11 @@ class CausalLMScorer(Scorer):
     def _read(self) -> _Reader:
         checkpoint = find_checkpoint(self.model, self.revision)
         tokenizer = load_tokenizer(checkpoint)
-        reader = _Reader(checkpoint, tokenizer, digit_ids(tokenizer, self.kind), self._limit(checkpoint))
+        reader = _Reader(checkpoint, tokenizer, digit_ids(tokenizer, self.kind), checkpoint.limit(self.max_length))
         least = len(tokenizer.encode(render(self.kind, "", "").text).ids)
         if reader.max_length <= least:
             raise UsageError(f"max_length={reader.max_length}: the {self.kind} prompt alone takes {least} tokens, ask for more")
         return reader
-
-    def _limit(self, checkpoint: Checkpoint) -> int:
-        window = getattr(checkpoint.config(), "max_position_embeddings", None)
-        limit = self.max_length or window
-        if limit is None:
-            raise UsageError(f"{self.model} names no window of its own in config.json: give max_length")
-        return int(limit)
 
     def _load(self) -> CausalLM:
         reader = self._reader.get(self._read)

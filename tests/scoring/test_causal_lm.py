@@ -161,6 +161,15 @@ def test_a_limit_without_room_for_the_prompt_itself(folder):
         scorer(folder, max_length=20).fingerprint()
 
 
+def test_learned_positions_end_where_they_end(tmp_path, fast):
+    write_model(tmp_path, "OPT", max_position_embeddings=128, ffn_dim=48, word_embed_proj_dim=32, vocabulary=700)
+    shutil.copy(fast / "tokenizer.json", tmp_path)
+    assert scorer(tmp_path).fingerprint()["max_length"] == 128
+    assert np.isfinite(scorer(tmp_path).score([("long " * 500, "long " * 500)])).all()
+    with pytest.raises(UsageError, match="positions for 128 tokens"):
+        scorer(tmp_path, max_length=129).fingerprint()
+
+
 @pytest.mark.parametrize("spare", range(1, 8))
 def test_hardly_any_room_is_a_problem_of_the_row_or_none(folder, spare):
     least = len(reference_ids(folder, QUALITY.format("", "")))

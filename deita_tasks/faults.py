@@ -37,7 +37,7 @@ def as_storage_error(uri: str, error: Exception) -> StorageError | None:
     if kind == "FileExpired":  # s3fs: the object was replaced between two reads of it
         return MissingFile(f"{uri}: was replaced while it was read; run again")
     if isinstance(error, FileNotFoundError):
-        return MissingFile(f"{uri}: no such bucket" if "bucket" in said.lower() else f"{uri}: no such file")
+        return MissingFile(f"{uri}: no such bucket" if "specified bucket" in said else f"{uri}: no such file")
     if isinstance(error, PermissionError):
         return StorageError(f"{uri}: not allowed ({said}); expected a place that this user or these credentials may use")
     number = getattr(error, "errno", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import posixpath
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -57,7 +58,7 @@ def join(base: str, *parts: str) -> str:
 def expand(uri: str) -> list[str]:
     """The files that `uri` names, sorted: the file itself, all files below a folder, or what a glob matches.
 
-    Hidden files (and those in hidden folders) are left out below a folder. Raises InputError where nothing is there.
+    Hidden files (and those in hidden folders) are left out, unless a glob names the dot. Raises InputError where nothing is there.
     """
     fs, path = filesystem(uri)
     with told(uri):
@@ -69,7 +70,8 @@ def expand(uri: str) -> list[str]:
             if not found:
                 raise InputError(f"{uri}: the folder holds no files; expected a pool of conversations")
         elif glob.has_magic(path):
-            found = [one for one in fs.glob(path) if fs.isfile(one)]
+            hidden = "/." in path  # asked for by name
+            found = [one for one in fs.glob(path) if fs.isfile(one) and (hidden or "/." not in one)]
             if not found:
                 raise InputError(f"{uri}: no file matches this pattern")
         else:
@@ -117,7 +119,14 @@ def check_place(uri: str) -> None:
             raise UsageError(f"{uri}: no permission to write in {there}; choose another place")
     elif uri.startswith(("s3://", "s3a://")):
         bucket = path.split("/")[0]
-        if not bucket or not exists(f"s3://{bucket}"):
+        with told(uri):
+            try:
+                there = bool(bucket) and fs.call_s3("head_bucket", Bucket=bucket)
+            except FileNotFoundError:
+                there = False
+            except PermissionError:
+                there = True  # who may write objects need not be allowed to look at the bucket
+        if not there:
             raise UsageError(f"{uri}: no such bucket: {bucket!r}; expected one that is there")
 
 
@@ -173,4 +182,10 @@ def remove(uri: str) -> None:
     """Remove a file or a folder with all in it; nothing happens where there is none."""
     fs, path = filesystem(uri)
     with told(uri), suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)
+        if not glob.has_magic(path):
+            fs.rm(path, recursive=True)
+        elif isinstance(fs, LocalFileSystem) and os.path.isdir(path):
+            shutil.rmtree(path)
+        else:  # rm takes a name like a[1] for a pattern
+            for one in fs.find(path):
+                fs.rm_file(one)

@@ -7,6 +7,7 @@ goes wrong is a StorageError in one line (`faults.py`). Where files lie and what
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
@@ -72,6 +73,7 @@ __all__ = [
 
 BLOCK = 1 << 20  # bytes read at a time while hashing or copying
 READ_AHEAD = 8 << 20  # bytes fetched at a time from an object store; s3fs would take 50 MiB
+UPLOAD_PART = 16 << 20  # bytes held while uploading; 10,000 parts at most: 160 GiB a file
 UPLOADS_ARE_ATOMIC = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf"}
 
 
@@ -133,7 +135,7 @@ def write_atomic(uri: str) -> Iterator[IO[bytes]]:
         elif UPLOADS_ARE_ATOMIC.isdisjoint([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
             yield from _write_beside(fs, path)
         else:
-            handle = fs.open(path, "wb")
+            handle = fs.open(path, "wb", block_size=UPLOAD_PART)
             try:
                 yield handle
             except BaseException:
@@ -164,10 +166,14 @@ def _write_beside(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
     try:
         with fs.open(draft, "wb") as handle:
             yield handle
-        fs.mv(draft, path)
+        if glob.has_magic(draft):  # mv takes a name like a[1] for a pattern
+            fs.cp_file(draft, path)
+            fs.rm_file(draft)
+        else:
+            fs.mv(draft, path)
     except BaseException:
         with suppress(OSError):
-            fs.rm(draft)
+            fs.rm_file(draft)
         raise
 
 

@@ -121,12 +121,12 @@ def check_place(uri: str) -> None:
         bucket = path.split("/")[0]
         with told(uri):
             try:
-                there = bool(bucket) and fs.call_s3("head_bucket", Bucket=bucket)
+                is_there = bool(bucket) and bool(fs.call_s3("head_bucket", Bucket=bucket))
             except FileNotFoundError:
-                there = False
+                is_there = False
             except PermissionError:
-                there = True  # who may write objects need not be allowed to look at the bucket
-        if not there:
+                is_there = True  # who may write objects need not be allowed to look at the bucket
+        if not is_there:
             raise UsageError(f"{uri}: no such bucket: {bucket!r}; expected one that is there")
 
 

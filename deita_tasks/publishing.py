@@ -17,7 +17,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from deita_tasks import storage
-from deita_tasks.errors import DamagedArtifact
+from deita_tasks.errors import DamagedArtifact, StorageError
 from deita_tasks.faults import told
 
 MANIFEST = "manifest.json"
@@ -42,14 +42,21 @@ def _names(uri: str) -> list[str]:
 
 
 def _ours(uri: str) -> set[str]:
-    """The files that the manifest under `uri`, or a run that did not finish, calls its own."""
+    """The files that the manifest under `uri`, or a run that did not finish, calls its own; none that would lie outside."""
     names = {MANIFEST}
-    for name in (MANIFEST, UNFINISHED):
-        place = storage.join(uri, name)
+    for one in (MANIFEST, UNFINISHED):
+        place = storage.join(uri, one)
         if storage.exists(place):
             with suppress(DamagedArtifact, TypeError, KeyError):
-                names.update(storage.read_json(place)["outputs"])
+                names.update(name for name in storage.read_json(place)["outputs"] if _is_inside(uri, name))
     return names
+
+
+def _is_inside(uri: str, name: object) -> bool:
+    try:
+        return isinstance(name, str) and bool(storage.join(uri, name))
+    except StorageError:
+        return False
 
 
 def publish(folder: str, uri: str) -> None:

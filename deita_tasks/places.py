@@ -33,13 +33,22 @@ def options_for(uri: str) -> dict[str, Any]:
     return {"use_listings_cache": False, "config_kwargs": {"retries": retries}}
 
 
+_s3: dict[tuple[object, ...], AbstractFileSystem] = {}
+
+
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     """The file system behind `uri` and the path on it. Raises UsageError for a scheme that nobody serves."""
     try:
-        fs, path = fsspec.url_to_fs(uri, **options_for(uri))
+        if not uri.startswith(("s3://", "s3a://")):
+            fs, path = fsspec.url_to_fs(uri)
+            return fs, path
+        # fsspec would make one for every thread, each with connections of its own, and keep it whatever the environment says later.
+        key = (os.getpid(), *sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+        if key not in _s3:
+            _s3[key] = fsspec.filesystem("s3", skip_instance_cache=True, **options_for(uri))
+        return _s3[key], _s3[key]._strip_protocol(uri)
     except (ValueError, ImportError) as error:
         raise UsageError(f"{uri!r}: {error}; expected a path, s3://, hf:// or memory://") from error
-    return fs, path
 
 
 def is_local(uri: str) -> bool:

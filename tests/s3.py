@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-import fsspec
 import pytest
 
 from deita_tasks import storage
@@ -48,23 +47,12 @@ class S3:
         for name, value in {**self.environment, **more}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("AWS_PROFILE", raising=False)
-        _forget_others(tuple(sorted({**self.environment, **more}.items())))
 
     def bucket(self) -> str:
         """A new, empty bucket."""
         name = f"bucket-{uuid.uuid4().hex[:12]}"
-        fsspec.filesystem("s3", **storage.options_for("s3://")).mkdir(name)
+        storage.filesystem("s3://")[0].mkdir(name)
         return name
-
-
-_made_with: list[object] = [None]
-
-
-def _forget_others(surroundings: object) -> None:
-    """A file system keeps the endpoint and the credentials that it was made with, and takes half a second to make."""
-    if _made_with[0] != surroundings:
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-    _made_with[0] = surroundings
 
 
 @dataclass

@@ -62,7 +62,7 @@ def test_an_upload_of_many_parts_is_atomic_too(s3, monkeypatch):
     uri = f"s3://{s3.bucket()}/large"
     block = os.urandom(1 << 20)
     monkeypatch.setattr(storage, "UPLOAD_PART", 5 << 20)  # the least that S3 allows
-    fs = fsspec.filesystem("s3", **storage.options_for(uri))
+    fs = storage.filesystem(uri)[0]
     with pytest.raises(RuntimeError), storage.write_atomic(uri) as handle:
         for _ in range(6):
             handle.write(block)

@@ -13,31 +13,38 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from deita_tasks import storage
 from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
 from deita_tasks.exporting.manifest import Manifest, digest_outputs
+from deita_tasks.exporting.report import ReportData, build_report, wanted
+from deita_tasks.parts import Family, place_vectors, vector_width
 from deita_tasks.pool import Pool, first_positions
 from deita_tasks.publishing import publish
+from deita_tasks.records import Conversation
+from deita_tasks.selections import Parts
 
 
-def write_output(pool: Pool, selection: Mapping[str, Any], output: str, output_format: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def write_output(
+    pool: Pool, parts: Parts, selection: Mapping[str, Any], output: str, output_format: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Write the subset of `pool` that `selection` names, with decisions.parquet, report.html and manifest.json, under `output`.
 
     `facts`: the manifest's fields that only the run knows. Returns the manifest. The folder appears whole or not at all.
     """
     ledger = storage.read_table(storage.join(selection["uri"], "decisions.parquet"))
     kept = storage.read_table(storage.join(selection["uri"], "kept.parquet"))["id"].to_pylist()
-    rows = _rows(pool, kept, ledger)
     inputs = pool.summary["inputs"]
     exporter = load_exporter(_format(inputs) if output_format == "input" else output_format)
     manifest = Manifest(inputs=inputs, counts=selection["counts"], **facts)
     with tempfile.TemporaryDirectory(prefix="deita-") as scratch:
         folder = Path(scratch) / "output"
         folder.mkdir()
-        exporter.export(rows, folder, manifest)
+        exporter.export(_rows(pool, kept, ledger), folder, manifest)
         pq.write_table(ledger, folder / "decisions.parquet", compression="zstd")
+        (folder / "report.html").write_bytes(build_report(_report_data(pool, parts, ledger, manifest)).html)
         manifest = manifest.model_copy(update={"outputs": digest_outputs(folder)})
         (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
         publish(str(folder), output)
@@ -52,14 +59,34 @@ def _format(inputs: Sequence[Mapping[str, Any]]) -> str:
 
 def _rows(pool: Pool, kept: Sequence[str], ledger: pa.Table) -> list[ExportRow]:
     """The kept conversations in the order chosen; only they are held in memory."""
-    ids = pool.index(["id"])["id"]
-    first = first_positions(ids)
-    where = pd.Index(ids.to_pandas().to_numpy()[first])
-    positions = first[where.get_indexer(kept)]
-    facts = ledger.filter(pc.equal(ledger["decision"], "selected")).select(["id", "evol_score", "rank"]).to_pandas().set_index("id")
-    order = {int(position): number for number, position in enumerate(positions)}
-    rows: list[ExportRow | None] = [None] * len(kept)
-    for position, conversation in pool.read(np.sort(positions)):
-        fact = facts.loc[conversation.id]
-        rows[order[position]] = ExportRow(conversation, float(fact["evol_score"]), int(fact["rank"]))
-    return [row for row in rows if row is not None]
+    selected = ledger.filter(pc.equal(ledger["decision"], "selected")).select(["id", "evol_score", "rank"])
+    facts = {row["id"]: row for row in selected.to_pylist()}
+    conversations = _conversations(pool, kept)
+    return [ExportRow(conversations[id], facts[id]["evol_score"], facts[id]["rank"]) for id in kept]
+
+
+def _conversations(pool: Pool, ids: Sequence[str]) -> dict[str, Conversation]:
+    """The conversations with these ids, each as it first stands in the pool."""
+    held = pool.index(["id"])["id"]
+    first = first_positions(held)
+    where = pd.Index(held.to_pandas().to_numpy()[first])
+    return {conversation.id: conversation for _, conversation in pool.read(first[where.get_indexer(list(ids))])}
+
+
+def _report_data(pool: Pool, parts: Parts, ledger: pa.Table, manifest: Manifest) -> ReportData:
+    """The few dozen texts and the sample of vectors that the report shows."""
+    needs = wanted(ledger)
+    vectors: NDArray[np.float32] | None = None
+    if "embedding" in parts and needs.vectors:
+        family, digests = Family(**parts["embedding"]["family"]), parts["embedding"]["parts"]
+        vectors = np.empty((len(needs.vectors), vector_width(family, digests)), np.float32)
+        place_vectors(family, digests, needs.vectors, vectors)
+    return ReportData(
+        manifest=manifest,
+        ledger=ledger,
+        shapes=pool.index(["id", "n_pairs", "n_words"]),
+        conversations=_conversations(pool, needs.conversations),
+        quarantine=pool.quarantine(),
+        vector_ids=needs.vectors,
+        vectors=vectors,
+    )

@@ -33,7 +33,7 @@ from deita_tasks.pool import Pool, first_positions, pool_uri, write_pool
 from deita_tasks.presets import Spec
 from deita_tasks.records import Conversation, Quarantined
 from deita_tasks.scoring import load_scorer
-from deita_tasks.selections import is_selection, write_selection
+from deita_tasks.selections import Parts, is_selection, write_selection
 
 LOADER_VERSION = 1  # of what a pool's rows become; another number loads every pool anew
 SELECT_VERSION = 1  # of the ledger; another number selects anew
@@ -286,14 +286,20 @@ def select(plan: Plan, pool: Pool, work: Mapping[str, Any], options: Advanced) -
         "version": SELECT_VERSION,
     }
     uri = storage.join(options.store, "selections", storage.digest_of(contract))
-    parts = {name: {"family": done["family"], "parts": done["parts"]} for name, done in work.items()}
-    return call(select_rows, options, is_selection(uri), uri, pool.uri, parts, plan.specs["selection"])
+    return call(select_rows, options, is_selection(uri), uri, pool.uri, parts_of(work), plan.specs["selection"])
+
+
+def parts_of(work: Mapping[str, Any]) -> Parts:
+    """By stage, where its results are."""
+    return {name: {"family": done["family"], "parts": done["parts"]} for name, done in work.items()}
 
 
 # ---- export
 
 
 @task(name="export-selection", task_run_name="export")
-def export_selection(pool: str, selection: Mapping[str, Any], output: str, output_format: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def export_selection(
+    pool: str, work: Mapping[str, Any], selection: Mapping[str, Any], output: str, output_format: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Write the subset with its ledger, manifest and report to the output folder, whole or not at all; returns the manifest."""
-    return write_output(Pool.open(pool), selection, output, output_format, facts)
+    return write_output(Pool.open(pool), parts_of(work), selection, output, output_format, facts)

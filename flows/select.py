@@ -60,7 +60,7 @@ def select_subset(
         "reused": {name: stage["reused"] for name, stage in done.items()},
         "timings": clock.seconds,
     }
-    manifest = tasks.export_selection(pool.uri, selected, export.output, export.output_format, facts)
+    manifest = tasks.export_selection(pool.uri, done, selected, export.output, export.output_format, facts)
     return {**manifest, "truncated": selected["truncated"], "tasks": {name: stage["tasks"] for name, stage in done.items()}}
 
 

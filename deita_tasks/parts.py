@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +27,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deita_tasks import storage
-from deita_tasks.errors import DamagedArtifact
+from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 from deita_tasks.records import Measured
 
 log = logging.getLogger(__name__)
 
 SHARDS_A_STAGE = 100  # Prefect records every task run: a few hundred of them a run, whatever the pool
 LEAST_SHARD_ROWS = 128
+READERS = 8  # parts whose ids are fetched at a time from an object store: it is the waiting that takes long
+PART_NAME = re.compile(r"part-([0-9a-f]{32})\.parquet")
 
 PLAN = pa.schema({"id": pa.string(), "position": pa.int64()})
 
@@ -66,46 +71,85 @@ class Family:
         """The URI of a part."""
         return storage.join(self.uri, f"part-{digest}.parquet")
 
+    def listed(self) -> list[str]:
+        """The digests of all parts, in order, whatever their state."""
+        names = [uri.rsplit("/", 1)[1] for uri in storage.list_files(self.uri, ".parquet")]
+        return [match[1] for match in map(PART_NAME.fullmatch, names) if match]
+
     def index(self) -> dict[str, pa.Array]:
         """Part digest -> the ids in it, for every part that can be read; a damaged one counts as absent, with a warning."""
-        found: dict[str, pa.Array] = {}
-        for uri in storage.list_files(self.uri, ".parquet"):
-            try:
-                # A local read of every column checks every page; from an object store, which checks its own bytes, the ids will do.
-                table = storage.read_table(uri, None if storage.is_local(uri) else ["id"])
-            except DamagedArtifact as error:
-                log.warning("a damaged part is left out and its rows are computed again: %s", error)
-                continue
-            found[uri.rsplit("part-", 1)[1].removesuffix(".parquet")] = table["id"].combine_chunks()
-        return found
+        with ThreadPoolExecutor(1 if storage.is_local(self.uri) else READERS) as readers:
+            listed = self.listed()
+            return {digest: ids for digest, ids in zip(listed, readers.map(self._ids, listed), strict=True) if ids is not None}
+
+    def _ids(self, digest: str) -> pa.Array | None:
+        uri = self.part(digest)
+        try:
+            # A local read of every column checks every page; from an object store, which checks its own bytes, the ids will do.
+            table = storage.read_table(uri, None if storage.is_local(uri) else ["id"])
+            if "id" not in table.column_names:
+                raise DamagedArtifact(f"{uri}: a table of {', '.join(table.column_names)}; expected a part with ids")
+        except DamagedArtifact as error:
+            log.warning("a damaged part is left out and its rows are computed again: %s", error)
+            return None
+        except MissingFile:
+            return None  # compacted or removed since it was listed
+        return table["id"].combine_chunks()
 
     def plan(self, store: str, ids: pa.Array, positions: NDArray[np.int64], shard_rows: int | None) -> tuple[list[Shard], list[Shard]]:
         """What there is and what is to be computed for the distinct `ids`, which stand at `positions` of the pool: (present, missing).
 
         Missing rows are cut into shards in pool order and listed in one plan file, a row group each.
         """
-        wanted = pa.array(ids)
-        present, known = [], []
+        wanted = pd.Index(pa.array(ids).to_pandas())
+        have = np.zeros(len(wanted), np.bool_)
+        present = []
         for digest, held in self.index().items():
-            if pc.any(pc.is_in(held, value_set=wanted)).as_py():
+            rows = wanted.get_indexer(held.to_pandas())
+            if (rows >= 0).any():
                 present.append(Shard(digest, len(held)))
-                known.append(held)
-        have = pa.concat_arrays(known) if known else pa.array([], pa.string())
-        missing = np.flatnonzero(~pc.is_in(wanted, value_set=have).to_numpy(zero_copy_only=False))
+                have[rows[rows >= 0]] = True
+        missing = np.flatnonzero(~have)
         if not len(missing):
             return present, []
-        rows = shard_rows or max(LEAST_SHARD_ROWS, -(-len(missing) // SHARDS_A_STAGE))
-        table = pa.table({"id": wanted.take(pa.array(missing)), "position": positions[missing]}, schema=PLAN)
-        return present, _write_plan(store, table, rows)
+        rows_a_shard = shard_rows or max(LEAST_SHARD_ROWS, -(-len(missing) // SHARDS_A_STAGE))
+        table = pa.table({"id": pa.array(ids).take(pa.array(missing)), "position": positions[missing]}, schema=PLAN)
+        return present, _write_plan(store, table, rows_a_shard)
 
     def write(self, digest: str, table: pa.Table) -> None:
         """Write a part, atomically."""
         storage.write_table(self.part(digest), table)
 
+    def tables(self, digests: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows of some parts, a row group at a time; rows may come twice.
+
+        Compaction may merge a part into another while we read. So where one is gone, all parts that are there now are read beside those
+        that were found; a caller that finds an id in none of them says so.
+        """
+        found = set()
+        digests = list(digests)
+        for digest in digests:
+            with suppress(MissingFile):
+                yield from self._groups(digest, columns)
+                found.add(digest)
+        if len(found) == len(set(digests)):
+            return
+        log.info("%s: parts were merged while they were read; looking again", self.uri)
+        for digest in self.listed():
+            if digest not in found:
+                try:
+                    yield from self._groups(digest, columns)
+                except DamagedArtifact as error:
+                    log.warning("a damaged part is left out: %s", error)
+
+    def _groups(self, digest: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        with storage.parquet_file(self.part(digest)) as parquet:
+            for group in range(parquet.num_row_groups):
+                yield parquet.read_row_group(group, columns=list(columns) if columns else None)
+
     def gather(self, digests: Iterable[str], columns: Sequence[str] = ("id", "values", "cut", "problem")) -> pa.Table:
         """The rows of some parts in one table; an id that stands in several parts comes once."""
-        tables = [storage.read_table(self.part(digest), list(columns)) for digest in digests]
-        table = pa.concat_tables(tables)
+        table = pa.concat_tables(self.tables(digests, columns))
         repeated = pd.Series(table["id"].to_pandas()).duplicated().to_numpy()
         return table.filter(pa.array(~repeated)) if repeated.any() else table
 
@@ -143,7 +187,7 @@ def score_table(ids: Sequence[str], counts: Sequence[int], measured: Measured) -
         row = int(np.searchsorted(ends, pair, side="right"))
         problems.setdefault(row, f"turn {pair - int(ends[row] - counts[row]) + 1}: {why}")
     offsets = np.concatenate([[0], ends]).astype(np.int32)
-    cut = np.add.reduceat(measured.cut, offsets[:-1]) if len(counts) else np.zeros(0, np.int32)
+    cut = np.diff(np.concatenate([[0], np.cumsum(measured.cut, dtype=np.int64)])[offsets])
     null = pa.array([row in problems for row in range(len(ids))], pa.bool_())
     values = pa.ListArray.from_arrays(pa.array(offsets), pa.array(measured.values, pa.float32()), mask=null)
     return _part(ids, values, cut, problems)
@@ -163,20 +207,27 @@ def _part(ids: Sequence[str], values: pa.Array, cut: NDArray[Any], problems: Map
 
 
 def place_vectors(family: Family, digests: Iterable[str], ids: Sequence[str], target: NDArray[np.float32]) -> None:
-    """Fill row i of `target` (n, d), which may be a memory map, with the vector of ids[i]; NaN where there is none. One part at a time."""
+    """Fill row i of `target` (n, d), which may be a memory map, with the vector of ids[i], or NaN where its part says that it has none.
+
+    Raises StorageError for an id that is in no part.
+    """
     target[:] = np.nan
     where = pd.Index(ids)
-    for digest in digests:
-        table = storage.read_table(family.part(digest), ["id", "values"])
-        held = table.filter(pc.is_valid(table["values"]))
-        rows = where.get_indexer(held["id"].to_pandas())
-        vectors = held["values"].combine_chunks().flatten().to_numpy().reshape(-1, target.shape[1])
-        target[rows[rows >= 0]] = vectors[rows >= 0]
+    seen = np.zeros(len(where), np.bool_)
+    for table in family.tables(digests, ["id", "values"]):
+        rows = where.get_indexer(table["id"].to_pandas())
+        wanted = rows >= 0
+        seen[rows[wanted]] = True
+        wanted &= table["values"].is_valid().to_numpy()
+        vectors = table["values"].combine_chunks().filter(pa.array(wanted)).flatten().to_numpy()
+        target[rows[wanted]] = vectors.reshape(-1, target.shape[1])
+    if not seen.all():
+        raise StorageError(f"{family.uri}: {int((~seen).sum())} of {len(seen)} rows are in no part; run again: they will be computed")
 
 
 def vector_width(family: Family, digests: Sequence[str]) -> int:
     """d of the vectors; 0 where there are no parts."""
-    for digest in digests:
-        with storage.parquet_file(family.part(digest)) as parquet:
+    for digest in [*digests, *family.listed()]:
+        with suppress(MissingFile), storage.parquet_file(family.part(digest)) as parquet:
             return int(parquet.schema_arrow.field("values").type.list_size)
     return 0

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,9 +20,8 @@ from deita_tasks.exporting.base import ExportRow
 from deita_tasks.exporting.manifest import Manifest, digest_outputs
 from deita_tasks.exporting.report import ReportData, build_report, wanted
 from deita_tasks.parts import Family, place_vectors, vector_width
-from deita_tasks.pool import Pool, first_positions
+from deita_tasks.pool import Pool
 from deita_tasks.publishing import publish
-from deita_tasks.records import Conversation
 from deita_tasks.selections import Parts
 
 
@@ -61,16 +59,8 @@ def _rows(pool: Pool, kept: Sequence[str], ledger: pa.Table) -> list[ExportRow]:
     """The kept conversations in the order chosen; only they are held in memory."""
     selected = ledger.filter(pc.equal(ledger["decision"], "selected")).select(["id", "evol_score", "rank"])
     facts = {row["id"]: row for row in selected.to_pylist()}
-    conversations = _conversations(pool, kept)
+    conversations = pool.find(kept)
     return [ExportRow(conversations[id], facts[id]["evol_score"], facts[id]["rank"]) for id in kept]
-
-
-def _conversations(pool: Pool, ids: Sequence[str]) -> dict[str, Conversation]:
-    """The conversations with these ids, each as it first stands in the pool."""
-    held = pool.index(["id"])["id"]
-    first = first_positions(held)
-    where = pd.Index(held.to_pandas().to_numpy()[first])
-    return {conversation.id: conversation for _, conversation in pool.read(first[where.get_indexer(list(ids))])}
 
 
 def _report_data(pool: Pool, parts: Parts, ledger: pa.Table, manifest: Manifest) -> ReportData:
@@ -85,7 +75,7 @@ def _report_data(pool: Pool, parts: Parts, ledger: pa.Table, manifest: Manifest)
         manifest=manifest,
         ledger=ledger,
         shapes=pool.index(["id", "n_pairs", "n_words"]),
-        conversations=_conversations(pool, needs.conversations),
+        conversations=pool.find(needs.conversations),
         quarantine=pool.quarantine(),
         vector_ids=needs.vectors,
         vectors=vectors,

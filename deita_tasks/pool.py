@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -182,6 +183,15 @@ class Pool:
                 with storage.parquet_file(storage.join(self.uri, file["name"])) as parquet:
                     yield from _read_groups(parquet, file["groups"], first, here)
             first += sum(file["groups"])
+
+    def find(self, ids: Sequence[str]) -> dict[str, Conversation]:
+        """The conversations with these ids, each as it first stands in the pool. Raises KeyError where one is not in it."""
+        held = self.index(["id"])["id"].combine_chunks()
+        first = first_positions(held)
+        where = pc.index_in(pa.array(ids, pa.string()), value_set=held.take(pa.array(first)))
+        if where.null_count:
+            raise KeyError(f"{where.null_count} of {len(where)} ids are not in the pool {self.uri}")
+        return {conversation.id: conversation for _, conversation in self.read(first[where.to_numpy()])}
 
     def read_all(self) -> Iterator[tuple[int, Conversation]]:
         """(position, conversation) for every good row."""

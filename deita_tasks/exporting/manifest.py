@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from deita_tasks import storage
+from deita_tasks.exporting.json_text import strict_json
 
 FORMAT_VERSION = 1
 PACKAGES = ("deita-tasks", "prefect", "torch", "transformers", "sentence-transformers", "numpy", "pandas", "pyarrow")
@@ -98,6 +100,23 @@ class Manifest(_Part):
     def to_json(self) -> str:
         """The text of manifest.json."""
         return self.model_dump_json(indent=2) + "\n"
+
+    def settings(self) -> list[tuple[str, str]]:
+        """The parameters for a table: "group.name" and the value as text."""
+        return [(name, value if isinstance(value, str) else strict_json(value)) for name, value in _flat(self.parameters)]
+
+    @staticmethod
+    def pretty(value: Any) -> str:
+        """A JSON value over several lines."""
+        return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _flat(parameters: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in parameters.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{group}{name}.")
+        else:
+            yield f"{group}{name}", value
 
 
 def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:

@@ -1,0 +1,67 @@
+"""Where conversations lie: a plane to draw them in, and how near the kept ones are to one another."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_FITTED = 2_000  # rows that the plane is fitted to: an exact decomposition of at most 2,000 x 2,000, a few seconds
+BLOCK = 1_024
+
+
+class Plane(NamedTuple):
+    """Two axes through the mean of some vectors; `explained`: the share of their variance along each."""
+
+    mean: NDArray[np.float64]  # (d,)
+    axes: NDArray[np.float64]  # (2, d), orthonormal
+    explained: tuple[float, float]
+
+    def place(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Coordinates (n, 2) of normalised `vectors` (n, d)."""
+        return np.asarray((vectors - self.mean) @ self.axes.T)
+
+
+def normalised(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """`vectors` (n, d) that have a direction, L2-normalised, float32 (m, d), and which of the n they are: neither zero nor not finite."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    fit = np.isfinite(lengths) & (lengths > 0)
+    return (vectors[fit] / lengths[fit, None]).astype(np.float32), fit
+
+
+def fit_plane(vectors: NDArray[np.float32]) -> Plane | None:
+    """The first two principal components of the first MOST_FITTED of normalised `vectors`; None where they do not span a plane.
+
+    From the eigenvectors of the smaller of X X' and X' X, in float64. The sign of an axis is such that its largest part is positive.
+    """
+    rows = vectors[:MOST_FITTED].astype(np.float64)
+    if min(rows.shape) < 2:
+        return None
+    mean = rows.mean(axis=0)
+    rows -= mean
+    wide = rows.shape[0] < rows.shape[1]
+    values, parts = np.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
+    total, (second, first) = values.clip(0).sum(), values[-2:]
+    if second <= total * 1e-12:
+        return None
+    axes = parts[:, [-1, -2]].T
+    if wide:
+        axes = axes @ rows
+        axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    largest = np.abs(axes).argmax(axis=1)
+    axes *= np.sign(axes[np.arange(2), largest])[:, None]
+    return Plane(mean, axes, (float(first / total), float(second / total)))
+
+
+def nearest_similarities(vectors: NDArray[np.float32], queries: int) -> NDArray[np.float32]:
+    """For each of the first `queries` of normalised `vectors` (n, d), its largest cosine similarity to any other one of the n."""
+    if len(vectors) < 2:
+        return np.empty(0, np.float32)
+    found = []
+    for start in range(0, min(queries, len(vectors)), BLOCK):
+        block = vectors[start : min(start + BLOCK, queries)]
+        similarities = block @ vectors.T
+        similarities[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf
+        found.append(similarities.max(axis=1))
+    return np.concatenate(found)

@@ -50,4 +50,5 @@ def read_conversations(uri: str | Sequence[str], format: str = "auto") -> Iterat
     Raises UsageError and InputError at once for an unknown format, and for a file that is absent, empty or of no known format;
     BrokenFile (an InputError) while reading, after all rows before that place, where a file breaks off.
     """
-    return chain.from_iterable([open_pool(file, format) for file in pool_files(uri)])
+    known = layouts(format)
+    return chain.from_iterable([inspect(file, known, detect=format == "auto") for file in pool_files(uri)])

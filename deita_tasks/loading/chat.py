@@ -62,12 +62,12 @@ def chat_turns(value: Any, column: str) -> tuple[list[Turn], list[dict[str, Any]
 def _turn(turn: Any, where: str) -> tuple[Turn, dict[str, Any] | None]:
     if not isinstance(turn, dict):
         raise BadRow("malformed_row", f"{where} is {kind_of(turn)}; expected an object")
-    speaker, said = KEYS[0] if KEYS[0][0] in turn else KEYS[1]
+    speaker, said = KEYS[0] if turn.get("from") is not None or "role" not in turn else KEYS[1]
     if speaker not in turn:
         raise BadRow("missing_field", f"{where} has neither 'from' nor 'role'")
     name = text_of(turn[speaker], f"{speaker!r} of {where}")
     role, special = role_of(name, where)
-    fields = {key: value for key, value in turn.items() if key not in (speaker, said) and value is not None} if len(turn) > 2 else {}
+    fields = {key: value for key, value in turn.items() if key not in (speaker, said) and value is not None}
     if special:
         fields[speaker] = name
     if said not in turn and not _calls(fields):

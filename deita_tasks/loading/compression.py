@@ -16,8 +16,8 @@ Compression = Literal["none", "gzip", "xz", "zstd"]
 
 BLOCK = 1 << 20
 MAX_WINDOW = 128 << 20  # what zstd's own command line allows; xz -9 needs 65 MiB
-ZSTD_STEP = 1 << 10  # a zstd byte can make 32 KiB, and the decoder gives all that its input holds at once
-BOMB_BYTES = 1 << 30
+ZSTD_STEP = 1 << 8  # a byte of zstd can make 32 KiB, and the decoder gives all that its input holds at once
+BOMB_BYTES = 256 << 20
 BOMB_RATIO = 500  # text shrinks to a fifth; a file of one row repeated, to a fiftieth or a hundredth of that
 
 MAGIC: tuple[tuple[bytes, Compression], ...] = (

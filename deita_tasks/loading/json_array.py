@@ -13,8 +13,11 @@ from collections.abc import Iterable, Iterator
 from deita_tasks.loading.base import KEPT, MAX_ROW, BrokenFile, Row, too_long
 from deita_tasks.loading.json_lines import json_row
 
-# A string as far as the block holds it, or one character of structure. Possessive, so that matching takes no memory of its own.
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+("?)|[\[\]{},]', re.DOTALL)
+# What is over MAX_ROW is scanned for its end without being held, but not for ever: a lost quote would cost the rest of the file.
+MAX_SCAN = 4 * MAX_ROW
+
+# A string as far as the block holds it, a run of brackets, or a comma. Possessive, so that matching takes no memory of its own.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+("?)|[\[{]++|[\]}]++|,', re.DOTALL)
 _REST_OF_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
 _QUOTE, _COMMA, _OPENING = ord('"'), ord(","), frozenset(b"[{")
 
@@ -42,21 +45,28 @@ class _Cutter:
                 if not token[1]:  # it goes on in the next block
                     self._open_string(block, token.end())
                     break
-            elif kind in _OPENING:
-                self.depth += 1
-                if self.depth == 1:
-                    start = token.end()
             elif kind == _COMMA:
                 if self.depth == 1:
                     yield from self._element(block[start : token.start()])
                     start = token.end()
-            elif self.depth > 1:
-                self.depth -= 1
-            elif kind == ord("]"):  # a stray "}" here stays part of its element, which is then malformed by itself
-                yield from self._element(block[start : token.start()])
-                self._end(block[token.end() :])
+            elif kind in _OPENING:
+                if self.depth == 0:
+                    start = token.start() + 1
+                self.depth += token.end() - token.start()
+            elif (end := self._close(block, token.start(), token.end())) is not None:
+                yield from self._element(block[start:end])
+                self.ended = True
+                self.refuse_more(block[end + 1 :])
                 return
         self._hold(block[start:])
+
+    def _close(self, block: bytes, start: int, end: int) -> int | None:
+        """Takes the closing brackets in block[start:end]; the place of the one that ends the array, or None."""
+        inner = min(end - start, self.depth - 1)
+        self.depth -= inner
+        # What is left stands between elements: a stray "}" stays part of its element, which is then malformed by itself.
+        place = block.find(b"]", start + inner, end)
+        return None if place < 0 else place
 
     def _rest_of_string(self, block: bytes) -> int:
         rest = _REST_OF_STRING.match(block, 1 if self.escaped else 0)
@@ -76,6 +86,10 @@ class _Cutter:
             self._held.append(piece)
         else:
             self._held = [(b"".join(self._held) + piece[:KEPT])[:KEPT]]
+        if self._size > MAX_SCAN:
+            raise BrokenFile(
+                f"record {self.number + 1:,} of the JSON array does not end within {MAX_SCAN:,} bytes: a quote or a bracket has no partner"
+            )
 
     def _element(self, piece: bytes) -> Iterator[Row]:
         self._hold(piece)
@@ -88,11 +102,11 @@ class _Cutter:
 
     def last(self) -> Iterator[Row]:
         """The element that the end of the file cut off from what followed, if it is whole."""
-        yield from (row for row in self._element(b"") if row.columns is not None)
-
-    def _end(self, rest: bytes) -> None:
-        self.ended = True
-        self.refuse_more(rest)
+        for row in self._element(b""):
+            if row.columns is None:
+                self.number -= 1
+            else:
+                yield row
 
     def refuse_more(self, rest: bytes) -> None:
         """Raises BrokenFile where anything follows the array."""

@@ -134,8 +134,6 @@ def opened(uri: str) -> Iterator[IO[bytes]]:
             yield handle
     except InputError as error:
         raise type(error)(f"{uri}: {error}") from error
-    except OSError as error:
-        raise StorageError(f"{uri}: reading broke off ({error})") from error
 
 
 def head_of(handle: IO[bytes], compression: Compression) -> bytes:

@@ -1,0 +1,130 @@
+"""Memory that does not grow with the file, and bombs."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import tracemalloc
+from collections.abc import Iterator
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from deita_tasks.errors import InputError
+from deita_tasks.loading import compression, read_conversations
+from deita_tasks.loading.base import MAX_ROW
+from deita_tasks.records import Quarantined
+from tests.loading.pools import COMPRESSORS, PLAIN, fates, read
+
+MIB = 1 << 20
+
+
+def peak_of(uri: str) -> tuple[int, int]:
+    """The rows of the pool and the bytes that Python held at most while they were read and let go."""
+    tracemalloc.start()
+    count = sum(1 for _ in read_conversations(uri))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return count, peak
+
+
+@pytest.mark.parametrize("container", ["json_lines", "json_array", "csv"])
+@pytest.mark.parametrize("packed", ["none", "gzip", "xz", "zstd"])
+def test_memory_does_not_grow_with_the_file(tmp_path, container, packed):
+    row = {"prompt": "x" * 10_000, "response": "y" * 10_000}
+    peaks = {}
+    for rows in (200, 2_000):  # 4 MB and 40 MB
+        path = tmp_path / f"{rows}"
+        path.write_bytes(COMPRESSORS[packed](PLAIN[container]([row] * rows)))
+        count, peaks[rows] = peak_of(str(path))
+        assert count == rows
+    assert peaks[2_000] < peaks[200] + 8 * MIB
+    assert peaks[2_000] < 24 * MIB
+
+
+def test_memory_does_not_grow_with_a_parquet_file_of_one_row_group(tmp_path, monkeypatch):
+    monkeypatch.setattr("deita_tasks.loading.parquet.BATCH_BYTES", 2 * MIB)
+    texts = [f"{i} " + "x" * 8_000 for i in range(4_000)]
+    pq.write_table(pa.table({"prompt": texts, "response": texts}), tmp_path / "a", use_dictionary=False, row_group_size=4_000)
+    before = pa.total_allocated_bytes()
+    count = most = 0
+    for _ in read_conversations(str(tmp_path / "a")):
+        count += 1
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert count == 4_000
+    assert most < 32 * MIB  # of 64 MB; 19 MiB for this file and for one of 192 MB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opening", [b'{"prompt":"', b'[{"prompt":"', b'prompt,response\n"', b"["])
+def test_a_line_of_a_gibibyte_is_refused_without_being_held(tmp_path, opening):
+    """Held by no more than the limit of one row, whether plain, in an array, in CSV, or nothing but brackets."""
+    filler = b"[" if opening == b"[" else b"x"
+    good_row = b'{"prompt":"p","response":"r"}\n'
+    head = good_row if opening.startswith(b"{") else b""
+    packer = zstandard.ZstdCompressor().compressobj()
+    with open(tmp_path / "a", "wb") as file:
+        file.write(packer.compress(head + opening))
+        for _ in range(1_024):
+            file.write(packer.compress(filler * MIB))
+        file.write(packer.compress(b'","response":"r"}\n' + good_row if head else b"\n"))
+        file.write(packer.flush())
+    tracemalloc.start()
+    try:
+        rows = list(read_conversations(str(tmp_path / "a")))
+        found = list(fates(rows).values())
+    except InputError as error:
+        assert re.search("500 times|does not end within|no row can be read", str(error))
+        found = []
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found in ([], ["ok", "too_long", "ok"])
+    assert peak < 5 * MAX_ROW
+
+
+def test_a_bomb_is_refused_before_it_fills_anything(tmp_path, monkeypatch):
+    monkeypatch.setattr(compression, "BOMB_BYTES", 8 * MIB)
+    row = b'{"prompt":"p","response":"r"}\n'
+    for name in ("gzip", "xz", "zstd"):
+        packed = COMPRESSORS[name](row + b" " * (32 * MIB))
+        with pytest.raises(InputError, match=f"{name} make over .* decompression bomb"):
+            read(tmp_path / name, packed)
+    assert len(read(tmp_path / "dull", gzip.compress(row * 400_000, 1))) == 400_000  # 12 MB that are one row, and yet a pool
+
+
+def test_a_zstd_window_that_would_fill_the_memory_is_refused(tmp_path):
+    parameters = zstandard.ZstdCompressionParameters(window_log=30)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    with pytest.raises(InputError, match="zstd stream is damaged"):
+        read(tmp_path / "a", packer.compress(b"{}\n") + packer.flush())
+
+
+def test_many_lines_within_one_quote_are_given_back_as_lines(tmp_path):
+    content = b'prompt,response\n"open,y\n' + b"\n" * 300_000 + b"p,r\n"
+    found = fates(read(tmp_path / "a.csv", content))
+    assert found == {2: "malformed_row", 300_003: "ok"}
+
+
+def test_a_file_is_read_from_the_store_in_blocks(monkeypatch):
+    """Never by one read of everything, so a pool in S3 is not downloaded first."""
+    sizes = []
+    row = b'{"prompt":"' + b"p" * 1_000 + b'","response":"r"}\n'
+
+    class Watched(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            sizes.append(size)
+            return super().read(size)
+
+        def __iter__(self) -> Iterator[bytes]:
+            raise AssertionError("read in blocks")
+
+    fs = fsspec.filesystem("memory")
+    fs.pipe("/watched", row * 4_000)
+    monkeypatch.setattr("deita_tasks.storage.open_read", lambda uri: Watched(fs.cat("/watched")))
+    assert not any(isinstance(one, Quarantined) for one in read_conversations("memory://watched"))
+    assert sizes and all(0 < (size or -1) <= MIB for size in sizes)
+    fs.rm("/watched")

@@ -22,7 +22,7 @@ Indices = NDArray[np.int64]
 Pairs = tuple[Indices, Indices]  # row of one matrix, row of the other
 
 ROUNDING = 2.0**-22  # over the error of rounding a similarity (below 2) to float32, on either side of a comparison
-CHUNK = 2**16  # float64 components held at once by `similarities`, on each side: 512 KB, as it is four times slower out of the cache
+CHUNK = 2**16  # components of which float64 copies are made at a time: 512 KB, as they are four times slower out of the cache
 
 
 def screening_error(terms: int) -> float:

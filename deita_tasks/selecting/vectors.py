@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.errors import UsageError
-from deita_tasks.selecting.similarity import normalised
+from deita_tasks.selecting.similarity import CHUNK, Floats, Indices, normalised
 
 
 class Vectors:
     """The pool's embeddings as a strategy reads them: a few rows at a time, normalised, and nothing of them kept.
 
     `embeddings`: (n, d), float32 or float16 (another number type is rounded to float32 first); may be a memory map, whose pages are let go
-    after each read, so that a file larger than the memory can be read through. Raises UsageError where they are not that.
+    after reading, so that a file larger than the memory can be read through. Raises UsageError where they are not that.
     """
 
     def __init__(self, embeddings: Any, rows: int) -> None:
@@ -31,15 +31,24 @@ class Vectors:
         self._map = _file_map(array)
         self.dimensions = int(array.shape[1])
 
-    def read(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The rows at `positions` (b,), normalised, float32 (b, d), and which can be compared (b,)."""
-        rows = np.asarray(self._array[positions])
-        if self._map is not None:
-            self._map.madvise(mmap.MADV_DONTNEED)
-        return normalised(rows if rows.dtype in (np.float16, np.float32) else _rounded(rows))
+    def read(self, positions: Indices) -> tuple[Floats, NDArray[np.bool_]]:
+        """The rows at `positions` (b,), normalised, float32 (b, d), and which can be compared (b,).
+
+        A few at a time, so that their float64 copies stay in the cache, and as one row may bring a megabyte of its file into the map.
+        """
+        rows, fit = np.empty((len(positions), self.dimensions), np.float32), np.empty(len(positions), bool)
+        step = max(1, CHUNK // max(1, self.dimensions))
+        for start in range(0, len(positions), step):
+            piece = slice(start, start + step)
+            rows[piece], fit[piece] = normalised(_narrow(np.asarray(self._array[positions[piece]])))
+            if self._map is not None:
+                self._map.madvise(mmap.MADV_DONTNEED)
+        return rows, fit
 
 
-def _rounded(rows: NDArray[Any]) -> NDArray[np.float32]:
+def _narrow(rows: NDArray[Any]) -> NDArray[Any]:
+    if rows.dtype in (np.float16, np.float32):
+        return rows
     with np.errstate(over="ignore"):  # a component beyond float32 becomes infinite, and its row cannot be compared
         return rows.astype(np.float32)
 

@@ -97,14 +97,43 @@ class Selection(Group):
     seed: int = Field(0, ge=0, title="Seed", description="For the strategy random. At least 0.")
 
 
-class Export(Group):
+class Output(Group):
+    """Where the result goes."""
+
+    output: str = Field(title="Output", description="Folder or s3:// URI for everything that is written. Must be new or empty.")
+    overwrite: bool = Field(False, title="Overwrite", description="Replace an earlier result in the output folder.")
+
+
+class Export(Output):
     """Where the selection goes, and in which format."""
 
-    output: str = Field(
-        title="Output", description="Folder or s3:// URI for the subset, its ledger, manifest and report. Must be new or empty."
-    )
     output_format: OutputFormat = Field("input", title="Output format", description="input: the format that the pool has.")
-    overwrite: bool = Field(False, title="Overwrite", description="Replace an earlier result in the output folder.")
+
+
+class Grid(Group):
+    """Which selections to compare: every strategy with every limit (where it has one) and every budget, and random ones."""
+
+    budgets: list[int] = Field([1000, 3000, 6000], title="Budgets", description="Conversations to keep, at most.", min_length=1)
+    similarities: list[float] = Field(
+        [0.85, 0.9, 0.95], title="Largest similarities", description="Limits for diverse, each between -1 and 1."
+    )
+    strategies: list[StrategyName] = Field(
+        ["diverse", "top_score"], title="Strategies", description="Beside random, the control.", min_length=1
+    )
+    coverage_rows: int = Field(
+        20_000,
+        ge=1,
+        title="Rows for coverage",
+        description="Coverage is measured over so many rows of the pool, or over all if there are fewer.",
+    )
+    seed: int = Field(0, ge=0, title="Seed", description="For the random selections. At least 0.")
+
+    @field_validator("budgets")
+    @classmethod
+    def _budgets_ascend(cls, budgets: list[int]) -> list[int]:
+        if min(budgets) < 1:
+            raise ValueError(f"a budget of {min(budgets)}: expected at least 1")
+        return sorted(set(budgets))
 
 
 class Advanced(Group):

@@ -8,10 +8,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,14 @@ from deita_tasks.selecting.evol import evol_scores_of
 Parts = Mapping[str, Mapping[str, Any]]  # by stage: {"family": {"uri", "fingerprint"}, "parts": [digest, …]}
 
 
+class Candidates(NamedTuple):
+    """n ids, their evol scores, float64 (n,), and their vectors, float32 (n, d), or None where no stage has made any."""
+
+    ids: list[str]
+    evol_scores: NDArray[np.float64]
+    vectors: NDArray[np.float32] | None
+
+
 def is_selection(uri: str) -> bool:
     """Whether a whole selection lies under `uri`."""
     try:
@@ -42,13 +50,10 @@ def is_selection(uri: str) -> bool:
 def write_selection(uri: str, pool: Pool, parts: Parts, selector: Mapping[str, Any]) -> dict[str, Any]:
     """Choose from `pool` by what `parts` say, and write the artifact under `uri`; returns its selection.json."""
     rows = pool.index(["id", "source_uri", "source_row"])
-    ids = rows["id"].unique()
     strategy = load_selector(selector["name"], **selector["options"])
-    scores, truncated = _scores(ids, parts)
-    whole = pc.is_null(scores["problem"])
-    able = scores.filter(whole)
-    with _vectors(able["id"].to_pylist(), parts) as vectors:
-        selection = strategy.select(able["id"].to_pylist(), able["evol_score"].to_numpy(), vectors)
+    scores, truncated = _scores(rows["id"].unique(), parts)
+    with _candidates(scores, parts) as (ids, evol_scores, vectors):
+        selection = strategy.select(ids, evol_scores, vectors)
     ledger, counts = build_ledger(rows, pool.quarantine(["source_uri", "source_row", "reason", "detail"]), scores, selection)
     files = {"decisions.parquet": ledger, "kept.parquet": pa.table({"id": pa.array(list(selection.kept), pa.string())})}
     for name, table in files.items():
@@ -64,6 +69,22 @@ def write_selection(uri: str, pool: Pool, parts: Parts, selector: Mapping[str, A
     }
     storage.write_json(storage.join(uri, "selection.json"), summary)
     return summary
+
+
+@contextmanager
+def candidates(pool: Pool, parts: Parts) -> Iterator[Candidates]:
+    """What a strategy chooses from: the distinct rows of `pool` that every stage has a value for."""
+    scores, _ = _scores(pool.index(["id"])["id"].unique(), parts)
+    with _candidates(scores, parts) as found:
+        yield found
+
+
+@contextmanager
+def _candidates(scores: pa.Table, parts: Parts) -> Iterator[Candidates]:
+    able = scores.filter(pc.is_null(scores["problem"]))
+    ids = able["id"].to_pylist()
+    with _vectors(ids, parts) as vectors:
+        yield Candidates(ids, able["evol_score"].to_numpy(), vectors)
 
 
 def _scores(ids: pa.ChunkedArray, parts: Parts) -> tuple[pa.Table, dict[str, int]]:

@@ -1,0 +1,36 @@
+"""Many selections from one store, side by side: no model work where a selection has been made before.
+
+    deita sweep --input POOL --output DIR --budgets 1000 --budgets 6000 --similarities 0.85 --similarities 0.9
+"""
+
+# No `from __future__ import annotations` here: Prefect makes its form from these annotations as they stand.
+from typing import Any
+
+from prefect import flow
+
+from deita_tasks import tasks
+from deita_tasks.config import Advanced, Embedding, Export, Grid, PresetName, Scoring, Selection, Source
+from deita_tasks.plan import plan_run
+from flows.select import ONE_AT_A_TIME
+
+
+@flow(name="sweep-selections", flow_run_name="sweep by {preset}", task_runner=ONE_AT_A_TIME)
+def sweep_selections(
+    source: Source,
+    export: Export,
+    preset: PresetName = "mini",
+    scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so one default may serve all runs
+    embedding: Embedding = Embedding(),  # noqa: B008
+    grid: Grid = Grid(),  # noqa: B008
+    advanced: Advanced = Advanced(),  # noqa: B008
+) -> dict[str, Any]:
+    """Compare strategies, limits and budgets over one pool.
+
+    Scores and embeds what the store does not hold yet, then makes every selection of the grid and measures it: mean evol score, how
+    well it covers the pool, how much it repeats itself, what it shares with the others, and the same for random selections of the
+    same sizes. Writes sweep.csv, overlap.csv and sweep.html to the output folder, and returns the table.
+    """
+    plan = plan_run(source, preset, scoring, embedding, Selection(budget=max(grid.budgets)), export, advanced)
+    pool = tasks.load(plan, source, advanced)
+    done = {stage.name: tasks.run_stage(stage, pool, advanced) for stage in tasks.stages(plan, advanced)}
+    return tasks.compare_selections(pool.uri, done, grid, export.output)

@@ -11,20 +11,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from prefect import Task, get_run_logger, task, unmapped
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.filesystems import RemoteFileSystem
+from prefect.filesystems import WritableFileSystem
 from prefect.futures import PrefectFuture, as_completed
 from prefect.tasks import exponential_backoff
+from pydantic import Field
 
 from deita_tasks import progress, storage
 from deita_tasks.config import Advanced, Source
 from deita_tasks.embedding import load_embedder
-from deita_tasks.errors import InputError, ModelError, StorageError, TooManyBadRows, UsageError
+from deita_tasks.errors import DamagedArtifact, InputError, ModelError, StorageError, TooManyBadRows, UsageError
 from deita_tasks.loading import open_pool
 from deita_tasks.output import write_output
 from deita_tasks.parts import Family, Shard, read_plan, score_table, vector_table
@@ -40,14 +40,41 @@ SELECT_VERSION = 1  # of the ledger; another number selects anew
 
 
 def by_key(context: Any, arguments: Mapping[str, Any]) -> str:
-    """A task's name and its `key` argument: nothing else changes its result."""
-    return f"{context.task.name}-{arguments['key']}"
+    """A task's name and its `key` argument, of which the last part names it: nothing else changes its result."""
+    return f"{context.task.name}-{arguments['key'].rsplit('/', 1)[-1]}"
 
 
 def worth_retrying(task: Any, run: Any, state: Any) -> bool:
     """A wrong option, a bad pool or an unfit model does not get better by trying again; anything else may."""
     problem = state.result(raise_on_failure=False)
     return not isinstance(problem, (UsageError, InputError, ModelError))
+
+
+class StoreResults(WritableFileSystem):
+    """What Prefect remembers, in the run's own store, written atomically.
+
+    A record names the serializer that is to read it, so one that names another than JSON is refused: a store may be shared, and
+    reading a pickle is running it. Prefect takes what cannot be read for not there.
+    """
+
+    _block_type_name = "DEITA results"
+
+    uri: str = Field(description="Folder or s3:// URI of the records.")
+
+    def read_path(self, path: str, _sync: bool = True) -> bytes:  # type: ignore[override]
+        """The record `path`. Raises DamagedArtifact for one that is not JSON in JSON."""
+        record = storage.read_json(storage.join(self.uri, path))
+        try:
+            serializer = record["metadata"]["serializer"]["type"]
+        except (TypeError, KeyError):
+            serializer = None
+        if serializer != "json":
+            raise DamagedArtifact(f"{path}: a result of type {serializer!r}; expected 'json'")
+        return json.dumps(record).encode()
+
+    def write_path(self, path: str, content: bytes, _sync: bool = True) -> None:  # type: ignore[override]
+        """Remember the record `path`."""
+        storage.write_bytes(storage.join(self.uri, path), content)
 
 
 # What every task that leaves an artifact has in common.
@@ -258,14 +285,9 @@ def call(task: Task[..., Any], options: Advanced, there: bool, *arguments: Any) 
 
 def bind(task: Task[..., Any], options: Advanced) -> Task[..., Any]:
     """`task` with the run's retries, and with its remembered results in the run's own store."""
-    results = storage.join(options.store, "results")
-    where: Any
-    if storage.is_local(options.store):
-        where = Path(storage.filesystem(results)[1])
-    else:
-        where = RemoteFileSystem(basepath=results)
-        where.save(f"deita-{storage.digest_of(results)}", overwrite=True)  # Prefect takes a block only once it knows it
-    return task.with_options(retries=options.retries, retry_delay_seconds=exponential_backoff(backoff_factor=2), result_storage=where)
+    results = StoreResults(uri=storage.join(options.store, "results"))
+    results.save(f"deita-{storage.digest_of(results.uri)}", overwrite=True)  # Prefect takes a block only once it knows it
+    return task.with_options(retries=options.retries, retry_delay_seconds=exponential_backoff(backoff_factor=2), result_storage=results)
 
 
 # ---- select
@@ -286,7 +308,8 @@ def select(plan: Plan, pool: Pool, work: Mapping[str, Any], options: Advanced) -
         "version": SELECT_VERSION,
     }
     uri = storage.join(options.store, "selections", storage.digest_of(contract))
-    return call(select_rows, options, is_selection(uri), uri, pool.uri, parts_of(work), plan.specs["selection"])
+    selected = call(select_rows, options, is_selection(uri), uri, pool.uri, parts_of(work), plan.specs["selection"])
+    return {**selected, "uri": uri}  # what is remembered may come from where the store was once mounted
 
 
 def parts_of(work: Mapping[str, Any]) -> Parts:

@@ -62,6 +62,11 @@ def write_selection(uri: str, pool: Pool, parts: Parts, selector: Mapping[str, A
     unscorable = ledger.filter(pc.equal(ledger["decision"], "unscorable"))["reason"].to_pandas().value_counts().to_dict()
     summary = {
         "uri": uri,
+        "made_of": {
+            "pool": pool.uri.rsplit("/", 1)[1],
+            "families": {stage: held["family"]["fingerprint"] for stage, held in parts.items()},
+            "selector": dict(selector),
+        },
         "counts": counts,
         "truncated": truncated,
         "unscorable": {str(why): int(rows) for why, rows in unscorable.items()},

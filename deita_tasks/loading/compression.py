@@ -43,8 +43,8 @@ def compression_of(head: bytes) -> Compression:
 def blocks(handle: IO[bytes], compression: Compression) -> Iterator[bytes]:
     """The bytes behind `handle`, decompressed, in blocks of about a MiB. Several streams in one file are read one after another.
 
-    Raises BrokenFile where the compressed stream breaks off or is damaged, after all the bytes before that place, and InputError for what
-    swells beyond BOMB_RATIO.
+    Raises InputError for what swells beyond BOMB_RATIO, and BrokenFile where the compressed stream breaks off, after all the bytes before
+    that place, or is damaged, after all but the last block before it.
     """
     if compression == "none":
         while block := handle.read(BLOCK):

@@ -32,8 +32,10 @@ def peak_of(uri: str) -> tuple[int, int]:
     return count, peak
 
 
-@pytest.mark.parametrize("container", ["json_lines", "json_array", "csv"])
-@pytest.mark.parametrize("packed", ["none", "gzip", "xz", "zstd"])
+@pytest.mark.parametrize(
+    ("container", "packed"),
+    [("json_lines", "none"), ("json_array", "none"), ("csv", "none"), ("json_lines", "gzip"), ("json_lines", "xz"), ("json_array", "zstd")],
+)
 def test_memory_does_not_grow_with_the_file(tmp_path, container, packed):
     row = {"prompt": "x" * 10_000, "response": "y" * 10_000}
     peaks = {}
@@ -87,13 +89,13 @@ def test_a_line_of_a_gibibyte_is_refused_without_being_held(tmp_path, opening):
 
 
 def test_a_bomb_is_refused_before_it_fills_anything(tmp_path, monkeypatch):
-    monkeypatch.setattr(compression, "BOMB_BYTES", 8 * MIB)
+    monkeypatch.setattr(compression, "BOMB_BYTES", 2 * MIB)
     row = b'{"prompt":"p","response":"r"}\n'
     for name in ("gzip", "xz", "zstd"):
-        packed = COMPRESSORS[name](row + b" " * (32 * MIB))
+        packed = COMPRESSORS[name](row + b" " * (8 * MIB))
         with pytest.raises(InputError, match=f"{name} make over .* decompression bomb"):
             read(tmp_path / name, packed)
-    assert len(read(tmp_path / "dull", gzip.compress(row * 400_000, 1))) == 400_000  # 12 MB that are one row, and yet a pool
+    assert len(read(tmp_path / "dull", gzip.compress(row * 100_000, 1))) == 100_000  # one row over and over, and yet a pool
 
 
 def test_a_zstd_window_that_would_fill_the_memory_is_refused(tmp_path):

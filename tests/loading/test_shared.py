@@ -41,7 +41,7 @@ def test_the_first_rows_in_little_memory():
             break
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 32 << 20
+    assert peak < (64 + 24) << 20  # xz -9, by which this file was made, looks back over 64 MiB
     with lzma.open(POOL, "rt", encoding="utf-8") as lines:
         texts = [next(lines) for _ in range(20_000)]
     assert 0 < multi_turn < rows and characters < sum(map(len, texts))

@@ -50,6 +50,8 @@ DECISIONS = {
     "unscorable": "a model gave no score or vector; each with its reason in decisions.parquet",
 }
 
+STOPPED = 130  # what Typer makes of Ctrl-C
+
 
 def flag(name: str) -> str:
     """The flag of a field: input_format -> --input-format."""
@@ -137,20 +139,20 @@ def read_config(path: Path | None) -> dict[str, Any]:
 
 
 def merge(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` over `config`, group by group."""
+    """`given` over `config`, group by group. Raises UsageError where a group of `config` is not one."""
     merged = dict(config)
     for name, value in given.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(name) or {}, Mapping):
-            merged[name] = {**(merged.get(name) or {}), **value}
-        else:
-            merged[name] = value
+        held = merged.get(name) or {}
+        if isinstance(value, Mapping):
+            if not isinstance(held, Mapping):
+                raise UsageError(f"section {name!r}: {held!r}; expected options with their values")
+            value = {**held, **value}
+        merged[name] = value
     return merged
 
 
-def build(model: type[BaseModel], name: str, values: Any) -> BaseModel:
+def build(model: type[BaseModel], name: str, values: Mapping[str, Any]) -> BaseModel:
     """A group from its values. Raises UsageError, in one line, for what is wrong in them."""
-    if not isinstance(values, Mapping):
-        raise UsageError(f"section {name!r}: a {type(values).__name__}; expected {', '.join(model.model_fields)}")
     missing = [flag(field) for field, info in model.model_fields.items() if info.is_required() and field not in values]
     if missing:
         raise UsageError(f"{' and '.join(missing)} must be given (or stand in the section {name!r} of --config)")
@@ -198,14 +200,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(error.format_message(), 2)
     except DeitaError as error:
         fail(str(error), error.exit_status)
-    except (KeyboardInterrupt, typer.Abort):
-        fail("stopped; what was computed stays in the store, and the same command goes on from there", 130)
+    if status == STOPPED:
+        fail("stopped; what was computed stays in the store, and the same command goes on from there", STOPPED)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def fail(message: str, status: int) -> NoReturn:
-    """Say what is wrong and end."""
-    print(f"deita: {message}", file=sys.stderr)
+    """Say what is wrong, in one line whatever a library put into it, and end."""
+    print("deita:", *(line.strip() for line in message.splitlines() if line.strip()), file=sys.stderr)
     sys.exit(status)
 
 

@@ -1,0 +1,449 @@
+"""The command line: complete help, a YAML file with flags winning, and for whatever is wrong one line and a status."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows import cli
+from flows.cli import GROUPS, app, flag, main, merge
+from tests.small_pool import ROWS, ranked, write_rows
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback]
+
+
+def ended(*arguments: str) -> int:
+    """The exit status of the command in this process."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture
+def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the command hands to the flow, which is not run."""
+    import flows.select
+
+    seen: dict[str, Any] = {}
+
+    def select_subset(**given: Any) -> dict[str, Any]:
+        seen.update(given)
+        decisions = dict.fromkeys(cli.DECISIONS, 0)
+        return {
+            "counts": {"read": 0, **decisions},
+            "computed": {},
+            "reused": {},
+            "timings": {},
+            "outputs": {},
+            "truncated": {},
+            "tasks": {},
+        }
+
+    monkeypatch.setattr(flows.select, "select_subset", select_subset)
+    return seen
+
+
+# ---- help
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which no help text is broken over lines."""
+    for name in ("COLUMNS", "TERMINAL_WIDTH"):
+        monkeypatch.setenv(name, "400")
+    monkeypatch.setenv("NO_COLOR", "1")
+    import typer.rich_utils
+
+    monkeypatch.setattr(typer.rich_utils, "MAX_WIDTH", 400)
+
+
+@pytest.mark.usefixtures("wide")
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended("--help") == 0
+    said = capsys.readouterr().out
+    assert "select" in COMMANDS
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b", said)
+
+
+@pytest.mark.usefixtures("wide")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(command, "--help") == 0
+    assert "Usage:" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("wide")
+def test_help_of_select_explains_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each field of each group, with its own help text and default; the list comes from the models."""
+    ended("select", "--help")
+    said = capsys.readouterr().out
+    for group, model in GROUPS.items():
+        assert re.search(rf"─ {group} ─", said), f"no panel for {group}"
+        for name, field in model.model_fields.items():
+            (line,) = [one for one in said.splitlines() if re.search(rf"{flag(name)}(?![\w-])", one)]
+            assert str(field.description) in line
+            default = field.get_default()
+            if field.is_required():
+                assert "(required)" in line
+            elif default is not None:
+                assert f"(default: {str(default).lower() if isinstance(default, bool) else default})" in line
+    for option in ("--preset", "--config", "--verbose"):
+        assert option in said
+
+
+@pytest.mark.parametrize("module", ["flows.select", "flows.cli"])
+def test_a_module_is_the_command(module: str) -> None:
+    arguments = ["select", "--help"] if module == "flows.cli" else ["--help"]
+    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0
+    assert "--max-similarity" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+# ---- what is wrong is one line and status 2
+
+
+def wrong(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
+    """By name: the arguments, and what the line has to say. POOL and OUT are put in where neither is what is wrong."""
+    result, foreign = tmp_path / "result", tmp_path / "foreign"
+    for folder in (result, foreign):
+        folder.mkdir()
+    (result / "manifest.json").write_text(json.dumps({"format_version": 1, "counts": {}, "fingerprints": {}, "outputs": {}}))
+    (foreign / "thesis.tex").write_text("years of work")
+    config = tmp_path / "config"
+    config.mkdir()
+    texts = {
+        "section": "sorce: {}",
+        "key": "selection: {bugdet: 5}",
+        "value": "selection: {budget: many}",
+        "list": "[1, 2]",
+        "flat": "selection: 5",
+        "not-yaml": "a: [",
+        "preset": "preset: huge",
+        "bytes": "",
+    }
+    for name, text in texts.items():
+        (config / f"{name}.yaml").write_text(text)
+    (config / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+
+    def said_in(name: str) -> list[str]:
+        return ["--input", "POOL", "--output", "OUT", "--config", str(config / f"{name}.yaml")]
+
+    return {
+        "no input": (["--output", "OUT"], "--input must be given"),
+        "no output": (["--input", "POOL"], "--output must be given"),
+        "nothing": ([], "must be given"),
+        "unknown option": (["--input", "POOL", "--output", "OUT", "--bugdet", "5"], "--bugdet"),
+        "missing file": (["--input", str(tmp_path / "absent.jsonl"), "--output", "OUT"], "absent.jsonl"),
+        "one of two files missing": (["--input", "POOL", "--input", str(tmp_path / "absent.jsonl"), "--output", "OUT"], "absent.jsonl"),
+        "unknown preset": (["--input", "POOL", "--output", "OUT", "--preset", "huge"], "huge"),
+        "unknown strategy": (["--input", "POOL", "--output", "OUT", "--strategy", "best"], "best"),
+        "unknown scorer": (["--input", "POOL", "--output", "OUT", "--quality", "lenght"], "lenght"),
+        "budget of 0": (["--input", "POOL", "--output", "OUT", "--budget", "0"], "budget = 0"),
+        "budget of a half": (["--input", "POOL", "--output", "OUT", "--budget", "0.5"], "Invalid value for '--budget'"),
+        "similarity of 2": (["--input", "POOL", "--output", "OUT", "--max-similarity", "2"], "max_similarity = 2"),
+        "similarity of the random": (["--input", "POOL", "--output", "OUT", "--strategy", "random", "--max-similarity", "0.5"], "random"),
+        "an earlier result": (["--input", "POOL", "--output", str(result)], "--overwrite"),
+        "not a result": (["--input", "POOL", "--output", str(foreign), "--overwrite"], "not a result of ours"),
+        "output is a file": (["--input", "POOL", "--output", "POOL"], "folder"),
+        "a model for a scorer without": (["--input", "POOL", "--output", "OUT", "--quality-model", "me/x"], "'model'"),
+        "unknown scheme": (["--input", "gopher://old/pool", "--output", "OUT"], "gopher"),
+        "no config": (["--input", "POOL", "--output", "OUT", "--config", str(tmp_path / "absent.yaml")], "absent.yaml"),
+        "unknown section": (said_in("section"), "unknown section 'sorce'"),
+        "unknown key": (said_in("key"), "unknown option 'bugdet'"),
+        "wrong value": (said_in("value"), "budget = 'many'"),
+        "a list": (said_in("list"), "a list"),
+        "not a section": (said_in("flat"), "section 'selection'"),
+        "not YAML": (said_in("not-yaml"), "not a YAML file"),
+        "preset in the file": (said_in("preset"), "huge"),
+        "bytes": (said_in("bytes"), "not a YAML file"),
+    }
+
+
+NAMES = [
+    "no input",
+    "no output",
+    "nothing",
+    "unknown option",
+    "missing file",
+    "one of two files missing",
+    "unknown preset",
+    "unknown strategy",
+    "unknown scorer",
+    "budget of 0",
+    "budget of a half",
+    "similarity of 2",
+    "similarity of the random",
+    "an earlier result",
+    "not a result",
+    "output is a file",
+    "a model for a scorer without",
+    "unknown scheme",
+    "no config",
+    "unknown section",
+    "unknown key",
+    "wrong value",
+    "a list",
+    "not a section",
+    "not YAML",
+    "preset in the file",
+    "bytes",
+]
+
+
+def arguments_of(name: str, tmp_path: Path, pool: Path) -> tuple[list[str], str]:
+    arguments, said = wrong(tmp_path)[name]
+    places = {"POOL": str(pool), "OUT": str(tmp_path / "out")}
+    return ["select", *[places.get(one, one) for one in arguments]], said
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mistake_is_one_line_and_status_2(
+    name: str, tmp_path: Path, small_pool: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, said = arguments_of(name, tmp_path, small_pool)
+    assert ended(*arguments) == 2
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    assert line.startswith("deita: ")
+    assert said in line
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / ".deita").exists()
+
+
+@pytest.mark.parametrize("name", ["budget of 0", "missing file", "an earlier result"])
+def test_so_it_is_from_a_shell(name: str, tmp_path: Path, small_pool: Path) -> None:
+    arguments, said = arguments_of(name, tmp_path, small_pool)
+    deita = Path(sys.executable).with_name("deita")
+    done = subprocess.run([str(deita), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert said in done.stderr
+
+
+def test_an_unknown_command(capfd: pytest.CaptureFixture[str]) -> None:
+    assert ended("chose") == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "chose" in line
+
+
+def test_what_stops_on_the_way_is_one_line_too(parameters: Any, tmp_path: Path, small_pool: Path, monkeypatch: Any, capfd: Any) -> None:
+    """An error of the family from inside the flow has its own status; Ctrl-C is 130."""
+    import flows.select
+    from deita_tasks.errors import ModelError, TooManyBadRows
+
+    for problem, status in ((TooManyBadRows("30 of 36 rows"), 1), (ModelError("no weights:\n\n  none\n"), 1), (KeyboardInterrupt(), 130)):
+
+        def fails(problem: BaseException = problem, **given: Any) -> None:
+            raise problem
+
+        monkeypatch.setattr(flows.select, "select_subset", fails)
+        assert ended("select", "--input", str(small_pool), "--output", str(tmp_path / "out")) == status
+        assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+# ---- what is given arrives
+
+
+def test_flags_and_defaults(parameters: dict[str, Any], tmp_path: Path, small_pool: Path) -> None:
+    out = str(tmp_path / "out")
+    given = [
+        "--input",
+        str(small_pool),
+        "--output",
+        out,
+        "--budget",
+        "7",
+        "--max-similarity",
+        "0.5",
+        "--shard-rows",
+        "3",
+        "--preset",
+        "mini",
+    ]
+    assert ended("select", *given, "--embedding-max-length", "128") == 0
+    assert parameters["preset"] == "mini"
+    assert parameters["source"].input == [str(small_pool)]
+    assert (parameters["selection"].budget, parameters["selection"].max_similarity) == (7, 0.5)
+    assert parameters["advanced"].shard_rows == 3
+    assert parameters["embedding"].embedding_max_length == 128
+    for name in ("scoring", "export"):
+        required = {"output": out} if name == "export" else {}
+        assert parameters[name] == GROUPS[name](**required)
+
+
+def test_every_field_can_be_given_as_a_flag(parameters: dict[str, Any], tmp_path: Path, small_pool: Path, monkeypatch: Any) -> None:
+    """The plan would rightly refuse some of these together, so it is left out."""
+    import deita_tasks.plan
+
+    monkeypatch.setattr(deita_tasks.plan, "plan_run", lambda **given: None)
+    values = {
+        "source": {"input": ["a", "b"], "format": "alpaca", "min_good_fraction": 0.5},
+        "scoring": {
+            "complexity": "causal_lm", "complexity_model": "m/c", "complexity_revision": "r1", "quality": "causal_lm",
+            "quality_model": "m/q", "quality_revision": "r2", "score_max_length": 100, "score_dtype": "float16",
+        },
+        "embedding": {
+            "embedding": "causal_lm", "embedding_model": "m/e", "embedding_revision": "r3", "embedding_max_length": 99,
+            "embedding_dtype": "bfloat16",
+        },
+        "selection": {"budget": 9, "strategy": "random", "max_similarity": -0.5, "seed": 4},
+        "export": {"output": "out", "output_format": "hf_dataset", "overwrite": True},
+        "advanced": {"store": "s", "shard_rows": 5, "retries": 0, "device": "cpu"},
+    }  # fmt: skip
+    assert {name: set(group) for name, group in values.items()} == {name: set(model.model_fields) for name, model in GROUPS.items()}
+    arguments: list[str] = []
+    for group in values.values():
+        for name, value in group.items():
+            for one in value if isinstance(value, list) else [value]:
+                arguments += [flag(name)] if one is True else [flag(name), str(one)]
+    assert ended("select", *arguments) == 0
+    assert {name: parameters[name].model_dump() for name in GROUPS} == values
+
+
+def test_a_file_speaks_where_no_flag_does(parameters: dict[str, Any], tmp_path: Path, small_pool: Path) -> None:
+    config = tmp_path / "config.yaml"
+    said = {
+        "preset": "mini",
+        "source": {"input": str(small_pool), "min_good_fraction": 0.5},
+        "selection": {"budget": 7, "max_similarity": 0.5},
+        "export": {"output": str(tmp_path / "out"), "overwrite": True},
+        "advanced": None,
+    }
+    config.write_text(yaml.safe_dump(said))
+    assert ended("select", "--config", str(config), "--budget", "8", "--no-overwrite") == 0
+    assert parameters["source"].input == [str(small_pool)]
+    assert parameters["source"].min_good_fraction == 0.5
+    assert (parameters["selection"].budget, parameters["selection"].max_similarity) == (8, 0.5)
+    assert parameters["export"].overwrite is False
+
+
+def test_merge_goes_field_by_field() -> None:
+    assert merge({"a": {"x": 1, "y": 2}, "b": None, "p": "q"}, {"a": {"y": 3}, "b": {"z": 4}, "c": {}, "p": "r"}) == {
+        "a": {"x": 1, "y": 3},
+        "b": {"z": 4},
+        "c": {},
+        "p": "r",
+    }
+
+
+# ---- for real
+
+
+@pytest.mark.flow
+def test_a_run_says_what_became_of_the_rows(
+    tiny: None, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    pool = write_rows(tmp_path / "pool.jsonl", [*ROWS, ROWS[0]])
+    store = ["--store", str(tmp_path / "store"), "--strategy", "top_score"]
+    assert ended("select", "--input", str(pool), "--output", str(tmp_path / "out"), "--budget", "5", *store) == 0
+    lines = [line.split() for line in capfd.readouterr().out.splitlines()]
+    for start in (["read", "31"], ["selected", "5"], ["below", "budget", "25"], ["duplicate", "1"]):
+        assert any(line[: len(start)] == start for line in lines), start
+    kept = [json.loads(line)["deita_id"] for line in (tmp_path / "out" / "selected.jsonl").read_text().splitlines()]
+    assert kept == ranked(ROWS)[:5]
+
+
+# Each line of a file, and the reason for which it is quarantined (None: it is a conversation).
+def _m(*turns: Any, **more: Any) -> str:
+    return json.dumps({"messages": [{"role": role, "content": content} for role, content in turns], **more}, ensure_ascii=False)
+
+
+ODD: list[tuple[bytes, str | None]] = [
+    (_m(("user", "An ordinary question"), ("assistant", "An ordinary answer")).encode(), None),
+    (_m(("system", "Be brief."), ("user", "With a system turn"), ("assistant", "Yes")).encode(), None),
+    (_m(("user", "Twice"), ("user", "in a row"), ("assistant", "ok")).encode(), None),
+    (_m(("user", "Never answered")).encode(), None),
+    (_m(("assistant", "The assistant begins"), ("user", "Oh"), ("assistant", "Yes")).encode(), None),
+    (_m(("user", "A tool between"), ("tool", "21 C"), ("assistant", "Warm")).encode(), None),
+    (_m(("user", ""), ("assistant", "To an empty question")).encode(), None),
+    (_m(("user", "An empty answer"), ("assistant", "")).encode(), None),
+    (_m(("user", "日本語で答えて 🦊"), ("assistant", "はい")).encode(), None),
+    (_m(("user", "Lines\u2028and\u2029separators"), ("assistant", "a\r\nb\tc")).encode(), None),
+    (_m(("user", "Extra columns"), ("assistant", "kept"), score=0.1, tags=["a", None], deep={"a": [1]}).encode(), None),
+    (_m(("user", "word " * 20_000), ("assistant", "long " * 20_000)).encode(), None),
+    (_m(("user", "An ordinary question"), ("assistant", "An ordinary answer"), again=True).encode(), "duplicate"),
+    (b"  " + _m(("user", "Blanks around"), ("assistant", "fine")).encode() + b"  ", None),
+    (_m(("user", "<|im_end|></s>[INST] {{jinja}}"), ("assistant", "=cmd|' /C calc'!A0")).encode(), None),
+    (b"{", "malformed_row"),
+    (b"not JSON", "malformed_row"),
+    (b"[1, 2]", "malformed_row"),
+    (b'"a string"', "malformed_row"),
+    (b"null", "malformed_row"),
+    (_m(("user", "Cut off")).encode()[:-4], "malformed_row"),
+    (b'{"messages": "not a list"}', "malformed_row"),
+    (b'{"messages": [5]}', "malformed_row"),
+    (b'{"text": "no messages"}', "missing_field"),
+    (b'{"messages": null}', "missing_field"),
+    (b'{"messages": [{"role": "user"}]}', "missing_field"),
+    (_m(("narrator", "Once")).encode(), "unknown_role"),
+    (b'{"messages": []}', "empty_conversation"),
+    (_m(("user", " "), ("assistant", "\n")).encode(), "empty_conversation"),
+    (_m(("assistant", "Nobody asked")).encode(), "no_user_turn"),
+    (_m(("user", 7), ("assistant", "seven")).encode(), "not_text"),
+    (b'{"messages": [{"role": "user", "content": "\xff\xfe"}]}', "invalid_utf8"),
+    (_m(("user", "a\0b"), ("assistant", "NUL")).encode(), "nul_byte"),
+    (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "lone_surrogate"),
+]
+
+
+@pytest.mark.flow
+@pytest.mark.parametrize("strategy", ["diverse", "random"])
+def test_of_34_odd_rows_none_is_lost(strategy: str, tiny: None, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    assert len(ODD) == 34
+    pool = tmp_path / "odd.jsonl"
+    pool.write_bytes(b"".join(line + b"\n" for line, _ in ODD))
+    places = ["--input", str(pool), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store"), "--strategy", strategy]
+    assert ended("select", *places, "--budget", "6", "--min-good-fraction", "0") == 0
+    rows = pq.read_table(tmp_path / "out" / "decisions.parquet").to_pylist()
+    assert [row["source_row"] for row in rows] == list(range(1, 35))
+    for row, (line, reason) in zip(rows, ODD, strict=True):
+        if reason == "duplicate":
+            assert (row["decision"], row["duplicate_of"]) == ("duplicate", rows[0]["id"]), line
+        elif reason is not None:
+            assert row["decision"] == "quarantined", line
+            assert str(row["reason"]).split(":")[0] == reason, line
+        else:
+            assert row["decision"] in ("selected", "too_similar", "below_budget", "unscorable"), line
+            assert row["decision"] != "unscorable" or row["reason"], line
+            assert row["decision"] != "too_similar" or (row["nearest_id"] and row["similarity"] > 0.9), line
+    counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
+    assert counts["read"] == 34
+    assert counts["quarantined"] == sum(reason not in (None, "duplicate") for _, reason in ODD)
+
+
+@pytest.mark.flow
+@pytest.mark.usefixtures("prefect_server", "offline")
+def test_the_preset_mini_with_its_real_model(tmp_path: Path) -> None:
+    """Ten rows, four of them near-repetitions that any sentence encoder knows: the longer of each pair stays, with no network."""
+    pairs = [
+        ("How do I bake sourdough bread at home", "How do I bake sourdough bread at home today"),
+        ("Explain how photosynthesis works in green plants", "Explain how photosynthesis works in all green plants"),
+    ]
+    others = ["Write a haiku on winter", "What is the capital of Peru", "Prove that the root of two is irrational"]
+    answer = "Here is an answer in a few plain words"
+    asked = [text for pair in pairs for text in pair] + others
+    rows = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]} for text in asked]
+    pool = write_rows(tmp_path / "pool.jsonl", rows)
+    assert (
+        ended("select", "--input", str(pool), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store"), "--budget", "7") == 0
+    )
+    kept = [json.loads(line)["messages"][0]["content"] for line in (tmp_path / "out" / "selected.jsonl").read_text().splitlines()]
+    assert sorted(kept) == sorted([*[longer for _, longer in pairs], *others])
+    models = json.loads((tmp_path / "out" / "manifest.json").read_text())["models"]
+    assert [(model["use"], model["licence"]) for model in models] == [("embedding", "apache-2.0")]

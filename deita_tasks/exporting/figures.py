@@ -60,7 +60,7 @@ def svg(name: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> b
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", dpi=200, transparent=True, metadata={"Date": None})
+        figure.savefig(buffer, format="svg", dpi=200, transparent=True)
     text = buffer.getvalue().decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     return re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2).encode()

@@ -72,7 +72,8 @@ def wanted(ledger: pa.Table) -> Wanted:
 
 def build_report(data: ReportData) -> Report:
     """The page for `data`; equal data give equal bytes."""
-    drawn, facts = draw_figures(data)
+    values = measures(data)
+    drawn, facts = draw_figures(data, values)
     manifest = data.manifest
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("deita_tasks.exporting", "."),
@@ -88,7 +89,7 @@ def build_report(data: ReportData) -> Report:
         figures={name: Markup(figure.decode()) for name, figure in drawn.items()},  # drawn here, of numbers alone
         facts=facts,
         reach=reach(data.ledger, manifest),
-        summary=summary_table(measures(data)),
+        summary=summary_table(values),
         groups=[group for group in example_groups(data.ledger, data.conversations, limit_of(manifest)) if group.examples],
         bad=quarantine_groups(data.quarantine),
         unscorable=unscorable_groups(data.ledger),
@@ -96,9 +97,8 @@ def build_report(data: ReportData) -> Report:
     return Report(page.encode("utf-8", "backslashreplace"), drawn)
 
 
-def draw_figures(data: ReportData) -> tuple[dict[str, bytes], dict[str, Any]]:
+def draw_figures(data: ReportData, values: Mapping[str, Split]) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The figures by name, and the numbers that their captions state."""
-    values = measures(data)
     drawn = {
         "decisions": figures.svg("decisions", figures.WIDE, figures.decisions(data.manifest.counts.model_dump())),
         "evol_score": figures.svg("evol_score", figures.WIDE, figures.histogram(values["evol score"], "evol score", "conversations")),

@@ -188,8 +188,32 @@ def test_lines_are_strict_json_in_utf8_whatever_the_columns_hold(tmp_path: Path)
 
 def test_parquet_keeps_types_where_one_type_holds_a_column_and_json_text_elsewhere(tmp_path: Path) -> None:
     extras: list[dict[str, Any]] = [
-        {"n": 1, "x": 1, "s": "ü", "l": ["a"], "o": {"k": 1, "j": None}, "m": 1, "u": {"a": 1}, "b": True, "big": 1, "e": {}},
-        {"n": 2, "x": 0.5, "s": None, "l": [], "o": {"j": [1], "k": 2}, "m": "one", "u": {"b": 1}, "b": None, "big": 2**70, "e": {}},
+        {
+            "n": 1,
+            "x": 1,
+            "s": "ü",
+            "l": ["a"],
+            "o": {"k": 1, "j": None},
+            "m": 1,
+            "u": {"a": 1},
+            "b": True,
+            "big": 1,
+            "e": {},
+            "lone": "\ud800",
+        },
+        {
+            "n": 2,
+            "x": 0.5,
+            "s": None,
+            "l": [],
+            "o": {"j": [1], "k": 2},
+            "m": "one",
+            "u": {"b": 1},
+            "b": None,
+            "big": 2**70,
+            "e": {},
+            "lone": "ü",
+        },
     ]
     selected = rows(*(conversation(f"u: {i}", "a: b", extra=extra) for i, extra in enumerate(extras)))
     (path,) = load_exporter("parquet").export(selected, tmp_path)
@@ -205,7 +229,7 @@ def test_parquet_keeps_types_where_one_type_holds_a_column_and_json_text_elsewhe
     for row, extra in zip(read, extras, strict=True):
         for name in ("n", "x", "s", "l", "o", "b"):
             assert row[name] == extra[name]
-        for name in ("m", "u", "big", "e"):
+        for name in ("m", "u", "big", "e", "lone"):
             assert json.loads(row[name]) == extra[name]
     assert read[1]["messages"] == [{"role": "user", "content": "1"}, {"role": "assistant", "content": "b"}]
     assert [row["deita_rank"] for row in read] == [1, 2]

@@ -100,6 +100,14 @@ def test_rows_come_by_uri_and_row_and_the_first_read_is_the_row() -> None:
     ]
 
 
+def test_a_duplicate_names_the_place_of_the_first_row_of_its_text() -> None:
+    rows = pool((A, "p", 10), (A, "p", 20), (B, "p", 30), (C, "p", 40), (B, "p", 50), (C, "p", 60))
+    table, _ = build_ledger(rows, bad(), simple((A, 3), (B, 2), (C, 1)), Selection([A, B, C], []))
+    repeats = [None, "the same text as row 10 of p", None, None, "the same text as row 30 of p", "the same text as row 40 of p"]
+    assert table["reason"].to_pylist() == repeats
+    assert table["duplicate_of"].to_pylist() == [None, A, None, None, B, C]
+
+
 def test_ranks_break_ties_by_id_and_leave_no_holes() -> None:
     rows = pool((E, "p", 1), (D, "p", 2), (C, "p", 3), (B, "p", 4), (A, "p", 5))
     scores = simple((A, 1.0), (B, 5.0), (C, None), (D, 5.0), (E, float("nan")))

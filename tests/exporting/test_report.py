@@ -303,6 +303,7 @@ def test_nearest_similarities_leave_the_row_itself_out() -> None:
     assert np.allclose(nearest_similarities(rows, 4), [half, half, half, 0.0])
     assert np.allclose(nearest_similarities(rows, 1), [half])
     assert len(nearest_similarities(rows[:1], 4)) == 0
+    assert nearest_similarities(rows[[0, 3]], 2).tolist() == [-1.0, -1.0], "opposite rows, and no row is its own neighbour"
 
 
 def test_no_similarity_bin_straddles_the_limit_and_all_are_covered() -> None:

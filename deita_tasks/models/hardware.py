@@ -41,8 +41,11 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def default_batch_tokens(device: str) -> int:
-    """Tokens in a batch, padding included: enough to keep the device busy, few enough for its caches (CPU) or its memory (GPU)."""
-    return 2048 if device == "cpu" else 32768
+    """Tokens in a batch, padding included: enough to keep the device busy, few enough for its caches (CPU) or its memory (GPU).
+
+    On a CPU with 512 KB of L2, 256 to 1,024 tokens were alike, for a 110M LLaMA and for a 22M MiniLM; 2,048 cost 30% more.
+    """
+    return 1024 if device == "cpu" else 32768
 
 
 def _has_amx() -> bool:

@@ -124,7 +124,7 @@ def _rows(files: Sequence[str], format: str, inputs: list[dict[str, Any]]) -> It
     logger = get_run_logger()
     for uri in files:
         file = open_pool(uri, format)
-        logger.info("%s: %s", uri, file)
+        logger.info("reading %s", file)
         rows = 0
         for row in file:
             rows += 1

@@ -1,10 +1,10 @@
 """The parameters of the flows: what the command line, a YAML file and the form in the Prefect UI ask for.
 
 Each group is a frozen model; each field has a title and a help text, which serve the form and `deita select --help` alike. Field
-names are unique over all groups, so that each is one flag. A field that is empty takes the preset's value (`presets.py`).
+names are unique over the groups of a command, so that each is one flag. A field that is empty takes the preset's value (`presets.py`).
 """
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -78,10 +78,15 @@ class Embedding(Group):
     )
 
 
-class Selection(Group):
-    """How many conversations to keep, and by which rule."""
+class Budget(Group):
+    """How many conversations to keep."""
 
     budget: int = Field(6000, ge=1, title="Budget", description="Conversations to keep, at most. At least 1.")
+
+
+class Selection(Budget):
+    """How many conversations to keep, and by which rule."""
+
     strategy: StrategyName = Field(
         "diverse",
         title="Strategy",
@@ -113,27 +118,32 @@ class Export(Output):
 class Grid(Group):
     """Which selections to compare: every strategy with every limit (where it has one) and every budget, and random ones."""
 
-    budgets: list[int] = Field([1000, 3000, 6000], title="Budgets", description="Conversations to keep, at most.", min_length=1)
-    similarities: list[float] = Field(
-        [0.85, 0.9, 0.95], title="Largest similarities", description="Limits for diverse, each between -1 and 1."
+    budgets: list[Annotated[int, Field(ge=1)]] = Field(
+        [1000, 3000, 6000], min_length=1, title="Budgets", description="Conversations to keep, at most; each at least 1."
+    )
+    similarities: list[Annotated[float, Field(ge=-1, le=1)]] = Field(
+        [0.85, 0.9, 0.95], min_length=1, title="Largest similarities", description="Limits for the strategy diverse, each between -1 and 1."
     )
     strategies: list[StrategyName] = Field(
-        ["diverse", "top_score"], title="Strategies", description="Beside random, the control.", min_length=1
+        ["diverse", "top_score"], min_length=1, title="Strategies", description="What to compare; random comes with them, as the control."
     )
     coverage_rows: int = Field(
         20_000,
         ge=1,
         title="Rows for coverage",
-        description="Coverage is measured over so many rows of the pool, or over all if there are fewer.",
+        description="Coverage is measured over so many rows of the pool, or over all if there are fewer. At least 1.",
     )
     seed: int = Field(0, ge=0, title="Seed", description="For the random selections. At least 0.")
 
-    @field_validator("budgets")
+    @field_validator("budgets", "similarities")
     @classmethod
-    def _budgets_ascend(cls, budgets: list[int]) -> list[int]:
-        if min(budgets) < 1:
-            raise ValueError(f"a budget of {min(budgets)}: expected at least 1")
-        return sorted(set(budgets))
+    def _each_once_ascending(cls, numbers: list[Any]) -> list[Any]:
+        return sorted(set(numbers))
+
+    @field_validator("strategies")
+    @classmethod
+    def _each_once(cls, names: list[StrategyName]) -> list[StrategyName]:
+        return list(dict.fromkeys(names))
 
 
 class Advanced(Group):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,17 +14,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deita_tasks import storage
-from deita_tasks.errors import UsageError
 from deita_tasks.exporting import load_exporter
-from deita_tasks.exporting.base import Exporter, ExportRow
+from deita_tasks.exporting.base import ExportRow
 from deita_tasks.exporting.manifest import Manifest, digest_outputs
 from deita_tasks.exporting.report import ReportData, build_report, wanted
 from deita_tasks.parts import Family, place_vectors, vector_width
 from deita_tasks.pool import Pool
 from deita_tasks.publishing import publish
 from deita_tasks.selections import Parts
-
-log = logging.getLogger(__name__)
 
 
 def write_output(
@@ -39,8 +35,9 @@ def write_output(
     kept = storage.read_table(storage.join(selection["uri"], "kept.parquet"))["id"].to_pylist()
     inputs = pool.summary["inputs"]
     rows = _rows(pool, kept, ledger)
-    exporter = _input_exporter(inputs, rows) if output_format == "input" else load_exporter(output_format)
-    manifest = Manifest(inputs=inputs, counts=selection["counts"], **facts)
+    exporter = load_exporter(_format(inputs) if output_format == "input" else output_format)
+    found = {"counts": selection["counts"], "truncated": selection["truncated"]}
+    manifest = Manifest(inputs=inputs, pool=pool.address, **found, **facts)
     with tempfile.TemporaryDirectory(prefix="deita-") as scratch:
         folder = Path(scratch) / "output"
         folder.mkdir()
@@ -53,18 +50,10 @@ def write_output(
     return manifest.model_dump(mode="json")
 
 
-def _input_exporter(inputs: Sequence[Mapping[str, Any]], rows: Sequence[ExportRow]) -> Exporter:
-    """The pool's own row format; messages, which holds every conversation, for a mixed pool or rows that read more than they write."""
+def _format(inputs: Sequence[Mapping[str, Any]]) -> str:
+    """The pool's own row format; of a mixed pool, the one that holds every conversation."""
     formats = {file["format"] for file in inputs}
-    if len(formats) == 1:
-        own = load_exporter(*formats)
-        try:
-            own.survey(rows)
-        except UsageError as error:
-            log.warning("the subset is written as messages: %s", error)
-        else:
-            return own
-    return load_exporter("messages")
+    return str(*formats) if len(formats) == 1 else "messages"
 
 
 def _rows(pool: Pool, kept: Sequence[str], ledger: pa.Table) -> list[ExportRow]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deita_tasks import publishing, storage
-from deita_tasks.config import Advanced, Embedding, Export, PresetName, Scoring, Selection, Source
+from deita_tasks.config import Advanced, Embedding, Export, Group, Output, PresetName, Scoring, Selection, Source
 from deita_tasks.embedding import load_embedder
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import OutputExists, StorageError, UsageError
@@ -48,21 +48,36 @@ class Plan:
                 found.append({"use": use, "id": model, "revision": revision, "licence": LICENCES.get(model)})
         return found
 
+    def facts(self, preset: PresetName, groups: Mapping[str, Group]) -> dict[str, Any]:
+        """What a manifest says of it, with the parameters by group as they were given."""
+        parameters = {name: group.model_dump(mode="json") for name, group in groups.items()}
+        return {"preset": preset, "parameters": parameters, "models": self.models(), "fingerprints": self.fingerprints()}
+
 
 def plan_run(
-    source: Source, preset: PresetName, scoring: Scoring, embedding: Embedding, selection: Selection, export: Export, advanced: Advanced
+    source: Source,
+    preset: PresetName,
+    scoring: Scoring,
+    embedding: Embedding,
+    selection: Selection,
+    export: Output | None,
+    advanced: Advanced,
 ) -> Plan:
-    """Raises UsageError or InputError, in one line, for whatever is wrong in the parameters; reads nothing of the pool."""
+    """Raises UsageError or InputError, in one line, for whatever is wrong in the parameters; reads nothing of the pool.
+
+    `export`: None for a run that writes no output folder.
+    """
     specs: dict[str, Spec] = {"selection": _selector_spec(preset, selection)}
     selector = load_selector(selection.strategy, **specs["selection"]["options"])
     specs |= {kind: scorer_spec(preset, kind, scoring, advanced.device) for kind in ("complexity", "quality")}
     specs["embedding"] = embedder_spec(preset, embedding, advanced.device)
     scorers = {kind: load_scorer(specs[kind]["name"], **specs[kind]["options"]) for kind in ("complexity", "quality")}
     embedder = load_embedder(specs["embedding"]["name"], **specs["embedding"]["options"])
-    if export.output_format != "input":
+    if isinstance(export, Export) and export.output_format != "input":
         load_exporter(export.output_format)
     files = pool_files(source.input)
-    check_output(export, [*files, advanced.store])
+    if export is not None:
+        check_output(export, [*files, advanced.store])
     storage.check_place(advanced.store)
     return Plan(files, specs, scorers, embedder if selector.needs_embeddings else None, selector)
 
@@ -113,7 +128,7 @@ def _merged(preset: Spec, name: str | None, given: Mapping[str, Any], device: st
     return {"name": name or preset["name"], "options": options}
 
 
-def check_output(export: Export, needed: Sequence[str] = ()) -> None:
+def check_output(export: Output, needed: Sequence[str] = ()) -> None:
     """Raises OutputExists where the output folder is not ours to write, and UsageError where one of the `needed` URIs lies in it.
 
     A result is replaced as a whole, so nothing that a run reads or keeps may be inside.
@@ -143,4 +158,4 @@ def _is_result(folder: str) -> bool:
         manifest = storage.read_json(storage.join(folder, "manifest.json"))
     except StorageError:
         return False
-    return isinstance(manifest, dict) and manifest.keys() >= {"format_version", "counts", "fingerprints", "outputs"}
+    return isinstance(manifest, dict) and manifest.keys() >= {"format_version", "fingerprints", "outputs"}

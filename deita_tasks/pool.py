@@ -159,6 +159,11 @@ class Pool:
             raise StorageError(f"{uri}: pool of version {summary.get('version')!r}, expected {VERSION}; load it again")
         return cls(uri, summary)
 
+    @property
+    def address(self) -> str:
+        """Its URI from any working directory."""
+        return storage.filesystem(self.uri)[1] if storage.is_local(self.uri) else self.uri
+
     def is_intact(self) -> bool:
         """Whether every file is what was written: by sha256 on a local disk, by size where reading it all would mean a download."""
         files = {**{file["name"]: file for file in self.summary["files"]}, "quarantine.parquet": self.summary["quarantine"]}

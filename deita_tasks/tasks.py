@@ -317,6 +317,11 @@ def parts_of(work: Mapping[str, Any]) -> Parts:
     return {name: {"family": done["family"], "parts": done["parts"]} for name, done in work.items()}
 
 
+def work_facts(work: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """What a manifest says of the stages: rows computed and rows taken from the store, by stage."""
+    return {what: {name: done[what] for name, done in work.items()} for what in ("computed", "reused")}
+
+
 # ---- export
 
 

@@ -21,7 +21,7 @@ from deita_tasks.plan import plan_run
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
 
 
-@flow(name="select-subset", flow_run_name="select {selection.budget} by {preset}", task_runner=ONE_AT_A_TIME)
+@flow(name="select-subset", flow_run_name="select {selection.budget} by {preset}", task_runner=ONE_AT_A_TIME, result_serializer="json")
 def select_subset(
     source: Source,
     export: Export,
@@ -35,8 +35,7 @@ def select_subset(
 
     Scores each turn's complexity and quality, multiplies, sums over turns; takes conversations from the best evol score down and skips
     what is too similar to something already taken; stops at the budget. Writes the subset, a decision for every row, a
-    manifest and a report to the output folder. Returns the manifest, with the rows that a model read only in part and the tasks that
-    ran, by stage.
+    manifest and a report to the output folder. Returns the manifest, and the tasks that ran by stage.
     """
     plan = plan_run(source, preset, scoring, embedding, selection, export, advanced)
     clock = Clock()
@@ -50,18 +49,9 @@ def select_subset(
         selected = tasks.select(plan, pool, done, advanced)
     tasks.check_floor(pool, selected["unscorable"], source.min_good_fraction)
     groups = {"source": source, "scoring": scoring, "embedding": embedding, "selection": selection, "export": export, "advanced": advanced}
-    facts = {
-        "preset": preset,
-        "parameters": {name: group.model_dump(mode="json") for name, group in groups.items()},
-        "seed": selection.seed,
-        "models": plan.models(),
-        "fingerprints": plan.fingerprints(),
-        "computed": {name: stage["computed"] for name, stage in done.items()},
-        "reused": {name: stage["reused"] for name, stage in done.items()},
-        "timings": clock.seconds,
-    }
+    facts = {**plan.facts(preset, groups), **tasks.work_facts(done), "seed": selection.seed, "timings": clock.seconds}
     manifest = tasks.export_selection(pool.uri, done, selected, export.output, export.output_format, facts)
-    return {**manifest, "truncated": selected["truncated"], "tasks": {name: stage["tasks"] for name, stage in done.items()}}
+    return {**manifest, "tasks": {name: stage["tasks"] for name, stage in done.items()}}
 
 
 class Clock:

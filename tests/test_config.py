@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from deita_tasks import config
 from deita_tasks.components import Table
-from deita_tasks.config import Advanced, Embedding, Export, Group, Scoring, Selection, Source
+from deita_tasks.config import Advanced, Budget, Embedding, Export, Grid, Group, Output, Scoring, Selection, Source
 from deita_tasks.embedding import EMBEDDERS
 from deita_tasks.exporting import FORMATS as OUTPUT_FORMATS
 from deita_tasks.loading import FORMATS as INPUT_FORMATS
@@ -17,17 +17,20 @@ from deita_tasks.presets import PRESETS
 from deita_tasks.scoring import SCORERS
 from deita_tasks.selecting import SELECTORS
 
-GROUPS: list[type[BaseModel]] = [Source, Scoring, Embedding, Selection, Export, Advanced]
+MODELS: list[type[BaseModel]] = [Source, Scoring, Embedding, Advanced]  # of every command that runs a flow
+COMMANDS: dict[str, list[type[BaseModel]]] = {"select": [Selection, Export], "sweep": [Grid, Output], "solve": [Budget]}
+GROUPS = [*MODELS, *(group for own in COMMANDS.values() for group in own)]
 FIELDS = [(group, name) for group in GROUPS for name in group.model_fields]
-REQUIRED = {Source: {"input": ["pool.jsonl"]}, Export: {"output": "out"}}
+REQUIRED = {Source: {"input": ["pool.jsonl"]}, Export: {"output": "out"}, Output: {"output": "out"}}
 
 
 def test_these_are_all_the_groups() -> None:
     assert set(GROUPS) == {one for one in vars(config).values() if isinstance(one, type) and issubclass(one, Group) and one is not Group}
 
 
-def test_field_names_are_unique_over_all_groups() -> None:
-    names = [name for _, name in FIELDS]
+@pytest.mark.parametrize("command", COMMANDS)
+def test_field_names_are_unique_over_the_groups_of_a_command(command: str) -> None:
+    names = [name for group in [*MODELS, *COMMANDS[command]] for name in group.model_fields]
     assert len(names) == len(set(names))
     assert not {"preset", "config", "verbose", "help"} & set(names)
 
@@ -91,6 +94,14 @@ def test_a_group_is_frozen_and_survives_json(group: type[BaseModel]) -> None:
         (Selection, {"max_similarity": 1.1}),
         (Selection, {"max_similarity": float("nan")}),
         (Selection, {"seed": -1}),
+        (Budget, {"budget": 0}),
+        (Grid, {"budgets": []}),
+        (Grid, {"budgets": [5, 0]}),
+        (Grid, {"similarities": []}),
+        (Grid, {"similarities": [0.9, 1.1]}),
+        (Grid, {"similarities": [float("nan")]}),
+        (Grid, {"strategies": ["best"]}),
+        (Grid, {"coverage_rows": 0}),
         (Export, {"output": "o", "output_format": "auto"}),
         (Advanced, {"shard_rows": 0}),
         (Advanced, {"workers": 0}),
@@ -108,6 +119,11 @@ def test_values_at_their_limits_are_taken() -> None:
     assert Source(input=["p"], min_good_fraction=1).min_good_fraction == 1
     assert Selection(budget=1, max_similarity=-1).max_similarity == -1
     assert Selection(max_similarity=1).max_similarity == 1
+
+
+def test_a_grid_has_each_value_once_and_numbers_ascending() -> None:
+    grid = Grid(budgets=[9, 3, 9], similarities=[0.9, 0.5, 0.9], strategies=["top_score", "diverse", "top_score"])
+    assert (grid.budgets, grid.similarities, grid.strategies) == ([3, 9], [0.5, 0.9], ["top_score", "diverse"])
 
 
 def test_one_input_is_a_list_of_one() -> None:

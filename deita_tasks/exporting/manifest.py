@@ -1,4 +1,4 @@
-"""The manifest of a run: what went in, how it was made, what came out."""
+"""The manifest of a result: what went in, how it was made, what came out."""
 
 from __future__ import annotations
 
@@ -79,18 +79,17 @@ def _utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
-class Manifest(_Part):
-    """manifest.json."""
+class Provenance(_Part):
+    """What a result was made from, how, and which files it is: the part of manifest.json that every kind of result has."""
 
     format_version: int = FORMAT_VERSION
     created: Annotated[AwareDatetime, AfterValidator(_utc)] = Field(default_factory=lambda: datetime.now(UTC))
     preset: str | None
     parameters: dict[str, Any]  # as given
-    seed: int | None
     inputs: list[InputFile]
+    pool: str  # URI of the pool artifact in the store
     models: list[Model]
     fingerprints: dict[str, Any]  # complexity, quality, embedding, selection; None for a stage that did not run
-    counts: Counts
     computed: Work
     reused: Work
     timings: dict[str, NonNegativeFloat]  # seconds by stage
@@ -109,6 +108,21 @@ class Manifest(_Part):
     def pretty(value: Any) -> str:
         """A JSON value over several lines."""
         return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+class Manifest(Provenance):
+    """manifest.json of a selection."""
+
+    seed: int | None
+    counts: Counts
+    truncated: Work  # rows of which a model read only a part
+
+
+class SweepManifest(Provenance):
+    """manifest.json of a sweep. `candidates`: rows that could be chosen; `coverage_rows`: how many of them coverage was measured over."""
+
+    candidates: NonNegativeInt
+    coverage_rows: NonNegativeInt
 
 
 def _flat(parameters: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:

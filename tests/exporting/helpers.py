@@ -37,6 +37,7 @@ def manifest(selected: int, **fields: Any) -> Manifest:
         "parameters": {"budget": selected, "max_similarity": 0.9},
         "seed": 0,
         "inputs": [InputFile(uri="data/pool_a.jsonl", digest="sha256:12", rows=1005 + selected, format="messages")],
+        "pool": "/store/pools/12ab",
         "models": [Model(use="embedding", id="sentence-transformers/all-MiniLM-L6-v2", revision="c9745ed1", licence="apache-2.0")],
         "fingerprints": {"complexity": {"backend": "instruction_length"}, "quality": None, "embedding": {}, "selection": {}},
         "counts": Counts(
@@ -44,6 +45,7 @@ def manifest(selected: int, **fields: Any) -> Manifest:
         ),
         "computed": Work(complexity=5),
         "reused": Work(complexity=1000, quality=1000, embedding=1000),
+        "truncated": Work(embedding=2),
         "timings": {"score": 1.5},
     }
     return Manifest(**{**given, **fields})

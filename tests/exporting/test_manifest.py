@@ -21,11 +21,13 @@ def test_the_file_has_the_documented_fields() -> None:
         "parameters",
         "seed",
         "inputs",
+        "pool",
         "models",
         "fingerprints",
         "counts",
         "computed",
         "reused",
+        "truncated",
         "timings",
         "versions",
         "outputs",
@@ -42,6 +44,7 @@ def test_the_file_has_the_documented_fields() -> None:
         "unscorable": 0,
     }
     assert read["computed"] == {"complexity": 5, "quality": 0, "embedding": 0}
+    assert read["truncated"] == {"complexity": 0, "quality": 0, "embedding": 2}
     assert Manifest.model_validate_json(text) == manifest(selected=2)
 
 

@@ -149,7 +149,7 @@ def garbage(store: str, grace: timedelta = GRACE, forget: timedelta | None = Non
     now = now or datetime.now(UTC)
     everything = artifacts(store)
     selections = [one for one in everything if one.kind == "selections" and (forget is None or now - one.newest < max(forget, grace))]
-    pools, families = _referred_to(store, selections)
+    pools, families = _referred_to(store, everything, selections)
     kept = {("selections", one.digest) for one in selections}
     kept |= {("pools", one.digest) for one in everything if one.kind == "pools" and (one.digest in pools or now - one.newest < grace)}
     ids = _ids_of(store, [digest for kind, digest in kept if kind == "pools"])
@@ -171,16 +171,19 @@ def collect(store: str, files: Iterable[storage.Found]) -> None:
         storage.remove(storage.join(store, file.name))
 
 
-def _referred_to(store: str, selections: Iterable[Artifact]) -> tuple[set[str], set[str]]:
-    """The pools and the fingerprints that selections were made of."""
+def _referred_to(store: str, everything: Iterable[Artifact], selections: Iterable[Artifact]) -> tuple[set[str], set[str]]:
+    """The pools and the fingerprints that `selections` were made of; all there are where one of them does not say."""
     pools, families = set(), set()
     for one in selections:
         try:
-            made_of = storage.read_json(storage.join(store, one.folder, "selection.json"))["made_of"]
-        except (MissingFile, DamagedArtifact, KeyError):
+            summary = storage.read_json(storage.join(store, one.folder, "selection.json"))
+        except (MissingFile, DamagedArtifact):
             continue  # not finished: nothing in it can be used
-        pools.add(made_of["pool"])
-        families.update(made_of["families"].values())
+        if "made_of" not in summary:
+            log.warning("all pools and fingerprints stay: %s does not say what it was made of", one.folder)
+            return {other.digest for other in everything}, {other.digest for other in everything}
+        pools.add(summary["made_of"]["pool"])
+        families.update(summary["made_of"]["families"].values())
     return pools, families
 
 

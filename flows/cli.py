@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from rich.table import Table
 from deita_tasks.components import explain
 from deita_tasks.config import Advanced, Embedding, Export, PresetName, Scoring, Selection, Source
 from deita_tasks.errors import DeitaError, UsageError
+from flows.store_cli import app as store_app
 
 app = typer.Typer(
     name="deita",
@@ -31,6 +33,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(store_app, name="store")
 
 GROUPS: dict[str, type[BaseModel]] = {
     "source": Source,
@@ -194,6 +198,7 @@ def print_summary(manifest: Mapping[str, Any], export: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. A user's mistake ends in one line and status 2, any other failure that we know in one line and status 1."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an end with clean-up: the temporary server ends too
     try:
         status = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except typer.TyperException as error:

@@ -166,6 +166,15 @@ def test_what_prefect_remembers_of_what_stays_stays(place):
     assert garbage_names(place) == set()
 
 
+def test_a_selection_that_does_not_say_what_it_was_made_of_keeps_all(place):
+    selection = make_store(place)
+    make_pool(place, 7, 8)
+    summary = storage.read_json(f"{selection}/selection.json")
+    del summary["made_of"]
+    storage.write_json(f"{selection}/selection.json", summary)
+    assert garbage_names(place) == set()
+
+
 def test_old_selections_can_be_forgotten(place):
     make_store(place)
     assert garbage_names(place, forget=timedelta(days=60)) == set()

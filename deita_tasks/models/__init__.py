@@ -7,6 +7,7 @@
     batches.py           batches by a token budget, halved when memory runs out
     causal_lm.py         the hidden state of a decoder at the last token
     lazy.py              a model that a component loads once, when it is first needed
+    quiet.py             loading without the library's own bars
 
 Importing this package imports neither torch nor transformers.
 """

@@ -28,6 +28,16 @@ from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.evol import evol_scores_of
 
 Parts = Mapping[str, Mapping[str, Any]]  # by stage: {"family": {"uri", "fingerprint"}, "parts": [digest, …]}
+SCORES = pa.schema(
+    {
+        "id": pa.string(),
+        "complexity": pa.list_(pa.float32()),
+        "quality": pa.list_(pa.float32()),
+        "evol_score": pa.float64(),
+        "truncated": pa.bool_(),
+        "problem": pa.string(),
+    }
+)
 
 
 class Candidates(NamedTuple):
@@ -43,7 +53,7 @@ def is_selection(uri: str) -> bool:
     try:
         files = storage.read_json(storage.join(uri, "selection.json"))["files"]
         return all(storage.is_same(storage.join(uri, name), facts) for name, facts in files.items())
-    except (StorageError, KeyError):
+    except (StorageError, KeyError, TypeError, AttributeError):  # not there, damaged, or another program's JSON
         return False
 
 
@@ -93,7 +103,9 @@ def _candidates(scores: pa.Table, parts: Parts) -> Iterator[Candidates]:
 
 
 def _scores(ids: pa.ChunkedArray, parts: Parts) -> tuple[pa.Table, dict[str, int]]:
-    """id, complexity, quality, evol_score, truncated, problem of each of `ids`, in their order; rows that were cut, by stage."""
+    """SCORES of each of `ids`, in their order; rows that were cut, by stage."""
+    if not len(ids):  # a pool of bad rows alone has no parts
+        return SCORES.empty_table(), dict.fromkeys(parts, 0)
     columns: dict[str, Any] = {"id": ids}
     problem = pa.nulls(len(ids), pa.string())
     cut: dict[str, NDArray[np.bool_]] = {}
@@ -108,7 +120,7 @@ def _scores(ids: pa.ChunkedArray, parts: Parts) -> tuple[pa.Table, dict[str, int
     evol = evol_scores_of(columns["complexity"], columns["quality"])
     truncated = np.logical_or.reduce(list(cut.values()))
     table = pa.table({**columns, "evol_score": evol, "truncated": truncated, "problem": problem})
-    return table, {stage: int(rows.sum()) for stage, rows in cut.items()}
+    return table.select(SCORES.names), {stage: int(rows.sum()) for stage, rows in cut.items()}
 
 
 def _aligned(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:

@@ -316,6 +316,14 @@ def test_a_share_that_is_just_enough(tiny: None, tmp_path: Path) -> None:
         run(pool, tmp_path / "store", tmp_path / "out2", min_good_fraction=0.9376, **given)
 
 
+def test_a_pool_of_bad_rows_alone_is_told_of(tiny: None, tmp_path: Path) -> None:
+    pool = write_rows(tmp_path / "pool.jsonl", [BAD, BAD])
+    done = run(pool, tmp_path / "store", tmp_path / "out", min_good_fraction=0)
+    assert done.result["counts"] == {**dict.fromkeys(done.result["counts"], 0), "read": 2, "quarantined": 2}
+    assert done.selected == []
+    assert [row["decision"] for row in done.decisions] == ["quarantined"] * 2
+
+
 def test_a_row_that_has_no_score_is_unscorable_and_not_lost(tiny: None, tmp_path: Path) -> None:
     """Row 28 has two user turns and the second response has no score; row 31 has the zero vector; both stand twice."""
     zero = {"messages": [{"role": "user", "content": "Why is the sky blue"}, {"role": "assistant", "content": "It scatters"}]}

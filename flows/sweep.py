@@ -1,6 +1,6 @@
 """Many selections from one store, side by side: no model work where a selection has been made before.
 
-    deita sweep --input POOL --output DIR --budgets 1000 --budgets 6000 --similarities 0.85 --similarities 0.9
+deita sweep --input POOL --output DIR --budgets 1000 --budgets 6000 --similarities 0.85 --similarities 0.9
 """
 
 # No `from __future__ import annotations` here: Prefect makes its form from these annotations as they stand.
@@ -14,7 +14,7 @@ from deita_tasks.plan import plan_run
 from flows.select import ONE_AT_A_TIME
 
 
-@flow(name="sweep-selections", flow_run_name="sweep by {preset}", task_runner=ONE_AT_A_TIME)
+@flow(name="sweep-selections", flow_run_name="sweep by {preset}", task_runner=ONE_AT_A_TIME, result_serializer="json")
 def sweep_selections(
     source: Source,
     export: Export,

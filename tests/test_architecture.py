@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ MODULES = {
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
 STAGES = ("loading", "scoring", "embedding", "selecting", "exporting")
-GROUND = ("records", "errors", "components", "presets", "storage")  # each may import those before it
+GROUND = ("records", "errors", "components", "presets", "faults", "places", "storage")  # each may import those before it
 SHARED = {f"deita_tasks.{name}" for name in (*GROUND, "models")}  # what a stage may import beside its own folder
 PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle"}
 
@@ -132,12 +133,10 @@ def test_every_task_and_flow_remembers_in_json() -> None:
     """Prefect's own choice is pickle; a task or flow that does not say otherwise pickles as soon as somebody turns persistence on."""
     from prefect import Flow, Task
 
-    import deita_tasks.tasks
-    import flows.select
-
+    modules = ["deita_tasks.tasks", *(module for module in MODULES if under(module, "flows"))]
     found = {
-        f"{module.__name__}.{name}": one
-        for module in (deita_tasks.tasks, flows.select)
+        f"{one.fn.__module__}.{name}": one
+        for module in map(import_module, modules)
         for name, one in vars(module).items()
         if isinstance(one, Task | Flow)
     }

@@ -113,12 +113,12 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     numbers: Sequence[str] = ("rows", "files", "size", "artifacts", "parts before", "parts after")
     for name in columns:
-        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=name != columns[-1], overflow="fold")
+        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
     return table
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, width=max(Console().width, 200))  # the terminal wraps; nothing is cut off
 
 
 def size(count: float) -> str:

@@ -61,6 +61,7 @@ class Trouble:
 
     share: float = 0.0
     away: bool = False
+    away_after: int | None = None  # so many PUTs of scores, and the server is gone for good
     seed: int = 7
     done: dict[str, int] = field(default_factory=lambda: {"passed": 0, "500": 0, "503": 0, "reset": 0})
 
@@ -88,6 +89,9 @@ def proxy_before(server: S3) -> Iterator[Proxy]:
         def _serve(self) -> None:
             body = self._body()
             with lock:
+                if trouble.away_after is not None and self.command == "PUT" and "/scores/" in self.path:
+                    trouble.away_after -= 1
+                    trouble.away = trouble.away or trouble.away_after < 0
                 fails = trouble.away or dice.random() < trouble.share
                 kind = ("500", "503", "reset")[sum(trouble.done[name] for name in ("500", "503", "reset")) % 3] if fails else "passed"
                 kind = "reset" if trouble.away else kind

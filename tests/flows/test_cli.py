@@ -7,10 +7,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml
 
 from flows import cli
@@ -18,7 +20,16 @@ from flows.cli import GROUPS, app, flag, main, merge
 from tests.small_pool import ROWS, ranked, write_rows
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback]
+
+
+def commands(command: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below `command`, with the words that call it."""
+    for name, one in getattr(command, "commands", {}).items():
+        yield (*words, name), one
+        yield from commands(one, *words, name)
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
 def ended(*arguments: str) -> int:
@@ -70,16 +81,23 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended("--help") == 0
     said = capsys.readouterr().out
-    assert "select" in COMMANDS
-    for command in COMMANDS:
-        assert re.search(rf"\b{command}\b", said)
+    assert ("select",) in COMMANDS
+    for words in COMMANDS:
+        if len(words) == 1:
+            assert re.search(rf"\b{words[0]}\b", said)
 
 
 @pytest.mark.usefixtures("wide")
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(command, "--help") == 0
-    assert "Usage:" in capsys.readouterr().out
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself_and_its_options(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    command = COMMANDS[words]
+    assert ended(*words, "--help") == 0
+    said = capsys.readouterr().out
+    assert command.help
+    assert command.help.split(". ")[0].splitlines()[0] in said
+    for option in command.params:
+        assert option.help, f"{' '.join(words)} does not explain {option.name}"
+        assert all(name in said or name.replace("_", "-").upper() in said for name in option.opts if name.startswith("-"))
 
 
 @pytest.mark.usefixtures("wide")

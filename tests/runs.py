@@ -35,7 +35,7 @@ def server_of_the_tests() -> Mapping[str, str]:
     """The environment in which a process uses the session's Prefect server, and so starts none of its own."""
     from prefect.settings import PREFECT_API_URL
 
-    return {"PREFECT_API_URL": str(PREFECT_API_URL.value()), "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": ""}
+    return {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
 
 
 def texts_below(folder: Path) -> Iterator[tuple[Path, bytes]]:

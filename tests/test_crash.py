@@ -1,0 +1,188 @@
+"""A run that is killed, stopped, or finds no room: the store stays whole, and the same command goes on from there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from deita_tasks import storage
+from deita_tasks.config import Advanced, Export, Selection, Source
+from deita_tasks.errors import StorageError
+from deita_tasks.verify import verify
+from tests.runs import command, finish, server_of_the_tests, start
+
+pytestmark = [pytest.mark.flow, pytest.mark.slow]
+
+ROWS_A_SHARD = 16  # 392 distinct rows: 25 parts of each of two scores
+
+
+def parts_in(store: Path) -> dict[Path, int]:
+    """Every part that is there, and when it was written."""
+    found = {}
+    for path in store.rglob("part-*.parquet"):
+        found[path] = path.stat().st_mtime_ns
+    return found
+
+
+def damage_in(store: Path) -> list[str]:
+    return [f"{checked.name}: {checked.problem}" for checked in verify(str(store)) if checked.problem]
+
+
+@pytest.fixture(scope="module")
+def server(prefect_server):
+    return server_of_the_tests()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server, sample_pool, tmp_path_factory):
+    """The bytes that a run nobody disturbs gives."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finish(command(str(sample_pool), str(folder / "store"), str(folder / "out"), "--shard-rows", str(ROWS_A_SHARD)), **server)
+    return (folder / "out" / "selected.jsonl").read_bytes(), storage.read_table(str(folder / "out" / "decisions.parquet"))
+
+
+def stop_at(arguments: list[str], store: Path, parts: int, signal_number: int, pause: float, server: dict[str, str]) -> tuple[int, str]:
+    """Start the command, send it a signal `pause` seconds after so many parts are there; its status and what it said."""
+    process = start(arguments, **server)
+    patience = time.monotonic() + 120
+    while len(parts_in(store)) < parts and process.poll() is None and time.monotonic() < patience:
+        time.sleep(0.002)
+    time.sleep(pause)
+    process.send_signal(signal_number)
+    said, _ = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+def test_killed_at_several_moments(server, undisturbed, sample_pool, tmp_path):
+    """Three times over, at random moments, each further on; then the command is left to finish."""
+    dice = random.Random(5)
+    store, output = tmp_path / "store", tmp_path / "out"
+    arguments = command(str(sample_pool), str(store), str(output), "--shard-rows", str(ROWS_A_SHARD))
+    completed: dict[Path, int] = {}
+    for moment in sorted(dice.sample(range(1, 46), 3)):
+        status, said = stop_at(arguments, store, moment, signal.SIGKILL, dice.random() / 20, server)
+        assert status == -signal.SIGKILL, said
+        assert not output.exists()
+        assert damage_in(store) == []
+        assert completed.items() <= parts_in(store).items()  # not one was made again
+        completed = parts_in(store)
+        assert moment <= len(completed) <= 50
+    finish(arguments, **server)
+    assert completed.items() <= parts_in(store).items()
+    selected, decisions = undisturbed
+    assert (output / "selected.jsonl").read_bytes() == selected
+    assert storage.read_table(str(output / "decisions.parquet")).equals(decisions)
+    manifest = json.loads((output / "manifest.json").read_text())
+    rows = sum(storage.read_table(str(path), ["id"]).num_rows for path in completed)
+    assert manifest["reused"]["complexity"] + manifest["reused"]["quality"] == rows
+    assert damage_in(store) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal(server, undisturbed, sample_pool, tmp_path, number):
+    store, output = tmp_path / "store", tmp_path / "out"
+    arguments = command(str(sample_pool), str(store), str(output), "--shard-rows", str(ROWS_A_SHARD))
+    status, said = stop_at(arguments, store, 10, number, 0.0, server)
+    assert status != 0, said
+    assert "Traceback" not in said.splitlines()[-1]
+    assert not output.exists()
+    assert damage_in(store) == []
+    assert parts_in(store)
+    finish(arguments, **server)
+    assert (output / "selected.jsonl").read_bytes() == undisturbed[0]
+
+
+# ---- in this process
+
+
+def select(pool: Path, folder: Path, **advanced: object) -> dict[str, object]:
+    from flows.select import select_subset
+
+    return select_subset(
+        source=Source(input=[str(pool)]),
+        export=Export(output=str(folder / "out"), overwrite=True),
+        selection=Selection(budget=10, strategy="top_score"),
+        advanced=Advanced(store=str(folder / "store"), shard_rows=8, **advanced),
+    )
+
+
+@pytest.fixture
+def quick(prefect_server, monkeypatch):
+    monkeypatch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>"))
+
+
+def test_a_full_disk(quick, small_pool, tmp_path, monkeypatch):
+    """One line; what was computed stays, and with room the same run goes on."""
+    replace, room = os.replace, [5]
+
+    def full(source: str, target: str) -> None:
+        if "/part-" in str(target):
+            room[0] -= 1
+            if room[0] < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(StorageError, match="the disk is full; make room and run again"):
+            select(small_pool, tmp_path, retries=0)
+    assert len(parts_in(tmp_path / "store")) == 5
+    assert not list((tmp_path / "store").rglob(".*"))
+    assert damage_in(tmp_path / "store") == []
+    assert not (tmp_path / "out").exists()
+    done = select(small_pool, tmp_path)
+    assert done["computed"]["quality"] == 30 - 8  # four parts of complexity, and one of quality, were there
+
+
+def test_a_part_that_is_damaged_or_gone_costs_its_own_rows(quick, small_pool, tmp_path):
+    select(small_pool, tmp_path)
+    expected = (tmp_path / "out" / "selected.jsonl").read_bytes()
+    quality = sorted((tmp_path / "store" / "scores" / "quality").rglob("part-*.parquet"))
+    complexity = sorted((tmp_path / "store" / "scores" / "complexity").rglob("part-*.parquet"))
+    rows = [storage.read_table(str(path), ["id"]).num_rows for path in (quality[0], complexity[1])]
+    quality[0].unlink()
+    complexity[1].write_bytes(complexity[1].read_bytes()[:-40])
+    (tmp_path / "store" / "results" / next(iter(os.listdir(tmp_path / "store" / "results")))).write_bytes(b"{half a rec")
+    done = select(small_pool, tmp_path)
+    assert (done["computed"]["quality"], done["computed"]["complexity"]) == tuple(rows)
+    assert (tmp_path / "out" / "selected.jsonl").read_bytes() == expected
+    assert damage_in(tmp_path / "store") == []
+
+
+def test_a_planted_pickle_is_not_run(quick, small_pool, tmp_path):
+    """A record in a shared store names the serializer that is to read it: one that asks for pickle is made anew."""
+    import base64
+
+    trap = tmp_path / "sprung"
+    select(small_pool, tmp_path)
+    pickled = base64.encodebytes(f"cbuiltins\nopen\n(V{trap}\nVw\ntR.".encode()).decode()
+    for path in (tmp_path / "store" / "results").iterdir():
+        record = json.loads(path.read_text())
+        record["metadata"]["serializer"] = {"type": "pickle", "picklelib": "pickle"}
+        path.write_text(json.dumps({**record, "result": pickled}))
+    done = select(small_pool, tmp_path)
+    assert done["computed"] == {"complexity": 0, "quality": 0, "embedding": 0}
+    assert not trap.exists()
+
+
+def test_two_runs_over_one_store_at_once(server, undisturbed, sample_pool, tmp_path):
+    outputs = [tmp_path / "one", tmp_path / "two"]
+    store = tmp_path / "store"
+    sizes = ["16", "24"]  # their parts overlap
+    runs = [
+        start(command(str(sample_pool), str(store), str(output), "--shard-rows", size), **server)
+        for output, size in zip(outputs, sizes, strict=True)
+    ]
+    for process in runs:
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    assert [(output / "selected.jsonl").read_bytes() for output in outputs] == [undisturbed[0]] * 2
+    assert damage_in(store) == []

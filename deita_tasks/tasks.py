@@ -34,6 +34,7 @@ from deita_tasks.presets import Spec
 from deita_tasks.records import Conversation, Quarantined
 from deita_tasks.scoring import load_scorer
 from deita_tasks.selections import Parts, is_selection, write_selection
+from deita_tasks.sweeping import find_limit, write_sweep
 
 LOADER_VERSION = 1  # of what a pool's rows become; another number loads every pool anew
 SELECT_VERSION = 1  # of the ledger; another number selects anew
@@ -301,15 +302,31 @@ def select_rows(key: str, pool: str, parts: Mapping[str, Any], selector: Mapping
 
 def select(plan: Plan, pool: Pool, work: Mapping[str, Any], options: Advanced) -> dict[str, Any]:
     """The selection that a plan makes of what the stages have computed: made anew only where it is not there."""
+    uri = storage.join(options.store, "selections", _selection_digest(plan, pool, work))
+    selected = call(select_rows, options, is_selection(uri), uri, pool.uri, parts_of(work), plan.specs["selection"])
+    return {**selected, "uri": uri}  # what is remembered may come from where the store was once mounted
+
+
+def _selection_digest(plan: Plan, pool: Pool, work: Mapping[str, Any]) -> str:
+    """Names all that a selection depends on."""
     contract = {
         "pool": pool.uri.rsplit("/", 1)[1],
         "stages": {name: done["family"]["fingerprint"] for name, done in work.items()},
         "selector": plan.selector.fingerprint(),
         "version": SELECT_VERSION,
     }
-    uri = storage.join(options.store, "selections", storage.digest_of(contract))
-    selected = call(select_rows, options, is_selection(uri), uri, pool.uri, parts_of(work), plan.specs["selection"])
-    return {**selected, "uri": uri}  # what is remembered may come from where the store was once mounted
+    return storage.digest_of(contract)
+
+
+@task(name="solve-limit", task_run_name="solve", **CACHED)
+def solve_limit(key: str, pool: str, parts: Mapping[str, Any], budget: int) -> dict[str, Any]:
+    """The limit that yields `budget` rows: {max_similarity, kept, kept_below, candidates}."""
+    return find_limit(Pool.open(pool), parts, budget)
+
+
+def solve(plan: Plan, pool: Pool, work: Mapping[str, Any], budget: int, options: Advanced) -> dict[str, Any]:
+    """As `solve_limit`, made anew only where what it follows from has changed: the answer is in what Prefect remembers."""
+    return call(solve_limit, options, True, _selection_digest(plan, pool, work), pool.uri, parts_of(work), budget)
 
 
 def parts_of(work: Mapping[str, Any]) -> Parts:
@@ -325,9 +342,17 @@ def work_facts(work: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 # ---- export
 
 
-@task(name="export-selection", task_run_name="export")
+@task(name="export-selection", task_run_name="export", result_serializer="json")
 def export_selection(
     pool: str, work: Mapping[str, Any], selection: Mapping[str, Any], output: str, output_format: str, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write the subset with its ledger, manifest and report to the output folder, whole or not at all; returns the manifest."""
     return write_output(Pool.open(pool), parts_of(work), selection, output, output_format, facts)
+
+
+@task(name="compare-selections", task_run_name="sweep", result_serializer="json")
+def compare_selections(
+    pool: str, work: Mapping[str, Any], grid: Mapping[str, Any], output: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Make and measure every selection of a grid, and write them to the output folder, whole or not at all; returns the manifest."""
+    return write_sweep(Pool.open(pool), parts_of(work), grid, output, facts)

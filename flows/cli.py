@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, get_args
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 import typer
 import yaml
@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from deita_tasks.components import explain
-from deita_tasks.config import Advanced, Embedding, Export, PresetName, Scoring, Selection, Source
+from deita_tasks.config import Advanced, Budget, Embedding, Export, Grid, Output, PresetName, Scoring, Selection, Source
 from deita_tasks.errors import DeitaError, UsageError
+from flows.printing import print_explanation, print_solution, print_sweep, ran_out
 from flows.store_cli import app as store_app
 
 app = typer.Typer(
@@ -36,14 +37,17 @@ app = typer.Typer(
 
 app.add_typer(store_app, name="store")
 
-GROUPS: dict[str, type[BaseModel]] = {
-    "source": Source,
-    "scoring": Scoring,
-    "embedding": Embedding,
-    "selection": Selection,
-    "export": Export,
-    "advanced": Advanced,
-}
+MODELS: dict[str, type[BaseModel]] = {"source": Source, "scoring": Scoring, "embedding": Embedding}
+GROUPS: dict[str, type[BaseModel]] = {**MODELS, "selection": Selection, "export": Export, "advanced": Advanced}
+SWEEP_GROUPS: dict[str, type[BaseModel]] = {**MODELS, "grid": Grid, "output": Output, "advanced": Advanced}
+SOLVE_GROUPS: dict[str, type[BaseModel]] = {**MODELS, "budget": Budget, "advanced": Advanced}
+
+# What every command that runs a flow has beside the fields of its groups.
+Preset = Annotated[
+    PresetName | None, typer.Option(help="mini: for a CPU; paper: the published 7B scorers. (default: mini)", show_default=False)
+]
+Config = Annotated[Path | None, typer.Option(help="YAML file with the flow's parameters, by group; flags win over it.", show_default=False)]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log, task by task.", show_default=False)]
 
 DECISIONS = {
     "selected": "",
@@ -68,30 +72,45 @@ def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
     shown = None if default is None or field.is_required() else str(default).lower() if isinstance(default, bool) else str(default)
     help = f"{field.description}{' (required)' if field.is_required() else f' (default: {shown})' if shown is not None else ''}"
     kind = _plain(field.annotation)
+    help += " May be given several times." if get_origin(kind) is list else ""
     flags = [f"{flag(name)}/--no-{name.replace('_', '-')}"] if kind is bool else [flag(name)]
     info = typer.Option(*flags, help=help, rich_help_panel=panel, show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, info])
 
 
 def _plain(annotation: Any) -> Any:
-    """The type without its None."""
+    """The type without its None; of a list, without what its members have to be beyond a number or a text: the model sees to that."""
     kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    if get_origin(annotation) is list:
+        origins: dict[Any, Any] = {Annotated: get_args(kinds[0])[:1], Literal: (str,)}
+        return list[origins.get(get_origin(kinds[0]), kinds)[0]]  # type: ignore[misc]
     return kinds[0] if type(None) in get_args(annotation) and len(kinds) == 1 else annotation
 
 
-def flow_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Make the fields of all groups options of `command(given, preset, config, verbose)`; `given` holds, by group, those that were set."""
-    own = [parameter for name, parameter in inspect.signature(command, eval_str=True).parameters.items() if name != "given"]
-    fields = [_option(name, field, group) for group, model in GROUPS.items() for name, field in model.model_fields.items()]
+def flow_command(models: Mapping[str, type[BaseModel]]) -> Callable[[Callable[[Any, Any], None]], Callable[..., None]]:
+    """Make the fields of `models`, by group, options of `command(preset, groups)`, which gets the groups when all in them is right."""
 
-    def with_options(**flat: Any) -> None:
-        given = {group: {name: flat.pop(name) for name in model.model_fields} for group, model in GROUPS.items()}
-        set_ones = {group: {name: value for name, value in fields.items() if value not in (None, [])} for group, fields in given.items()}
-        command(set_ones, **flat)
+    def of(command: Callable[[Any, Any], None]) -> Callable[..., None]:
+        def with_options(*, preset: Preset = None, config: Config = None, verbose: Verbose = False, **flat: Any) -> None:
+            given = {group: {name: flat[name] for name in model.model_fields} for group, model in models.items()}
+            told = {group: {name: value for name, value in fields.items() if value not in (None, [])} for group, fields in given.items()}
+            parameters = merge(read_config(config), {**({"preset": preset} if preset else {}), **told})
+            groups = {name: build(model, name, parameters.pop(name, None) or {}) for name, model in models.items()}
+            preset = parameters.pop("preset", "mini")
+            if preset not in get_args(PresetName):
+                raise UsageError(f"preset = {preset!r}: expected one of {', '.join(get_args(PresetName))}")
+            if parameters:
+                raise UsageError(f"{config}: unknown section {', '.join(map(repr, parameters))}; expected preset, {', '.join(models)}")
+            quiet_prefect(verbose)
+            command(preset, groups)
 
-    with_options.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
-    with_options.__doc__, with_options.__name__ = command.__doc__, command.__name__
-    return with_options
+        own = [one for one in inspect.signature(with_options, eval_str=True).parameters.values() if one.name != "flat"]
+        fields = [_option(name, field, group) for group, model in models.items() for name, field in model.model_fields.items()]
+        with_options.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
+        with_options.__doc__, with_options.__name__ = command.__doc__, command.__name__
+        return with_options
+
+    return of
 
 
 @app.callback()
@@ -100,33 +119,54 @@ def deita() -> None:
 
 
 @app.command()
-@flow_options
-def select(
-    given: Mapping[str, Mapping[str, Any]],
-    *,
-    preset: Annotated[
-        PresetName | None, typer.Option(help="mini: for a CPU; paper: the published 7B scorers. (default: mini)", show_default=False)
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with the flow's parameters, by group; flags win over it.", show_default=False)
-    ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log, task by task.", show_default=False)] = False,
-) -> None:
+@flow_command(GROUPS)
+def select(preset: PresetName, groups: Mapping[str, Any]) -> None:
     """Select the conversations of a pool that are worth fine-tuning on."""
-    parameters = merge(read_config(config), {**({"preset": preset} if preset else {}), **given})
-    groups: dict[str, Any] = {name: build(model, name, parameters.pop(name, None) or {}) for name, model in GROUPS.items()}
-    preset = parameters.pop("preset", "mini")
-    if preset not in get_args(PresetName):
-        raise UsageError(f"preset = {preset!r}: expected one of {', '.join(get_args(PresetName))}")
-    if parameters:
-        raise UsageError(f"{config}: unknown section {', '.join(map(repr, parameters))}; expected preset, {', '.join(GROUPS)}")
     from deita_tasks.plan import plan_run
 
     plan_run(preset=preset, **groups)  # what is wrong shows here, before a server starts
-    quiet_prefect(verbose)
     from flows.select import select_subset
 
-    print_summary(select_subset(preset=preset, **groups), groups["export"])
+    print_summary(select_subset(preset=preset, **groups), groups)
+
+
+@app.command()
+@flow_command(SWEEP_GROUPS)
+def sweep(preset: PresetName, groups: Mapping[str, Any]) -> None:
+    """Compare selections: strategies, limits and budgets, with random ones as the control."""
+    from deita_tasks.plan import plan_run
+
+    given = {**groups, "selection": Selection(), "export": groups["output"]}
+    plan_run(preset=preset, **{name: group for name, group in given.items() if name not in ("grid", "output")})
+    from flows.sweep import sweep_selections
+
+    print_sweep(sweep_selections(preset=preset, **groups), groups["output"].output)
+
+
+@app.command()
+@flow_command(SOLVE_GROUPS)
+def solve(preset: PresetName, groups: Mapping[str, Any]) -> None:
+    """Find the smallest --max-similarity, and so the most diverse selection, that still fills a budget."""
+    from deita_tasks.plan import plan_run
+
+    given = {**groups, "selection": Selection(), "export": None}
+    plan_run(preset=preset, **{name: group for name, group in given.items() if name != "budget"})
+    from flows.solve import solve_for_budget
+
+    print_solution(solve_for_budget(preset=preset, **groups), groups["budget"].budget)
+
+
+@app.command("explain")
+def explain_row(
+    row: Annotated[str, typer.Argument(metavar="ID", help="The row's id, the beginning of it, or FILE:ROW.", show_default=False)],
+    output: Annotated[str, typer.Option(help="Folder or s3:// URI of the result that `deita select` has written.", show_default=False)],
+    store: Annotated[str | None, typer.Option(help="Store of the run, if it does not lie where it did then.", show_default=False)] = None,
+    full: Annotated[bool, typer.Option("--full", help="Show whole texts, however long.", show_default=False)] = False,
+) -> None:
+    """Say why a row was selected or not: its scores and rank, the kept row that blocked it, the rows that it blocked."""
+    from deita_tasks.explain import explain
+
+    print_explanation(explain(output, row, store), full)
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
@@ -174,7 +214,7 @@ def quiet_prefect(verbose: bool) -> None:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
 
 
-def print_summary(manifest: Mapping[str, Any], export: Any) -> None:
+def print_summary(manifest: Mapping[str, Any], groups: Mapping[str, Any]) -> None:
     """What was read, quarantined, taken from the store, selected and rejected, and where it lies."""
     counts, table = manifest["counts"], Table(box=None, show_header=False, pad_edge=False)
     table.add_row("read", f"{counts['read']:,}", "rows")
@@ -187,13 +227,15 @@ def print_summary(manifest: Mapping[str, Any], export: Any) -> None:
         table.add_row(stage, f"{computed:,}", told)
         if cut:
             table.add_row("", f"{cut:,}", "rows were longer than the model's window; it read their beginning")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(table)
+    if counts["selected"] < groups["selection"].budget:
+        console.print(f"\n{ran_out(counts['selected'], groups['selection'])}")
     seconds = sum(manifest["timings"].values())
     console.print(f"\n{seconds:.1f} s: " + ", ".join(f"{stage} {taken:.1f}" for stage, taken in manifest["timings"].items()))
-    console.print(f"\nin {export.output}:")
+    console.print(f"\nin {groups['export'].output}:")
     for name in (*manifest["outputs"], "manifest.json"):
-        console.print(f"  {name}", markup=False)
+        console.print(f"  {name}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 from prefect import flow
 
 from deita_tasks import tasks
-from deita_tasks.config import Advanced, Embedding, Export, Grid, PresetName, Scoring, Selection, Source
+from deita_tasks.config import Advanced, Embedding, Grid, Output, PresetName, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
-from flows.select import ONE_AT_A_TIME
+from flows.select import ONE_AT_A_TIME, Clock
 
 
 @flow(name="sweep-selections", flow_run_name="sweep by {preset}", task_runner=ONE_AT_A_TIME, result_serializer="json")
 def sweep_selections(
     source: Source,
-    export: Export,
+    output: Output,
     preset: PresetName = "mini",
     scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so one default may serve all runs
     embedding: Embedding = Embedding(),  # noqa: B008
@@ -28,9 +28,16 @@ def sweep_selections(
 
     Scores and embeds what the store does not hold yet, then makes every selection of the grid and measures it: mean evol score, how
     well it covers the pool, how much it repeats itself, what it shares with the others, and the same for random selections of the
-    same sizes. Writes sweep.csv, overlap.csv and sweep.html to the output folder, and returns the table.
+    same sizes. Writes sweep.csv, overlap.csv, sweep.html and a manifest to the output folder. Returns the manifest, with the table.
     """
-    plan = plan_run(source, preset, scoring, embedding, Selection(budget=max(grid.budgets)), export, advanced)
-    pool = tasks.load(plan, source, advanced)
-    done = {stage.name: tasks.run_stage(stage, pool, advanced) for stage in tasks.stages(plan, advanced)}
-    return tasks.compare_selections(pool.uri, done, grid, export.output)
+    plan = plan_run(source, preset, scoring, embedding, Selection(budget=max(grid.budgets)), output, advanced)
+    clock = Clock()
+    with clock("load"):
+        pool = tasks.load(plan, source, advanced)
+    done: dict[str, dict[str, Any]] = {}
+    for stage in tasks.stages(plan, advanced):
+        with clock(stage.name):
+            done[stage.name] = tasks.run_stage(stage, pool, advanced)
+    groups = {"source": source, "scoring": scoring, "embedding": embedding, "grid": grid, "output": output, "advanced": advanced}
+    facts = {**plan.facts(preset, groups), **tasks.work_facts(done), "timings": clock.seconds}
+    return tasks.compare_selections(pool.uri, done, grid.model_dump(mode="json"), output.output, facts)

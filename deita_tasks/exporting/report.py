@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +21,7 @@ from deita_tasks.exporting.examples import chosen_examples, example_groups, quar
 from deita_tasks.exporting.figures import Split
 from deita_tasks.exporting.geometry import fit_plane, nearest_similarities, normalised
 from deita_tasks.exporting.manifest import Manifest
+from deita_tasks.exporting.pages import render
 from deita_tasks.records import Conversation
 
 # Ids are digests of the texts, so the smallest ones are a random sample, and the same one whatever the order of the rows.
@@ -75,15 +75,8 @@ def build_report(data: ReportData) -> Report:
     values = measures(data)
     drawn, facts = draw_figures(data, values)
     manifest = data.manifest
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("deita_tasks.exporting", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["count"] = lambda number: f"{number:,}"
-    page = environment.get_template("report.html.jinja").render(
+    page = render(
+        "report.html.jinja",
         manifest=manifest,
         counts=manifest.counts,
         figures={name: Markup(figure.decode()) for name, figure in drawn.items()},  # drawn here, of numbers alone
@@ -94,7 +87,7 @@ def build_report(data: ReportData) -> Report:
         bad=quarantine_groups(data.quarantine),
         unscorable=unscorable_groups(data.ledger),
     )
-    return Report(page.encode("utf-8", "backslashreplace"), drawn)
+    return Report(page, drawn)
 
 
 def draw_figures(data: ReportData, values: Mapping[str, Split]) -> tuple[dict[str, bytes], dict[str, Any]]:

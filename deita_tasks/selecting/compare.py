@@ -9,15 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.selecting import load_selector
-from deita_tasks.selecting.similarity import normalised
+from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.similarity import Floats
+from deita_tasks.selecting.vectors import Vectors
 
-BLOCK = 2048  # pool rows at a time: 80 MB of similarities to 10,000 kept rows
+PRODUCTS = 20_000_000  # similarities held at a time: 80 MB
+CONTROL = "random"
 
 
 class Measures(NamedTuple):
-    """A selection beside the pool. Distances are 1 - cosine similarity.
+    """A selection beside the pool; NaN where there is nothing to measure. Distances are 1 - cosine similarity, from 0 to 2.
 
-    coverage_mean, coverage_worst: over the pool's rows, the distance to the nearest kept row, and the largest of them.
+    coverage_mean, coverage_worst: over rows of the pool, the mean distance to the nearest kept row, and the largest.
     redundancy: mean similarity of a kept row to its nearest other kept row.
     """
 
@@ -28,14 +31,35 @@ class Measures(NamedTuple):
     redundancy: float
 
 
-class Cell(NamedTuple):
-    """One selection of a sweep: `kept` are positions in the order chosen. `max_similarity` is None for a strategy without a limit."""
+class Setting(NamedTuple):
+    """A strategy, with its limit if it has one."""
 
     strategy: str
-    max_similarity: float | None
+    max_similarity: float | None = None
+
+    def selector(self, budget: int, seed: int) -> Selector:
+        """The strategy with the options that it has."""
+        options: dict[str, Any] = {"max_similarity": self.max_similarity} if self.max_similarity is not None else {}
+        if self.strategy == CONTROL:
+            options["seed"] = seed
+        return load_selector(self.strategy, budget=budget, **options)
+
+
+class Cell(NamedTuple):
+    """One selection of a sweep, and a random one of as many rows. `kept`: int64, positions in the order chosen."""
+
+    setting: Setting
     budget: int
     kept: NDArray[np.int64]
     measures: Measures
+    control: Measures
+
+
+def settings(strategies: Sequence[str], similarities: Sequence[float]) -> list[Setting]:
+    """Every strategy, diverse with every limit; the control last."""
+    limits = {"diverse": similarities}
+    named = [Setting(name, limit) for name in strategies if name != CONTROL for limit in limits.get(name, [None])]
+    return [*named, Setting(CONTROL)]
 
 
 def sweep(
@@ -43,80 +67,112 @@ def sweep(
     evol_scores: NDArray[np.float64],
     embeddings: NDArray[Any],
     budgets: Sequence[int],
-    similarities: Sequence[float],
-    strategies: Sequence[str],
+    compared: Sequence[Setting],
     sample: NDArray[np.int64],
     seed: int = 0,
 ) -> Iterator[Cell]:
-    """A selection for each strategy, limit and budget, with a random one of each budget as the control.
+    """A selection for each setting and each of the ascending `budgets`, measured.
 
-    Budgets nest, so each strategy and limit is run once, for the largest. Coverage is measured over the rows at the positions `sample`.
+    Budgets nest, so each setting is run once, for the largest. Coverage is measured over the rows at the positions `sample`.
+    Held at a time: the vectors of the sample and of one selection, float32.
     """
-    largest = max(budgets)
     where = {id: position for position, id in enumerate(ids)}
-    points, fit = normalised(np.asarray(embeddings[sample]))
-    points = points[fit]
-    for strategy, limit in [*_settings(strategies, similarities), ("random", None)]:
-        options: dict[str, Any] = {"budget": largest}
-        if limit is not None:
-            options["max_similarity"] = limit
-        if strategy == "random":
-            options["seed"] = seed
-        selection = load_selector(strategy, **options).select(ids, evol_scores, embeddings)
-        kept = np.array([where[id] for id in selection.kept], np.int64)
-        for budget, measures in zip(budgets, measure(kept, budgets, evol_scores, embeddings, points), strict=True):
-            yield Cell(strategy, limit, budget, kept[:budget], measures)
+    judge = Judge(evol_scores, embeddings, sample)
+
+    def kept_by(setting: Setting) -> NDArray[np.int64]:
+        selection = setting.selector(budgets[-1], seed).select(ids, evol_scores, embeddings)
+        return np.array([where[id] for id in selection.kept], np.int64)
+
+    drawn = kept_by(Setting(CONTROL))
+    controls = dict(zip(budgets, judge.measure(drawn, budgets), strict=True))
+    for setting in compared:
+        kept = drawn if setting.strategy == CONTROL else kept_by(setting)
+        found = [controls[budget] for budget in budgets] if kept is drawn else judge.measure(kept, budgets)
+        other = sorted({measures.kept for measures in found} - controls.keys())  # where the pool ran out
+        controls |= dict(zip(other, judge.measure(drawn, other), strict=True))
+        for budget, measures in zip(budgets, found, strict=True):
+            yield Cell(setting, budget, kept[:budget], measures, controls[measures.kept])
 
 
-def _settings(strategies: Sequence[str], similarities: Sequence[float]) -> Iterator[tuple[str, float | None]]:
-    for strategy in strategies:
-        if strategy == "diverse":
-            yield from ((strategy, limit) for limit in similarities)
-        elif strategy != "random":
-            yield strategy, None
+class Judge:
+    """Measures selections from one pool. `sample`: positions of the rows over which coverage is measured."""
+
+    def __init__(self, evol_scores: NDArray[np.float64], embeddings: NDArray[Any], sample: NDArray[np.int64]) -> None:
+        self._scores = evol_scores
+        self._vectors = Vectors(embeddings, len(evol_scores))
+        points, fit = self._vectors.read(sample)
+        self._points = points[fit]
+
+    def measure(self, kept: NDArray[np.int64], budgets: Sequence[int]) -> list[Measures]:
+        """Measures of the first `budget` of the rows `kept`, for each of the ascending `budgets`, in one pass for all of them."""
+        rows, fit = self._vectors.read(kept[: max(budgets, default=0)])
+        sizes = [int(fit[:budget].sum()) for budget in budgets]  # a row without a usable vector covers nothing
+        rows = rows[fit]
+        covered = [_Summary() for _ in sizes]
+        for near in nearest(self._points, rows, sizes):
+            for summary, column in zip(covered, near.T, strict=True):
+                summary.add(1 - column)
+        alike = [_Summary() for _ in sizes]
+        for start, near in _with_starts(nearest(rows, rows, sizes, others=True)):
+            for summary, column, size in zip(alike, near.T, sizes, strict=True):
+                summary.add(column[: max(0, size - start)])
+        return [
+            Measures(
+                kept=min(budget, len(kept)),
+                mean_evol_score=float(self._scores[kept[:budget]].mean()) if len(kept) else float("nan"),
+                coverage_mean=cover.mean,
+                coverage_worst=cover.largest,
+                redundancy=like.mean,
+            )
+            for budget, cover, like in zip(budgets, covered, alike, strict=True)
+        ]
 
 
-def measure(
-    kept: NDArray[np.int64], budgets: Sequence[int], evol_scores: NDArray[np.float64], embeddings: NDArray[Any], points: NDArray[np.float32]
-) -> list[Measures]:
-    """Measures of the first `budget` of `kept` rows, for each of `budgets`. `points`: float32 (m, d), normalised rows of the pool."""
-    rows, _ = normalised(np.asarray(embeddings[kept])) if len(kept) else (points[:0], None)
-    found = []
-    for budget, (mean, worst) in zip(budgets, _coverage(points, rows, budgets), strict=True):
-        chosen = kept[:budget]
-        score = float(evol_scores[chosen].mean()) if len(chosen) else float("nan")
-        found.append(Measures(len(chosen), score, mean, worst, _redundancy(rows[:budget])))
-    return found
+class _Summary:
+    """Mean and largest of numbers that come in pieces; NaN for none, and for those that are not finite: nothing to compare with."""
+
+    def __init__(self) -> None:
+        self._sum, self._count, self._largest = 0.0, 0, -np.inf
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        self._sum += float(values.sum())
+        self._count += len(values)
+        self._largest = max(self._largest, float(values.max(initial=-np.inf)))
+
+    @property
+    def mean(self) -> float:
+        return self._sum / self._count if self._count and np.isfinite(self._sum) else float("nan")
+
+    @property
+    def largest(self) -> float:
+        return self._largest if np.isfinite(self._largest) else float("nan")
 
 
-def _coverage(points: NDArray[np.float32], rows: NDArray[np.float32], budgets: Sequence[int]) -> list[tuple[float, float]]:
-    """(mean, worst) distance of `points` to the first `budget` of `rows`, in one pass over the points for all budgets."""
-    if not len(rows) or not len(points):
-        return [(float("nan"), float("nan"))] * len(budgets)
-    total, worst = np.zeros(len(budgets)), np.full(len(budgets), -np.inf)
-    for start in range(0, len(points), BLOCK):
-        near = points[start : start + BLOCK] @ rows.T
-        for number, budget in enumerate(budgets):
-            distance = 1 - near[:, :budget].max(axis=1).astype(np.float64)
-            total[number] += distance.sum()
-            worst[number] = max(worst[number], distance.max())
-    return [(float(mean), float(far)) for mean, far in zip(total / len(points), worst, strict=True)]
+def nearest(points: Floats, rows: Floats, sizes: Sequence[int], others: bool = False) -> Iterator[NDArray[np.float64]]:
+    """For some `points` (m, d) at a time, the largest cosine similarity to the first `size` of `rows` (k, d), for each ascending size.
+
+    Normalised rows; gives float64 (b, sizes), -inf where there is no row. `others`: point i is row i, which is not compared with itself.
+    """
+    step = max(1, PRODUCTS // max(1, len(rows)))
+    for start in range(0, len(points), step):
+        products = points[start : start + step] @ rows.T
+        np.clip(products, -1, 1, out=products)
+        if others:
+            own = np.arange(len(products))
+            products[own, start + own] = -np.inf
+        pieces = [products[:, low:high].max(axis=1, initial=-np.inf) for low, high in zip([0, *sizes], sizes, strict=False)]
+        yield np.maximum.accumulate(np.column_stack(pieces), axis=1).astype(np.float64)
 
 
-def _redundancy(rows: NDArray[np.float32]) -> float:
-    """Mean similarity of a row to its nearest other row; NaN for fewer than two."""
-    if len(rows) < 2:
-        return float("nan")
-    total = 0.0
-    for start in range(0, len(rows), BLOCK):
-        near = rows[start : start + BLOCK] @ rows.T
-        own = np.arange(len(near))
-        near[own, start + own] = -np.inf
-        total += float(near.max(axis=1).astype(np.float64).sum())
-    return total / len(rows)
+def _with_starts(blocks: Iterator[NDArray[np.float64]]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    start = 0
+    for block in blocks:
+        yield start, block
+        start += len(block)
 
 
 def jaccard(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
-    """Rows in both selections over rows in either; 1 for two empty ones."""
-    together = len(np.union1d(one, other))
-    return len(np.intersect1d(one, other)) / together if together else 1.0
+    """Rows in both selections over rows in either; 1 for two empty ones. Each has no row twice."""
+    both = len(np.intersect1d(one, other, assume_unique=True))
+    either = len(one) + len(other) - both
+    return both / either if either else 1.0

@@ -66,11 +66,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=25, metavar="N", help="time every N-th step of the two loops")
     parser.add_argument("--repeat", type=int, default=3, help="times of diverse and of the bare products, in turn; the median counts")
     parser.add_argument("--threads", type=int, default=0, help="of the BLAS libraries and torch; 0 for theirs")
+    parser.add_argument(
+        "--cpu-seconds", action="store_true", help="seconds of the processor, on one thread: for a machine that has other work"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", help="folder for the pool's file")
     parser.add_argument("--pool", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.clock = time.process_time if options.cpu_seconds else time.perf_counter
+    options.threads = 1 if options.cpu_seconds else options.threads
+    return options
 
 
 def make_pool(options: argparse.Namespace) -> None:
@@ -130,8 +136,8 @@ def report(options: argparse.Namespace) -> None:
     import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    threadpool_limits(options.threads or None)
     if options.threads:
+        threadpool_limits(options.threads)
         torch.set_num_threads(options.threads)
     wanted = options.only.split(",")
     pool = load_pool(options)
@@ -142,7 +148,7 @@ def report(options: argparse.Namespace) -> None:
     if "bare" in wanted:
         rows, _ = normalised(pool[2][trace.reached])
         runs |= {f"bare {name}": lambda product=product: bare(rows, trace, product) for name, product in products().items()}  # type: ignore[misc]
-    seconds = in_turn(runs, options.repeat)
+    seconds = in_turn(runs, options)
     if "bare" in wanted:
         seconds["bare products"] = min(seconds[name] for name in runs if name.startswith("bare "))
     if "plain" in wanted:
@@ -155,14 +161,14 @@ def report(options: argparse.Namespace) -> None:
     show(options, selection, trace, seconds, json.loads(alone.stdout), torch.get_num_threads())
 
 
-def in_turn(runs: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
+def in_turn(runs: dict[str, Callable[[], object]], options: argparse.Namespace) -> dict[str, float]:
     """Median seconds of each run, all of them in turn, so that a busy moment of the machine falls on all."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeat):
+    for _ in range(options.repeat):
         for name, run in runs.items():
-            started = time.perf_counter()
+            started = options.clock()
             run()
-            times[name].append(time.perf_counter() - started)
+            times[name].append(options.clock() - started)
     return {name: float(np.median(taken)) for name, taken in times.items()}
 
 
@@ -218,9 +224,9 @@ def original(rows: NDArray[np.float64], trace: Trace, options: argparse.Namespac
 def sampled(step: Callable[[int], bool], trace: Trace, options: argparse.Namespace, name: str) -> float:
     """Seconds for all steps, from every N-th of them."""
     places = range(options.every // 2, len(trace.reached), options.every)
-    started = time.perf_counter()
+    started = options.clock()
     decisions = [step(place) for place in places]
-    seconds = (time.perf_counter() - started) * len(trace.reached) / len(places)
+    seconds = float(options.clock() - started) * len(trace.reached) / len(places)
     other = sum(decision != kept for decision, kept in zip(decisions, trace.kept[places.start :: places.step], strict=True))
     print(f"{name}: {len(places):,} of {len(trace.reached):,} steps timed, {other} decided otherwise than diverse did", file=sys.stderr)
     return seconds
@@ -229,11 +235,10 @@ def sampled(step: Callable[[int], bool], trace: Trace, options: argparse.Namespa
 def show(
     options: argparse.Namespace, selection: Selection, trace: Trace, seconds: dict[str, float], alone: dict[str, float], threads: int
 ) -> None:
-    print(
-        f"n = {options.rows:,}, d = {options.dimensions} {options.dtype}, budget {options.budget:,}, "
-        f"max_similarity {options.max_similarity}, {threads} threads: {len(trace.reached):,} rows reached, {len(selection.kept):,} kept, {trace.rejected_share:.0%} rejected, "
-        f"{trace.gigaflops * options.dimensions:,.0f} GFLOP to do\n"
-    )
+    seconds_of = ", seconds of the processor" if options.cpu_seconds else ""
+    print(f"n = {options.rows:,}, d = {options.dimensions} {options.dtype}, budget {options.budget:,}, {threads} threads{seconds_of}")
+    print(f"{len(trace.reached):,} rows reached, {len(selection.kept):,} kept, {trace.rejected_share:.0%} rejected at a limit of", end=" ")
+    print(f"{options.max_similarity}; {trace.gigaflops * options.dimensions:,.0f} GFLOP in the bare products\n")
     print("| method | seconds | times diverse |\n|---|---|---|")
     for name, taken in seconds.items():
         estimated = " (estimated)" if "loop" in name and options.every > 1 else ""

@@ -41,7 +41,7 @@ class Diverse(Selector):
 
     max_similarity: float = Field(default=0.9, ge=-1, le=1)
     # What may not change the result is no part of the fingerprint.
-    block_rows: int = Field(default=512, ge=1, exclude=True)
+    block_rows: int = Field(default=256, ge=1, exclude=True)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", exclude=True)
 
     def select(self, ids: Sequence[str], evol_scores: NDArray[Any], embeddings: NDArray[Any] | None) -> Selection:

@@ -70,7 +70,7 @@ class Screen:
         found: list[Indices] = []
         total = 0
         for row, threshold in zip(asked, thresholds, strict=True):
-            found.append(np.flatnonzero(self._products[row] >= threshold))
+            found.append((self._products[row] >= threshold).nonzero()[0])
             total += len(found[-1])
             if total > most:
                 return None

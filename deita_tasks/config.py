@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PresetName = Literal["mini", "paper"]
-ScorerName = Literal["instruction_length", "response_length", "causal_lm"]
+ScorerName = Literal["instruction_length", "response_length", "causal_lm", "vllm", "openai", "judge"]
 EmbedderName = Literal["sentence_transformers", "causal_lm"]
 StrategyName = Literal["diverse", "top_score", "random"]
 InputFormat = Literal["auto", "sharegpt", "messages", "alpaca", "prompt_response"]

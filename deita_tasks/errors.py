@@ -8,6 +8,7 @@
     │   └── TooManyBadRows    fewer good rows than `min_good_fraction` allows
     ├── ModelError            a model folder, tokenizer or checkpoint is not fit for the job
     ├── ComputeError          a model gave something that is not a score or a vector
+    │   └── ServerError       a model's server cannot be reached or does not answer; trying again later may help
     └── StorageError          an artifact could not be read or written
         ├── MissingFile       it is not there
         └── DamagedArtifact   it is there, but it is not what was written
@@ -58,6 +59,10 @@ class ModelError(DeitaError):
 
 class ComputeError(DeitaError):
     """A model gave something that is not a score or a vector."""
+
+
+class ServerError(ComputeError):
+    """A model's server cannot be reached or does not answer, also after several attempts."""
 
 
 class StorageError(DeitaError):

@@ -9,6 +9,9 @@ SCORERS: Table = {
     "causal_lm": "deita_tasks.scoring.causal_lm:CausalLMScorer",
     "instruction_length": "deita_tasks.scoring.length:InstructionLength",
     "response_length": "deita_tasks.scoring.length:ResponseLength",
+    "vllm": "deita_tasks.scoring.vllm:VLLMScorer",
+    "openai": "deita_tasks.scoring.completions:CompletionsScorer",
+    "judge": "deita_tasks.scoring.judge:JudgeScorer",
 }
 
 

@@ -1,0 +1,57 @@
+"""What turns pairs into a scorer's token ids, for the backends whose model is elsewhere: no weights are read here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from deita_tasks.errors import UsageError
+from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
+from deita_tasks.models.tokenizer import load_tokenizer
+from deita_tasks.records import Kind
+from deita_tasks.scoring.prompts import TEMPLATES, render
+from deita_tasks.scoring.tokens import Tokens, digit_ids, tokenize
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class Reader(NamedTuple):
+    """A checkpoint's tokenizer, the ids of its digits, and the longest prompt in tokens."""
+
+    kind: Kind
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    digits: list[int]
+    max_length: int
+
+    @classmethod
+    def of(cls, kind: Kind, model: str, revision: str | None, max_length: int | None) -> Reader:
+        """The reader for a checkpoint. Its default length is one under the model's window: an engine that generates wants a place for
+        the token. Raises UsageError for a length that leaves no room for a pair."""
+        checkpoint = find_checkpoint(model, revision)
+        tokenizer = load_tokenizer(checkpoint)
+        limit = max_length or _window(checkpoint) - 1
+        least = len(tokenizer.encode(render(kind, "", "").text).ids)
+        if limit <= least:
+            raise UsageError(f"max_length={limit}: the {kind} prompt alone takes {least} tokens, ask for more")
+        return cls(kind, checkpoint, tokenizer, digit_ids(tokenizer, kind), limit)
+
+    def tokens(self, *pairs: tuple[str, str]) -> list[Tokens]:
+        """Token ids of the prompts for `pairs`, cut to the limit."""
+        return tokenize(self.tokenizer, [render(self.kind, *pair) for pair in pairs], self.max_length)
+
+    def identity(self) -> dict[str, Any]:
+        """What of a score's fingerprint is known here."""
+        return {
+            "kind": self.kind,
+            **self.checkpoint.identity(),
+            "template": TEMPLATES[self.kind],
+            "digit_ids": self.digits,
+            "max_length": self.max_length,
+        }
+
+
+def _window(checkpoint: Checkpoint) -> int:
+    if checkpoint.file("config.json") is None:
+        raise UsageError(f"{checkpoint.location} has no config.json that names the model's window: give max_length")
+    return checkpoint.limit(None)

@@ -1,0 +1,148 @@
+"""A chat model's ratings: what is taken for one, what is asked again, and what stays without a score."""
+
+import json
+
+import numpy as np
+import pytest
+
+from deita_tasks.errors import ComputeError, ModelError, ServerError, UsageError
+from deita_tasks.scoring import load_scorer
+from deita_tasks.scoring.judge import parse
+from tests.scoring.completions_server import Script, serving
+
+PAIR = ("Prove that {p} is prime.", "It is.</response>")
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr("deita_tasks.scoring.http._growing", lambda state: 0.01)
+    with serving(Script()) as script:
+        yield script
+
+
+def judge(server, kind="quality", **options):
+    return load_scorer("judge", kind=kind, model="judge-1", base_url=server.url, **{"concurrency": 1, **options})
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("4", 4.0),
+        (" 4.5\n", 4.5),
+        ("1", 1.0),
+        ("6.0", 6.0),
+        ("**3**", 3.0),
+        ("Score: 2", 2.0),
+        ("Rating is 5.", 5.0),
+        ("quality: **5.25**", 5.25),
+    ],
+)
+def test_a_number_alone_is_a_score(reply, score):
+    assert parse(reply) == score
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "0",
+        "7",
+        "6.1",
+        "0.99",
+        "-4",
+        "10",
+        "45",
+        "4/6",
+        "4 out of 6",
+        "between 3 and 4",
+        "3-4",
+        "four",
+        "4 because it is",
+        "nan",
+        "٤",
+        "1e0",
+        "４",
+    ],
+)
+def test_anything_else_is_not(reply):
+    assert parse(reply) is None
+
+
+@pytest.mark.parametrize("kind", ["complexity", "quality"])
+def test_what_the_judge_is_asked(server, kind):
+    server.replies = ["3.5"]
+    assert judge(server, kind).score([PAIR]).tolist() == [3.5]
+    body = server.bodies[-1]
+    assert (body["model"], body["temperature"]) == ("judge-1", 0)
+    system, user = body["messages"]
+    assert (system["role"], user["role"]) == ("system", "user")
+    assert "one number from 1 to 6" in system["content"]
+    assert PAIR[0] in user["content"]
+    assert (PAIR[1] in user["content"]) is (kind == "quality")  # complexity is the instruction's alone
+
+
+def test_scores_stand_where_their_pairs_do(server):
+    server.replies = [lambda messages: str(max(1, messages[1]["content"].count("@")))]
+    pairs = [("@" * n, "y") for n in (6, 1, 4, 2, 5, 3)]
+    np.testing.assert_array_equal(judge(server, concurrency=6).score(pairs), [6, 1, 4, 2, 5, 3])
+
+
+def test_a_reply_that_is_no_number_is_asked_for_once_more(server):
+    server.replies = ["2", "I would say it is fine.", "5"]
+    assert judge(server).score([PAIR]).tolist() == [5.0]
+    roles = [message["role"] for message in server.bodies[-1]["messages"]]
+    assert roles == ["system", "user", "assistant", "user"]
+    assert server.bodies[-1]["messages"][2]["content"] == "I would say it is fine."
+
+
+def test_after_that_the_pair_has_no_score_and_the_reply_is_quoted(server):
+    server.replies = ["2", "Fine, I think.", "As I said: fine.\n" + "!" * 200, "4"]
+    found = judge(server).measure([PAIR, PAIR])
+    assert list(found.problems) == [0]
+    assert "'As I said: fine. !!!" in found.problems[0]
+    assert len(found.problems[0]) < 200
+    assert np.isnan(found.values[0])
+    assert found.values[1] == 4
+    assert len(server.bodies) == 4
+    server.replies = ["2", "no", "no"]
+    with pytest.raises(ComputeError, match="the judge replied 'no'"):
+        judge(server).score([PAIR])
+
+
+@pytest.mark.parametrize("reply", [None, ["4"], 4])
+def test_a_message_that_is_no_text(server, reply):
+    server.replies = ["2", reply]
+    found = judge(server).measure([PAIR])
+    assert list(found.problems) == [0]
+
+
+def test_a_refusal_is_one_row_s_and_trouble_is_the_server_s(server):
+    server.replies = ["4"]
+    server.faults = [None, (400, {}), None]
+    found = judge(server).measure([PAIR, PAIR])
+    assert list(found.problems) == [0]
+    assert "status 400" in found.problems[0]
+    server.faults = [(400, {})]
+    with pytest.raises(ModelError, match="status 400"):
+        judge(server).measure([PAIR])
+    server.faults = [(500, {}), (429, {"Retry-After": "0"}), "drop"]
+    assert judge(server).score([PAIR]).tolist() == [4.0]
+    server.faults = [(502, {})] * 2
+    with pytest.raises(ServerError):
+        judge(server, attempts=2).score([PAIR])
+
+
+def test_the_fingerprint_holds_the_prompts_and_no_way_of_asking(server):
+    one = judge(server).fingerprint()
+    assert one == judge(server, concurrency=5, timeout=3, attempts=1).fingerprint()
+    assert one != judge(server, "complexity").fingerprint()
+    assert json.loads(json.dumps(one)) == one
+    assert (one["base_url"], one["served_model"]) == (server.url, "judge-1")
+    assert any("from 1 to 6" in prompt for prompt in one["prompts"])
+    assert server.bodies == []
+
+
+def test_an_option_of_another_backend(server):
+    with pytest.raises(UsageError, match="max_length"):
+        judge(server, max_length=100)

@@ -1,0 +1,163 @@
+"""The backend `vllm` against a stand-in for the package, which cannot be installed beside a CPU torch.
+
+The stand-in takes what vLLM 0.32's `LLM` and `SamplingParams` take and answers in their shapes, with the true log-probabilities of a tiny
+checkpoint: so this shows what we ask and how we read the answer, and nothing of vLLM itself. `test_completions.py` has a test against the
+real one.
+"""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from deita_tasks.errors import MissingExtra, ModelError, UsageError
+from deita_tasks.scoring import load_scorer
+from tests.checkpoints import llama, reference_ids, reference_model
+from tests.scoring.test_causal_lm import PAIRS, text_of
+
+
+class FakeVLLM(ModuleType):
+    """`vllm`: what was asked of it is in `engines`, `prompts` and `sampling`."""
+
+    def __init__(self):
+        super().__init__("vllm")
+        self.__spec__ = SimpleNamespace(name="vllm")
+        self.engines, self.prompts, self.sampling = [], [], []
+        self.change = lambda prompt, logprobs: logprobs
+        outer = self
+
+        class SamplingParams:
+            def __init__(self, *, max_tokens, temperature, logprob_token_ids):
+                self.max_tokens, self.temperature, self.logprob_token_ids = max_tokens, temperature, logprob_token_ids
+
+        class LLM:
+            def __init__(self, model, **options):
+                outer.engines.append({"model": model, **options})
+                if options["max_model_len"] > 256:
+                    raise ValueError("User-specified max_model_len is greater than the derived max_model_len")
+                self.model = reference_model(model)
+                self.longest = options["max_model_len"]
+
+            def generate(self, prompts, sampling_params, *, use_tqdm):
+                outer.sampling.append(sampling_params)
+                return [self.answer(prompt["prompt_token_ids"], sampling_params) for prompt in prompts]
+
+            def answer(self, ids, sampling):
+                assert len(ids) + sampling.max_tokens <= self.longest, "longer than max_model_len"
+                outer.prompts.append(ids)
+                with torch.no_grad():
+                    every = self.model(torch.tensor([ids])).logits[0, -1].double().log_softmax(0)
+                sampled = int(every.argmax())
+                told = {i: SimpleNamespace(logprob=float(every[i]), rank=None) for i in {*sampling.logprob_token_ids, sampled}}
+                return SimpleNamespace(outputs=[SimpleNamespace(token_ids=[sampled], logprobs=[outer.change(len(outer.prompts), told)])])
+
+        self.SamplingParams, self.LLM = SamplingParams, LLM
+
+
+@pytest.fixture
+def vllm(monkeypatch):
+    fake = FakeVLLM()
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    return fake
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return llama(tmp_path_factory.mktemp("llama"))
+
+
+def scorer(folder, kind="quality", **options):
+    return load_scorer("vllm", **{"kind": kind, "model": str(folder), "dtype": "float32", **options})
+
+
+def direct(folder, kind="quality", **options):
+    return load_scorer("causal_lm", kind=kind, model=str(folder), dtype="float32", device="cpu", **options)
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch, folder):
+    monkeypatch.delitem(sys.modules, "vllm", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'deita-tasks\[vllm\]'"):
+        scorer(folder)
+
+
+@pytest.mark.parametrize("kind", ["complexity", "quality"])
+def test_scores_are_causal_lm_s(vllm, folder, kind):
+    scores = scorer(folder, kind).score(PAIRS)
+    np.testing.assert_allclose(scores, direct(folder, kind).score(PAIRS), atol=1e-5)
+    assert vllm.prompts == [reference_ids(folder, text_of(kind, pair)) for pair in PAIRS]
+
+
+def test_what_the_engine_is_asked(vllm, folder):
+    one = scorer(folder, gpus=2, gpu_memory=0.5)
+    one.score(PAIRS)
+    one.score(PAIRS[:2])
+    (engine,) = vllm.engines
+    assert engine["model"] == str(folder)
+    assert (engine["dtype"], engine["max_model_len"], engine["tensor_parallel_size"]) == ("float32", 256, 2)
+    assert (engine["gpu_memory_utilization"], engine["trust_remote_code"]) == (0.5, False)
+    sampling = vllm.sampling[0]
+    assert (sampling.max_tokens, sampling.temperature) == (1, 0)
+    assert sampling.logprob_token_ids == [reference_ids(folder, text_of("quality", ("x", "y")) + digit)[-1] for digit in "123456"]
+    one.release()
+    one.score(PAIRS[:1])
+    assert len(vllm.engines) == 2
+
+
+def test_long_prompts_are_cut_as_causal_lm_cuts_them(vllm, folder):
+    long = [("Sort it. " * 40, "1 2 3 4 5 " * 60), PAIRS[0]]
+    found, expected = scorer(folder).measure(long), direct(folder, max_length=255).measure(long)
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-5)
+    np.testing.assert_array_equal(found.cut, expected.cut)
+    assert found.cut[0] > 0 == found.cut[1]
+
+
+def test_a_log_probability_that_is_missing_or_not_finite_is_no_score(vllm, folder):
+    digits = scorer(folder).fingerprint()["digit_ids"]
+
+    def change(request, told):
+        if request == 2:
+            del told[digits[3]]
+        if request == 4:
+            told[digits[0]].logprob = float("-inf")
+        if request == 5:
+            told[digits[5]].logprob = float("nan")
+        return told
+
+    vllm.change = change
+    found = scorer(folder).measure(PAIRS)
+    assert found.problems == {
+        1: "vLLM gave no finite log-probability for '4'",
+        3: "vLLM gave no finite log-probability for '1'",
+        4: "vLLM gave no finite log-probability for '6'",
+    }
+    assert np.isnan(found.values).tolist() == [False, True, False, True, True, False]
+
+
+def test_nothing_to_score_loads_nothing(vllm, folder):
+    assert scorer(folder).measure([]).values.shape == (0,)
+    assert vllm.engines == []
+
+
+def test_the_fingerprint_is_causal_lm_s_but_for_the_backend_and_the_length(vllm, folder):
+    found, causal = scorer(folder, gpus=2).fingerprint(), direct(folder).fingerprint()
+    assert {name for name in found if found[name] != causal.get(name)} == {"backend", "max_length"}
+    assert found.keys() == causal.keys()
+    assert found == scorer(folder, gpus=1, gpu_memory=0.3).fingerprint()
+    assert vllm.engines == []
+
+
+def test_a_length_without_room_for_the_token(vllm, folder):
+    with pytest.raises(UsageError, match="ask for 255"):
+        scorer(folder, max_length=256).score(PAIRS)
+
+
+def test_an_engine_that_does_not_start(vllm, folder, monkeypatch):
+    def broken(**options):
+        raise RuntimeError("Engine core initialization failed")
+
+    monkeypatch.setattr(vllm, "LLM", broken)
+    with pytest.raises(ModelError, match="Engine core initialization failed"):
+        scorer(folder).score(PAIRS)

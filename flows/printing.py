@@ -34,7 +34,8 @@ def new_console() -> Console:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # texts have letters that the terminal's encoding may not have
     console = Console(highlight=False, markup=False, emoji=False)
-    console.soft_wrap = not console.is_terminal
+    if not console.is_terminal:
+        console.soft_wrap, console.width = True, max(console.width, PLAIN_WIDTH)
     return console
 
 
@@ -56,21 +57,23 @@ def print_sweep(manifest: Mapping[str, Any], output: str) -> None:
     """The table of a sweep, and where its files lie."""
     console = new_console()
     table = Table(box=None, pad_edge=False)
-    for name in ("strategy", "limit", "budget", "kept", "evol score", "mean distance", "largest", "redundancy"):
+    for name in ("strategy", "limit", "budget", "kept", "evol score", "distance", "largest", "redundancy"):
         table.add_column(name, justify="left" if name == "strategy" else "right", no_wrap=True)
     rows = manifest["selections"]
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         limit = "" if row["max_similarity"] is None else f"{row['max_similarity']}"
-        kept = f"{row['kept']:,}" + (" (pool ran out)" if row["kept"] < row["budget"] else "")
+        kept = f"{'only ' if row['kept'] < row['budget'] else ''}{row['kept']:,}"
         shown = (row["mean_evol_score"], 3), (row["coverage_mean"], 4), (row["coverage_worst"], 4), (row["redundancy"], 4)
         numbers = ["–" if value is None else f"{value:.{digits}f}" for value, digits in shown]
         last = after is None or after["budget"] != row["budget"]
         table.add_row(
             row["strategy"], limit, f"{row['budget']:,}", kept, *numbers, end_section=last, style="dim" * (row["strategy"] == "random")
         )
-    console.print(table, width=None if console.is_terminal else PLAIN_WIDTH)
+    console.print(table)
+    if any(row["kept"] < row["budget"] for row in rows):
+        console.print("\nonly: the pool ran out before the budget")
     sampled = f"{manifest['coverage_rows']:,} of {manifest['candidates']:,} conversations"
-    console.print(f"\ndistance: of {sampled} to the nearest kept one, 1 - cosine; less covers the pool better")
+    console.print(f"\ndistance: of {sampled} to the nearest kept one (1 - cosine), on average and the largest; less covers more")
     console.print("redundancy: similarity of a kept one to its nearest other, on average; less repeats less")
     console.print(f"\nin {inert(output)}:")
     for name in (*manifest["outputs"], "manifest.json"):
@@ -113,7 +116,7 @@ def print_explanation(explanation: Explanation, full: bool = False) -> None:
             texts.append((_heading(explanation.blocker.line), conversation_text(explanation.blocker.conversation, full)))
         _print_texts(console, texts)
     if explanation.blocked:
-        console.print(f"\nIt blocked {explanation.blocked_rows:,}, the most similar first:")
+        console.print("\ntoo similar to it, the most similar first:")
         for other in explanation.blocked:
             words = f"{other.line['similarity']:.4f}  {other.line['id'][:SHORT_ID]}  {first_line(other.conversation)}"
             console.print(Text(words), no_wrap=True, overflow="ellipsis" if console.is_terminal else "ignore", crop=console.is_terminal)
@@ -155,7 +158,7 @@ def _decision(explanation: Explanation) -> str:
     if line["decision"] == "below_budget":
         return f"{decision}: never reached, as the budget of {selector['budget']:,} was full before"
     if line["decision"] == "selected":
-        return f"{decision} by {selector['strategy']}; it blocked {explanation.blocked_rows:,} other rows"
+        return f"{decision}; {explanation.blocked_rows:,} {'row was' if explanation.blocked_rows == 1 else 'rows were'} too similar to it"
     return f"{decision}: {line['reason']}"
 
 

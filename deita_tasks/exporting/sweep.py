@@ -80,7 +80,7 @@ def _write_csv(path: Path, lines: Sequence[Sequence[Any]]) -> None:
 
 def _number(value: Any) -> Any:
     """Six decimals: what a float32 similarity can tell, whatever computed it."""
-    return f"{value:.6f}" if isinstance(value, float) else value
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def build_page(data: SweepData) -> bytes:

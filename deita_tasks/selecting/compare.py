@@ -105,7 +105,9 @@ class Judge:
 
     def measure(self, kept: NDArray[np.int64], budgets: Sequence[int]) -> list[Measures]:
         """Measures of the first `budget` of the rows `kept`, for each of the ascending `budgets`, in one pass for all of them."""
-        rows, fit = self._vectors.read(kept[: max(budgets, default=0)])
+        if not budgets:
+            return []
+        rows, fit = self._vectors.read(kept[: budgets[-1]])
         sizes = [int(fit[:budget].sum()) for budget in budgets]  # a row without a usable vector covers nothing
         rows = rows[fit]
         covered = [_Summary() for _ in sizes]

@@ -55,7 +55,7 @@ def _narrow(rows: NDArray[Any]) -> NDArray[Any]:
 
 def _file_map(array: NDArray[Any]) -> mmap.mmap | None:
     """The memory map behind `array`, where dropping its pages is free of loss: a shared one, not copy-on-write."""
-    if not isinstance(array, np.memmap) or array.mode not in ("r", "r+") or not hasattr(mmap, "MADV_DONTNEED"):
+    if not isinstance(array, np.memmap) or array.mode == "c" or not hasattr(mmap, "MADV_DONTNEED"):
         return None
     base: Any = array
     while isinstance(base, np.ndarray):

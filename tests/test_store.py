@@ -332,3 +332,54 @@ def test_a_part_that_goes_while_it_is_merged_stops_the_merge(place, monkeypatch)
     storage.remove(family.part(listed[1]))
     assert store._merge(family, held) == 2
     assert family.listed() == listed[:1]
+
+
+# ---- the command line
+
+
+def deita(*arguments: str) -> int:
+    from flows.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["store", *arguments])
+    return int(ended.value.code or 0)
+
+
+def test_the_commands(tmp_path, capsys):
+    store = str(tmp_path / "store")
+    make_store(store)
+    for stage in STAGES:
+        add_part(store, stage, 50)
+    assert deita("ls", "--store", store) == 0
+    said = capsys.readouterr().out
+    assert "pool.jsonl" in said
+    assert "diverse budget=2 max_similarity=0.9999 from pool" in said
+    assert deita("du", "--store", store) == 0
+    assert "scores/complexity" in capsys.readouterr().out
+    before = names(store)
+    assert deita("gc", "--store", store, "--dry-run", "--grace-days", "0") == 0
+    assert "3 files" in (said := capsys.readouterr().out)
+    assert "would go" in said
+    assert names(store) == before
+    assert deita("gc", "--store", store, "--grace-days", "0") == 0
+    assert len(names(store)) == len(before) - 3
+    capsys.readouterr()
+    assert deita("compact", "--store", store) == 0
+    assert capsys.readouterr().out.count(" 2 ") == 3
+    assert deita("verify", "--store", store) == 0
+    assert capsys.readouterr().out == "8 artifacts checked, 0 damaged\n"
+    part = next(path for path in (tmp_path / "store").rglob("part-*.parquet"))
+    part.write_bytes(b"nonsense")
+    assert deita("verify", "--store", store) == 1
+    told = capsys.readouterr()
+    assert part.name in told.out
+    assert told.err.startswith("deita: ")
+    assert told.err.count("\n") == 1
+    assert deita("verify", "--store", store, "--remove") == 0
+    assert not part.exists()
+
+
+def test_a_mistyped_store_is_not_an_empty_one(tmp_path, capsys):
+    for name in ("ls", "du", "gc", "verify", "compact"):
+        assert deita(name, "--store", str(tmp_path / "nowhere")) == 2
+        assert "no store here; expected the folder or s3:// URI" in capsys.readouterr().err

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PresetName = Literal["mini", "paper"]
-ScorerName = Literal["instruction_length", "response_length", "causal_lm", "vllm", "openai", "judge"]
-EmbedderName = Literal["sentence_transformers", "causal_lm"]
+ScorerName = Literal["instruction_length", "response_length", "causal_lm", "vllm", "openai", "judge", "provided"]
+EmbedderName = Literal["sentence_transformers", "causal_lm", "provided"]
 StrategyName = Literal["diverse", "top_score", "random"]
 InputFormat = Literal["auto", "sharegpt", "messages", "alpaca", "prompt_response"]
 OutputFormat = Literal["input", "sharegpt", "messages", "alpaca", "prompt_response", "parquet", "hf_dataset"]
@@ -62,6 +62,57 @@ class Scoring(Group):
         description="Tokens a scorer reads; longer prompts are cut in their content and counted. At least 64.",
     )
     score_dtype: Dtype | None = Field(None, title="Scorers' number type", description="auto: bfloat16 where the hardware is good at it.")
+    complexity_url: str | None = Field(
+        None, title="Complexity scorer's server", description="For openai and judge: the API's base, such as http://localhost:8000/v1."
+    )
+    complexity_tokenizer: str | None = Field(
+        None,
+        title="Complexity model's tokenizer",
+        description="For openai: hub id or folder; empty: the model's.",
+    )
+    quality_url: str | None = Field(
+        None, title="Quality scorer's server", description="For openai and judge: the API's base, such as http://localhost:8000/v1."
+    )
+    quality_tokenizer: str | None = Field(
+        None,
+        title="Quality model's tokenizer",
+        description="For openai: hub id or folder; empty: the model's.",
+    )
+    score_server: Literal["vllm", "other"] | None = Field(
+        None,
+        title="Kind of server",
+        description="For openai: vllm is asked for the six digits by token id; other for its most probable tokens.",
+    )
+    api_key_env: str | None = Field(
+        None, title="Variable with the key", description="For openai and judge: environment variable with the server's key."
+    )
+    api_key_block: str | None = Field(
+        None, title="Secret block with the key", description="For openai and judge: Prefect Secret block with the server's key."
+    )
+    concurrency: int | None = Field(
+        None, ge=1, title="Requests at a time", description="For openai and judge: requests under way at a time. At least 1."
+    )
+    request_timeout: float | None = Field(
+        None, gt=0, title="Longest wait", description="For openai and judge: seconds until a request counts as lost."
+    )
+    request_attempts: int | None = Field(
+        None, ge=1, title="Attempts", description="For openai and judge: how often one request is made before the shard fails. At least 1."
+    )
+    complexity_column: str | None = Field(
+        None,
+        title="Complexity column",
+        description="For provided: scores by user turn; empty: complexity_scores in the rows, complexity in a file.",
+    )
+    quality_column: str | None = Field(
+        None,
+        title="Quality column",
+        description="For provided: scores by user turn; empty: quality_scores in the rows, quality in a file.",
+    )
+    scores_file: str | None = Field(
+        None,
+        title="File of scores",
+        description="For provided: Parquet joined by id, or by source_row; empty: the pool's own rows.",
+    )
 
 
 class Embedding(Group):
@@ -75,6 +126,14 @@ class Embedding(Group):
     )
     embedding_dtype: Dtype | None = Field(
         None, title="Embedder's number type", description="auto: bfloat16 where the hardware is good at it."
+    )
+    embedding_column: str | None = Field(
+        None, title="Embedding column", description="For provided: a list of numbers a row; empty: embedding."
+    )
+    embeddings_file: str | None = Field(
+        None,
+        title="File of embeddings",
+        description="For provided: Parquet joined by id, or by source_row; empty: the pool's own rows.",
     )
 
 
@@ -157,3 +216,8 @@ class Advanced(Group):
     )
     retries: int = Field(2, ge=0, title="Retries", description="How often a failed shard is tried again, with growing pauses. At least 0.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", title="Device", description="auto: CUDA where there is one.")
+    allow_bin: bool = Field(
+        False,
+        title="Weights from .bin files",
+        description="Load weights from .bin files too, where a checkpoint has no safetensors; they are read without running code in them.",
+    )

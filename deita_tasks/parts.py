@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deita_tasks import storage
-from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
+from deita_tasks.errors import ComputeError, DamagedArtifact, MissingFile, StorageError
 from deita_tasks.records import Measured
 
 log = logging.getLogger(__name__)
@@ -176,13 +176,14 @@ def part_digest(ids: pa.Array | pa.ChunkedArray) -> str:
     return hashlib.sha256("\n".join(sorted(ids.to_pylist())).encode()).hexdigest()[:32]
 
 
-def score_table(ids: Sequence[str], counts: Sequence[int], measured: Measured) -> pa.Table:
+def score_table(ids: Sequence[str], counts: Sequence[int], measured: Measured, unscored: Mapping[int, str] | None = None) -> pa.Table:
     """A part of scores: `measured` holds the pairs of all conversations one after the other, `counts[i]` of them for ids[i].
 
     A conversation with a pair that has no score has none at all (`values` null) and says why: a sum over fewer turns would be made up.
+    `unscored`: row -> why it as a whole has none.
     """
     ends = np.cumsum(np.asarray(counts, dtype=np.int64))
-    problems: dict[int, str] = {}
+    problems: dict[int, str] = dict(unscored or {})
     for pair, why in sorted(measured.problems.items()):
         row = int(np.searchsorted(ends, pair, side="right"))
         problems.setdefault(row, f"turn {pair - int(ends[row] - counts[row]) + 1}: {why}")
@@ -220,14 +221,20 @@ def place_vectors(family: Family, digests: Iterable[str], ids: Sequence[str], ta
         seen[rows[wanted]] = True
         wanted &= table["values"].is_valid().to_numpy()
         vectors = table["values"].combine_chunks().filter(pa.array(wanted)).flatten().to_numpy()
+        if len(vectors) != wanted.sum() * target.shape[1]:
+            width = len(vectors) // wanted.sum()
+            raise ComputeError(f"{family.uri}: vectors of {width} and of {target.shape[1]} numbers; expected one width in a pool")
         target[rows[wanted]] = vectors.reshape(-1, target.shape[1])
     if not seen.all():
         raise StorageError(f"{family.uri}: {int((~seen).sum())} of {len(seen)} rows are in no part; run again: they will be computed")
 
 
 def vector_width(family: Family, digests: Sequence[str]) -> int:
-    """d of the vectors; 0 where there are no parts."""
+    """d of the vectors; 0 where there are no parts. A part without a single vector may say 1."""
+    width = 0
     for digest in [*digests, *family.listed()]:
         with suppress(MissingFile), storage.parquet_file(family.part(digest)) as parquet:
-            return int(parquet.schema_arrow.field("values").type.list_size)
-    return 0
+            width = int(parquet.schema_arrow.field("values").type.list_size)
+            if width > 1:
+                break
+    return width

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from deita_tasks import publishing, storage
+from deita_tasks.components import component_class
 from deita_tasks.config import Advanced, Embedding, Export, Group, Output, PresetName, Scoring, Selection, Source
-from deita_tasks.embedding import load_embedder
+from deita_tasks.embedding import EMBEDDERS, load_embedder
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import OutputExists, StorageError, UsageError
 from deita_tasks.exporting import load_exporter
 from deita_tasks.loading import pool_files
 from deita_tasks.presets import LICENCES, PRESETS, Spec
-from deita_tasks.scoring import load_scorer
+from deita_tasks.records import KINDS, Kind
+from deita_tasks.scoring import SCORERS, load_scorer
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.base import Selector
@@ -69,13 +71,14 @@ def plan_run(
     """
     specs: dict[str, Spec] = {"selection": _selector_spec(preset, selection)}
     selector = load_selector(selection.strategy, **specs["selection"]["options"])
-    specs |= {kind: scorer_spec(preset, kind, scoring, advanced.device) for kind in ("complexity", "quality")}
-    specs["embedding"] = embedder_spec(preset, embedding, advanced.device)
-    scorers = {kind: load_scorer(specs[kind]["name"], **specs[kind]["options"]) for kind in ("complexity", "quality")}
+    files = pool_files(source.input)
+    run: dict[str, Any] = {"device": advanced.device, "allow_bin": advanced.allow_bin, "pool": files}
+    specs |= {kind: scorer_spec(preset, kind, scoring, **run) for kind in KINDS}
+    specs["embedding"] = embedder_spec(preset, embedding, **run)
+    scorers: dict[str, Scorer] = {kind: load_scorer(specs[kind]["name"], **specs[kind]["options"]) for kind in KINDS}
     embedder = load_embedder(specs["embedding"]["name"], **specs["embedding"]["options"])
     if isinstance(export, Export) and export.output_format != "input":
         load_exporter(export.output_format)
-    files = pool_files(source.input)
     if export is not None:
         check_output(export, [*files, advanced.store])
     storage.check_place(advanced.store)
@@ -94,38 +97,63 @@ def _selector_spec(preset: PresetName, selection: Selection) -> Spec:
     return {"name": selection.strategy, "options": options}
 
 
-def scorer_spec(preset: PresetName, kind: str, scoring: Scoring, device: str) -> Spec:
-    """The scorer of `kind`: the preset's, with what the user has set in its place."""
+def scorer_spec(preset: PresetName, kind: Kind, scoring: Scoring, device: str = "auto", **run: Any) -> Spec:
+    """The scorer of `kind`: the preset's, with what the user has set in its place; `run` as in `_offer`."""
     given = {
         "model": getattr(scoring, f"{kind}_model"),
         "revision": getattr(scoring, f"{kind}_revision"),
+        "base_url": getattr(scoring, f"{kind}_url"),
+        "tokenizer": getattr(scoring, f"{kind}_tokenizer"),
+        "column": getattr(scoring, f"{kind}_column"),
+    }
+    shared = {
         "max_length": scoring.score_max_length,
         "dtype": scoring.score_dtype,
+        "server": scoring.score_server,
+        "api_key_env": scoring.api_key_env,
+        "api_key_block": scoring.api_key_block,
+        "concurrency": scoring.concurrency,
+        "timeout": scoring.request_timeout,
+        "attempts": scoring.request_attempts,
+        "file": scoring.scores_file,
     }
-    chosen = _merged(getattr(PRESETS[preset], kind), getattr(scoring, kind), given, device)
-    return {**chosen, "options": {"kind": kind, **chosen["options"]}}
+    names = {each: getattr(scoring, each) or getattr(PRESETS[preset], each)["name"] for each in KINDS}
+    takes: dict[Kind, Container[str]] = {each: component_class(SCORERS, "scorer", name).model_fields for each, name in names.items()}
+    # An option for both scorers that only the other one takes is not a mistake in this one.
+    of_the_other = {name for name in shared if name not in takes[kind] and any(name in each for each in takes.values())}
+    given |= {name: value for name, value in shared.items() if name not in of_the_other}
+    chosen = _merged(getattr(PRESETS[preset], kind), getattr(scoring, kind), given)
+    return {"name": chosen["name"], "options": {"kind": kind, **chosen["options"], **_offer(takes[kind], device, **run)}}
 
 
-def embedder_spec(preset: PresetName, embedding: Embedding, device: str) -> Spec:
-    """The embedder: the preset's, with what the user has set in its place."""
+def embedder_spec(preset: PresetName, embedding: Embedding, device: str = "auto", **run: Any) -> Spec:
+    """The embedder: the preset's, with what the user has set in its place; `run` as in `_offer`."""
     given = {
         "model": embedding.embedding_model,
         "revision": embedding.embedding_revision,
         "max_length": embedding.embedding_max_length,
         "dtype": embedding.embedding_dtype,
+        "column": embedding.embedding_column,
+        "file": embedding.embeddings_file,
     }
-    return _merged(PRESETS[preset].embedding, embedding.embedding, given, device)
+    chosen = _merged(PRESETS[preset].embedding, embedding.embedding, given)
+    takes = component_class(EMBEDDERS, "embedder", chosen["name"]).model_fields
+    return {"name": chosen["name"], "options": {**chosen["options"], **_offer(takes, device, **run)}}
 
 
-def _merged(preset: Spec, name: str | None, given: Mapping[str, Any], device: str) -> Spec:
+def _merged(preset: Spec, name: str | None, given: Mapping[str, Any]) -> Spec:
     """Another backend leaves all of the preset's options behind, another model its revision."""
     options = dict(preset["options"]) if name in (None, preset["name"]) else {}
     if given["model"] is not None:
         options.pop("revision", None)
     options |= {option: value for option, value in given.items() if value is not None}
-    if "model" in options and device != "auto":
-        options["device"] = device
     return {"name": name or preset["name"], "options": options}
+
+
+def _offer(takes: Container[str], device: str, allow_bin: bool = False, pool: Sequence[str] = ()) -> dict[str, Any]:
+    """What a run has for whichever component takes it: its device, whether .bin files may be read, the pool's files."""
+    offered = {"device": device if device != "auto" else None, "allow_bin": allow_bin or None, "pool": list(pool) or None}
+    return {option: value for option, value in offered.items() if option in takes and value is not None}
 
 
 def check_output(export: Output, needed: Sequence[str] = ()) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 from prefect import Task, get_run_logger, task, unmapped
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.blocks.system import Secret
 from prefect.filesystems import WritableFileSystem
 from prefect.futures import PrefectFuture, as_completed
 from prefect.tasks import exponential_backoff
@@ -33,6 +34,7 @@ from deita_tasks.pool import Pool, first_positions, pool_uri, write_pool
 from deita_tasks.presets import Spec
 from deita_tasks.records import Conversation, Quarantined
 from deita_tasks.scoring import load_scorer
+from deita_tasks.scoring.served import ServedScorer
 from deita_tasks.selections import Parts, is_selection, write_selection
 from deita_tasks.sweeping import find_limit, write_sweep
 
@@ -159,6 +161,17 @@ def _component(stage: str, spec: str) -> Any:
     return loaders[stage](wanted["name"], **wanted["options"])
 
 
+def read_secret_block(name: str) -> str:
+    """The value of a Prefect Secret block: a server's key, which goes into no parameter, result or log. Raises UsageError without one."""
+    try:
+        return str(Secret.load(name).get())  # type: ignore[union-attr]
+    except ValueError as error:
+        raise UsageError(f"api_key_block = {name!r}: Prefect has no such Secret block; make one, or set api_key_env") from error
+
+
+ServedScorer.read_block = read_secret_block
+
+
 def forget_models() -> None:
     """Let go of the model that this process holds."""
     _component.cache_clear()
@@ -170,9 +183,8 @@ def score_shard(key: str, title: str, shard: Mapping[str, Any], family: Mapping[
     component = _component("scorer", json.dumps(scorer, sort_keys=True))
 
     def compute(conversations: Sequence[Conversation]) -> pa.Table:
-        pairs = [pair for conversation in conversations for pair in conversation.pairs]
         counts = [len(conversation.pairs) for conversation in conversations]
-        return score_table([conversation.id for conversation in conversations], counts, component.measure(pairs))
+        return score_table([conversation.id for conversation in conversations], counts, *component.measure_rows(conversations))
 
     return _compute_part(Shard(**shard), Family(**family), pool, compute)
 

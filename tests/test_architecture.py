@@ -32,7 +32,7 @@ MODULES = {
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
 STAGES = ("loading", "scoring", "embedding", "selecting", "exporting")
-GROUND = ("records", "errors", "components", "presets", "faults", "places", "storage")  # each may import those before it
+GROUND = ("records", "errors", "components", "presets", "faults", "places", "storage", "provided")  # each may import those before it
 SHARED = {f"deita_tasks.{name}" for name in (*GROUND, "models")}  # what a stage may import beside its own folder
 PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle"}
 

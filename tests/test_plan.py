@@ -222,3 +222,79 @@ def test_an_output_may_not_hold_what_the_run_needs(inside: str, tmp_path: Path, 
     (output / "pool.jsonl").unlink(missing_ok=True)
     beside = Advanced(store=str(tmp_path / "out-store"))  # a name that begins alike is another folder
     assert planned(tmp_path, small_pool, export=Export(output=str(output), overwrite=True), advanced=beside)
+
+
+# ---- backends with options of their own
+
+
+def test_a_server_s_options_go_to_the_scorers_behind_one() -> None:
+    scoring = Scoring(
+        complexity="openai",
+        complexity_model="c",
+        complexity_url="http://one/v1",
+        complexity_tokenizer="me/c",
+        quality="judge",
+        quality_model="q",
+        quality_url="http://two/v1",
+        api_key_env="MY_KEY",
+        concurrency=3,
+        request_timeout=9,
+        request_attempts=2,
+        score_server="other",
+        score_max_length=512,
+    )
+    of_both = {"api_key_env": "MY_KEY", "concurrency": 3, "timeout": 9, "attempts": 2}
+    assert scorer_spec("mini", "complexity", scoring)["options"] == {
+        "kind": "complexity",
+        "model": "c",
+        "base_url": "http://one/v1",
+        "tokenizer": "me/c",
+        "server": "other",
+        "max_length": 512,
+        **of_both,
+    }
+    assert scorer_spec("mini", "quality", scoring)["options"] == {"kind": "quality", "model": "q", "base_url": "http://two/v1", **of_both}
+
+
+def test_an_option_for_both_scorers_is_a_mistake_only_where_neither_takes_it(tmp_path: Path, small_pool: Path) -> None:
+    one = Scoring(complexity="provided", complexity_column="c", scores_file=None, score_max_length=512)
+    with pytest.raises(UsageError, match="unknown option 'max_length'"):
+        planned(tmp_path, small_pool, scoring=one)
+    judged = Scoring(quality="judge", quality_model="q", quality_url="http://host/v1", concurrency=3)
+    assert planned(tmp_path, small_pool, scoring=judged).specs["complexity"]["options"] == {"kind": "complexity"}
+    with pytest.raises(UsageError, match="unknown option 'base_url'"):
+        planned(tmp_path, small_pool, scoring=Scoring(complexity_url="http://host/v1"))
+
+
+@pytest.mark.parametrize(
+    ("scoring", "match"),
+    [
+        (Scoring(quality="openai", quality_model="q"), "option 'base_url' is required"),
+        (Scoring(quality="judge", quality_url="http://h/v1"), "option 'model' is required"),
+        (Scoring(quality="openai", quality_model="q", quality_url="http://u:hunter2@h/v1"), "expected none: a key comes from"),
+        (Scoring(quality="provided", scores_file="/nowhere/s.parquet"), "no such file"),
+    ],
+)
+def test_what_is_wrong_with_a_backend_is_told_first(tmp_path: Path, small_pool: Path, scoring: Scoring, match: str) -> None:
+    with pytest.raises(DeitaError, match=match) as caught:
+        planned(tmp_path, small_pool, scoring=scoring)
+    assert caught.value.exit_status == 2
+    assert "hunter2" not in str(caught.value)
+
+
+def test_bin_files_are_read_only_where_that_is_said() -> None:
+    for spec in (scorer_spec("paper", "quality", Scoring()), embedder_spec("paper", Embedding())):
+        assert "allow_bin" not in spec["options"]
+    assert scorer_spec("paper", "quality", Scoring(), allow_bin=True)["options"]["allow_bin"] is True
+    assert embedder_spec("paper", Embedding(), allow_bin=True)["options"]["allow_bin"] is True
+    assert "allow_bin" not in scorer_spec("mini", "quality", Scoring(), allow_bin=True)["options"]
+    assert "allow_bin" not in embedder_spec("mini", Embedding(), allow_bin=True)["options"]
+
+
+def test_what_is_provided_knows_the_pool(tmp_path: Path, small_pool: Path) -> None:
+    scoring = Scoring(complexity="provided", quality="provided", quality_column="q")
+    plan = planned(tmp_path, small_pool, scoring=scoring, embedding=Embedding(embedding="provided"))
+    assert plan.specs["quality"]["options"] == {"kind": "quality", "column": "q", "pool": [str(small_pool)]}
+    assert plan.specs["embedding"]["options"] == {"pool": [str(small_pool)]}
+    assert plan.fingerprints()["quality"]["column"] == "q"
+    assert plan.models() == []

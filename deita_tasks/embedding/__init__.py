@@ -7,6 +7,7 @@ from deita_tasks.embedding.base import Embedder
 
 EMBEDDERS: Table = {
     "causal_lm": "deita_tasks.embedding.causal_lm:CausalLMEmbedder",
+    "provided": "deita_tasks.embedding.provided:ProvidedEmbedder",
     "sentence_transformers": "deita_tasks.embedding.sentence_transformers:SentenceTransformersEmbedder",
 }
 

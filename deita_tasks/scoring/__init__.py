@@ -11,6 +11,7 @@ SCORERS: Table = {
     "response_length": "deita_tasks.scoring.length:ResponseLength",
     "vllm": "deita_tasks.scoring.vllm:VLLMScorer",
     "openai": "deita_tasks.scoring.completions:CompletionsScorer",
+    "provided": "deita_tasks.scoring.provided:ProvidedScorer",
     "judge": "deita_tasks.scoring.judge:JudgeScorer",
 }
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.components import Component
 from deita_tasks.errors import ComputeError
-from deita_tasks.records import Kind, Measured
+from deita_tasks.records import Conversation, Kind, Measured
+
+
+class RowScores(NamedTuple):
+    """`pairs`: the scores of all pairs of n conversations, one conversation after the other. `problems`: position of a conversation ->
+    why it as a whole has none, beside those of its pairs."""
+
+    pairs: Measured
+    problems: Mapping[int, str]
 
 
 class Scorer(Component):
@@ -27,6 +35,10 @@ class Scorer(Component):
     @abstractmethod
     def measure(self, pairs: Sequence[tuple[str, str]]) -> Measured:
         """Scores of `pairs`, float32 (n,), with what was cut and which pairs have none and why. Never raises for one bad pair."""
+
+    def measure_rows(self, conversations: Sequence[Conversation]) -> RowScores:
+        """Scores of every pair of `conversations`; what a run asks for."""
+        return RowScores(self.measure([pair for one in conversations for pair in one.pairs]), {})
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """Scores of (instruction, response) `pairs`: float32 (n,) in [1, 6]. Raises ComputeError where a pair has none."""

@@ -1,0 +1,88 @@
+"""Scores that the user brings: they are the rows', and no model is asked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from pydantic import Field, PrivateAttr, model_validator
+
+from deita_tasks.errors import UsageError
+from deita_tasks.models.lazy import Lazy
+from deita_tasks.provided import JoinedFile, NoValue, RowColumn, source_of
+from deita_tasks.records import Conversation, Measured
+from deita_tasks.scoring.base import RowScores, Scorer
+
+
+class ProvidedScorer(Scorer):
+    """Scores from a column: a list with one for each user turn (as the original program writes them), or one number for a row with one
+    user turn; in a CSV file the same as JSON text. Each has to be finite and in [1, 6].
+
+    The column is one of the pool's rows, by default `complexity_scores` or `quality_scores`, or with `file` one of a Parquet file joined to
+    them (see `deita_tasks/provided.py`), by default `complexity` or `quality`.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    column: str | None = Field(None, min_length=1, description="the column; default: <kind>_scores in the rows, <kind> in a file")
+    file: str | None = Field(None, min_length=1, description="Parquet file joined by id or by source row; default: the pool's own rows")
+    pool: tuple[str, ...] = Field((), description="the pool's files: their content is part of what the scores are")
+
+    _source: Lazy[RowColumn | JoinedFile] = PrivateAttr(default_factory=Lazy)
+
+    @model_validator(mode="after")
+    def _opened(self) -> Self:
+        """A file that is not fit is told here, before anything else is done."""
+        self._source.get(self._open)
+        return self
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"backend": "provided", "version": self.VERSION, "kind": self.kind, **self._source.get(self._open).identity()}
+
+    def measure(self, pairs: Sequence[tuple[str, str]]) -> Measured:
+        raise UsageError("the scorer 'provided' knows rows, not pairs: use measure_rows(conversations)")
+
+    def measure_rows(self, conversations: Sequence[Conversation]) -> RowScores:
+        scores: list[float] = []
+        problems: dict[int, str] = {}
+        for row, value in enumerate(self._source.get(self._open).values(conversations)):
+            pairs = len(conversations[row].pairs)
+            try:
+                scores += scores_in(value, pairs)
+            except NoValue as error:
+                problems[row] = str(error)
+                scores += [math.nan] * pairs
+        return RowScores(Measured(np.array(scores, np.float32), np.zeros(len(scores), np.int32)), problems)
+
+    def release(self) -> None:
+        """Closes the file; the next `measure_rows` opens it again."""
+        self._source.release()
+
+    def _open(self) -> RowColumn | JoinedFile:
+        return source_of(self.column, self.file, self.pool, in_rows=f"{self.kind}_scores", in_file=self.kind)
+
+
+def scores_in(value: Any, pairs: int) -> list[float]:
+    """The `pairs` scores that `value` holds. Raises NoValue where it does not."""
+    if isinstance(value, NoValue):
+        raise value
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise NoValue(f"{value[:40]!r} is not a number or a list of numbers") from None
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if not isinstance(value, list):
+        value = [value]
+    if len(value) != pairs:
+        raise NoValue(f"{len(value)} scores for {pairs} user turns, expected one for each")
+    for score in value:
+        if isinstance(score, bool) or not isinstance(score, int | float):
+            raise NoValue(f"{str(score)[:40]!r} is not a number")
+        if not 1 <= score <= 6:
+            raise NoValue(f"{score} is not in [1, 6]")
+    return [float(score) for score in value]

@@ -1,0 +1,162 @@
+"""Backends through the whole flow: what the user brings, a server, a checkpoint of .bin files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.checkpoints import llama
+from tests.flows.runs import run
+from tests.scoring.completions_server import Script, serving
+from tests.small_pool import ROWS, row_id, write_rows
+
+pytestmark = pytest.mark.flow
+KEY = "sk-a-key-that-nobody-should-see"
+
+
+def with_columns(rows: Any = ROWS[:6]) -> list[dict[str, Any]]:
+    """Scores and vectors by hand: row n scores n/2+1 and 2 a user turn, and lies at the angle n * 15 degrees."""
+    made = []
+    for number, row in enumerate(rows):
+        turns = sum(turn["role"] == "user" for turn in row["messages"])
+        angle = np.deg2rad(15 * number)
+        columns = {"complexity_scores": [number / 2 + 1] * turns, "quality_scores": [2.0] * turns}
+        made.append({**row, **columns, "embedding": [float(np.cos(angle)), float(np.sin(angle))]})
+    return made
+
+
+PROVIDED = {"complexity": "provided", "quality": "provided", "embedding": "provided"}
+
+
+def test_scores_and_vectors_from_columns(prefect_server: None, tmp_path: Path) -> None:
+    rows = with_columns()
+    pool = write_rows(tmp_path / "pool.jsonl", rows)
+    done = run(pool, tmp_path / "store", tmp_path / "out", max_similarity=0.9, shard_rows=4, **PROVIDED)
+    scores = {row_id(row): sum(c * 2 for c in row["complexity_scores"]) for row in rows}
+    ranked = sorted(scores, key=lambda one: (-scores[one], one))
+    kept: list[str] = []
+    order = [row_id(row) for row in rows]
+    for one in ranked:  # cos 15° = 0.966, cos 30° = 0.866
+        if all(abs(order.index(one) - order.index(other)) >= 2 for other in kept):
+            kept.append(one)
+    assert done.kept == kept
+    decisions = {row["id"]: row for row in done.decisions}
+    for row in rows:
+        assert decisions[row_id(row)]["complexity"] == row["complexity_scores"]
+        assert decisions[row_id(row)]["quality"] == row["quality_scores"]
+    assert done.manifest["computed"] == dict.fromkeys(("complexity", "quality", "embedding"), 6)
+    again = run(pool, tmp_path / "store", tmp_path / "out2", max_similarity=0.9, budget=1, **PROVIDED)
+    assert again.manifest["reused"] == dict.fromkeys(("complexity", "quality", "embedding"), 6)
+    assert again.kept == kept[:1]
+
+
+def test_another_value_of_the_same_row_is_not_taken_from_the_store(prefect_server: None, tmp_path: Path) -> None:
+    rows = with_columns()
+    run(write_rows(tmp_path / "a" / "pool.jsonl", rows), tmp_path / "store", tmp_path / "out", **PROVIDED)
+    rows[0]["complexity_scores"] = [6.0] * len(rows[0]["complexity_scores"])
+    done = run(write_rows(tmp_path / "b" / "pool.jsonl", rows), tmp_path / "store", tmp_path / "out2", **PROVIDED)
+    assert done.kept[0] == row_id(rows[0])
+
+
+def test_a_row_without_a_value_is_unscorable_and_says_why(prefect_server: None, tmp_path: Path) -> None:
+    rows = with_columns()
+    del rows[1]["quality_scores"]
+    rows[2]["complexity_scores"][0] = 6.5
+    rows[3]["embedding"] = [1.0, 2.0, 3.0]
+    rows[4]["embedding"] = None
+    for shard_rows in (2, 6):
+        done = run(
+            write_rows(tmp_path / f"{shard_rows}" / "pool.jsonl", rows),
+            tmp_path / f"store{shard_rows}",
+            tmp_path / f"out{shard_rows}",
+            shard_rows=shard_rows,
+            min_good_fraction=0.1,
+            **PROVIDED,
+        )
+        assert {row["source_row"]: row["reason"] for row in done.decided("unscorable")} == {
+            2: "quality: its row has no column 'quality_scores'",
+            3: "complexity: 6.5 is not in [1, 6]",
+            4: "embedding: its vector has 3 numbers, where others have 2",
+            5: "embedding: its column 'embedding' is null",
+        }
+        assert len(done.kept) == 2
+
+
+def test_vectors_of_two_widths_end_in_one_line(prefect_server: None, tmp_path: Path) -> None:
+    from deita_tasks.errors import ComputeError
+
+    rows = with_columns()
+    rows[3]["embedding"] = [1.0, 2.0, 3.0]
+    with pytest.raises(ComputeError, match="expected one width"):
+        run(write_rows(tmp_path / "pool.jsonl", rows), tmp_path / "store", tmp_path / "out", shard_rows=1, retries=0, **PROVIDED)
+
+
+def test_the_ledger_of_one_run_gives_the_scores_of_another(prefect_server: None, tmp_path: Path) -> None:
+    rows = ROWS[:8]
+    pool = write_rows(tmp_path / "pool.jsonl", rows)
+    first = run(pool, tmp_path / "store", tmp_path / "out", strategy="top_score")
+    ledger = str(tmp_path / "out" / "decisions.parquet")
+    given = {"complexity": "provided", "quality": "provided", "scores_file": ledger, "strategy": "top_score"}
+    assert run(pool, tmp_path / "other", tmp_path / "out2", **given).kept == first.kept
+
+
+def test_vectors_from_a_file_by_row(prefect_server: None, tmp_path: Path) -> None:
+    rows = with_columns()
+    pool = write_rows(tmp_path / "pool.jsonl", rows)
+    table = pa.table({"source_row": list(range(6, 0, -1)), "embedding": [row["embedding"] for row in reversed(rows)]})
+    pq.write_table(table, tmp_path / "v.parquet", row_group_size=2)
+    of_rows = run(pool, tmp_path / "store", tmp_path / "out", **PROVIDED)
+    of_file = run(pool, tmp_path / "store", tmp_path / "out2", embeddings_file=str(tmp_path / "v.parquet"), **PROVIDED)
+    assert of_file.kept == of_rows.kept
+    assert of_file.manifest["computed"]["embedding"] == 6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return llama(tmp_path_factory.mktemp("llama"), max_position_embeddings=512)
+
+
+def everything_below(*folders: Path) -> list[tuple[Path, bytes]]:
+    return [(path, path.read_bytes()) for folder in folders for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_server_gives_the_selection_of_the_checkpoint_and_the_key_is_nowhere(
+    prefect_server: None, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key comes from a Prefect Secret block; the server fails twice on the way."""
+    from prefect.blocks.system import Secret
+
+    Secret(value=KEY).save("scores-key", overwrite=True)  # type: ignore[arg-type]
+    monkeypatch.setattr("deita_tasks.scoring.http._growing", lambda state: 0.01)
+    rows = write_rows(tmp_path / "pool.jsonl", ROWS[:6])
+    checkpoint = {"complexity_model": str(folder), "quality_model": str(folder), "strategy": "top_score"}
+    with serving(Script(folder)) as server:
+        server.faults = [None, (500, {}), "drop"]
+        urls = {"complexity_url": server.url, "quality_url": server.url, "api_key_block": "scores-key"}
+        asked = run(rows, tmp_path / "store", tmp_path / "out", complexity="openai", quality="openai", **urls, **checkpoint)
+        assert set(server.keys) == {f"Bearer {KEY}"}
+    direct = run(
+        rows, tmp_path / "store", tmp_path / "out2", complexity="causal_lm", quality="causal_lm", score_dtype="float32", **checkpoint
+    )
+    assert asked.kept == direct.kept
+    for one, other in zip(asked.decisions, direct.decisions, strict=True):
+        np.testing.assert_allclose(one["complexity"], other["complexity"], atol=1e-3)
+        np.testing.assert_allclose(one["quality"], other["quality"], atol=1e-3)
+    files = everything_below(tmp_path)
+    assert len(files) > 10
+    assert not [path for path, content in files if KEY.encode() in content]
+    assert json.loads(json.dumps(asked.manifest["fingerprints"]))["quality"]["base_url"] == server.url
+
+
+def test_a_secret_block_that_is_not_there(prefect_server: None, folder: Path, tmp_path: Path) -> None:
+    from deita_tasks.errors import UsageError
+
+    given = {"quality": "judge", "quality_model": "m", "quality_url": "http://127.0.0.1:9/v1", "api_key_block": "nobody-s"}
+    with pytest.raises(UsageError, match="no such Secret block"):
+        run(write_rows(tmp_path / "pool.jsonl", ROWS[:2]), tmp_path / "store", tmp_path / "out", strategy="top_score", **given)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deita_tasks.errors import UsageError
-from deita_tasks.explain import Explanation, explain
+from deita_tasks.explain import Explanation, Shown, explain
 from deita_tasks.output import write_output
 from deita_tasks.records import Conversation, Source, Turn
 from deita_tasks.selections import write_selection
@@ -215,13 +215,26 @@ def hostile(**fields: Any) -> Explanation:
     return Explanation(**{**given, "blocker": None, "blocked": [], "blocked_rows": 0, **fields})
 
 
+def other(decision: str) -> Shown:
+    shown = hostile()
+    assert shown.conversation is not None
+    return Shown({**shown.line, "decision": decision, "rank": 1, "evol_score": 2.0, "similarity": 0.9}, shown.conversation)
+
+
+BESIDE: list[dict[str, Any]] = [
+    {},
+    {"raw": HOSTILE, "conversation": None},
+    {"line": {**hostile().line, **other("too_similar").line}, "selector": {"max_similarity": 0.5}, "blocker": other("selected")},
+    {"line": {**hostile().line, **other("selected").line}, "blocked": [other("too_similar")], "blocked_rows": 1},
+]
+
+
 @pytest.mark.parametrize("terminal", [False, True])
-@pytest.mark.parametrize("raw", [None, HOSTILE])
-def test_nothing_in_a_text_can_act(terminal: bool, raw: str | None, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("given", BESIDE, ids=["alone", "quarantined", "beside its blocker", "with what it blocked"])
+def test_nothing_in_a_text_can_act(terminal: bool, given: dict[str, Any], capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")
         monkeypatch.setenv("COLUMNS", "300")
-    given = {} if raw is None else {"raw": raw, "conversation": None}
     printing.print_explanation(hostile(**given))
     said = capsys.readouterr().out
     ours = said.replace("\x1b[2m", "").replace("\x1b[1m", "").replace("\x1b[0m", "")

@@ -312,14 +312,17 @@ def test_every_field_can_be_given_as_a_flag(parameters: dict[str, Any], tmp_path
         "scoring": {
             "complexity": "causal_lm", "complexity_model": "m/c", "complexity_revision": "r1", "quality": "causal_lm",
             "quality_model": "m/q", "quality_revision": "r2", "score_max_length": 100, "score_dtype": "float16",
+            "complexity_url": "http://c/v1", "complexity_tokenizer": "m/tc", "quality_url": "http://q/v1", "quality_tokenizer": "m/tq",
+            "score_server": "other", "api_key_env": "MY_KEY", "api_key_block": "my-block", "concurrency": 3, "request_timeout": 7.5,
+            "request_attempts": 4, "complexity_column": "cc", "quality_column": "qc", "scores_file": "s.parquet",
         },
         "embedding": {
             "embedding": "causal_lm", "embedding_model": "m/e", "embedding_revision": "r3", "embedding_max_length": 99,
-            "embedding_dtype": "bfloat16",
+            "embedding_dtype": "bfloat16", "embedding_column": "ec", "embeddings_file": "e.parquet",
         },
         "selection": {"budget": 9, "strategy": "random", "max_similarity": -0.5, "seed": 4},
         "export": {"output": "out", "output_format": "hf_dataset", "overwrite": True},
-        "advanced": {"store": "s", "shard_rows": 5, "retries": 0, "device": "cpu"},
+        "advanced": {"store": "s", "shard_rows": 5, "retries": 0, "device": "cpu", "allow_bin": True},
     }  # fmt: skip
     assert {name: set(group) for name, group in values.items()} == {name: set(model.model_fields) for name, model in GROUPS.items()}
     arguments: list[str] = []

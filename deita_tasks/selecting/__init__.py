@@ -9,6 +9,9 @@ SELECTORS: Table = {
     "diverse": "deita_tasks.selecting.diverse:Diverse",
     "top_score": "deita_tasks.selecting.top_score:TopScore",
     "random": "deita_tasks.selecting.random:Random",
+    "complexity_only": "deita_tasks.selecting.top_score:ComplexityOnly",
+    "quality_only": "deita_tasks.selecting.top_score:QualityOnly",
+    "length": "deita_tasks.selecting.top_score:Length",
 }
 
 

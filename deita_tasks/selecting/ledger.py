@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -60,26 +60,49 @@ class Ledger:
     Rank r is the r-th best row: candidates by (-evol_score, id), then the rows without a finite evol score, by id, which are
     unscorable from the start. So neither ranks nor anything that follows from them depend on the order of the input.
     `order`: int64 (n,), the position of rank r in the input. `candidates`: how many rows have a finite evol score.
-    Raises UsageError where the ids are not distinct or the scores do not match them.
+    `strata`: the stratum of each row, of which at most `per_stratum` rows may be kept; not looked at where that is None.
+    Raises UsageError where the ids are not distinct, or the scores or strata do not match them.
     """
 
-    def __init__(self, ids: Sequence[str], evol_scores: Any) -> None:
+    def __init__(
+        self, ids: Sequence[str], evol_scores: Any, strata: Sequence[Hashable] | None = None, per_stratum: int | None = None
+    ) -> None:
         scores = _checked_scores(ids, evol_scores)
         finite = np.isfinite(scores)
         best_first = _ranked(ids, np.flatnonzero(finite), scores)
         self.ids = ids
         self.candidates = best_first.size
         self.order = np.concatenate((best_first, _by_id(ids, np.flatnonzero(~finite))))
+        self.strata = None if per_stratum is None else _codes(ids, strata)[self.order]
+        self._room = np.full(0 if self.strata is None else self.strata.max(initial=-1) + 1, per_stratum or 0)
         self._kept: list[NDArray[np.int64]] = []
         self._codes = np.full(self.order.size, BELOW_BUDGET, np.int8)
         self._codes[self.candidates :] = UNSCORABLE
         self._nearest = np.full(self.order.size, -1, np.int64)
         self._similarities = np.full(self.order.size, np.nan, np.float32)
 
+    def has_room(self, ranks: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these rows are of a stratum that is not full yet, (m,)."""
+        full: NDArray[np.bool_] = np.zeros(len(ranks), bool) if self.strata is None else self._room[self.strata[ranks]] == 0
+        return ~full
+
+    def room_after(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For how many more rows its stratum has room when each of these rows is kept, in this order, (m,); below 0 where it had none."""
+        if self.strata is None:
+            return np.full(len(ranks), len(self.order))
+        strata = self.strata[ranks]
+        by_stratum = np.argsort(strata, kind="stable")
+        grouped = strata[by_stratum]
+        room = np.empty(len(ranks), np.int64)
+        room[by_stratum] = self._room[grouped] - 1 - (np.arange(len(ranks)) - np.searchsorted(grouped, grouped))
+        return room
+
     def keep(self, ranks: NDArray[np.int64]) -> None:
         """These rows are chosen, in this order, after those chosen before."""
         self._kept.append(ranks)
         self._codes[ranks] = KEPT
+        if self.strata is not None:
+            self._room -= np.bincount(self.strata[ranks], minlength=len(self._room))
 
     def block(self, ranks: NDArray[np.int64], nearest: NDArray[np.int64], similarities: NDArray[np.float32]) -> None:
         """These rows are too similar to the kept rows of ranks `nearest`."""
@@ -111,6 +134,15 @@ def _checked_scores(ids: Sequence[str], evol_scores: Any) -> NDArray[np.float64]
         twice = next(identity for identity in ids if identity in seen or seen.add(identity))  # type: ignore[func-returns-value]
         raise UsageError(f"id {twice!r} occurs more than once: expected distinct ids; drop exact duplicates first")
     return scores
+
+
+def _codes(ids: Sequence[str], strata: Sequence[Hashable] | None) -> NDArray[np.int64]:
+    """Each row's stratum as a number from 0 on."""
+    if strata is None or len(strata) != len(ids):
+        arrived = "no strata" if strata is None else f"{len(strata)} strata"
+        raise UsageError(f"{arrived} for {len(ids)} ids: expected the stratum of each id, as per_stratum is given")
+    numbers: dict[Hashable, int] = {}
+    return np.fromiter((numbers.setdefault(stratum, len(numbers)) for stratum in strata), np.int64, len(ids))
 
 
 def _ranked(ids: Sequence[str], positions: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.int64]:

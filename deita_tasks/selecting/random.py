@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from deita_tasks.records import Selection
 from deita_tasks.selecting.base import Selector
-from deita_tasks.selecting.ledger import Ledger
 
 
 class Random(Selector):
@@ -25,13 +24,20 @@ class Random(Selector):
 
     seed: int = 0
 
-    def select(self, ids: Sequence[str], evol_scores: NDArray[Any], embeddings: NDArray[Any] | None = None) -> Selection:
+    def select(
+        self,
+        ids: Sequence[str],
+        evol_scores: NDArray[Any],
+        embeddings: NDArray[Any] | None = None,
+        strata: Sequence[Hashable] | None = None,
+    ) -> Selection:
         """See Selector.select. `embeddings` are not read."""
-        ledger = Ledger(ids, evol_scores)
+        ledger = self.ledger(ids, evol_scores, strata)
         candidates = ledger.order[: ledger.candidates]
         places = np.fromiter((_place(self.seed, ids[position]) for position in candidates), np.uint64, candidates.size)
         # Candidates come in (-evol_score, id) order: the stable sort settles the one hash in 2**64 that two ids share.
-        ledger.keep(np.argsort(places, kind="stable")[: self.budget])
+        ranks = np.argsort(places, kind="stable")
+        ledger.keep(ranks[ledger.room_after(ranks) >= 0][: self.budget])
         return ledger.selection()
 
 

@@ -21,71 +21,48 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 Pairs = tuple[Indices, Indices]  # row of one matrix, row of the other
 
-ROUNDING = 2.0**-22  # over the error of rounding a similarity (below 2) to float32, on either side of a comparison
+ROUNDING = 2.0**-22  # over what is lost by rounding a similarity (below 2), and a threshold beside it, to float32
 CHUNK = 2**16  # components of which float64 copies are made at a time: 512 KB, as they are four times slower out of the cache
 
 
 def screening_error(terms: int) -> float:
-    """How far a float32 product of two rows of at most `terms` components and norms of at most 1 + 2**-12 can be from the exact one.
+    """How far a float32 product of two rows of at most `terms` components and norms of at most 1 + 2**-12 can be from their similarity.
 
-    The last term is for products that underflow, where the hardware may flush them to zero.
+    The middle term is for products that underflow, where the hardware may flush them to zero; the last for the similarity's own rounding.
     """
     gamma = terms * 2.0**-24 / (1 - terms * 2.0**-24)
-    return gamma * (1 + 2.0**-10) + terms * 2.0**-125
-
-
-class Limit:
-    """`max_similarity` rounded to float32 (`value`), and what a float32 product of normalised rows says about a similarity's side of it.
-
-    A product under `surely_below` belongs to a similarity that is not above the limit, one over `surely_above` to one that is.
-    """
-
-    def __init__(self, max_similarity: float, dimensions: int) -> None:
-        error = screening_error(dimensions)
-        self.value = np.float32(max_similarity)
-        self.surely_below: np.float32 = _down(float(self.value) - error)
-        self.surely_above: np.float32 = -_down(-float(self.value) - error - ROUNDING)
-        self._slack = 2 * error + ROUNDING
-
-    def close_to(self, top: Any) -> Any:
-        """The least product that the pair of the largest similarity can have, where `top` (float32, one or several) is the largest."""
-        return _down(top.astype(np.float64) - self._slack)
-
-
-def _down(values: Any) -> Any:
-    """Float64 values as float32, never larger than they were."""
-    return np.nextafter(np.float32(values), np.float32(-np.inf))
+    return gamma * (1 + 2.0**-10) + terms * 2.0**-125 + ROUNDING
 
 
 def normalised(rows: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
-    """`rows` (b, d) of any float, L2-normalised, float32 (b, d), and which of them (b,) can be: not those with NaN, infinity or only zeros.
-
-    The squares are added by halves, x[i] + x[i + w/2], until one is left: elementwise operations alone, and the same everywhere.
-    """
+    """`rows` (b, d), L2-normalised, float32 (b, d), and which of them (b,) can be: not those with NaN, infinity or only zeros."""
     wide = rows.astype(np.float64)
-    sums = wide * wide
-    width = sums.shape[1]
-    while width > 1:
-        half = (width + 1) // 2
-        sums[:, : width - half] += sums[:, half:width]
-        width = half
-    norms = np.sqrt(sums[:, 0]) if width else np.zeros(len(sums))
+    norms = np.sqrt(summed(wide * wide))
     fit = np.isfinite(norms) & (norms > 0)
     wide /= np.where(fit, norms, 1.0)[:, None]
     return wide.astype(np.float32), fit
 
 
-def most_similar(left: Floats, right: Floats, pairs: Pairs) -> tuple[Floats, Indices]:
-    """For each row of `left` (b, d), the largest similarity among its `pairs` and the row of `right` that has it, the first of several.
+def summed(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum of each row of `terms` (n, d), which is overwritten: x[i] + x[i + w/2] until one is left, and so the same everywhere."""
+    width = terms.shape[1]
+    while width > 1:
+        half = (width + 1) // 2
+        terms[:, : width - half] += terms[:, half:width]
+        width = half
+    return terms[:, 0] if width else np.zeros(len(terms))
 
-    Float32 (b,) and int64 (b,); -inf and -1 where a row is in no pair.
+
+def largest_of(values: Floats, pairs: Pairs, rows: int) -> tuple[Floats, Indices]:
+    """For each of so many rows, the largest of the `values` (p,) of its `pairs` (row, index), and its index, the first of several.
+
+    Float32 (rows,) and int64 (rows,); -inf and -1 where a row is in no pair.
     """
-    found = similarities(left, right, pairs)
-    best_first = np.lexsort((pairs[1], -found, pairs[0]))
-    rows, first = np.unique(pairs[0][best_first], return_index=True)
-    similarity, index = np.full(len(left), -np.inf, np.float32), np.full(len(left), -1)
-    similarity[rows], index[rows] = found[best_first[first]], pairs[1][best_first[first]]
-    return similarity, index
+    best_first = np.lexsort((pairs[1], -values, pairs[0]))
+    found, first = np.unique(pairs[0][best_first], return_index=True)
+    largest, index = np.full(rows, -np.inf, np.float32), np.full(rows, -1)
+    largest[found], index[found] = values[best_first[first]], pairs[1][best_first[first]]
+    return largest, index
 
 
 def similarities(left: Floats, right: Floats, pairs: Pairs) -> Floats:

@@ -1,16 +1,15 @@
-"""The best rows by evol score alone: the paper's ranking without its Repr Filter."""
+"""The best rows by their score alone: the paper's ranking without its Repr Filter, and its simpler baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.records import Selection
 from deita_tasks.selecting.base import Selector
-from deita_tasks.selecting.ledger import Ledger
 
 
 class TopScore(Selector):
@@ -18,8 +17,33 @@ class TopScore(Selector):
 
     needs_embeddings: ClassVar[bool] = False
 
-    def select(self, ids: Sequence[str], evol_scores: NDArray[Any], embeddings: NDArray[Any] | None = None) -> Selection:
+    def select(
+        self,
+        ids: Sequence[str],
+        evol_scores: NDArray[Any],
+        embeddings: NDArray[Any] | None = None,
+        strata: Sequence[Hashable] | None = None,
+    ) -> Selection:
         """See Selector.select. `embeddings` are not read."""
-        ledger = Ledger(ids, evol_scores)
-        ledger.keep(np.arange(min(self.budget, ledger.candidates)))
+        ledger = self.ledger(ids, evol_scores, strata)
+        ranks = np.arange(ledger.candidates)
+        ledger.keep(ranks[ledger.room_after(ranks) >= 0][: self.budget])
         return ledger.selection()
+
+
+class ComplexityOnly(TopScore):
+    """TopScore by complexity (paper, table 2). With the filter: diverse with ranking="complexity"."""
+
+    ranking: Literal["complexity"] = "complexity"
+
+
+class QualityOnly(TopScore):
+    """TopScore by quality (paper, table 3). With the filter: diverse with ranking="quality"."""
+
+    ranking: Literal["quality"] = "quality"
+
+
+class Length(TopScore):
+    """TopScore by length: the longest rows (paper, tables 2 and 3). With the filter: diverse with ranking="length"."""
+
+    ranking: Literal["length"] = "length"

@@ -31,8 +31,8 @@ class Vectors:
         self._map = _file_map(array)
         self.dimensions = int(array.shape[1])
 
-    def read(self, positions: Indices) -> tuple[Floats, NDArray[np.bool_]]:
-        """The rows at `positions` (b,), normalised, float32 (b, d), and which can be compared (b,).
+    def read(self, positions: Indices, normalise: bool = True) -> tuple[Floats, NDArray[np.bool_]]:
+        """The rows at `positions` (b,), normalised or not, float32 (b, d), and which can be compared (b,).
 
         A few at a time, so that their float64 copies stay in the cache, and as one row may bring a megabyte of its file into the map.
         """
@@ -40,7 +40,9 @@ class Vectors:
         step = max(1, CHUNK // max(1, self.dimensions))
         for start in range(0, len(positions), step):
             piece = slice(start, start + step)
-            rows[piece], fit[piece] = normalised(_narrow(np.asarray(self._array[positions[piece]])))
+            read = _narrow(np.asarray(self._array[positions[piece]]))
+            unit, fit[piece] = normalised(read)
+            rows[piece] = unit if normalise else read
             if self._map is not None:
                 self._map.madvise(mmap.MADV_DONTNEED)
         return rows, fit

@@ -12,14 +12,16 @@ from deita_tasks.errors import UsageError
 from deita_tasks.records import Rejection
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.screen import Rows, Screen, TorchScreen
-from tests.selecting.reference import sequential, similarity, unit
+from tests.selecting.reference import blockwise_nearness, nearness, plain, sequential, similarity, unit
 
 LIMIT = np.float32(0.9)
 
 
-def select(ids, scores, rows, budget, max_similarity=0.9, **options):
-    selector = load_selector("diverse", budget=budget, max_similarity=max_similarity, device="cpu", **options)
-    selection = selector.select(ids, np.asarray(scores, np.float64), rows)
+def select(ids, scores, rows, budget, max_similarity=0.9, strata=None, **options):
+    if max_similarity is not None:
+        options["max_similarity"] = max_similarity
+    selector = load_selector("diverse", budget=budget, device="cpu", **options)
+    selection = selector.select(ids, np.asarray(scores, np.float64), rows, strata)
     return list(selection.kept), list(selection.rejected)
 
 
@@ -50,6 +52,38 @@ def test_equals_the_sequential_rule_for_every_block_size_and_input_order(pool, b
     found = select([ids[i] for i in order], scores[order], rows[order], budget, max_similarity, block_rows=block_rows)
     assert found == expected
     assert sorted(found[0] + [rejection.id for rejection in found[1]]) == sorted(ids)
+
+
+@given(pools(), st.integers(1, 30), st.integers(1, 5), st.integers(1, 30), st.randoms(use_true_random=False))
+@settings(max_examples=200, deadline=None)
+def test_strata_that_are_full_are_passed_over(pool, budget, per_stratum, block_rows, random):
+    ids, scores, rows = pool
+    strata = [random.choice("ab") if random.random() < 0.9 else None for _ in ids]
+    found = select(ids, scores, rows, budget, 0.9, strata, per_stratum=per_stratum, block_rows=block_rows)
+    assert found == sequential(ids, scores, rows, budget, 0.9, per_stratum, strata)
+
+
+@given(pools(), st.integers(1, 30), st.sampled_from([0, 0.5, 1, 2, 3, 30]), st.integers(1, 30))
+@settings(max_examples=150, deadline=None)
+def test_other_metrics_equal_the_sequential_rule(pool, budget, limit, block_rows):
+    ids, scores, rows = pool
+    for metric, closeness in (("dot", similarity), ("euclidean", nearness), ("manhattan", blockwise_nearness)):
+        of = {"max_similarity": limit} if metric == "dot" else {"max_similarity": None, "min_distance": limit}
+        found = select(ids, scores, rows, budget, metric=metric, block_rows=block_rows, **of)
+        signed = limit if metric == "dot" else -limit
+        assert found == sequential(ids, scores, rows, budget, signed, prepare=plain, closeness=closeness)
+
+
+def test_distances_by_hand():
+    """Points 3-4-5 apart: a distance equal to the limit is allowed, as a similarity is; a smaller one is not."""
+    rows, scores = np.array([[1, 1], [4, 5], [4, 6], [1, 5]], np.float32), [4, 3, 2, 1]
+    of = {"max_similarity": None, "block_rows": 2}
+    kept, rejected = select(list("abcd"), scores, rows, 4, metric="euclidean", min_distance=5, **of)
+    assert kept == ["a", "b"]
+    assert rejected == [Rejection("c", "too_similar", "b", 1.0), Rejection("d", "too_similar", "b", 3.0)]
+    kept, rejected = select(list("abcd"), scores, rows, 4, metric="manhattan", min_distance=3, **of)
+    assert kept == ["a", "b", "d"]
+    assert rejected == [Rejection("c", "too_similar", "b", 1.0)]
 
 
 @given(pools(), st.integers(1, 24), st.integers(1, 24), st.integers(1, 24))
@@ -279,6 +313,15 @@ def test_what_does_not_fit_together_is_refused(ids, scores, rows, message):
         {"budget": 5, "threshold": 0.9},
         {"budget": 5, "block_rows": 0},
         {"budget": 5, "device": "gpu"},
+        {"budget": 5, "min_distance": 1},
+        {"budget": 5, "metric": "dot"},
+        {"budget": 5, "metric": "euclidean"},
+        {"budget": 5, "metric": "euclidean", "max_similarity": 0.9},
+        {"budget": 5, "metric": "manhattan", "min_distance": -1},
+        {"budget": 5, "metric": "manhattan", "min_distance": 1, "max_similarity": 0.9},
+        {"budget": 5, "per_stratum": 0},
+        {"budget": 5, "ranking": "beauty"},
+        {"budget": 5, "evol_score": "median"},
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_read(options):
@@ -287,8 +330,8 @@ def test_wrong_options_are_refused_before_anything_is_read(options):
 
 
 def test_the_fingerprint_holds_what_changes_the_result_and_nothing_else():
-    assert load_selector("diverse", budget=5, block_rows=3, device="cpu").fingerprint() == {
-        "strategy": "Diverse",
-        "budget": 5,
-        "max_similarity": 0.9,
-    }
+    plainly = load_selector("diverse", budget=5).fingerprint()
+    assert plainly["strategy"] == "Diverse" and plainly["max_similarity"] == 0.9
+    assert load_selector("diverse", budget=5, block_rows=3, device="cpu").fingerprint() == plainly
+    for other in ({"budget": 6}, {"max_similarity": 0.8}, {"evol_score": "mean"}, {"ranking": "quality"}, {"per_stratum": 3}):
+        assert load_selector("diverse", **{"budget": 5, **other}).fingerprint() != plainly

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deita_tasks.errors import ComputeError, UsageError
-from deita_tasks.selecting.evol import evol_score, evol_scores, evol_scores_of
+from deita_tasks.selecting.evol import evol_score, evol_scores, evol_scores_of, ranking_scores
 
 NAN = float("nan")
 
@@ -85,3 +85,23 @@ def test_what_does_not_match_is_refused():
             evol_scores(offsets, [1.0, 2.0], [1.0, 2.0])
     with pytest.raises(UsageError, match="evol_score 'median': expected one of sum, mean, max"):
         evol_score([1], [1], how="median")
+
+
+def test_rankings_by_hand():
+    complexity = pa.array([[2.0, 3.0], [1.0], None, [None, 5.0]], pa.list_(pa.float32()))
+    quality = pa.array([[4.0, 1.0], [6.0], [2.0], [1.0, 1.0]], pa.list_(pa.float32()))
+    np.testing.assert_array_equal(ranking_scores("evol", "sum", complexity, quality), [11, 6, NAN, NAN])
+    np.testing.assert_array_equal(ranking_scores("complexity", "sum", complexity, None), [5, 1, NAN, NAN])
+    np.testing.assert_array_equal(ranking_scores("quality", "mean", None, quality), [2.5, 6, 2, 1])
+    np.testing.assert_array_equal(ranking_scores("quality", "max", complexity, quality), [4, 6, 2, 1])
+    np.testing.assert_array_equal(ranking_scores("length", "sum", None, None, [7, 8, 9, 10]), [7, 8, 9, 10])
+
+
+def test_rankings_name_what_they_miss():
+    column = pa.array([[1.0]])
+    with pytest.raises(UsageError, match="ranking 'evol' needs a column that was not given: expected complexity and quality"):
+        ranking_scores("evol", "sum", column, None)
+    with pytest.raises(UsageError, match="ranking 'length' needs a column that was not given: expected lengths"):
+        ranking_scores("length", "sum", column, column)
+    with pytest.raises(UsageError, match="ranking 'beauty': expected one of evol, complexity, quality, length"):
+        ranking_scores("beauty", "sum", column, column)

@@ -71,6 +71,39 @@ def test_ranks_are_those_of_a_sort_by_score_then_id(scores, random):
     assert ledger.candidates == len(finite)
 
 
+@given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 4), st.integers(1, 12), st.randoms())
+def test_a_full_stratum_is_passed_over(strata, per_stratum, budget, random):
+    ids = [f"{i:02d}" for i in range(len(strata))]
+    scores = [random.choice([1, 2, 3]) for _ in ids]
+    for name in ("top_score", "random"):
+        order = load_selector(name, budget=99).select(ids, scores, None).kept
+        expected: list[str] = []
+        for identity in order:
+            if [strata[int(other)] for other in expected].count(strata[int(identity)]) < per_stratum:
+                expected.append(identity)
+        selection = load_selector(name, budget=budget, per_stratum=per_stratum).select(ids, scores, None, strata)
+        assert selection.kept == expected[:budget]
+        assert {rejection.reason for rejection in selection.rejected} <= {"below_budget"}
+        assert len(selection.kept) + len(selection.rejected) == len(ids)
+
+
+def test_strata_are_asked_for():
+    selector = load_selector("top_score", budget=2, per_stratum=1, strata="source")
+    with pytest.raises(UsageError, match="no strata for 2 ids: expected the stratum of each id"):
+        selector.select(["a", "b"], np.ones(2), None)
+    with pytest.raises(UsageError, match="1 strata for 2 ids"):
+        selector.select(["a", "b"], np.ones(2), None, ["x"])
+
+
+@pytest.mark.parametrize(("name", "ranking"), [("complexity_only", "complexity"), ("quality_only", "quality"), ("length", "length")])
+def test_the_simple_rankings_say_which_scores_they_take(name, ranking):
+    selector = load_selector(name, budget=1)
+    assert selector.ranking == ranking and not selector.needs_embeddings
+    assert selector.select(["a", "b"], np.array([1, 2]), None).kept == ["b"]
+    with pytest.raises(UsageError, match="ranking"):
+        load_selector(name, budget=1, ranking="evol")
+
+
 def test_the_rejected_are_a_sequence():
     rejected = load_selector("top_score", budget=1).select(["a", "b", "c"], np.array([3, 2, 1]), None).rejected
     below = [Rejection("b", "below_budget"), Rejection("c", "below_budget")]

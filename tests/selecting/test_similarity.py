@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deita_tasks.selecting import similarity
-from deita_tasks.selecting.kept import sketch
-from deita_tasks.selecting.similarity import Limit, normalised, screening_error, similarities
+from deita_tasks.selecting.cosine import sketch
+from deita_tasks.selecting.similarity import ROUNDING, normalised, screening_error, similarities
 from tests.selecting.reference import unit
 
 
@@ -50,7 +50,7 @@ def test_a_float32_product_stays_within_the_screening_error(seed, dimensions):
     rng = np.random.default_rng(seed)
     rows, _ = normalised(np.abs(rng.standard_normal((40, dimensions))))
     error = np.abs((rows @ rows[::-1].T).astype(float) - rows.astype(float) @ rows[::-1].astype(float).T)
-    assert error.max() <= screening_error(dimensions) + 1e-13
+    assert error.max() <= screening_error(dimensions) - ROUNDING + 1e-13
 
 
 def test_the_screening_error_covers_the_worst_order_of_summation():
@@ -63,23 +63,7 @@ def test_the_screening_error_covers_the_worst_order_of_summation():
     running = np.add.accumulate(products, dtype=np.float32)[-1]
     loss = math.fsum(row.astype(float) ** 2) - float(running)
     assert running == products[0]
-    assert screening_error(terms + 1) / 4 < loss < screening_error(terms + 1)
-
-
-@given(st.integers(0, 2**32), st.sampled_from([0.9, 0.25, -0.3, 0.0]))
-@settings(max_examples=30, deadline=None)
-def test_what_a_product_says_of_a_limit_holds_for_the_similarity(seed, max_similarity):
-    rng = np.random.default_rng(seed)
-    rows, _ = normalised(rng.standard_normal((50, 20)))
-    aimed, _ = normalised(max_similarity * rows + np.sqrt(1 - max_similarity**2) * rows[::-1] * rng.uniform(0, 1, (50, 1)))
-    limit = Limit(max_similarity, 20)
-    products = rows @ aimed.T
-    left, right = np.divmod(np.arange(2500), 50)
-    exact = exactly(rows[left], aimed[right]).reshape(50, 50)
-    assert not (exact > limit.value)[products < limit.surely_below].any()
-    assert (exact > limit.value)[products > limit.surely_above].all()
-    assert (products[np.arange(50), exact.argmax(axis=1)] >= limit.close_to(products.max(axis=1))).all()
-    assert limit.surely_above - limit.surely_below < 1e-5
+    assert screening_error(terms + 1) / 4 < loss < screening_error(terms + 1) - ROUNDING
 
 
 @given(st.integers(0, 2**32), st.sampled_from([2, 8, 32]), st.floats(0, 1))

@@ -1,11 +1,11 @@
-"""The nearest kept row is the same whether sketches or full products find it, and both of them are used."""
+"""Cosine: the nearest kept row is the same whether sketches or full products find it, and both of them are used."""
 
 import numpy as np
 import pytest
 
-from deita_tasks.selecting.kept import Kept
+from deita_tasks.selecting.cosine import Cosine
 from deita_tasks.selecting.screen import Screen
-from deita_tasks.selecting.similarity import Limit, normalised
+from deita_tasks.selecting.vectors import Vectors
 from tests.selecting.reference import sequential
 from tests.selecting.test_diverse import names, select
 
@@ -20,20 +20,21 @@ def rows_of_similarity(mean, n, dimensions, seed=0):
 
 @pytest.mark.parametrize(("mean", "max_similarity", "width"), [(0, 0.9, 64), (0.7, 0.9, 128), (0.7, 0.75, None), (0, 0.3, None)])
 def test_sketches_widen_where_they_settle_too_little(mean, max_similarity, width):
-    rows, _ = normalised(rows_of_similarity(mean, 3000, 256))
-    kept = Kept(256, 3000, limit := Limit(max_similarity, 256), Screen)
+    raw, limit = rows_of_similarity(mean, 3000, 256), np.float32(max_similarity)
+    space = Cosine(Vectors(raw, 3000), 3000, max_similarity, Screen)
+    rows, _ = space.read(np.arange(3000))
     for start in range(0, 3000, 250):
         block = rows[start : start + 250]
-        similarity, index = kept.nearest(block)
+        similarity, index = space.outside(block)
         if start:
             products = block.astype(float) @ rows[:start].T.astype(float)
-            near = products.max(axis=1) > limit.value
+            near = products.max(axis=1) > limit
             assert near.any()
             assert (index == products.argmax(axis=1))[near].all()
             np.testing.assert_array_equal(similarity[near], products.max(axis=1).astype(np.float32)[near])
-            assert (similarity[~near] <= limit.value).all()
-        kept.append(block)
-    assert kept.sketch_width == width
+            assert (similarity[~near] <= limit).all()
+        space.append(block)
+    assert space.sketch_width == width
 
 
 @pytest.mark.parametrize("mean", [0, 0.7])

@@ -1,18 +1,21 @@
-"""The rows kept so far, and the most similar of them to each row of a block."""
+"""Rows compared by cosine similarity, with far fewer multiplications than all pairs of them have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deita_tasks.selecting.screen import Rows, Screen
-from deita_tasks.selecting.similarity import Floats, Indices, Limit, Pairs, most_similar
+from deita_tasks.selecting.similarity import Floats, Indices, Pairs, largest_of, screening_error, similarities
+from deita_tasks.selecting.space import Space
+from deita_tasks.selecting.vectors import Vectors
 
 PAIR_COST = 100  # a similarity costs as much as about so many products of a matrix product: measured at d = 384 to 4096
 
 
-class Kept:
+class Cosine(Space):
     """Finds the nearest kept rows with a quarter of the arithmetic of the full matrix product, where the data let it.
 
     A row's sketch is its first s - 1 components and the norm of the rest. By Cauchy and Schwarz the product of two sketches is at least
@@ -21,38 +24,49 @@ class Kept:
     their exact similarity. Where they are not few (a low limit, rows that are all alike), sketches of d/2 follow, then the full product.
     """
 
-    def __init__(self, dimensions: int, most: int, limit: Limit, screen: Callable[[Rows], Screen]) -> None:
-        self.rows = Rows(dimensions, most)
-        self._limit, self._new_screen = limit, screen
-        self._screen = screen(self.rows)
-        self._resize(dimensions // 4)
+    def __init__(self, vectors: Vectors, most: int, max_similarity: float, screen: Callable[[Rows], Screen]) -> None:
+        self.limit = np.float32(max_similarity)
+        self._vectors = vectors
+        self._error = screening_error(vectors.dimensions)
+        self._rows = Rows(vectors.dimensions, most)
+        self._new_screen = screen
+        self._screen = screen(self._rows)
+        self._resize(vectors.dimensions // 4)
 
     @property
     def sketch_width(self) -> int | None:
         """The width of the sketches in use, None where the full product is."""
         return self._width if self._sketches is not None else None
 
+    def read(self, positions: Indices) -> tuple[Floats, NDArray[np.bool_]]:
+        return self._vectors.read(positions)
+
     def append(self, rows: Floats) -> None:
-        self.rows.append(rows)
+        self._rows.append(rows)
         if self._sketches is not None:
             self._sketches.append(sketch(rows, self._width))
+        self.kept = self._rows.count
 
-    def nearest(self, block: Floats) -> tuple[Floats, Indices]:
-        """The largest similarity of each row of `block` (b, d) to a kept row, (b,), and the first kept row that has it, (b,).
+    def outside(self, rows: Floats) -> tuple[Floats, Indices]:
+        pairs = self._by_sketches(rows)
+        if pairs is None:
+            pairs = self._by_products(rows)
+        return largest_of(self.exact(rows, self._rows.view, pairs), pairs, len(rows))
 
-        Where no similarity is above the limit it may also be -inf and -1: then there is no need to know.
-        """
-        pairs = self._by_sketches(block)
-        return most_similar(block, self.rows.view, self._by_products(block) if pairs is None else pairs)
+    def approximate(self, left: Floats, right: Floats) -> tuple[Floats, float]:
+        return left @ right.T, self._error
+
+    def exact(self, left: Floats, right: Floats, pairs: Pairs) -> Floats:
+        return similarities(left, right, pairs)
 
     def _by_sketches(self, block: Floats) -> Pairs | None:
         """All pairs that may be above the limit, or None where there are too many to be worth it."""
         if self._sketches is None:
             return None
-        top = self._sketch_screen.compare(sketch(block, self._width))
-        asked = np.flatnonzero(top >= self._limit.surely_below)
-        most = max(4 * len(block), len(block) * self.rows.count // PAIR_COST // 2)
-        pairs = self._sketch_screen.near(asked, np.full(len(asked), self._limit.surely_below), most)
+        least = self.limit - self._error
+        asked = np.flatnonzero(self._sketch_screen.compare(sketch(block, self._width)) >= least)
+        most = max(4 * len(block), len(block) * self.kept // PAIR_COST // 2)
+        pairs = self._sketch_screen.near(asked, np.full(len(asked), least), most)
         if pairs is None:
             self._resize(2 * self._width)
         return pairs
@@ -60,17 +74,17 @@ class Kept:
     def _by_products(self, block: Floats) -> Pairs:
         """For each row that may be above the limit, the pairs that may be its most similar."""
         top = self._screen.compare(block)
-        asked = np.flatnonzero(top >= self._limit.surely_below)
-        pairs = self._screen.near(asked, self._limit.close_to(top[asked]))
+        asked = np.flatnonzero(top >= self.limit - self._error)
+        pairs = self._screen.near(asked, top[asked] - np.float32(2 * self._error))
         assert pairs is not None
         return pairs
 
     def _resize(self, width: int) -> None:
         self._width = width
         self._sketches: Rows | None = None
-        if 8 <= width <= self.rows.view.shape[1] // 2:
-            self._sketches = Rows(width, self.rows.most)
-            self._sketches.append(sketch(self.rows.view, width))
+        if 8 <= width <= self._vectors.dimensions // 2:
+            self._sketches = Rows(width, self._rows.most)
+            self._sketches.append(sketch(self._rows.view, width))
             self._sketch_screen = self._new_screen(self._sketches)
 
 

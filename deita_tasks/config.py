@@ -6,12 +6,14 @@ names are unique over the groups of a command, so that each is one flag. A field
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PresetName = Literal["mini", "paper"]
 ScorerName = Literal["instruction_length", "response_length", "causal_lm", "vllm", "openai", "judge", "provided"]
 EmbedderName = Literal["sentence_transformers", "causal_lm", "provided"]
-StrategyName = Literal["diverse", "top_score", "random"]
+StrategyName = Literal[
+    "diverse", "top_score", "random", "complexity_only", "quality_only", "length", "k_center", "facility_location", "mmr"
+]
 InputFormat = Literal["auto", "sharegpt", "messages", "alpaca", "prompt_response"]
 OutputFormat = Literal["input", "sharegpt", "messages", "alpaca", "prompt_response", "parquet", "hf_dataset"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -149,16 +151,40 @@ class Selection(Budget):
     strategy: StrategyName = Field(
         "diverse",
         title="Strategy",
-        description="diverse: the paper's rule, best evol score first, without near-repetitions; top_score: best first; random: a control.",
+        description="diverse: the paper's rule, best evol score first, without near-repetitions; top_score: best first; random: a control; "
+        "complexity_only, quality_only, length: the paper's baselines; k_center, facility_location, mmr: other ways to spread.",
     )
     max_similarity: float | None = Field(
         None,
-        ge=-1,
-        le=1,
         title="Largest similarity",
-        description="Cosine similarity above which a conversation counts as too similar to one already kept. Between -1 and 1.",
+        description="For diverse: above it a conversation is too similar to one that is kept. A cosine, -1 to 1, unless metric is dot.",
+    )
+    metric: Literal["cosine", "dot", "euclidean", "manhattan"] | None = Field(
+        None, title="Metric", description="For diverse; empty: cosine. euclidean and manhattan take a least distance, not a similarity."
+    )
+    min_distance: float | None = Field(
+        None, ge=0, title="Least distance", description="For diverse by euclidean or manhattan: nearer than it is too similar. At least 0."
+    )
+    ranking: Literal["evol", "complexity", "quality", "length"] | None = Field(
+        None, title="Ranking", description="What best first goes by; empty: the strategy's own, evol for most."
+    )
+    evol_score: Literal["sum", "mean", "max"] | None = Field(
+        None, title="Evol score", description="Over a conversation's turns; empty: sum, the paper's, which favours long conversations."
+    )
+    strata: str | None = Field(
+        None, title="Strata", description="A column of the pool (or source_uri, its file) of whose every value only so many rows are kept."
+    )
+    per_stratum: int | None = Field(None, ge=1, title="Rows a stratum", description="How many, at most, for strata. At least 1.")
+    weight: float | None = Field(
+        None, ge=0, le=1, title="Weight", description="For mmr: of the score, against the similarity to what is kept. Between 0 and 1."
     )
     seed: int = Field(0, ge=0, title="Seed", description="For the strategy random. At least 0.")
+
+    @model_validator(mode="after")
+    def _a_cosine_has_bounds(self) -> "Selection":
+        if self.metric in (None, "cosine") and self.max_similarity is not None and not -1 <= self.max_similarity <= 1:
+            raise ValueError(f"max_similarity = {self.max_similarity}: expected a cosine, between -1 and 1")
+        return self
 
 
 class Output(Group):

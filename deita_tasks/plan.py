@@ -18,7 +18,7 @@ from deita_tasks.presets import LICENCES, PRESETS, Spec
 from deita_tasks.records import KINDS, Kind
 from deita_tasks.scoring import SCORERS, load_scorer
 from deita_tasks.scoring.base import Scorer
-from deita_tasks.selecting import load_selector
+from deita_tasks.selecting import SELECTORS, load_selector
 from deita_tasks.selecting.base import Selector
 
 
@@ -87,14 +87,18 @@ def plan_run(
 
 def _selector_spec(preset: PresetName, selection: Selection) -> Spec:
     """The strategy with the options that it has; one that is set and that it does not have is an error, not a silent nothing."""
-    options: dict[str, Any] = {"budget": selection.budget}
-    if selection.strategy == "diverse":
-        options["max_similarity"] = PRESETS[preset].max_similarity if selection.max_similarity is None else selection.max_similarity
-    elif selection.max_similarity is not None:
-        raise UsageError(f"max_similarity = {selection.max_similarity}: the strategy {selection.strategy!r} has none; expected 'diverse'")
-    if selection.strategy == "random":
-        options["seed"] = selection.seed
-    return {"name": selection.strategy, "options": options}
+    known = component_class(SELECTORS, "strategy", selection.strategy).model_fields
+    given = selection.model_dump(exclude={"strategy", "seed"}, exclude_none=True)
+    for option, value in given.items():
+        if option not in known:
+            raise UsageError(f"{option} = {value}: the strategy {selection.strategy!r} has none")
+    if (selection.strata is None) != (selection.per_stratum is None):
+        raise UsageError(f"strata = {selection.strata!r} with per_stratum = {selection.per_stratum}: expected both or neither")
+    if "seed" in known:
+        given["seed"] = selection.seed
+    if "max_similarity" in known and selection.metric in (None, "cosine"):
+        given.setdefault("max_similarity", PRESETS[preset].max_similarity)
+    return {"name": selection.strategy, "options": given}
 
 
 def scorer_spec(preset: PresetName, kind: Kind, scoring: Scoring, device: str = "auto", **run: Any) -> Spec:

@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,12 +22,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deita_tasks import storage
-from deita_tasks.errors import StorageError
+from deita_tasks.errors import StorageError, UsageError
 from deita_tasks.exporting.ledger import build_ledger
 from deita_tasks.parts import Family, place_vectors, vector_width
 from deita_tasks.pool import Pool
 from deita_tasks.selecting import load_selector
-from deita_tasks.selecting.evol import evol_scores_of
+from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.evol import How, evol_scores_of, ranking_scores
 
 Parts = Mapping[str, Mapping[str, Any]]  # by stage: {"family": {"uri", "fingerprint"}, "parts": [digest, …]}
 SCORES = pa.schema(
@@ -40,12 +43,43 @@ SCORES = pa.schema(
 )
 
 
-class Candidates(NamedTuple):
-    """n ids, their evol scores, float64 (n,), and their vectors, float32 (n, d), or None where no stage has made any."""
+@dataclass(frozen=True)
+class Candidates:
+    """n rows that every stage has a value for. `vectors`: float32 (n, d), or None where no stage has made any."""
 
-    ids: list[str]
-    evol_scores: NDArray[np.float64]
+    pool: Pool
+    scores: pa.Table  # SCORES
     vectors: NDArray[np.float32] | None
+
+    @property
+    def ids(self) -> list[str]:
+        """Their ids."""
+        ids: list[str] = self.scores["id"].to_pylist()
+        return ids
+
+    def ranking(self, strategy: Selector) -> NDArray[np.float64]:
+        """What `strategy` goes by: float64 (n,). Length is in words."""
+        lengths = self._first(["n_words"])["n_words"].to_numpy() if strategy.ranking == "length" else None
+        return ranking_scores(strategy.ranking, strategy.evol_score, self.scores["complexity"], self.scores["quality"], lengths)
+
+    def strata(self, strategy: Selector) -> list[str] | None:
+        """The values of the column that `strategy` counts by; None where it counts none. Raises UsageError where it is not there."""
+        column = strategy.strata
+        if column is None:
+            return None
+        if column == "source_uri":
+            uris: list[str] = self._first(["source_uri"])["source_uri"].to_pylist()
+            return uris
+        extras = [json.loads(text) if text else {} for text in self._first(["extra"])["extra"].to_pylist()]
+        missing = sum(column not in extra for extra in extras)
+        if missing:
+            raise UsageError(f"strata = {column!r}: {missing:,} of {len(extras):,} rows have no such column; expected one of every row")
+        return [json.dumps(extra[column], sort_keys=True) for extra in extras]
+
+    def _first(self, columns: list[str]) -> pa.Table:
+        """Columns of the pool for these rows, each as it first stands there."""
+        table = self.pool.index(["id", *columns])
+        return table.take(pc.index_in(self.scores["id"], value_set=table["id"].combine_chunks()))
 
 
 def is_selection(uri: str) -> bool:
@@ -61,9 +95,9 @@ def write_selection(uri: str, pool: Pool, parts: Parts, selector: Mapping[str, A
     """Choose from `pool` by what `parts` say, and write the artifact under `uri`; returns its selection.json."""
     rows = pool.index(["id", "source_uri", "source_row"])
     strategy = load_selector(selector["name"], **selector["options"])
-    scores, truncated = _scores(rows["id"].unique(), parts)
-    with _candidates(scores, parts) as (ids, evol_scores, vectors):
-        selection = strategy.select(ids, evol_scores, vectors)
+    scores, truncated = _scores(rows["id"].unique(), parts, strategy.evol_score)
+    with _candidates(pool, scores, parts) as found:
+        selection = strategy.select(found.ids, found.ranking(strategy), found.vectors, found.strata(strategy))
     ledger, counts = build_ledger(rows, pool.quarantine(["source_uri", "source_row", "reason", "detail"]), scores, selection)
     files = {"decisions.parquet": ledger, "kept.parquet": pa.table({"id": pa.array(list(selection.kept), pa.string())})}
     for name, table in files.items():
@@ -90,19 +124,18 @@ def write_selection(uri: str, pool: Pool, parts: Parts, selector: Mapping[str, A
 def candidates(pool: Pool, parts: Parts) -> Iterator[Candidates]:
     """What a strategy chooses from: the distinct rows of `pool` that every stage has a value for."""
     scores, _ = _scores(pool.index(["id"])["id"].unique(), parts)
-    with _candidates(scores, parts) as found:
+    with _candidates(pool, scores, parts) as found:
         yield found
 
 
 @contextmanager
-def _candidates(scores: pa.Table, parts: Parts) -> Iterator[Candidates]:
+def _candidates(pool: Pool, scores: pa.Table, parts: Parts) -> Iterator[Candidates]:
     able = scores.filter(pc.is_null(scores["problem"]))
-    ids = able["id"].to_pylist()
-    with _vectors(ids, parts) as vectors:
-        yield Candidates(ids, able["evol_score"].to_numpy(), vectors)
+    with _vectors(able["id"].to_pylist(), parts) as vectors:
+        yield Candidates(pool, able, vectors)
 
 
-def _scores(ids: pa.ChunkedArray, parts: Parts) -> tuple[pa.Table, dict[str, int]]:
+def _scores(ids: pa.ChunkedArray, parts: Parts, how: How = "sum") -> tuple[pa.Table, dict[str, int]]:
     """SCORES of each of `ids`, in their order; rows that were cut, by stage."""
     if not len(ids):  # a pool of bad rows alone has no parts
         return SCORES.empty_table(), dict.fromkeys(parts, 0)
@@ -117,7 +150,7 @@ def _scores(ids: pa.ChunkedArray, parts: Parts) -> tuple[pa.Table, dict[str, int
         cut[stage] = table["cut"].to_numpy() > 0
         if "values" in wanted:
             columns[stage] = table["values"]
-    evol = evol_scores_of(columns["complexity"], columns["quality"])
+    evol = evol_scores_of(columns["complexity"], columns["quality"], how)
     truncated = np.logical_or.reduce(list(cut.values()))
     table = pa.table({**columns, "evol_score": evol, "truncated": truncated, "problem": problem})
     return table.select(SCORES.names), {stage: int(rows.sum()) for stage, rows in cut.items()}

@@ -19,6 +19,7 @@ from deita_tasks.exporting.manifest import SweepManifest, digest_outputs
 from deita_tasks.exporting.sweep import Row, SweepData, write_files
 from deita_tasks.pool import Pool
 from deita_tasks.publishing import publish
+from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.compare import Cell, Measures, jaccard, settings, sweep
 from deita_tasks.selecting.solve import Solution, solve
 from deita_tasks.selections import Parts, candidates
@@ -31,13 +32,14 @@ def write_sweep(pool: Pool, parts: Parts, grid: Mapping[str, Any], output: str, 
     """
     start = time.perf_counter()
     compared = settings(grid["strategies"], grid["similarities"])
-    with candidates(pool, parts) as (ids, evol_scores, vectors):
+    with candidates(pool, parts) as able:
+        ids, vectors = able.ids, able.vectors
         if not ids or vectors is None:
             raise InputError(f"{pool.uri}: no conversation with scores and a vector; expected some to choose from")
         sample = smallest(ids, grid["coverage_rows"])
         cells = []
         with progress.bar("sweep", len(compared) * len(grid["budgets"])) as advance:
-            for cell in sweep(ids, evol_scores, vectors, grid["budgets"], compared, sample, grid["seed"]):
+            for cell in sweep(ids, able.ranking, vectors, grid["budgets"], compared, sample, grid["seed"]):
                 cells.append(cell)
                 advance(1)
         known = {"candidates": len(ids), "coverage_rows": len(sample)}
@@ -75,8 +77,9 @@ def _fingerprint(cell: Cell, seed: int) -> dict[str, Any]:
 
 def find_limit(pool: Pool, parts: Parts, budget: int) -> dict[str, Any]:
     """The smallest limit of `diverse` that still yields `budget` rows of `pool`: {max_similarity, kept, kept_below, candidates}."""
-    with candidates(pool, parts) as (ids, evol_scores, vectors):
+    with candidates(pool, parts) as able:
+        ids, vectors = able.ids, able.vectors
         if not ids or vectors is None:
             raise InputError(f"{pool.uri}: no conversation with scores and a vector; expected some to choose from")
-        solution: Solution = solve(ids, evol_scores, vectors, budget)
+        solution: Solution = solve(ids, able.ranking(load_selector("diverse", budget=budget)), vectors, budget)
     return {**solution._asdict(), "candidates": len(ids)}

@@ -82,6 +82,21 @@ def test_the_device_goes_only_to_what_has_a_model() -> None:
         (Selection(budget=7, max_similarity=0.0), {"name": "diverse", "options": {"budget": 7, "max_similarity": 0.0}}),
         (Selection(budget=7, strategy="top_score"), {"name": "top_score", "options": {"budget": 7}}),
         (Selection(budget=7, strategy="random", seed=3), {"name": "random", "options": {"budget": 7, "seed": 3}}),
+        (
+            Selection(budget=7, metric="euclidean", min_distance=0.5),
+            {"name": "diverse", "options": {"budget": 7, "metric": "euclidean", "min_distance": 0.5}},
+        ),
+        (
+            Selection(budget=7, metric="dot", max_similarity=3.5),
+            {"name": "diverse", "options": {"budget": 7, "metric": "dot", "max_similarity": 3.5}},
+        ),
+        (
+            Selection(budget=7, strategy="top_score", ranking="length", evol_score="mean", strata="source_uri", per_stratum=2),
+            {
+                "name": "top_score",
+                "options": {"budget": 7, "ranking": "length", "evol_score": "mean", "strata": "source_uri", "per_stratum": 2},
+            },
+        ),
     ],
 )
 def test_a_strategy_has_the_options_that_it_has(selection: Selection, wanted: dict[str, Any], tmp_path: Path, small_pool: Path) -> None:

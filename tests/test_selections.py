@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from deita_tasks.errors import StorageError
+from deita_tasks.errors import StorageError, UsageError
 from deita_tasks.exporting.ledger import SCHEMA
 from deita_tasks.pool import Pool, write_pool
 from deita_tasks.selections import is_selection, write_selection
@@ -132,3 +132,32 @@ def test_a_file_that_says_something_else(content: str, tmp_path: Path) -> None:
 
 def test_nothing_is_no_selection(tmp_path: Path) -> None:
     assert not is_selection(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"name": "complexity_only", "options": {"budget": 2}}, "AB"),  # 2 + 1, 3, 2: the tie goes by id
+        ({"name": "quality_only", "options": {"budget": 2}}, "AC"),  # 3 + 4, 3, 4
+        ({"name": "top_score", "options": {"budget": 1, "evol_score": "mean"}}, "B"),  # 5, 9, 8
+        ({"name": "top_score", "options": {"budget": 1, "evol_score": "max"}}, "B"),  # 6, 9, 8
+        ({"name": "length", "options": {"budget": 1}}, "A"),  # four turns of three words
+        ({"name": "top_score", "options": {"budget": 3, "strata": "source_uri", "per_stratum": 1}}, "A"),  # one file
+        ({"name": "top_score", "options": {"budget": 3, "strata": "line", "per_stratum": 1}}, "ABC"),  # a line each
+    ],
+)
+def test_rankings_and_strata_by_hand(options: dict[str, Any], kept: str, tmp_path: Path) -> None:
+    pool, parts = make(tmp_path)
+    scores = {stage: held for stage, held in parts.items() if stage != "embedding"}
+    summary = write_selection(str(tmp_path / "selection"), pool, scores, options)
+    found = pq.read_table(tmp_path / "selection" / "kept.parquet")["id"].to_pylist()
+    by_letter = {"A": A.id, "B": B.id, "C": C.id, "D": D.id, "E": E.id}
+    assert sorted(found) == sorted(by_letter[letter] for letter in kept)
+    assert summary["counts"]["selected"] == len(kept)
+
+
+def test_strata_by_a_column_that_is_not_there(tmp_path: Path) -> None:
+    pool, parts = make(tmp_path)
+    options = {"name": "diverse", "options": {"budget": 3, "strata": "topic", "per_stratum": 1}}
+    with pytest.raises(UsageError, match="'topic': 3 of 3 rows have no such column"):  # of those that a strategy chooses from
+        write_selection(str(tmp_path / "selection"), pool, parts, options)

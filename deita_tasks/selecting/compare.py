@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,7 +64,7 @@ def settings(strategies: Sequence[str], similarities: Sequence[float]) -> list[S
 
 def sweep(
     ids: Sequence[str],
-    evol_scores: NDArray[np.float64],
+    ranking: Callable[[Selector], NDArray[np.float64]],
     embeddings: NDArray[Any],
     budgets: Sequence[int],
     compared: Sequence[Setting],
@@ -73,14 +73,16 @@ def sweep(
 ) -> Iterator[Cell]:
     """A selection for each setting and each of the ascending `budgets`, measured.
 
+    `ranking` gives the scores, (n,), that a strategy goes by; the measures go by the control's, the evol scores.
     Budgets nest, so each setting is run once, for the largest. Coverage is measured over the rows at the positions `sample`.
     Held at a time: the vectors of the sample and of one selection, float32.
     """
     where = {id: position for position, id in enumerate(ids)}
-    judge = Judge(evol_scores, embeddings, sample)
+    judge = Judge(ranking(Setting(CONTROL).selector(budgets[-1], seed)), embeddings, sample)
 
     def kept_by(setting: Setting) -> NDArray[np.int64]:
-        selection = setting.selector(budgets[-1], seed).select(ids, evol_scores, embeddings)
+        strategy = setting.selector(budgets[-1], seed)
+        selection = strategy.select(ids, ranking(strategy), embeddings)
         return np.array([where[id] for id in selection.kept], np.int64)
 
     drawn = kept_by(Setting(CONTROL))

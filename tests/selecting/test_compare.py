@@ -115,7 +115,7 @@ def test_each_cell_is_the_selection_of_its_budget(rows, limit, budgets):
     rows = rows.astype(np.float32) + np.float32(0.5)
     ids, scores = [f"{i:02d}" for i in range(len(rows))], np.arange(len(rows), dtype=np.float64) % 7
     compared = settings(["diverse", "top_score"], [limit])
-    cells = list(sweep(ids, scores, rows, sorted(budgets), compared, np.arange(len(rows)), seed=3))
+    cells = list(sweep(ids, lambda strategy: scores, rows, sorted(budgets), compared, np.arange(len(rows)), seed=3))
     assert [(cell.setting, cell.budget) for cell in cells] == [(setting, budget) for setting in compared for budget in sorted(budgets)]
     drawn = [int(id) for id in Setting("random").selector(len(rows), 3).select(ids, scores, None).kept]
     for cell in cells:

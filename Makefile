@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/deita select --input examples/pool.jsonl --output demo-output --store .deita --budget 100 --overwrite
+	$(BIN)/deita select --input examples/pool.jsonl --output demo-output --store .deita --budget 150 --overwrite
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -12,6 +12,9 @@ SELECTORS: Table = {
     "complexity_only": "deita_tasks.selecting.top_score:ComplexityOnly",
     "quality_only": "deita_tasks.selecting.top_score:QualityOnly",
     "length": "deita_tasks.selecting.top_score:Length",
+    "k_center": "deita_tasks.selecting.k_center:KCenter",
+    "facility_location": "deita_tasks.selecting.facility_location:FacilityLocation",
+    "mmr": "deita_tasks.selecting.mmr:MMR",
 }
 
 

@@ -53,6 +53,12 @@ def summed(terms: NDArray[np.float64]) -> NDArray[np.float64]:
     return terms[:, 0] if width else np.zeros(len(terms))
 
 
+def pairs_of(which: NDArray[np.bool_]) -> Pairs:
+    """Where `which` (rows, indices) is true."""
+    rows, indices = np.nonzero(which)
+    return rows, indices
+
+
 def largest_of(values: Floats, pairs: Pairs, rows: int) -> tuple[Floats, Indices]:
     """For each of so many rows, the largest of the `values` (p,) of its `pairs` (row, index), and its index, the first of several.
 

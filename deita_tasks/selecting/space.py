@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deita_tasks.selecting.similarity import Floats, Indices, Pairs, largest_of
+from deita_tasks.selecting.similarity import Floats, Indices, Pairs, largest_of, pairs_of
 
 
 class Decision(NamedTuple):
@@ -68,13 +68,13 @@ class Space(ABC):
         """As `outside`, among the rows of `right` (k, d), whose closeness is `about` (b, k) but for `error`."""
         top = about.max(axis=1, initial=-np.inf, keepdims=True)
         may_be = (about >= top - 2 * error) & (top >= self.limit - error)
-        pairs = _pairs(may_be)
+        pairs = pairs_of(may_be)
         return largest_of(self.exact(left, right, pairs), pairs, len(left))
 
     def _above(self, rows: Floats, about: NDArray[Any], error: Any) -> NDArray[np.bool_]:
         """Whether row i is too close to row j before it, (n, n), where their closeness is `about` (n, n) but for `error`."""
         above: NDArray[np.bool_] = np.tril(about > self.limit + error, -1)
-        pairs = _pairs(np.tril(np.abs(about - self.limit) <= error, -1))
+        pairs = pairs_of(np.tril(np.abs(about - self.limit) <= error, -1))
         above[pairs] = self.exact(rows, rows, pairs) > self.limit
         return above
 
@@ -85,8 +85,3 @@ def _settle(above: NDArray[np.bool_]) -> Indices:
     for row in np.flatnonzero(above.any(axis=1)):
         stays[row] = not (above[row] & stays).any()
     return np.flatnonzero(stays)
-
-
-def _pairs(which: NDArray[np.bool_]) -> Pairs:
-    rows, indices = np.nonzero(which)
-    return rows, indices

@@ -143,6 +143,20 @@ class Measured:
             )
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """What a component can say of n conversations before its model is loaded; None where it has none of it.
+
+    window: tokens that its model reads. digit_ids: the token ids of "1" to "6".
+    tokens: int64 (n,), what a model would read of each conversation, all its prompts together. cut: int64 (n,), what it would leave out.
+    """
+
+    window: int | None = None
+    digit_ids: Sequence[int] | None = None
+    tokens: NDArray[np.int64] | None = None
+    cut: NDArray[np.int64] | None = None
+
+
 class Rejection(NamedTuple):
     """Why a row was not kept; for "too_similar", the kept row that blocked it and the similarity (else "" and NaN)."""
 

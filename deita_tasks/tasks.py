@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from prefect import Task, get_run_logger, task, unmapped
@@ -31,6 +31,7 @@ from deita_tasks.output import write_output
 from deita_tasks.parts import Family, Shard, read_plan, score_table, vector_table
 from deita_tasks.plan import Plan
 from deita_tasks.pool import Pool, first_positions, pool_uri, write_pool
+from deita_tasks.preflight import SAMPLE_ROWS, check
 from deita_tasks.presets import Spec
 from deita_tasks.records import Conversation, Quarantined
 from deita_tasks.scoring import load_scorer
@@ -213,7 +214,7 @@ class Stage:
 
     name: str
     task: Task[..., Any]
-    component: Mapping[str, Spec]  # under the keyword by which the task takes it
+    component: dict[str, Spec]  # under the keyword by which the task takes it
     family: Family
 
 
@@ -229,16 +230,35 @@ def stages(plan: Plan, options: Advanced) -> list[Stage]:
     return found
 
 
-def run_stage(stage: Stage, pool: Pool, options: Advanced) -> dict[str, Any]:
+class Work(NamedTuple):
+    """A stage's distinct rows in a pool: how many, the parts that are there, and the shards that are to be computed."""
+
+    rows: int
+    present: list[Shard]
+    missing: list[Shard]
+
+    @property
+    def to_compute(self) -> int:
+        """Rows of the missing shards."""
+        return sum(shard.rows for shard in self.missing)
+
+
+def plan_stage(stage: Stage, pool: Pool, options: Advanced) -> Work:
+    """What of a stage is there, and what is missing."""
+    held = pool.index(["id"])["id"].combine_chunks()
+    positions = first_positions(held)
+    return Work(len(positions), *stage.family.plan(options.store, held.take(pa.array(positions)), positions, options.shard_rows))
+
+
+def run_stage(stage: Stage, pool: Pool, options: Advanced, work: Work | None = None) -> dict[str, Any]:
     """Compute what is missing for the distinct rows of a pool; returns {"family", "parts", "computed", "reused", "tasks"}.
+
+    `work`: what `plan_stage` has just said, if it was asked.
 
     Parts that are there are asked for too, so that the run shows them as Cached. A shard that fails does not stop the others: when
     all have ended, the first failure is raised, and what they computed stays.
     """
-    held = pool.index(["id"])["id"].combine_chunks()
-    positions = first_positions(held)
-    ids = held.take(pa.array(positions))
-    present, missing = stage.family.plan(options.store, ids, positions, options.shard_rows)
+    total, present, missing = work or plan_stage(stage, pool, options)
     shards = [*present, *missing]
     titles = [f"{stage.name} {number}/{len(shards)}" for number in range(1, len(shards) + 1)]
     keys = [f"{stage.family.fingerprint}-{shard.digest}" for shard in shards]
@@ -252,17 +272,17 @@ def run_stage(stage: Stage, pool: Pool, options: Advanced) -> dict[str, Any]:
 
     futures = submit(bound, slice(0, len(present)))
     futures += submit(bound.with_options(refresh_cache=True), slice(len(present), None))
-    computed = sum(shard.rows for shard in missing)
+    computed = sum(shard.rows for shard in missing)  # what is there may hold rows of other pools too
     rows = {future.task_run_id: shard.rows for future, shard in zip(futures[len(present) :], missing, strict=True)}
     try:
-        cached = _wait(stage.name, futures, rows, total=len(ids), reused=len(ids) - computed)
+        cached = _wait(stage.name, futures, rows, total=total, reused=total - computed)
     finally:
         forget_models()
     return {
         "family": asdict(stage.family),
         "parts": [shard.digest for shard in shards],
         "computed": computed,
-        "reused": len(ids) - computed,
+        "reused": total - computed,
         "tasks": {"cached": cached, "run": len(shards) - cached},
     }
 
@@ -301,6 +321,45 @@ def bind(task: Task[..., Any], options: Advanced) -> Task[..., Any]:
     results = StoreResults(uri=storage.join(options.store, "results"))
     results.save(f"deita-{storage.digest_of(results.uri)}", overwrite=True)  # Prefect takes a block only once it knows it
     return task.with_options(retries=options.retries, retry_delay_seconds=exponential_backoff(backoff_factor=2), result_storage=results)
+
+
+# ---- a look at the models before they work
+
+
+@task(name="preflight", task_run_name="preflight", retry_condition_fn=worth_retrying, persist_result=False, result_serializer="json")
+def preflight(pool: str, wanted: Sequence[tuple[str, str, Spec, int]]) -> list[dict[str, Any]]:
+    """Look at the components of `wanted`, (stage, kind of component, its spec, rows to compute), on the first rows of a pool.
+
+    Says in the log what it sees. Raises what will not get better by trying again: an unfit model is found before the first hour's work
+    and not after it. Anything else is left to the stage, which tries again.
+    """
+    logger = get_run_logger()
+    opened = Pool.open(pool)
+    sample = [row for _, row in opened.read(range(min(SAMPLE_ROWS, opened.summary["good"])))]
+    found = []
+    for stage, kind, spec, rows in reversed(wanted):  # the first stage's model, loaded last, stays for it
+        try:
+            seen = check(stage, _component(kind, json.dumps(spec, sort_keys=True)), sample, rows)
+        except (UsageError, InputError, ModelError):
+            raise
+        except Exception as error:
+            logger.warning("%s: the preflight came to nothing, and the stage will try again: %s", stage, error)
+            continue
+        logger.info("%s", seen)
+        for warning in seen.warnings:
+            logger.warning("%s", warning)
+        found.append(asdict(seen))
+    return found[::-1]
+
+
+def look_ahead(stages: Sequence[Stage], pool: Pool, options: Advanced) -> dict[str, Work]:
+    """What each stage has to do; where that is anything, its component is looked at first."""
+    work = {stage.name: plan_stage(stage, pool, options) for stage in stages}
+    wanted = [(one.name, *one.component.copy().popitem(), work[one.name].to_compute) for one in stages if work[one.name].missing]
+    if wanted:
+        bound: Any = bind(preflight, options)
+        bound(pool.uri, wanted)
+    return work
 
 
 # ---- select

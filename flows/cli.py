@@ -24,7 +24,7 @@ from rich.table import Table
 from deita_tasks.components import explain
 from deita_tasks.config import Advanced, Budget, Embedding, Export, Grid, Output, PresetName, Scoring, Selection, Source
 from deita_tasks.errors import DeitaError, UsageError
-from flows.printing import print_explanation, print_solution, print_sweep, ran_out
+from flows.printing import print_checks, print_explanation, print_solution, print_sweep, ran_out
 from flows.store_cli import app as store_app
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ app.add_typer(store_app, name="store")
 MODELS: dict[str, type[BaseModel]] = {"source": Source, "scoring": Scoring, "embedding": Embedding}
 GROUPS: dict[str, type[BaseModel]] = {**MODELS, "selection": Selection, "export": Export, "advanced": Advanced}
 SWEEP_GROUPS: dict[str, type[BaseModel]] = {**MODELS, "grid": Grid, "output": Output, "advanced": Advanced}
+PREFLIGHT_GROUPS: dict[str, type[BaseModel]] = {**MODELS, "advanced": Advanced}
 SOLVE_GROUPS: dict[str, type[BaseModel]] = {**MODELS, "budget": Budget, "advanced": Advanced}
 
 # What every command that runs a flow has beside the fields of its groups.
@@ -154,6 +155,19 @@ def solve(preset: PresetName, groups: Mapping[str, Any]) -> None:
     from flows.solve import solve_for_budget
 
     print_solution(solve_for_budget(preset=preset, **groups), groups["budget"].budget)
+
+
+@app.command()
+@flow_command(PREFLIGHT_GROUPS)
+def preflight(preset: PresetName, groups: Mapping[str, Any]) -> None:
+    """Look before a run: tokenizers, what would be cut, a few real scores, and about how long it will take."""
+    from deita_tasks.plan import plan_run
+    from deita_tasks.preflight import preflight
+
+    if groups["scoring"].api_key_block:
+        import deita_tasks.tasks  # noqa: F401 - it knows how to read a Secret block
+    plan = plan_run(preset=preset, selection=Selection(), export=None, **groups)
+    print_checks(list(preflight(plan, groups["source"].format)))
 
 
 @app.command("explain")

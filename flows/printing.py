@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from deita_tasks.config import Selection
     from deita_tasks.explain import Explanation, Line
+    from deita_tasks.preflight import Check
     from deita_tasks.records import Conversation
 
 # Control characters but tab and newline; what ends a line or turns its direction elsewhere; halves of surrogate pairs.
@@ -48,6 +49,41 @@ def ran_out(kept: int, selection: Selection) -> str:
     if selection.strategy != "diverse":
         return told
     return f"{told}\n`deita solve --budget {selection.budget}` finds the smallest --max-similarity that fills it, if there is one."
+
+
+# ---- preflight
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """A table with a column a stage, and the warnings below it."""
+    from deita_tasks.preflight import duration
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", style="dim", no_wrap=True)
+    for one in checks:
+        table.add_column(one.stage, overflow="fold")
+    rows: dict[str, Callable[[Check], str | None]] = {
+        "backend": lambda one: one.backend,
+        "model": lambda one: one.model,
+        "runs": lambda one: " on ".join(filter(None, [one.dtype, one.device])) or None,
+        "digit ids": lambda one: None if one.digit_ids is None else " ".join(map(str, one.digit_ids)),
+        "window": lambda one: None if one.window is None else f"{one.window:,} tokens",
+        "would be cut": lambda one: None if one.cut is None else f"{one.cut:,} of {one.sampled:,} rows ({one.cut / one.sampled:.1%})",
+        "scores": lambda one: " ".join(f"{score:.2f}" for score in one.scores) or None,
+        "rows": lambda one: None if one.rows is None else f"about {one.rows:,}",
+        "tokens a row": lambda one: None if one.tokens_a_row is None else f"{one.tokens_a_row:,.0f}",
+        "tokens": lambda one: None if one.tokens is None else f"about {one.tokens:,.0f}",
+        "time, at most": lambda one: None if one.seconds is None else duration(one.seconds),
+        "of 1,000 rows": lambda one: None if one.seconds_a_row is None else duration(1000 * one.seconds_a_row),
+    }
+    for name, of in rows.items():
+        told = [of(one) for one in checks]
+        if any(told):
+            table.add_row(name, *(inert(one or "–") for one in told))
+    console = new_console()
+    console.print(table)
+    for warning in (warning for one in checks for warning in one.warnings):
+        console.print(f"\nwarning: {inert(warning)}")
 
 
 # ---- sweep

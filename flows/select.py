@@ -41,10 +41,13 @@ def select_subset(
     clock = Clock()
     with clock("load"):
         pool = tasks.load(plan, source, advanced)
+    stages = tasks.stages(plan, advanced)
+    with clock("preflight"):
+        work = tasks.look_ahead(stages, pool, advanced)
     done: dict[str, dict[str, Any]] = {}
-    for stage in tasks.stages(plan, advanced):
+    for stage in stages:
         with clock(stage.name):
-            done[stage.name] = tasks.run_stage(stage, pool, advanced)
+            done[stage.name] = tasks.run_stage(stage, pool, advanced, work[stage.name])
     with clock("select"):
         selected = tasks.select(plan, pool, done, advanced)
     tasks.check_floor(pool, selected["unscorable"], source.min_good_fraction)

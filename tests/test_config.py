@@ -18,7 +18,7 @@ from deita_tasks.scoring import SCORERS
 from deita_tasks.selecting import SELECTORS
 
 MODELS: list[type[BaseModel]] = [Source, Scoring, Embedding, Advanced]  # of every command that runs a flow
-COMMANDS: dict[str, list[type[BaseModel]]] = {"select": [Selection, Export], "sweep": [Grid, Output], "solve": [Budget]}
+COMMANDS: dict[str, list[type[BaseModel]]] = {"select": [Selection, Export], "sweep": [Grid, Output], "solve": [Budget], "preflight": []}
 GROUPS = [*MODELS, *(group for own in COMMANDS.values() for group in own)]
 FIELDS = [(group, name) for group in GROUPS for name in group.model_fields]
 REQUIRED = {Source: {"input": ["pool.jsonl"]}, Export: {"output": "out"}, Output: {"output": "out"}}

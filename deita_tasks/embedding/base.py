@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.components import Component
 from deita_tasks.errors import ComputeError
-from deita_tasks.records import Conversation, Measured
+from deita_tasks.records import Conversation, Forecast, Measured
 
 
 class Embedder(Component):
     """Gives each conversation one vector. Its fields are its options."""
+
+    PROBED: ClassVar[bool] = True  # whether a preflight loads the model to see a few vectors
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
@@ -25,6 +27,10 @@ class Embedder(Component):
     @abstractmethod
     def measure(self, conversations: Sequence[Conversation]) -> Measured:
         """Vectors of `conversations`, float32 (n, d), with what was cut and which have none and why. Never raises for one bad row."""
+
+    def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
+        """What can be said of `conversations` without the model's weights."""
+        return Forecast()
 
     def embed(self, conversations: Sequence[Conversation]) -> NDArray[np.float32]:
         """Vectors of `conversations`: float32 (n, d), as the model gives them, NOT normalised. Raises ComputeError where one has none."""

@@ -15,7 +15,7 @@ from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.hardware import Dtype, choose_device, choose_dtype
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.tokenizer import load_tokenizer
-from deita_tasks.records import Conversation, Measured
+from deita_tasks.records import Conversation, Forecast, Measured
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -57,10 +57,12 @@ class CausalLMEmbedder(Embedder):
             "dtype": choose_dtype(self.dtype, self.device),
         }
 
+    def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
+        whole = np.array([len(ids) for ids in self._tokens(conversations)], np.int64)
+        return Forecast(self.max_length, None, np.minimum(whole, self.max_length), np.maximum(whole - self.max_length, 0))
+
     def measure(self, conversations: Sequence[Conversation]) -> Measured:
-        reader = self._reader.get(self._read)
-        render = answers if self.only_answer else vicuna
-        whole = [encoding.ids for encoding in reader.tokenizer.encode_batch_fast([render(c) for c in conversations])]
+        whole = self._tokens(conversations)
         model = self._model.get(self._load)
         hidden, too_much = model.last_hidden([ids[: self.max_length] for ids in whole], self.batch_tokens)
         vectors = hidden.cpu().numpy()
@@ -73,6 +75,12 @@ class CausalLMEmbedder(Embedder):
     def release(self) -> None:
         """Forgets the loaded weights; the next `measure` loads them again."""
         self._model.release()
+
+    def _tokens(self, conversations: Sequence[Conversation]) -> list[list[int]]:
+        """Token ids of each whole conversation."""
+        render = answers if self.only_answer else vicuna
+        tokenizer = self._reader.get(self._read).tokenizer
+        return [encoding.ids for encoding in tokenizer.encode_batch_fast([render(one) for one in conversations])]
 
     def _read(self) -> _Reader:
         checkpoint = find_checkpoint(self.model, self.revision)

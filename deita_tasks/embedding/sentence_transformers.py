@@ -17,8 +17,9 @@ from deita_tasks.models.checkpoint import Checkpoint, file_digest, find_checkpoi
 from deita_tasks.models.hardware import Dtype, choose_device, choose_dtype, default_batch_tokens, torch_dtype
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.quiet import quiet_loading
+from deita_tasks.models.tokenizer import load_tokenizer
 from deita_tasks.presets import MINILM, MINILM_REVISION, MINILM_WEIGHTS_SHA256
-from deita_tasks.records import Conversation, Measured
+from deita_tasks.records import Conversation, Forecast, Measured
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -34,6 +35,7 @@ class SentenceTransformersEmbedder(Embedder):
     that are cut are counted. In float32 a vector does not depend on the batch it is in beyond about 1e-7.
     """
 
+    PROBED: ClassVar[bool] = False  # small, soon loaded, and known to work: its tokenizer says what there is to know
     VERSION: ClassVar[int] = 1
     TEMPLATE: ClassVar[str] = "contents, joined by blank lines"
 
@@ -58,6 +60,17 @@ class SentenceTransformersEmbedder(Embedder):
             "max_length": self.max_length or "the model's own",
             "dtype": choose_dtype(self.dtype, self.device),
         }
+
+    def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
+        """By the tokenizer alone. The window is what sentence_bert_config.json says, or unknown where that says nothing."""
+        location, options = _resolve(find_checkpoint(self.model, self.revision))
+        checkpoint = Checkpoint(location, options.get("revision"))
+        window = self.max_length or checkpoint.json("sentence_bert_config.json").get("max_seq_length")
+        tokenizer = load_tokenizer(checkpoint)
+        texts = [self.prompt + render(conversation) for conversation in conversations]
+        whole = np.array([len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts)], np.int64)
+        reach = window or 1 << 30
+        return Forecast(window, None, np.minimum(whole, reach), np.maximum(whole - reach, 0))
 
     def measure(self, conversations: Sequence[Conversation]) -> Measured:
         model = self._loaded.get(self._load)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.components import Component
 from deita_tasks.errors import ComputeError
-from deita_tasks.records import Conversation, Kind, Measured
+from deita_tasks.records import Conversation, Forecast, Kind, Measured
 
 
 class RowScores(NamedTuple):
@@ -24,6 +24,8 @@ class RowScores(NamedTuple):
 
 class Scorer(Component):
     """Gives each pair a score in [1, 6]. Its fields are its options."""
+
+    PROBED: ClassVar[bool] = True  # whether a preflight has it score a few rows
 
     kind: Kind
 
@@ -39,6 +41,10 @@ class Scorer(Component):
     def measure_rows(self, conversations: Sequence[Conversation]) -> RowScores:
         """Scores of every pair of `conversations`; what a run asks for."""
         return RowScores(self.measure([pair for one in conversations for pair in one.pairs]), {})
+
+    def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
+        """What can be said of `conversations` without the model's weights."""
+        return Forecast()
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """Scores of (instruction, response) `pairs`: float32 (n,) in [1, 6]. Raises ComputeError where a pair has none."""

@@ -14,11 +14,11 @@ from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.hardware import Dtype, choose_device, choose_dtype
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.tokenizer import load_tokenizer
-from deita_tasks.records import Kind, Measured
+from deita_tasks.records import Conversation, Forecast, Kind, Measured
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.expected import expected_score
 from deita_tasks.scoring.prompts import TEMPLATES, render
-from deita_tasks.scoring.tokens import digit_ids, tokenize
+from deita_tasks.scoring.tokens import digit_ids, forecast, tokenize
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -78,6 +78,10 @@ class CausalLMScorer(Scorer):
             uncuttable = f"its prompt cannot be cut to {reader.max_length} tokens"
             problems.setdefault(int(i), "the model's logits for the digits are not finite" if tokens[i].ids else uncuttable)
         return Measured(scores, np.array([t.cut for t in tokens], np.int32), problems)
+
+    def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
+        reader = self._reader.get(self._read)
+        return forecast(reader.tokenizer, self.kind, reader.digits, reader.max_length, conversations)
 
     def release(self) -> None:
         """Forgets the loaded weights; the next `measure` loads them again."""

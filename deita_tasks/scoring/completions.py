@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
 from deita_tasks.models.lazy import Lazy
+from deita_tasks.records import Conversation, Forecast
 from deita_tasks.scoring.expected import expected_score
 from deita_tasks.scoring.http import checked_url
 from deita_tasks.scoring.reader import Reader
@@ -56,6 +57,9 @@ class CompletionsScorer(ServedScorer):
         answer = self.post("completions", {"prompt": tokens.ids, "max_tokens": 1, "temperature": 0, **self._asked(reader.digits)})
         logprobs = _digits(_first_token(answer), reader.digits)
         return Rating(float(expected_score(np.array([logprobs]))[0]), tokens.cut)
+
+    def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
+        return self._reader.get(self._read).forecast(conversations)
 
     def _asked(self, digits: list[int]) -> dict[str, Any]:
         if self.server == "other":

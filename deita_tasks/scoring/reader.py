@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deita_tasks.errors import UsageError
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.tokenizer import load_tokenizer
-from deita_tasks.records import Kind
+from deita_tasks.records import Conversation, Forecast, Kind
 from deita_tasks.scoring.prompts import TEMPLATES, render
-from deita_tasks.scoring.tokens import Tokens, digit_ids, tokenize
+from deita_tasks.scoring.tokens import Tokens, digit_ids, forecast, tokenize
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -39,6 +40,10 @@ class Reader(NamedTuple):
     def tokens(self, *pairs: tuple[str, str]) -> list[Tokens]:
         """Token ids of the prompts for `pairs`, cut to the limit."""
         return tokenize(self.tokenizer, [render(self.kind, *pair) for pair in pairs], self.max_length)
+
+    def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
+        """What the model would read of `conversations`."""
+        return forecast(self.tokenizer, self.kind, self.digits, self.max_length, conversations)
 
     def identity(self) -> dict[str, Any]:
         """What of a score's fingerprint is known here."""

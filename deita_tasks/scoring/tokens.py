@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from deita_tasks.errors import ModelError
-from deita_tasks.records import Kind
+from deita_tasks.records import Conversation, Forecast, Kind
 from deita_tasks.scoring.prompts import Prompt, render
 
 if TYPE_CHECKING:
@@ -55,6 +57,13 @@ def tokenize(tokenizer: Tokenizer, prompts: Sequence[Prompt], max_length: int) -
         Tokens(encoding.ids, 0) if len(encoding.ids) <= max_length else _cut(tokenizer, prompt, max_length)
         for encoding, prompt in zip(encodings, prompts, strict=True)
     ]
+
+
+def forecast(tokenizer: Tokenizer, kind: Kind, digits: Sequence[int], max_length: int, conversations: Sequence[Conversation]) -> Forecast:
+    """What a scorer's model would read of `conversations`, prompts and all."""
+    tokens = [tokenize(tokenizer, [render(kind, *pair) for pair in one.pairs], max_length) for one in conversations]
+    read = np.array([sum(len(prompt.ids) for prompt in prompts) for prompts in tokens], np.int64)
+    return Forecast(max_length, digits, read, np.array([sum(prompt.cut for prompt in prompts) for prompts in tokens], np.int64))
 
 
 def _cut(tokenizer: Tokenizer, prompt: Prompt, max_length: int) -> Tokens:

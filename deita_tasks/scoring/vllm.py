@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from deita_tasks.errors import MissingExtra, ModelError, UsageError
 from deita_tasks.models.hardware import Dtype, choose_dtype
 from deita_tasks.models.lazy import Lazy
-from deita_tasks.records import Measured
+from deita_tasks.records import Conversation, Forecast, Measured
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.expected import expected_score
 from deita_tasks.scoring.reader import Reader
@@ -73,6 +73,9 @@ class VLLMScorer(Scorer):
             missing = [digit for digit, value in zip(DIGITS, logprobs[i], strict=True) if not math.isfinite(value)]
             problems.setdefault(i, f"vLLM gave no finite log-probability for {', '.join(map(repr, missing))}")
         return Measured(scores, np.array([one.cut for one in tokens], np.int32), problems)
+
+    def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
+        return self._reader.get(self._read).forecast(conversations)
 
     def release(self) -> None:
         """Forgets the engine, which ends its processes; the next `measure` starts another."""

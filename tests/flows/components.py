@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -44,6 +44,8 @@ def vector_of(text: str) -> list[float]:
 class TopicEmbedder(Embedder):
     """Vectors of seven numbers that can be worked out by hand; a text without a topic and of 7 k words is the zero vector."""
 
+    PROBED: ClassVar[bool] = False
+
     model: str = "tests/topics"
 
     def fingerprint(self) -> dict[str, Any]:
@@ -59,6 +61,8 @@ class TopicEmbedder(Embedder):
 
 class WatchedLength(ResponseLength):
     """The real scorer and its fingerprint; what it is asked for is written down, and it fails where it was told to."""
+
+    PROBED: ClassVar[bool] = False
 
     def measure(self, pairs: Sequence[tuple[str, str]]) -> Measured:
         responses = [response for _, response in pairs]

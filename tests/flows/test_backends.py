@@ -160,3 +160,79 @@ def test_a_secret_block_that_is_not_there(prefect_server: None, folder: Path, tm
     given = {"quality": "judge", "quality_model": "m", "quality_url": "http://127.0.0.1:9/v1", "api_key_block": "nobody-s"}
     with pytest.raises(UsageError, match="no such Secret block"):
         run(write_rows(tmp_path / "pool.jsonl", ROWS[:2]), tmp_path / "store", tmp_path / "out", strategy="top_score", **given)
+
+
+# ---- the look before the work
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the preflights of a run say in its log."""
+    from types import SimpleNamespace
+
+    from deita_tasks import tasks
+
+    lines: list[str] = []
+    logger = SimpleNamespace(**dict.fromkeys(("info", "warning"), lambda text, *given: lines.append(text % given)))
+    monkeypatch.setattr(tasks, "get_run_logger", lambda: logger)
+    return lines
+
+
+def test_a_run_looks_at_its_models_first_and_only_where_they_have_work(
+    prefect_server: None, folder: Path, tmp_path: Path, said: list[str]
+) -> None:
+    pool = write_rows(tmp_path / "pool.jsonl", ROWS[:6])
+    given = {"quality": "causal_lm", "quality_model": str(folder), "score_dtype": "float32", "strategy": "top_score"}
+    run(pool, tmp_path / "store", tmp_path / "out", **given)
+    checks = [line for line in said if not line.startswith("reading")]
+    assert [line.split(":")[0] for line in checks] == ["quality", "complexity"]  # the first stage's model is loaded last
+    assert "0 of 6 sampled rows are over 512 tokens" in checks[0]
+    said.clear()
+    run(pool, tmp_path / "store", tmp_path / "out2", budget=2, **given)
+    assert said == []
+    run(pool, tmp_path / "store", tmp_path / "out3", complexity="causal_lm", complexity_model=str(folder), **given)
+    assert [line.split(":")[0] for line in said] == ["complexity"]
+
+
+def test_an_unfit_model_is_told_before_the_first_shard(prefect_server: None, tmp_path: Path) -> None:
+    from deita_tasks.errors import ModelError
+    from tests.checkpoints import write_model, write_sentencepiece
+
+    write_sentencepiece(tmp_path / "headless")
+    write_model(tmp_path / "headless", head=False)
+    pool = write_rows(tmp_path / "pool.jsonl", ROWS[:6])
+    with pytest.raises(ModelError, match="lm_head"):
+        run(pool, tmp_path / "store", tmp_path / "out", quality="causal_lm", quality_model=str(tmp_path / "headless"), strategy="top_score")
+    assert not list((tmp_path / "store" / "scores").rglob("part-*"))
+
+
+def test_what_may_pass_does_not_stop_a_run(prefect_server: None, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from deita_tasks import tasks
+
+    def hiccup(*_: Any) -> None:
+        raise RuntimeError("out of something")
+
+    monkeypatch.setattr(tasks, "check", hiccup)
+    done = run(write_rows(tmp_path / "pool.jsonl", ROWS[:6]), tmp_path / "store", tmp_path / "out", strategy="top_score")
+    assert len(done.kept) == 6
+    assert sum("came to nothing" in line and "out of something" in line for line in said) == 2
+
+
+def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No server, no store, no output: only a look."""
+    from flows.cli import main
+
+    pool = write_rows(tmp_path / "pool.jsonl", ROWS)
+    store = ["--store", str(tmp_path / "store")]
+    model = ["--quality", "causal_lm", "--quality-model", str(folder), "--score-dtype", "float32"]
+    with pytest.raises(SystemExit) as ended:
+        main(["preflight", "--input", str(pool), *store, *model])
+    assert ended.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for words in ("instruction_length", "causal_lm", "float32 on cpu", "512 tokens", "of 30 rows", "sentence_transformers", "256 tokens"):
+        assert words in told
+    assert not list((tmp_path / "store").rglob("*")) or not list((tmp_path / "store").rglob("*.parquet"))
+    with pytest.raises(SystemExit) as ended:
+        main(["preflight", "--input", str(pool), "--quality", "judge", *store])
+    assert ended.value.code == 2
+    assert "option 'model' is required" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,12 @@ def command(pool: str, store: str, output: str, *more: str, budget: int = 10) ->
 def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
     """The process; `environment` is added to ours."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(arguments, cwd=ROOT, env={**os.environ, **environment}, **pipes)  # type: ignore[call-overload, no-any-return]
+    # Tests that run in the background of a script inherit that Ctrl-C is ignored.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(arguments, cwd=ROOT, env={**os.environ, **environment}, **pipes)  # type: ignore[call-overload, no-any-return]
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
 
 def finish(arguments: list[str], **environment: str) -> str:

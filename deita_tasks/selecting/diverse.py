@@ -112,6 +112,7 @@ class _Greedy:
         self.kept_ranks = np.concatenate((self.kept_ranks, able[chosen]))
         out = np.setdiff1d(np.flatnonzero(able < end), chosen, assume_unique=True)
         self.ledger.keep(able[chosen])
-        self.ledger.block(able[out], self.kept_ranks[nearest[out]], self.space.sign * closest[out])
+        reported = self.space.sign * closest[out] + np.float32(0)  # no negative zeros
+        self.ledger.block(able[out], self.kept_ranks[nearest[out]], reported)
         self.ledger.give_up(ranks[~fit & (ranks < end)])
         return end

@@ -58,7 +58,7 @@ class Measured(Space):
                 result[piece] = -np.sqrt(summed((a - b) ** 2))
             else:
                 result[piece] = -summed(np.abs(a - b))
-        return result + np.float32(0)  # no negative zeros
+        return result
 
 
 def _distances(left: NDArray[np.float64], right: NDArray[np.float64], order: float) -> NDArray[np.float64]:

@@ -86,6 +86,19 @@ def test_distances_by_hand():
     assert rejected == [Rejection("c", "too_similar", "b", 1.0)]
 
 
+@pytest.mark.parametrize("block_rows", [1, 2])
+@pytest.mark.parametrize("metric", ["dot", "euclidean", "manhattan"])
+def test_other_metrics_are_compared_in_float32_too(metric, block_rows):
+    """A distance of 5 - 2**-24 and a product of 2 + 2**-24 are 5 and 2 in float32, and so equal to their limits; copies are 0 apart."""
+    rows, of = np.array([[2**-24, 1], [5, 1], [5, 1]], np.float32), {"min_distance": 5, "max_similarity": None}
+    if metric == "dot":
+        rows, of = np.array([[1, 2**-24], [2, 1], [2, 1]], np.float32), {"max_similarity": 2}
+    kept, rejected = select(list("abc"), [3, 2, 1], rows, 3, metric=metric, block_rows=block_rows, **of)
+    assert kept == ["a", "b"]
+    assert rejected == [Rejection("c", "too_similar", "b", 5.0 if metric == "dot" else 0.0)]
+    assert not np.signbit(rejected[0].similarity)
+
+
 @given(pools(), st.integers(1, 24), st.integers(1, 24), st.integers(1, 24))
 @settings(max_examples=100, deadline=None)
 def test_budgets_nest(pool, small, large, block_rows):

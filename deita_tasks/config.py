@@ -6,7 +6,7 @@ names are unique over the groups of a command, so that each is one flag. A field
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PresetName = Literal["mini", "paper"]
 ScorerName = Literal["instruction_length", "response_length", "causal_lm", "vllm", "openai", "judge", "provided"]
@@ -19,6 +19,15 @@ OutputFormat = Literal["input", "sharegpt", "messages", "alpaca", "prompt_respon
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+def _not_blank(uri: str) -> str:
+    if not uri.strip():
+        raise ValueError("blank; expected a path or a URI")  # a script's unset variable, which would mean this folder
+    return uri
+
+
+Uri = Annotated[str, AfterValidator(_not_blank)]
+
+
 class Group(BaseModel):
     """A card of the form, a section of the YAML file."""
 
@@ -28,7 +37,7 @@ class Group(BaseModel):
 class Source(Group):
     """Where the pool is and how to read it."""
 
-    input: list[str] = Field(
+    input: list[Uri] = Field(
         title="Input",
         description="Files, folders, globs, s3:// or hf:// URIs: JSON, JSON Lines (both also .gz, .xz, .zst), Parquet, CSV.",
         min_length=1,
@@ -190,7 +199,7 @@ class Selection(Budget):
 class Output(Group):
     """Where the result goes."""
 
-    output: str = Field(title="Output", description="Folder or s3:// URI for everything that is written. Must be new or empty.")
+    output: Uri = Field(title="Output", description="Folder or s3:// URI for everything that is written. Must be new or empty.")
     overwrite: bool = Field(False, title="Overwrite", description="Replace an earlier result in the output folder.")
 
 
@@ -234,7 +243,7 @@ class Grid(Group):
 class Advanced(Group):
     """What changes how a run goes, never what it selects."""
 
-    store: str = Field(
+    store: Uri = Field(
         ".deita", title="Store", description="Folder or s3:// URI that keeps pools, scores, embeddings and selections between runs."
     )
     shard_rows: int | None = Field(

@@ -81,6 +81,8 @@ def plan_run(
         load_exporter(export.output_format)
     if export is not None:
         check_output(export, [*files, advanced.store])
+        check_apart(source.input, export.output)
+    check_apart(source.input, advanced.store)
     storage.check_place(advanced.store)
     return Plan(files, specs, scorers, embedder if selector.needs_embeddings else None, selector)
 
@@ -182,6 +184,21 @@ def check_output(export: Output, needed: Sequence[str] = ()) -> None:
         raise OutputExists(
             f"{export.output}: holds {', '.join(foreign[:3])}, not of the earlier result and lost if it were replaced: move it"
         )
+
+
+def check_apart(inputs: Sequence[str], uri: str) -> None:
+    """Raises UsageError where `uri` lies in a folder of the pool: the next run would read what this one writes there."""
+    other, path = storage.filesystem(uri)
+    for one in inputs:
+        fs, folder = storage.filesystem(one)
+        below = path.removeprefix(f"{folder.rstrip('/')}/")
+        if (
+            type(other) is type(fs)
+            and below != path
+            and fs.isdir(folder)
+            and not any(step.startswith((".", "_")) for step in below.split("/"))
+        ):
+            raise UsageError(f"{uri}: lies in the input {one}, and the next run would read it as a pool; choose a folder apart from it")
 
 
 def _is_result(folder: str) -> bool:

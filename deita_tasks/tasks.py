@@ -129,12 +129,14 @@ def _rows(files: Sequence[str], format: str, inputs: list[dict[str, Any]]) -> It
     for uri in files:
         file = open_pool(uri, format)
         logger.info("reading %s", file)
-        rows = 0
+        digest, rows = storage.content_digest(uri), 0
         for row in file:
             rows += 1
             progress.tick(1)
             yield row
-        inputs.append({"uri": uri, "digest": storage.content_digest(uri), "rows": rows, "format": file.format.name})
+        if storage.content_digest(uri) != digest:  # the pool is filed under the digest
+            raise InputError(f"{uri}: changed while it was read; run again when nobody writes to it")
+        inputs.append({"uri": uri, "digest": digest, "rows": rows, "format": file.format.name})
 
 
 def check_floor(pool: Pool, unscorable: Mapping[str, int], floor: float) -> None:
@@ -298,7 +300,7 @@ def _wait(name: str, futures: Sequence[PrefectFuture[Any]], rows: Mapping[Any, i
     with progress.bar(name, total, reused) as advance:
         for future in as_completed(list(futures)):
             future.wait()
-            finished = rows.get(future.task_run_id, 0)
+            finished = rows.get(future.task_run_id, 0) if future.state.is_completed() else 0
             advance(finished)
             done += finished
             if done == total or 100 * done / total - told > 2:  # each call costs a request

@@ -7,6 +7,7 @@ what the form in the Prefect UI asks for, the command line and a YAML file can s
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import signal
 import sys
@@ -226,6 +227,17 @@ def quiet_prefect(verbose: bool) -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # of the temporary server: offline it ends in a traceback
     if sys.stderr.isatty() and not verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    if not verbose:
+        for name in ("prefect.flow_runs", "prefect.task_runs"):
+            logging.getLogger(name).addFilter(without_traceback)
+
+
+def without_traceback(record: logging.LogRecord) -> bool:
+    """A failure that we know is one line in the log; on a terminal it is not there at all, since the command ends with it."""
+    if record.exc_info and isinstance(record.exc_info[1], DeitaError):
+        record.exc_info = record.exc_text = None
+        return not sys.stderr.isatty()
+    return True
 
 
 def print_summary(manifest: Mapping[str, Any], groups: Mapping[str, Any]) -> None:
@@ -244,7 +256,7 @@ def print_summary(manifest: Mapping[str, Any], groups: Mapping[str, Any]) -> Non
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(table)
     if counts["selected"] < groups["selection"].budget:
-        console.print(f"\n{ran_out(counts['selected'], groups['selection'])}")
+        console.print(f"\n{ran_out(counts, groups['selection'])}")
     seconds = sum(manifest["timings"].values())
     console.print(f"\n{seconds:.1f} s: " + ", ".join(f"{stage} {taken:.1f}" for stage, taken in manifest["timings"].items()))
     console.print(f"\nin {groups['export'].output}:")
@@ -268,7 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def fail(message: str, status: int) -> NoReturn:
     """Say what is wrong, in one line whatever a library put into it, and end."""
-    print("deita:", *(line.strip() for line in message.splitlines() if line.strip()), file=sys.stderr)
+    if message.strip():  # `deita` alone has shown its help, and says no more
+        print("deita:", *(line.strip() for line in message.splitlines() if line.strip()), file=sys.stderr)
     sys.exit(status)
 
 

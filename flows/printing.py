@@ -43,10 +43,12 @@ def new_console() -> Console:
 # ---- select
 
 
-def ran_out(kept: int, selection: Selection) -> str:
+def ran_out(counts: Mapping[str, int], selection: Selection) -> str:
     """What to say where a selection has fewer rows than its budget."""
-    told = f"The pool ran out before the budget: {kept:,} of {selection.budget:,} conversations were kept, and every row was reached."
-    if selection.strategy != "diverse":
+    full = " whose stratum had room" if selection.per_stratum else ""
+    told = f"The pool ran out before the budget: {counts['selected']:,} of {selection.budget:,} conversations were kept"
+    told = f"{told}, and every row{full} was reached."
+    if not counts["too_similar"]:
         return told
     return f"{told}\n`deita solve --budget {selection.budget}` finds the smallest --max-similarity that fills it, if there is one."
 

@@ -128,7 +128,7 @@ class Exporter(Component):
                 uri, row = conversation.source
                 raise UsageError(
                     f"the output format {self.name} cannot hold row {row} of {uri or 'the pool'} (id {conversation.id}): {error}; "
-                    "nothing was written: choose messages or sharegpt, which hold every conversation"
+                    "nothing was written: choose messages or sharegpt, which hold every conversation; what was computed is kept"
                 ) from None
         survey.settle_names(self.own_columns, self.scores)
         return survey

@@ -69,6 +69,12 @@ class Diverse(Selector):
             raise ValueError(f"max_similarity = {self.max_similarity}: expected a cosine, between -1 and 1")
         return self
 
+    @model_validator(mode="after")
+    def _device_is_there(self) -> Diverse:
+        if self.device.startswith("cuda"):
+            screens_on(self.device)
+        return self
+
     def select(
         self, ids: Sequence[str], evol_scores: NDArray[Any], embeddings: NDArray[Any] | None, strata: Sequence[Hashable] | None = None
     ) -> Selection:

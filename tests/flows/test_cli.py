@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -320,7 +321,10 @@ def test_every_field_can_be_given_as_a_flag(parameters: dict[str, Any], tmp_path
             "embedding": "causal_lm", "embedding_model": "m/e", "embedding_revision": "r3", "embedding_max_length": 99,
             "embedding_dtype": "bfloat16", "embedding_column": "ec", "embeddings_file": "e.parquet",
         },
-        "selection": {"budget": 9, "strategy": "random", "max_similarity": -0.5, "seed": 4},
+        "selection": {
+            "budget": 9, "strategy": "mmr", "max_similarity": -0.5, "metric": "dot", "min_distance": 0.25, "ranking": "length",
+            "evol_score": "max", "strata": "topic", "per_stratum": 2, "weight": 0.75, "seed": 4,
+        },
         "export": {"output": "out", "output_format": "hf_dataset", "overwrite": True},
         "advanced": {"store": "s", "shard_rows": 5, "retries": 0, "device": "cpu", "allow_bin": True},
     }  # fmt: skip
@@ -468,3 +472,43 @@ def test_the_preset_mini_with_its_real_model(tmp_path: Path) -> None:
     assert sorted(kept) == sorted([*[longer for _, longer in pairs], *others])
     models = json.loads((tmp_path / "out" / "manifest.json").read_text())["models"]
     assert [(model["use"], model["licence"]) for model in models] == [("embedding", "apache-2.0")]
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+@pytest.mark.parametrize("flag", ["--input", "--output", "--store"])
+def test_a_blank_place_is_a_mistake_and_not_this_folder(flag: str, blank: str, small_pool: Path, tmp_path: Path, capsys: Any) -> None:
+    given = {"--input": str(small_pool), "--output": str(tmp_path / "out"), "--store": str(tmp_path / "store"), flag: blank}
+    with pytest.raises(SystemExit) as ended:
+        main(["select", *(word for pair in given.items() for word in pair)])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "blank" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", ["--output", "--store"])
+def test_what_a_run_writes_may_not_become_pool(flag: str, small_pool: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "pools").mkdir()
+    (tmp_path / "pools" / "a.jsonl").write_bytes(small_pool.read_bytes())
+    inside = str(tmp_path / "pools" / "inside")
+    given = {"--input": str(tmp_path / "pools"), "--output": str(tmp_path / "out"), "--store": str(tmp_path / "store"), flag: inside}
+    with pytest.raises(SystemExit) as ended:
+        main(["select", *(word for pair in given.items() for word in pair)])
+    assert ended.value.code == 2
+    assert "lies in the input" in capsys.readouterr().err
+
+
+def test_a_known_failure_is_a_line_in_the_log_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deita_tasks.errors import InputError
+    from flows.cli import without_traceback
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+
+    def record(error: Exception) -> logging.LogRecord:
+        return logging.LogRecord("prefect.flow_runs", logging.ERROR, "", 0, "Encountered %r", (error,), (type(error), error, None))
+
+    known, unknown = record(InputError("no rows")), record(RuntimeError("a defect"))
+    assert without_traceback(known)
+    assert known.exc_info is None
+    assert without_traceback(unknown)
+    assert unknown.exc_info is not None

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -340,6 +341,12 @@ def test_what_does_not_fit_together_is_refused(ids, scores, rows, message):
 def test_wrong_options_are_refused_before_anything_is_read(options):
     with pytest.raises(UsageError, match="strategy 'diverse'"):
         load_selector("diverse", **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read():
+    with pytest.raises(UsageError, match=r"device 'cuda:1': torch .* finds no CUDA device here; use 'auto' or 'cpu'"):
+        load_selector("diverse", budget=5, device="cuda:1")
 
 
 def test_the_fingerprint_holds_what_changes_the_result_and_nothing_else():

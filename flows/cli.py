@@ -19,13 +19,12 @@ import typer
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from rich.console import Console
 from rich.table import Table
 
 from deita_tasks.components import explain
 from deita_tasks.config import Advanced, Budget, Embedding, Export, Grid, Output, PresetName, Scoring, Selection, Source
 from deita_tasks.errors import DeitaError, UsageError
-from flows.printing import print_checks, print_explanation, print_solution, print_sweep, ran_out
+from flows.printing import new_console, print_checks, print_explanation, print_solution, print_sweep, ran_out
 from flows.store_cli import app as store_app
 
 app = typer.Typer(
@@ -253,7 +252,7 @@ def print_summary(manifest: Mapping[str, Any], groups: Mapping[str, Any]) -> Non
         table.add_row(stage, f"{computed:,}", told)
         if cut:
             table.add_row("", f"{cut:,}", "rows were longer than the model's window; it read their beginning")
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = new_console()
     console.print(table)
     if counts["selected"] < groups["selection"].budget:
         console.print(f"\n{ran_out(counts, groups['selection'])}")

@@ -1,7 +1,7 @@
 """The one family of errors that a user of this project sees.
 
     DeitaError
-    ├── UsageError            a parameter is wrong: nothing has been read or computed yet
+    ├── UsageError            a parameter is wrong: found before the work where that can be known
     │   ├── MissingExtra      the choice needs an optional dependency; names the `pip install`
     │   └── OutputExists      the output folder is not empty and --overwrite was not given
     ├── InputError            the pool cannot be read as a whole (no such file, no rows, no known format)
@@ -25,7 +25,7 @@ class DeitaError(Exception):
 
 
 class UsageError(DeitaError):
-    """A parameter is wrong; raised before anything is read or computed."""
+    """A parameter is wrong; raised before anything is computed where that can be known, and always before anything is written out."""
 
     exit_status = 2
 

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,13 @@ class Pool:
         tables = [storage.read_table(storage.join(self.uri, file["name"]), list(columns)) for file in self.summary["files"]]
         return pa.concat_tables(tables).combine_chunks()
 
+    @cached_property
+    def distinct(self) -> tuple[pa.Array, NDArray[np.int64]]:
+        """What is scored: each id once, and the positions at which they first stand, ascending. Read once, for all stages."""
+        held = self.index(["id"])["id"].combine_chunks()
+        positions = first_positions(held)
+        return held.take(pa.array(positions)), positions
+
     def quarantine(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows that could not become a conversation, in source order."""
         return storage.read_table(storage.join(self.uri, "quarantine.parquet"), list(columns) if columns else None)
@@ -191,9 +199,8 @@ class Pool:
 
     def find(self, ids: Sequence[str]) -> dict[str, Conversation]:
         """The conversations with these ids, each as it first stands in the pool. Raises KeyError where one is not in it."""
-        held = self.index(["id"])["id"].combine_chunks()
-        first = first_positions(held)
-        where = pc.index_in(pa.array(ids, pa.string()), value_set=held.take(pa.array(first)))
+        held, first = self.distinct
+        where = pc.index_in(pa.array(ids, pa.string()), value_set=held)
         if where.null_count:
             raise KeyError(f"{where.null_count} of {len(where)} ids are not in the pool {self.uri}")
         return {conversation.id: conversation for _, conversation in self.read(first[where.to_numpy()])}

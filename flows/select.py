@@ -5,20 +5,14 @@
 
 # No `from __future__ import annotations` here: Prefect makes its form from these annotations as they stand.
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from deita_tasks import tasks
 from deita_tasks.config import Advanced, Embedding, Export, PresetName, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
-
-# One model uses all cores of a machine, so shards are computed one after the other.
-ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
+from flows.measured import ONE_AT_A_TIME, Clock, measured
 
 
 @flow(name="select-subset", flow_run_name="select {selection.budget} by {preset}", task_runner=ONE_AT_A_TIME, result_serializer="json")
@@ -39,15 +33,7 @@ def select_subset(
     """
     plan = plan_run(source, preset, scoring, embedding, selection, export, advanced)
     clock = Clock()
-    with clock("load"):
-        pool = tasks.load(plan, source, advanced)
-    stages = tasks.stages(plan, advanced)
-    with clock("preflight"):
-        work = tasks.look_ahead(stages, pool, advanced)
-    done: dict[str, dict[str, Any]] = {}
-    for stage in stages:
-        with clock(stage.name):
-            done[stage.name] = tasks.run_stage(stage, pool, advanced, work[stage.name])
+    pool, done = measured(plan, source, advanced, clock)
     with clock("select"):
         selected = tasks.select(plan, pool, done, advanced)
     tasks.check_floor(pool, selected["unscorable"], source.min_good_fraction)
@@ -55,19 +41,6 @@ def select_subset(
     facts = {**plan.facts(preset, groups), **tasks.work_facts(done), "seed": selection.seed, "timings": clock.seconds}
     manifest = tasks.export_selection(pool.uri, done, selected, export.output, export.output_format, facts)
     return {**manifest, "tasks": {name: stage["tasks"] for name, stage in done.items()}}
-
-
-class Clock:
-    """Seconds of wall time by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = round(time.perf_counter() - start, 3)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from prefect import flow
 from deita_tasks import tasks
 from deita_tasks.config import Advanced, Budget, Embedding, PresetName, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
-from flows.select import ONE_AT_A_TIME
+from flows.measured import ONE_AT_A_TIME, Clock, measured
 
 
 @flow(name="solve-limit", flow_run_name="solve for {budget.budget} by {preset}", task_runner=ONE_AT_A_TIME, result_serializer="json")
@@ -29,6 +29,5 @@ def solve_for_budget(
     that limit (fewer than the budget only where even a limit of 1 yields fewer), `kept_below` at the next smaller one, of `candidates`.
     """
     plan = plan_run(source, preset, scoring, embedding, Selection(budget=budget.budget), None, advanced)
-    pool = tasks.load(plan, source, advanced)
-    done = {stage.name: tasks.run_stage(stage, pool, advanced) for stage in tasks.stages(plan, advanced)}
+    pool, done = measured(plan, source, advanced, Clock())
     return tasks.solve(plan, pool, done, budget.budget, advanced)

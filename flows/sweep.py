@@ -11,7 +11,7 @@ from prefect import flow
 from deita_tasks import tasks
 from deita_tasks.config import Advanced, Embedding, Grid, Output, PresetName, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
-from flows.select import ONE_AT_A_TIME, Clock
+from flows.measured import ONE_AT_A_TIME, Clock, measured
 
 
 @flow(name="sweep-selections", flow_run_name="sweep by {preset}", task_runner=ONE_AT_A_TIME, result_serializer="json")
@@ -32,12 +32,7 @@ def sweep_selections(
     """
     plan = plan_run(source, preset, scoring, embedding, Selection(budget=max(grid.budgets)), output, advanced)
     clock = Clock()
-    with clock("load"):
-        pool = tasks.load(plan, source, advanced)
-    done: dict[str, dict[str, Any]] = {}
-    for stage in tasks.stages(plan, advanced):
-        with clock(stage.name):
-            done[stage.name] = tasks.run_stage(stage, pool, advanced)
+    pool, done = measured(plan, source, advanced, clock)
     groups = {"source": source, "scoring": scoring, "embedding": embedding, "grid": grid, "output": output, "advanced": advanced}
     facts = {**plan.facts(preset, groups), **tasks.work_facts(done), "timings": clock.seconds}
     return tasks.compare_selections(pool.uri, done, grid.model_dump(mode="json"), output.output, facts)

@@ -25,12 +25,12 @@ BASE = (*ROWS, {**ROWS[0], "messages": [{"role": "user", "content": "Short and o
 
 @contextmanager
 def tiny_components() -> Iterator[pytest.MonkeyPatch]:
-    from deita_tasks import tasks
+    from deita_tasks.tasks import cached
 
     with pytest.MonkeyPatch.context() as patch:
         for name, where in components.TABLES.items():
             patch.setitem(EMBEDDERS if name in EMBEDDERS else SCORERS, name, where)  # type: ignore[arg-type]
-        patch.setattr(tasks, "exponential_backoff", lambda backoff_factor: 0.0)
+        patch.setattr(cached, "exponential_backoff", lambda backoff_factor: 0.0)
         components.reset()
         yield patch
         components.reset()

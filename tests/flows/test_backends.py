@@ -170,11 +170,12 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the preflights of a run say in its log."""
     from types import SimpleNamespace
 
-    from deita_tasks import tasks
+    from deita_tasks.tasks import loading, preflight
 
     lines: list[str] = []
     logger = SimpleNamespace(**dict.fromkeys(("info", "warning"), lambda text, *given: lines.append(text % given)))
-    monkeypatch.setattr(tasks, "get_run_logger", lambda: logger)
+    for module in (loading, preflight):
+        monkeypatch.setattr(module, "get_run_logger", lambda: logger)
     return lines
 
 
@@ -207,12 +208,12 @@ def test_an_unfit_model_is_told_before_the_first_shard(prefect_server: None, tmp
 
 
 def test_what_may_pass_does_not_stop_a_run(prefect_server: None, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from deita_tasks import tasks
+    from deita_tasks.tasks import preflight
 
     def hiccup(*_: Any) -> None:
         raise RuntimeError("out of something")
 
-    monkeypatch.setattr(tasks, "check", hiccup)
+    monkeypatch.setattr(preflight, "check", hiccup)
     done = run(write_rows(tmp_path / "pool.jsonl", ROWS[:6]), tmp_path / "store", tmp_path / "out", strategy="top_score")
     assert len(done.kept) == 6
     assert sum("came to nothing" in line and "out of something" in line for line in said) == 2

@@ -86,11 +86,11 @@ def test_a_sweep_and_a_limit_from_one_store(tiny: None, tmp_path: Path, small_po
 
 @pytest.mark.flow
 def test_a_limit_that_was_found_before_is_remembered(tiny: None, tmp_path: Path, small_pool: Path, monkeypatch: Any) -> None:
-    from deita_tasks import tasks
+    from deita_tasks.tasks import selecting
 
     asked: list[int] = []
-    find = tasks.find_limit
-    monkeypatch.setattr(tasks, "find_limit", lambda pool, parts, budget: asked.append(budget) or find(pool, parts, budget))
+    find = selecting.find_limit
+    monkeypatch.setattr(selecting, "find_limit", lambda pool, parts, budget: asked.append(budget) or find(pool, parts, budget))
     for budget in ("4", "4", "5"):
         assert ended("solve", *places(tmp_path, small_pool), "--budget", budget) == 0
     assert asked == [4, 5]

@@ -1,0 +1,29 @@
+"""Every Prefect task: the stages with caching, retries and progress around them. The one package here that imports Prefect.
+
+    load           a pool from files                     loading.py
+    stages, run_stage   scores and embeddings            measuring.py
+    look_ahead     a look at the models first            preflight.py
+    select, solve  which rows, and at which limit        selecting.py
+    export_selection, compare_selections                 exporting.py
+
+What they have in common (cache keys, retries, where results are remembered) is in cached.py.
+"""
+
+from deita_tasks.tasks.exporting import compare_selections, export_selection, work_facts
+from deita_tasks.tasks.loading import check_floor, load
+from deita_tasks.tasks.measuring import run_stage, stages
+from deita_tasks.tasks.preflight import look_ahead
+from deita_tasks.tasks.selecting import select, solve
+
+__all__ = [
+    "check_floor",
+    "compare_selections",
+    "export_selection",
+    "load",
+    "look_ahead",
+    "run_stage",
+    "select",
+    "solve",
+    "stages",
+    "work_facts",
+]

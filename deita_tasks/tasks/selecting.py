@@ -1,0 +1,56 @@
+"""Choose from what the stages have computed, and find the limit that fills a budget."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import task
+
+from deita_tasks import storage
+from deita_tasks.config import Advanced
+from deita_tasks.plan import Plan
+from deita_tasks.pool import Pool
+from deita_tasks.selections import Parts, is_selection, write_selection
+from deita_tasks.sweeping import find_limit
+from deita_tasks.tasks.cached import CACHED, call
+
+SELECT_VERSION = 1  # of the ledger; another number selects anew
+
+
+@task(name="select-rows", task_run_name="select", **CACHED)
+def select_rows(key: str, pool: str, parts: Mapping[str, Any], selector: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose, and write the ledger under `key`; returns its selection.json. `parts`: by stage, its family and part digests."""
+    return write_selection(key, Pool.open(pool), parts, selector)
+
+
+def select(plan: Plan, pool: Pool, work: Mapping[str, Any], options: Advanced) -> dict[str, Any]:
+    """The selection that a plan makes of what the stages have computed: made anew only where it is not there."""
+    uri = storage.join(options.store, "selections", _selection_digest(plan, pool, work))
+    selected = call(select_rows, options, is_selection(uri), uri, pool.uri, parts_of(work), plan.specs["selection"])
+    return {**selected, "uri": uri}  # what is remembered may come from where the store was once mounted
+
+
+def _selection_digest(plan: Plan, pool: Pool, work: Mapping[str, Any]) -> str:
+    """Names all that a selection depends on."""
+    contract = {
+        "pool": pool.uri.rsplit("/", 1)[1],
+        "stages": {name: done["family"]["fingerprint"] for name, done in work.items()},
+        "selector": plan.selector.fingerprint(),
+        "version": SELECT_VERSION,
+    }
+    return storage.digest_of(contract)
+
+
+@task(name="solve-limit", task_run_name="solve", **CACHED)
+def solve_limit(key: str, pool: str, parts: Mapping[str, Any], budget: int) -> dict[str, Any]:
+    """The limit that yields `budget` rows: {max_similarity, kept, kept_below, candidates}."""
+    return find_limit(Pool.open(pool), parts, budget)
+
+
+def solve(plan: Plan, pool: Pool, work: Mapping[str, Any], budget: int, options: Advanced) -> dict[str, Any]:
+    """As `solve_limit`, made anew only where what it follows from has changed: the answer is in what Prefect remembers."""
+    return call(solve_limit, options, True, _selection_digest(plan, pool, work), pool.uri, parts_of(work), budget)
+
+
+def parts_of(work: Mapping[str, Any]) -> Parts:
+    """By stage, where its results are."""
+    return {name: {"family": done["family"], "parts": done["parts"]} for name, done in work.items()}

@@ -1,4 +1,4 @@
-"""What every flow begins with: load the pool, look at the models, score and embed."""
+"""What every flow has in common: look at the models, score and embed a pool."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from deita_tasks import tasks
-from deita_tasks.config import Advanced, Source
+from deita_tasks.config import Advanced
 from deita_tasks.plan import Plan
 from deita_tasks.pool import Pool
 
@@ -29,10 +29,8 @@ class Clock:
         self.seconds[stage] = round(time.perf_counter() - start, 3)
 
 
-def measured(plan: Plan, source: Source, advanced: Advanced, clock: Clock) -> tuple[Pool, dict[str, dict[str, Any]]]:
-    """The pool of a plan, with all that its stages compute of it in the store: (pool, what each stage did, by name)."""
-    with clock("load"):
-        pool = tasks.load(plan, source, advanced)
+def measured(plan: Plan, pool: Pool, advanced: Advanced, clock: Clock) -> dict[str, dict[str, Any]]:
+    """See to it that the store holds all that a plan's stages compute of a pool; returns what each stage did, by name."""
     stages = tasks.stages(plan, advanced)
     with clock("preflight"):
         work = tasks.look_ahead(stages, pool, advanced)
@@ -40,4 +38,4 @@ def measured(plan: Plan, source: Source, advanced: Advanced, clock: Clock) -> tu
     for stage in stages:
         with clock(stage.name):
             done[stage.name] = tasks.run_stage(stage, pool, advanced, work[stage.name])
-    return pool, done
+    return done

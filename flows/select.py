@@ -33,7 +33,9 @@ def select_subset(
     """
     plan = plan_run(source, preset, scoring, embedding, selection, export, advanced)
     clock = Clock()
-    pool, done = measured(plan, source, advanced, clock)
+    with clock("load"):
+        pool = tasks.load(plan, source, advanced)
+    done = measured(plan, pool, advanced, clock)
     with clock("select"):
         selected = tasks.select(plan, pool, done, advanced)
     tasks.check_floor(pool, selected["unscorable"], source.min_good_fraction)

@@ -29,5 +29,6 @@ def solve_for_budget(
     that limit (fewer than the budget only where even a limit of 1 yields fewer), `kept_below` at the next smaller one, of `candidates`.
     """
     plan = plan_run(source, preset, scoring, embedding, Selection(budget=budget.budget), None, advanced)
-    pool, done = measured(plan, source, advanced, Clock())
+    pool = tasks.load(plan, source, advanced)
+    done = measured(plan, pool, advanced, Clock())
     return tasks.solve(plan, pool, done, budget.budget, advanced)

@@ -32,7 +32,9 @@ def sweep_selections(
     """
     plan = plan_run(source, preset, scoring, embedding, Selection(budget=max(grid.budgets)), output, advanced)
     clock = Clock()
-    pool, done = measured(plan, source, advanced, clock)
+    with clock("load"):
+        pool = tasks.load(plan, source, advanced)
+    done = measured(plan, pool, advanced, clock)
     groups = {"source": source, "scoring": scoring, "embedding": embedding, "grid": grid, "output": output, "advanced": advanced}
     facts = {**plan.facts(preset, groups), **tasks.work_facts(done), "timings": clock.seconds}
     return tasks.compare_selections(pool.uri, done, grid.model_dump(mode="json"), output.output, facts)

@@ -6,7 +6,16 @@ names are unique over the groups of a command, so that each is one flag. A field
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 PresetName = Literal["mini", "paper"]
 ScorerName = Literal["instruction_length", "response_length", "causal_lm", "vllm", "openai", "judge", "provided"]
@@ -17,6 +26,7 @@ StrategyName = Literal[
 InputFormat = Literal["auto", "sharegpt", "messages", "alpaca", "prompt_response"]
 OutputFormat = Literal["input", "sharegpt", "messages", "alpaca", "prompt_response", "parquet", "hf_dataset"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+RunnerName = Literal["thread", "process", "dask", "ray"]
 
 
 def _not_blank(uri: str) -> str:
@@ -28,10 +38,24 @@ def _not_blank(uri: str) -> str:
 Uri = Annotated[str, AfterValidator(_not_blank)]
 
 
+def _as_a_form(schema: dict[str, Any]) -> None:
+    """What may be empty is one box or one list of choices: Prefect's form would show two tabs, "None" first. It takes no value for None."""
+    for field in schema["properties"].values():
+        kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
+        if len(kinds) == 1:
+            del field["anyOf"], field["default"]
+            field |= kinds[0]
+
+
 class Group(BaseModel):
     """A card of the form, a section of the YAML file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), json_schema_extra=_as_a_form)
+
+    @model_serializer(mode="wrap", when_used="json")
+    def _without_what_is_empty(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Prefect's server refuses None where the form has a list of choices."""
+        return {name: value for name, value in fields(self).items() if value is not None}
 
 
 class Source(Group):
@@ -209,6 +233,17 @@ class Export(Output):
     output_format: OutputFormat = Field("input", title="Output format", description="input: the format that the pool has.")
 
 
+class Versions(Group):
+    """Where each new selection goes, as a version of its own, and in which format."""
+
+    output: Uri = Field(
+        title="Output",
+        description="Folder or s3:// URI of the versions, and of latest, which points to the newest.",
+    )
+    output_format: OutputFormat = Field("input", title="Output format", description="input: the format that the pool has.")
+    keep_versions: int = Field(10, ge=1, title="Versions to keep", description="Older ones are removed; the latest never is. At least 1.")
+
+
 class Grid(Group):
     """Which selections to compare: every strategy with every limit (where it has one) and every budget, and random ones."""
 
@@ -255,4 +290,42 @@ class Advanced(Group):
         False,
         title="Weights from .bin files",
         description="Load weights from .bin files too, where a checkpoint has no safetensors; they are read without running code in them.",
+    )
+    runner: RunnerName | None = Field(
+        None,
+        title="Runner",
+        description="What computes shards: thread, in this process; process, in others of this machine; dask or ray (extras), there or on "
+        "a cluster. Empty: what DEITA_RUNNER says, or thread.",
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        title="Workers",
+        description="Shards computed at a time on this machine; a cluster has its own. Empty: 1, or for process and dask one a GPU. At least 1.",
+    )
+    cluster: str | None = Field(
+        None,
+        title="Cluster",
+        description="Address of a Dask scheduler (tcp://host:8786) or of Ray (ray://host:10001), whose workers reach the store and the Prefect "
+        "server. Empty: what DEITA_CLUSTER says, or workers on this machine.",
+    )
+    num_gpus: float | None = Field(
+        None,
+        ge=0,
+        title="GPUs a shard",
+        description="What a shard asks of Ray, or of Dask (its resource GPU). Empty: 1 where its model works on CUDA as seen from here, so "
+        "say device cuda where only the cluster has any. At least 0.",
+    )
+    device_slots: int | None = Field(
+        None,
+        ge=0,
+        title="Shards on a device",
+        description="Shards that compute on one device at a time, over all runs of a Prefect server; 0: as many as come. Empty: 1 on a "
+        "GPU, as many as come on a CPU. At least 0.",
+    )
+    shard_timeout: float | None = Field(
+        None,
+        gt=0,
+        title="Longest shard",
+        description="Seconds after which an attempt at a shard has failed; looked at between batches, of which none is cut short. Empty: none.",
     )

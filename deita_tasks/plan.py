@@ -6,9 +6,9 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deita_tasks import publishing, storage
+from deita_tasks import publishing, storage, versions
 from deita_tasks.components import component_class
-from deita_tasks.config import Advanced, Embedding, Export, Group, Output, PresetName, Scoring, Selection, Source
+from deita_tasks.config import Advanced, Embedding, Export, Group, Output, PresetName, Scoring, Selection, Source, Versions
 from deita_tasks.embedding import EMBEDDERS, load_embedder
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import OutputExists, StorageError, UsageError
@@ -52,7 +52,7 @@ class Plan:
 
     def facts(self, preset: PresetName, groups: Mapping[str, Group]) -> dict[str, Any]:
         """What a manifest says of it, with the parameters by group as they were given."""
-        parameters = {name: group.model_dump(mode="json") for name, group in groups.items()}
+        parameters = {name: dict(group) for name, group in groups.items()}
         return {"preset": preset, "parameters": parameters, "models": self.models(), "fingerprints": self.fingerprints()}
 
 
@@ -62,7 +62,7 @@ def plan_run(
     scoring: Scoring,
     embedding: Embedding,
     selection: Selection,
-    export: Output | None,
+    export: Output | Versions | None,
     advanced: Advanced,
 ) -> Plan:
     """Raises UsageError or InputError, in one line, for whatever is wrong in the parameters; reads nothing of the pool.
@@ -77,10 +77,13 @@ def plan_run(
     specs["embedding"] = embedder_spec(preset, embedding, **run)
     scorers: dict[str, Scorer] = {kind: load_scorer(specs[kind]["name"], **specs[kind]["options"]) for kind in KINDS}
     embedder = load_embedder(specs["embedding"]["name"], **specs["embedding"]["options"])
-    if isinstance(export, Export) and export.output_format != "input":
+    if isinstance(export, Export | Versions) and export.output_format != "input":
         load_exporter(export.output_format)
     if export is not None:
-        check_output(export, [*files, advanced.store])
+        if isinstance(export, Versions):
+            versions.check_output(export.output, [*files, advanced.store])
+        else:
+            check_output(export, [*files, advanced.store])
         check_apart(source.input, export.output)
     check_apart(source.input, advanced.store)
     storage.check_place(advanced.store)

@@ -19,12 +19,11 @@ import typer
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from rich.table import Table
 
 from deita_tasks.components import explain
-from deita_tasks.config import Advanced, Budget, Embedding, Export, Grid, Output, PresetName, Scoring, Selection, Source
+from deita_tasks.config import Advanced, Budget, Embedding, Export, Grid, Output, PresetName, Scoring, Selection, Source, Versions
 from deita_tasks.errors import DeitaError, UsageError
-from flows.printing import new_console, print_checks, print_explanation, print_solution, print_sweep, ran_out
+from flows.printing import print_checks, print_explanation, print_solution, print_summary, print_sweep, print_version
 from flows.store_cli import app as store_app
 
 app = typer.Typer(
@@ -39,6 +38,7 @@ app.add_typer(store_app, name="store")
 
 MODELS: dict[str, type[BaseModel]] = {"source": Source, "scoring": Scoring, "embedding": Embedding}
 GROUPS: dict[str, type[BaseModel]] = {**MODELS, "selection": Selection, "export": Export, "advanced": Advanced}
+RESELECT_GROUPS: dict[str, type[BaseModel]] = {**GROUPS, "export": Versions}
 SWEEP_GROUPS: dict[str, type[BaseModel]] = {**MODELS, "grid": Grid, "output": Output, "advanced": Advanced}
 PREFLIGHT_GROUPS: dict[str, type[BaseModel]] = {**MODELS, "advanced": Advanced}
 SOLVE_GROUPS: dict[str, type[BaseModel]] = {**MODELS, "budget": Budget, "advanced": Advanced}
@@ -49,15 +49,6 @@ Preset = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option(help="YAML file with the flow's parameters, by group; flags win over it.", show_default=False)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log, task by task.", show_default=False)]
-
-DECISIONS = {
-    "selected": "",
-    "too_similar": "to a better one that was kept",
-    "below_budget": "never reached: the budget was full",
-    "duplicate": "of a row before",
-    "quarantined": "could not be read; each with its reason in decisions.parquet",
-    "unscorable": "a model gave no score or vector; each with its reason in decisions.parquet",
-}
 
 STOPPED = 130  # what Typer makes of Ctrl-C
 
@@ -128,7 +119,19 @@ def select(preset: PresetName, groups: Mapping[str, Any]) -> None:
     plan_run(preset=preset, **groups)  # what is wrong shows here, before a server starts
     from flows.select import select_subset
 
-    print_summary(select_subset(preset=preset, **groups), groups)
+    print_summary(select_subset(preset=preset, **groups), groups["selection"], groups["export"].output)
+
+
+@app.command()
+@flow_command(RESELECT_GROUPS)
+def reselect(preset: PresetName, groups: Mapping[str, Any]) -> None:
+    """Select again from a pool that may have grown, as a new version beside the earlier ones."""
+    from deita_tasks.plan import plan_run
+
+    plan_run(preset=preset, **groups)  # what is wrong shows here, before a server starts
+    from flows.reselect import reselect_subset
+
+    print_version(reselect_subset(preset=preset, **groups), groups["selection"], groups["export"].output)
 
 
 @app.command()
@@ -237,30 +240,6 @@ def without_traceback(record: logging.LogRecord) -> bool:
         record.exc_info = record.exc_text = None
         return not sys.stderr.isatty()
     return True
-
-
-def print_summary(manifest: Mapping[str, Any], groups: Mapping[str, Any]) -> None:
-    """What was read, quarantined, taken from the store, selected and rejected, and where it lies."""
-    counts, table = manifest["counts"], Table(box=None, show_header=False, pad_edge=False)
-    table.add_row("read", f"{counts['read']:,}", "rows")
-    for decision, why in DECISIONS.items():
-        if counts[decision] or decision == "selected":
-            table.add_row(decision.replace("_", " "), f"{counts[decision]:,}", why)
-    for stage, tasks in manifest["tasks"].items():
-        computed, reused, cut = manifest["computed"][stage], manifest["reused"][stage], manifest["truncated"][stage]
-        told = f"rows computed, {reused:,} taken from the store ({tasks['run']} tasks run, {tasks['cached']} Cached)"
-        table.add_row(stage, f"{computed:,}", told)
-        if cut:
-            table.add_row("", f"{cut:,}", "rows were longer than the model's window; it read their beginning")
-    console = new_console()
-    console.print(table)
-    if counts["selected"] < groups["selection"].budget:
-        console.print(f"\n{ran_out(counts, groups['selection'])}")
-    seconds = sum(manifest["timings"].values())
-    console.print(f"\n{seconds:.1f} s: " + ", ".join(f"{stage} {taken:.1f}" for stage, taken in manifest["timings"].items()))
-    console.print(f"\nin {groups['export'].output}:")
-    for name in (*manifest["outputs"], "manifest.json"):
-        console.print(f"  {name}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

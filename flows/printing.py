@@ -23,6 +23,15 @@ MOST_CHARACTERS = 1_500  # of one turn
 SHORT_ID = 12
 PLAIN_WIDTH = 120  # of a table where there is no terminal
 
+DECISIONS = {
+    "selected": "",
+    "too_similar": "to a better one that was kept",
+    "below_budget": "never reached: the budget was full",
+    "duplicate": "of a row before",
+    "quarantined": "could not be read; each with its reason in decisions.parquet",
+    "unscorable": "a model gave no score or vector; each with its reason in decisions.parquet",
+}
+
 
 def inert(text: str) -> str:
     """`text` with what could act on a terminal as escapes that can be read."""
@@ -51,6 +60,44 @@ def ran_out(counts: Mapping[str, int], selection: Selection) -> str:
     if not counts["too_similar"]:
         return told
     return f"{told}\n`deita solve --budget {selection.budget}` finds the smallest --max-similarity that fills it, if there is one."
+
+
+def print_summary(manifest: Mapping[str, Any], selection: Selection, output: str) -> None:
+    """What was read, quarantined, taken from the store, selected and rejected, and where it lies."""
+    counts, table = manifest["counts"], Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("read", f"{counts['read']:,}", "rows")
+    for decision, why in DECISIONS.items():
+        if counts[decision] or decision == "selected":
+            table.add_row(decision.replace("_", " "), f"{counts[decision]:,}", why)
+    for stage, tasks in manifest["tasks"].items():
+        computed, reused, cut = manifest["computed"][stage], manifest["reused"][stage], manifest["truncated"][stage]
+        told = f"rows computed, {reused:,} taken from the store ({tasks['run']} tasks run, {tasks['cached']} Cached)"
+        table.add_row(stage, f"{computed:,}", told)
+        if cut:
+            table.add_row("", f"{cut:,}", "rows were longer than the model's window; it read their beginning")
+    console = new_console()
+    console.print(table)
+    if counts["selected"] < selection.budget:
+        console.print(f"\n{ran_out(counts, selection)}")
+    seconds = sum(manifest["timings"].values())
+    console.print(f"\n{seconds:.1f} s: " + ", ".join(f"{stage} {taken:.1f}" for stage, taken in manifest["timings"].items()))
+    console.print(f"\nin {inert(output)}:")
+    for name in (*manifest["outputs"], "manifest.json"):
+        console.print(f"  {name}")
+
+
+def print_version(done: Mapping[str, Any], selection: Selection, output: str) -> None:
+    """A new version, and what came and went with it; or that nothing is new."""
+    if not done["new"]:
+        new_console().print(f"Nothing new: the pool and the parameters are those of the version {done['version']}.")
+        return
+    print_summary(done["manifest"], selection, done["uri"])
+    changes = done["changes"]
+    if changes is not None:
+        pool, chosen = changes["pool"], changes["selection"]
+        told = f"since {changes['before']}: {pool['added']:,} conversations new in the pool, {pool['removed']:,} gone from it; "
+        new_console().print(f"\n{told}{chosen['added']:,} came into the selection, {chosen['dropped']:,} went out of it")
+    new_console().print(f"\n{inert(output)}/latest points to it")
 
 
 # ---- preflight

@@ -51,7 +51,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def test_the_folder_holds_all_that_is_promised(made: Any, tmp_path: Path) -> None:
     pool, parts, selection = made
-    manifest = write_output(pool, parts, selection, str(tmp_path / "out"), "input", FACTS)
+    manifest = write_output(pool, parts, selection, str(tmp_path / "out"), "input", FACTS).manifest
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"selected.jsonl", "decisions.parquet", "report.html", "manifest.json"}
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == json.loads(json.dumps(manifest))
@@ -81,7 +81,7 @@ def test_the_rows_come_in_the_order_chosen_in_the_pools_format(made: Any, tmp_pa
 )
 def test_another_format(output_format: str, name: str, made: Any, tmp_path: Path) -> None:
     pool, parts, selection = made
-    manifest = write_output(pool, parts, selection, str(tmp_path / "out"), output_format, FACTS)
+    manifest = write_output(pool, parts, selection, str(tmp_path / "out"), output_format, FACTS).manifest
     assert name in manifest["outputs"]
     assert {"decisions.parquet", "report.html"} <= set(manifest["outputs"])
 
@@ -104,7 +104,7 @@ def test_a_selection_of_nothing_is_a_result_too(output_format: str, made: Any, t
     none = {stage: {**held, "parts": []} for stage, held in parts.items()}
     selector = {"name": "diverse", "options": {"budget": 5, "max_similarity": 0.9}}
     selection = write_selection(str(tmp_path / "selection"), pool, none, selector)
-    manifest = write_output(pool, none, selection, str(tmp_path / "out"), output_format, FACTS)
+    manifest = write_output(pool, none, selection, str(tmp_path / "out"), output_format, FACTS).manifest
     assert (manifest["counts"]["read"], manifest["counts"]["selected"]) == (1, 0)
     assert pq.read_table(tmp_path / "out" / "decisions.parquet")["reason"].to_pylist() == ["no_user_turn: the roles are assistant"]
 

@@ -95,11 +95,10 @@ def example_groups(ledger: pa.Table, conversations: Mapping[str, Conversation], 
     calls, copies = closest_calls(ledger), nearest_copies(ledger)
     seen = {row["id"] for row in calls}
     copies = [row for row in copies if row["id"] not in seen]
-    blockers = _rows_by_id(ledger, [row["nearest_id"] for row in (*calls, *copies)])
     bound = f" of {limit:g}" if limit is not None else ""
 
     def pairs(rows: Sequence[Mapping[str, Any]]) -> list[Pair]:
-        return [_pair(row, blockers.get(row["nearest_id"]), conversations) for row in rows]
+        return pairs_of(rows, ledger, conversations)
 
     return [
         Group("Best selected", "The selected conversations with the highest evol scores.", pairs(best_selected(ledger))),
@@ -118,6 +117,12 @@ def example_groups(ledger: pa.Table, conversations: Mapping[str, Conversation], 
             "Left over", "The conversations with the highest evol scores that the budget had no room for.", pairs(first_left_over(ledger))
         ),
     ]
+
+
+def pairs_of(rows: Sequence[Mapping[str, Any]], ledger: pa.Table, conversations: Mapping[str, Conversation]) -> list[Pair]:
+    """Rows of the ledger, each with the kept row that blocked it."""
+    blockers = _rows_by_id(ledger, [row["nearest_id"] for row in rows if row["nearest_id"]])
+    return [_pair(row, blockers.get(row["nearest_id"]), conversations) for row in rows]
 
 
 def _rows_by_id(ledger: pa.Table, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -17,4 +17,5 @@ def render(template: str, **values: Any) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters["count"] = lambda number: f"{number:,}"
+    environment.filters["number"] = lambda number: "–" if number != number else f"{number:,.2f}"  # NaN: of no rows
     return environment.get_template(template).render(**values).encode("utf-8", "backslashreplace")

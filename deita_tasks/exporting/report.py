@@ -17,6 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from deita_tasks.exporting import figures
+from deita_tasks.exporting.changes import Changes
 from deita_tasks.exporting.examples import chosen_examples, example_groups, quarantine_groups, unscorable_groups
 from deita_tasks.exporting.figures import Split
 from deita_tasks.exporting.geometry import fit_plane, nearest_similarities, normalised
@@ -45,6 +46,7 @@ class ReportData:
     ledger: as `build_ledger` gives it. shapes: id, n_pairs (user turns), n_words of every good row, in any order, repeated ids allowed.
     conversations: by id, those of `wanted`. quarantine: source_uri, source_row, reason, detail, and raw where it is at hand.
     vectors: float32 (n, d), row i of vector_ids[i], not normalised, NaN for none; those of `wanted`, or None without embeddings.
+    changes: what is different from an earlier selection, if there is one to compare with.
     """
 
     manifest: Manifest
@@ -54,6 +56,7 @@ class ReportData:
     quarantine: pa.Table
     vector_ids: Sequence[str] = ()
     vectors: NDArray[np.float32] | None = None
+    changes: Changes | None = None
 
 
 class Report(NamedTuple):
@@ -86,6 +89,7 @@ def build_report(data: ReportData) -> Report:
         groups=[group for group in example_groups(data.ledger, data.conversations, limit_of(manifest)) if group.examples],
         bad=quarantine_groups(data.quarantine),
         unscorable=unscorable_groups(data.ledger),
+        changes=data.changes,
     )
     return Report(page, drawn)
 

@@ -5,17 +5,20 @@
     look_ahead     a look at the models first            preflight.py
     select, solve  which rows, and at which limit        selecting.py
     export_selection, compare_selections                 exporting.py
+    announce       an event for whoever waits for a new selection   announcing.py
 
 What they have in common (cache keys, retries, where results are remembered) is in cached.py.
 """
 
+from deita_tasks.tasks.announcing import announce
 from deita_tasks.tasks.exporting import compare_selections, export_selection, work_facts
 from deita_tasks.tasks.loading import check_floor, load
 from deita_tasks.tasks.measuring import run_stage, stages
 from deita_tasks.tasks.preflight import look_ahead
-from deita_tasks.tasks.selecting import select, solve
+from deita_tasks.tasks.selecting import select, selection_digest, solve
 
 __all__ = [
+    "announce",
     "check_floor",
     "compare_selections",
     "export_selection",
@@ -23,6 +26,7 @@ __all__ = [
     "look_ahead",
     "run_stage",
     "select",
+    "selection_digest",
     "solve",
     "stages",
     "work_facts",

@@ -8,6 +8,7 @@ from prefect import task
 from deita_tasks.output import write_output
 from deita_tasks.pool import Pool
 from deita_tasks.sweeping import write_sweep
+from deita_tasks.tasks.artifacts import show_selection, show_sweep
 from deita_tasks.tasks.selecting import parts_of
 
 
@@ -18,10 +19,21 @@ def work_facts(work: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 
 @task(name="export-selection", task_run_name="export", result_serializer="json")
 def export_selection(
-    pool: str, work: Mapping[str, Any], selection: Mapping[str, Any], output: str, output_format: str, facts: Mapping[str, Any]
+    pool: str,
+    work: Mapping[str, Any],
+    selection: Mapping[str, Any],
+    output: str,
+    output_format: str,
+    facts: Mapping[str, Any],
+    before: str | None = None,
 ) -> dict[str, Any]:
-    """Write the subset with its ledger, manifest and report to the output folder, whole or not at all; returns the manifest."""
-    return write_output(Pool.open(pool), parts_of(work), selection, output, output_format, facts)
+    """Write the subset with its ledger, manifest and report to the output folder, whole or not at all; returns the manifest.
+
+    `before`: an earlier result to compare with. The run's page in the UI gets the report in brief, the best rows and the closest calls.
+    """
+    written = write_output(Pool.open(pool), parts_of(work), selection, output, output_format, facts, before)
+    show_selection(written.data, written.report.figures, output)
+    return written.manifest
 
 
 @task(name="compare-selections", task_run_name="sweep", result_serializer="json")
@@ -29,4 +41,6 @@ def compare_selections(
     pool: str, work: Mapping[str, Any], grid: Mapping[str, Any], output: str, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Make and measure every selection of a grid, and write them to the output folder, whole or not at all; returns the manifest."""
-    return write_sweep(Pool.open(pool), parts_of(work), grid, output, facts)
+    manifest = write_sweep(Pool.open(pool), parts_of(work), grid, output, facts)
+    show_sweep(manifest, output)
+    return manifest

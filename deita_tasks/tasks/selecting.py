@@ -24,20 +24,23 @@ def select_rows(key: str, pool: str, parts: Mapping[str, Any], selector: Mapping
 
 def select(plan: Plan, pool: Pool, work: Mapping[str, Any], options: Advanced) -> dict[str, Any]:
     """The selection that a plan makes of what the stages have computed: made anew only where it is not there."""
-    uri = storage.join(options.store, "selections", _selection_digest(plan, pool, work))
+    uri = storage.join(options.store, "selections", selection_digest(plan, pool))
     selected = call(select_rows, options, is_selection(uri), uri, pool.uri, parts_of(work), plan.specs["selection"])
     return {**selected, "uri": uri}  # what is remembered may come from where the store was once mounted
 
 
-def _selection_digest(plan: Plan, pool: Pool, work: Mapping[str, Any]) -> str:
-    """Names all that a selection depends on."""
-    contract = {
-        "pool": pool.uri.rsplit("/", 1)[1],
-        "stages": {name: done["family"]["fingerprint"] for name, done in work.items()},
-        "selector": plan.selector.fingerprint(),
-        "version": SELECT_VERSION,
-    }
-    return storage.digest_of(contract)
+def selection_digest(plan: Plan, pool: Pool) -> str:
+    """Names all that a selection depends on: known before anything is computed."""
+    contracts = {stage: contract for stage, contract in plan.fingerprints().items() if contract is not None}
+    selector = contracts.pop("selection")
+    return storage.digest_of(
+        {
+            "pool": pool.uri.rsplit("/", 1)[1],
+            "stages": {stage: storage.digest_of(contract) for stage, contract in contracts.items()},
+            "selector": selector,
+            "version": SELECT_VERSION,
+        }
+    )
 
 
 @task(name="solve-limit", task_run_name="solve", **CACHED)
@@ -48,7 +51,7 @@ def solve_limit(key: str, pool: str, parts: Mapping[str, Any], budget: int) -> d
 
 def solve(plan: Plan, pool: Pool, work: Mapping[str, Any], budget: int, options: Advanced) -> dict[str, Any]:
     """As `solve_limit`, made anew only where what it follows from has changed: the answer is in what Prefect remembers."""
-    return call(solve_limit, options, True, _selection_digest(plan, pool, work), pool.uri, parts_of(work), budget)
+    return call(solve_limit, options, True, selection_digest(plan, pool), pool.uri, parts_of(work), budget)
 
 
 def parts_of(work: Mapping[str, Any]) -> Parts:

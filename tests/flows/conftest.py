@@ -40,7 +40,7 @@ def tiny_components() -> Iterator[pytest.MonkeyPatch]:
 def tiny(prefect_server: None) -> Iterator[None]:
     """The preset mini with components that need no model and no time; the report, which is three quarters of such a run, is left out."""
     with tiny_components() as patch:
-        patch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>"))
+        patch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
         yield
 
 

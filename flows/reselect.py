@@ -1,0 +1,63 @@
+"""Select again from a source that grows: only new rows are scored and embedded, and each selection is a version of its own.
+
+deita reselect --input POOLS/ --output DIR
+"""
+
+# No `from __future__ import annotations` here: Prefect makes its form from these annotations as they stand.
+from typing import Any
+
+from prefect import flow
+from prefect.states import Completed
+
+from deita_tasks import storage, tasks, versions
+from deita_tasks.config import Advanced, Embedding, PresetName, Scoring, Selection, Source, Versions
+from deita_tasks.plan import plan_run
+from flows.measured import ONE_AT_A_TIME, Clock, measured
+
+
+@flow(name="reselect-subset", flow_run_name="reselect {selection.budget} by {preset}", task_runner=ONE_AT_A_TIME, result_serializer="json")
+def reselect_subset(
+    source: Source,
+    export: Versions,
+    preset: PresetName = "mini",
+    scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so one default may serve all runs
+    embedding: Embedding = Embedding(),  # noqa: B008
+    selection: Selection = Selection(),  # noqa: B008
+    advanced: Advanced = Advanced(),  # noqa: B008
+) -> Any:
+    """Select again from a pool that may have grown, as a new version beside the earlier ones.
+
+    Scores and embeds only what is new. Writes `versions/<time>-<digest>/` under the output, compared there with the version before, and
+    then points `latest` to it; the versions beyond the last few go. Where nothing is new the run ends within seconds, in a state of that
+    name. A new version is told to the server as the event `deita.selection.created`. Returns {version, uri, new, manifest, changes}.
+    """
+    plan = plan_run(source, preset, scoring, embedding, selection, export, advanced)
+    clock = Clock()
+    with clock("load"):
+        pool = tasks.load(plan, source, advanced)
+    digest = storage.digest_of([tasks.selection_digest(plan, pool), export.output_format])
+    before = versions.latest(export.output)
+    if versions.is_of(before, digest):
+        return _nothing_new(export.output, str(before))
+    done = measured(plan, pool, advanced, clock)
+    with clock("select"):
+        selected = tasks.select(plan, pool, done, advanced)
+    tasks.check_floor(pool, selected["unscorable"], source.min_good_fraction)
+    groups = {"source": source, "scoring": scoring, "embedding": embedding, "selection": selection, "export": export, "advanced": advanced}
+    facts = {**plan.facts(preset, groups), **tasks.work_facts(done), "seed": selection.seed, "timings": clock.seconds}
+    name = versions.unpointed(export.output, digest, before) or versions.name_of(digest)
+    uri, earlier = versions.uri_of(export.output, name), before and versions.uri_of(export.output, before)
+    manifest = tasks.export_selection(pool.uri, done, selected, uri, export.output_format, facts, earlier)
+    versions.move_latest(export.output, name)
+    versions.forget_old(export.output, export.keep_versions)
+    changes = storage.read_json(storage.join(uri, "changes.json")) if "changes.json" in manifest["outputs"] else None
+    tasks.announce(export.output, name, manifest, changes)
+    stages = {stage: work["tasks"] for stage, work in done.items()}
+    return {"version": name, "uri": uri, "new": True, "manifest": {**manifest, "tasks": stages}, "changes": changes}
+
+
+def _nothing_new(output: str, name: str) -> Any:
+    """A state that says so: the pool and what is asked of it are those of the latest version."""
+    told = f"Nothing new: the pool and the parameters are those of the version {name}"
+    uri = versions.uri_of(output, name)
+    return Completed(name="NothingNew", message=told, data={"version": name, "uri": uri, "new": False, "manifest": None, "changes": None})

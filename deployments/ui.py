@@ -1,0 +1,125 @@
+"""A Prefect server with select, reselect and sweep, to click: `python -m deployments.ui`, or `make ui` in a checkout.
+
+For one machine and one person. What Prefect keeps lies in .deita/prefect of the root, apart from any other Prefect on the machine; Ctrl-C
+ends the server, and the runs that it had under way.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+
+from deployments.offer import fail, parser
+
+HOST = "127.0.0.1"
+PATIENCE = 180  # seconds: a first start makes its database, on a slow machine
+
+SAID = """
+  Prefect UI:  {ui}/deployments
+
+  Click select, then Run, and Quick or Custom run; look over the form, set Budget to 150, and Submit. The run's page shows what
+  happens, and under Artifacts what was selected. Runs of `deita` show there too with: export PREFECT_API_URL={api}
+
+  Ctrl-C ends it. What runs write lies in {root}/results, what Prefect writes in {home}.
+"""
+
+
+def free_port(wanted: int) -> int:
+    """`wanted`, or any other port where that one is taken."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((HOST, wanted))
+        except OSError:
+            tried.bind((HOST, 0))
+        return int(tried.getsockname()[1])
+
+
+@contextmanager
+def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of our own, ended by SIGTERM. In a session of its own, so that Ctrl-C comes to us alone and the server ends last."""
+    with log.open("ab") as said:
+        process = subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=30)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it started and did not end
+        process.wait()
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, enough: int = 0) -> None:
+    """Wait until `url` answers, with at least `enough` members; ends the program where the process has ended or nothing comes."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            found = httpx.post(url, json={}, timeout=5) if enough else httpx.get(url, timeout=5)
+            if found.is_success and (not enough or len(found.json()) >= enough):
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.5)
+    fail(f"Prefect did not start; what it said is in {log}")
+
+
+def surroundings(home: Path, port: int) -> dict[str, str]:
+    """The environment of a server of our own, and of what is to use it: nothing of another Prefect on the machine, and nobody is called."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return others | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_API_HOST": HOST,
+        "PREFECT_SERVER_API_PORT": str(port),  # not `server start --port`, of which its pages do not know
+        "PREFECT_API_URL": f"http://{HOST}:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+@contextmanager
+def server(home: Path, port: int) -> Iterator[dict[str, str]]:
+    """A Prefect server that answers; gives the environment in which others use it."""
+    home.mkdir(parents=True, exist_ok=True)
+    environment, log = surroundings(home, port), home / "server.log"
+    with running([sys.executable, "-m", "prefect", "server", "start"], environment, log) as process:
+        wait_for(f"{environment['PREFECT_API_URL']}/health", process, log)
+        yield environment
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run server and deployments until Ctrl-C or SIGTERM."""
+    told = parser(__doc__)
+    told.add_argument("--port", type=int, default=4200, help="port of the UI on this machine; another where it is taken; default: 4200")
+    options = told.parse_args(arguments)
+    given = [word for name in ("root", "input", "cron") if (value := getattr(options, name)) for word in (f"--{name}", value)]
+    given += [] if options.active is None else ["--active" if options.active else "--no-active"]
+    for signal_ in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signal_, lambda *_: sys.exit(0))
+    root = Path(options.root).resolve()
+    home, log = root / ".deita" / "prefect", root / ".deita" / "prefect" / "serve.log"
+    print("A Prefect server starts; this takes up to a minute.", flush=True)
+    with (
+        suppress(KeyboardInterrupt),
+        server(home, free_port(options.port)) as environment,
+        running([sys.executable, "-m", "deployments.serve", *given], environment, log) as serving,
+    ):
+        api = environment["PREFECT_API_URL"]
+        wait_for(f"{api}/deployments/filter", serving, log, enough=3)
+        print(SAID.format(ui=api.removesuffix("/api") + "/v2", api=api, root=root, home=home), flush=True)
+        status = serving.wait()
+        fail(f"what serves the deployments ended with status {status}; what it said is in {log}")
+
+
+if __name__ == "__main__":
+    main()

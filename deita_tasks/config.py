@@ -38,6 +38,11 @@ def _not_blank(uri: str) -> str:
 Uri = Annotated[str, AfterValidator(_not_blank)]
 
 
+# As a flow's own parameter: Prefect's form takes its help from the schema alone.
+_PRESET_HELP = "What empty fields follow. mini: for a CPU; paper: the published 7B models, for a GPU."
+Preset = Annotated[PresetName, Field(json_schema_extra={"description": _PRESET_HELP})]
+
+
 def _as_a_form(schema: dict[str, Any]) -> None:
     """What may be empty is one box or one list of choices: Prefect's form would show two tabs, "None" first. It takes no value for None."""
     for field in schema["properties"].values():

@@ -15,12 +15,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 
 from deployments.offer import fail, parser
 
 HOST = "127.0.0.1"
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 180  # seconds: a first start makes its database, on a slow machine
 
 SAID = """
@@ -97,6 +99,14 @@ def server(home: Path, port: int) -> Iterator[dict[str, str]]:
         yield environment
 
 
+def stop(*_: object) -> NoReturn:
+    """End the program with all that it has started; another Ctrl-C does not cut that short."""
+    for one in ENDS:
+        signal.signal(one, signal.SIG_IGN)
+    print("Stopping.", flush=True)
+    sys.exit(0)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run server and deployments until Ctrl-C or SIGTERM."""
     told = parser(__doc__)
@@ -104,13 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = told.parse_args(arguments)
     given = [word for name in ("root", "input", "cron") if (value := getattr(options, name)) for word in (f"--{name}", value)]
     given += [] if options.active is None else ["--active" if options.active else "--no-active"]
-    for signal_ in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signal_, lambda *_: sys.exit(0))
+    for one in ENDS:
+        signal.signal(one, stop)
     root = Path(options.root).resolve()
     home, log = root / ".deita" / "prefect", root / ".deita" / "prefect" / "serve.log"
     print("A Prefect server starts; this takes up to a minute.", flush=True)
     with (
-        suppress(KeyboardInterrupt),
         server(home, free_port(options.port)) as environment,
         running([sys.executable, "-m", "deployments.serve", *given], environment, log) as serving,
     ):

@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.states import Completed
 
 from deita_tasks import storage, tasks, versions
-from deita_tasks.config import Advanced, Embedding, PresetName, Scoring, Selection, Source, Versions
+from deita_tasks.config import Advanced, Embedding, Preset, Scoring, Selection, Source, Versions
 from deita_tasks.plan import plan_run
 from flows.measured import ONE_AT_A_TIME, Clock, measured
 
@@ -19,7 +19,7 @@ from flows.measured import ONE_AT_A_TIME, Clock, measured
 def reselect_subset(
     source: Source,
     export: Versions,
-    preset: PresetName = "mini",
+    preset: Preset = "mini",
     scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so one default may serve all runs
     embedding: Embedding = Embedding(),  # noqa: B008
     selection: Selection = Selection(),  # noqa: B008

@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow
 
 from deita_tasks import tasks
-from deita_tasks.config import Advanced, Embedding, Export, PresetName, Scoring, Selection, Source
+from deita_tasks.config import Advanced, Embedding, Export, Preset, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
 from flows.measured import ONE_AT_A_TIME, Clock, measured
 
@@ -19,7 +19,7 @@ from flows.measured import ONE_AT_A_TIME, Clock, measured
 def select_subset(
     source: Source,
     export: Export,
-    preset: PresetName = "mini",
+    preset: Preset = "mini",
     scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so one default may serve all runs
     embedding: Embedding = Embedding(),  # noqa: B008
     selection: Selection = Selection(),  # noqa: B008

@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow
 
 from deita_tasks import tasks
-from deita_tasks.config import Advanced, Budget, Embedding, PresetName, Scoring, Selection, Source
+from deita_tasks.config import Advanced, Budget, Embedding, Preset, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
 from flows.measured import ONE_AT_A_TIME, Clock, measured
 
@@ -17,7 +17,7 @@ from flows.measured import ONE_AT_A_TIME, Clock, measured
 @flow(name="solve-limit", flow_run_name="solve for {budget.budget} by {preset}", task_runner=ONE_AT_A_TIME, result_serializer="json")
 def solve_for_budget(
     source: Source,
-    preset: PresetName = "mini",
+    preset: Preset = "mini",
     scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so one default may serve all runs
     embedding: Embedding = Embedding(),  # noqa: B008
     budget: Budget = Budget(),  # noqa: B008

@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow
 
 from deita_tasks import tasks
-from deita_tasks.config import Advanced, Embedding, Grid, Output, PresetName, Scoring, Selection, Source
+from deita_tasks.config import Advanced, Embedding, Grid, Output, Preset, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
 from flows.measured import ONE_AT_A_TIME, Clock, measured
 
@@ -18,7 +18,7 @@ from flows.measured import ONE_AT_A_TIME, Clock, measured
 def sweep_selections(
     source: Source,
     output: Output,
-    preset: PresetName = "mini",
+    preset: Preset = "mini",
     scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so one default may serve all runs
     embedding: Embedding = Embedding(),  # noqa: B008
     grid: Grid = Grid(),  # noqa: B008

@@ -35,8 +35,7 @@ def _not_blank(uri: str) -> str:
     return uri
 
 
-Uri = Annotated[str, AfterValidator(_not_blank)]
-
+Uri = Annotated[str, AfterValidator(_not_blank), Field(json_schema_extra={"pattern": r"\S"})]
 
 # As a flow's own parameter: Prefect's form takes its help from the schema alone.
 _PRESET_HELP = "What empty fields follow. mini: for a CPU; paper: the published 7B models, for a GPU."
@@ -50,6 +49,13 @@ def _as_a_form(schema: dict[str, Any]) -> None:
         if len(kinds) == 1:
             del field["anyOf"], field["default"]
             field |= kinds[0]
+
+
+def _with_bounds_of_a_cosine(schema: dict[str, Any]) -> None:
+    """As a form, in which the largest similarity has bounds unless the metric is another: what `_a_cosine_has_bounds` refuses."""
+    _as_a_form(schema)
+    schema["if"] = {"required": ["metric"], "properties": {"metric": {"enum": ["dot", "euclidean", "manhattan"]}}}
+    schema["else"] = {"properties": {"max_similarity": {"minimum": -1, "maximum": 1}}}
 
 
 class Group(BaseModel):
@@ -133,7 +139,7 @@ class Scoring(Group):
         None, ge=1, title="Requests at a time", description="For openai and judge: requests under way at a time. At least 1."
     )
     request_timeout: float | None = Field(
-        None, gt=0, title="Longest wait", description="For openai and judge: seconds until a request counts as lost."
+        None, gt=0, title="Longest wait", description="For openai and judge: seconds until a request counts as lost. More than 0."
     )
     request_attempts: int | None = Field(
         None, ge=1, title="Attempts", description="For openai and judge: how often one request is made before the shard fails. At least 1."
@@ -186,6 +192,8 @@ class Budget(Group):
 class Selection(Budget):
     """How many conversations to keep, and by which rule."""
 
+    model_config = ConfigDict(json_schema_extra=_with_bounds_of_a_cosine)
+
     strategy: StrategyName = Field(
         "diverse",
         title="Strategy",
@@ -210,7 +218,9 @@ class Selection(Budget):
         None, title="Evol score", description="Over a conversation's turns; empty: sum, the paper's, which favours long conversations."
     )
     strata: str | None = Field(
-        None, title="Strata", description="A column of the pool (or source_uri, its file) of whose every value only so many rows are kept."
+        None,
+        title="Strata",
+        description="A column of the pool (or source_uri, its file): only so many rows of each of its values are kept. Empty: all.",
     )
     per_stratum: int | None = Field(None, ge=1, title="Rows a stratum", description="How many, at most, for strata. At least 1.")
     weight: float | None = Field(
@@ -332,5 +342,5 @@ class Advanced(Group):
         None,
         gt=0,
         title="Longest shard",
-        description="Seconds after which an attempt at a shard has failed; looked at between batches, of which none is cut short. Empty: none.",
+        description="Seconds after which an attempt at a shard has failed, looked at between batches. More than 0; empty: no limit.",
     )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from deita_tasks import config
 from deita_tasks.components import Table
-from deita_tasks.config import Advanced, Budget, Embedding, Export, Grid, Group, Output, Scoring, Selection, Source
+from deita_tasks.config import Advanced, Budget, Embedding, Export, Grid, Group, Output, Scoring, Selection, Source, Versions
 from deita_tasks.embedding import EMBEDDERS
 from deita_tasks.exporting import FORMATS as OUTPUT_FORMATS
 from deita_tasks.loading import FORMATS as INPUT_FORMATS
@@ -18,10 +18,16 @@ from deita_tasks.scoring import SCORERS
 from deita_tasks.selecting import SELECTORS
 
 MODELS: list[type[BaseModel]] = [Source, Scoring, Embedding, Advanced]  # of every command that runs a flow
-COMMANDS: dict[str, list[type[BaseModel]]] = {"select": [Selection, Export], "sweep": [Grid, Output], "solve": [Budget], "preflight": []}
+COMMANDS: dict[str, list[type[BaseModel]]] = {
+    "select": [Selection, Export],
+    "sweep": [Grid, Output],
+    "solve": [Budget],
+    "preflight": [],
+    "reselect": [Versions],
+}
 GROUPS = [*MODELS, *(group for own in COMMANDS.values() for group in own)]
 FIELDS = [(group, name) for group in GROUPS for name in group.model_fields]
-REQUIRED = {Source: {"input": ["pool.jsonl"]}, Export: {"output": "out"}, Output: {"output": "out"}}
+REQUIRED = {Source: {"input": ["pool.jsonl"]}, Export: {"output": "out"}, Output: {"output": "out"}, Versions: {"output": "out"}}
 
 
 def test_these_are_all_the_groups() -> None:

@@ -1,0 +1,173 @@
+"""The form that Prefect makes of each flow: what it shows, what it refuses, and what it opens with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+from prefect.flows import load_flow_from_entrypoint
+from prefect.utilities.schema_tools.validation import ValidationError, validate
+from prefect.utilities.templating import apply_values
+
+from deita_tasks.config import Scoring, Selection
+from deita_tasks.plan import PRESETS
+from deployments.offer import described
+
+VARIABLES = {"DEITA_ROOT": "/srv/pools", "DEITA_INPUT": "/srv/pools/new", "DEITA_CRON": "0 3 * * *", "DEITA_ACTIVE": "false"}
+CARDS = {
+    "select": ["source", "export", "preset", "scoring", "embedding", "selection", "advanced"],
+    "reselect": ["source", "export", "preset", "scoring", "embedding", "selection", "advanced"],
+    "sweep": ["source", "output", "preset", "scoring", "embedding", "grid", "advanced"],
+}
+BOXES = {"string", "integer", "number", "boolean"}  # each a box, a list of choices or a switch; an object would be a JSON editor
+
+
+@cache
+def schema(name: str) -> dict[str, Any]:
+    """The schema by which the server makes the form of a deployment, and by which it refuses values."""
+    entrypoint = next(one["entrypoint"] for one in described() if one["name"] == name)
+    made: dict[str, Any] = load_flow_from_entrypoint(entrypoint).parameters.model_dump()
+    return made
+
+
+def cards(name: str) -> dict[str, dict[str, Any]]:
+    """By parameter, the group behind it; the parameters that are no group are left out."""
+    whole = schema(name)
+    references = {name: one["$ref"].removeprefix("#/definitions/") for name, one in whole["properties"].items() if "$ref" in one}
+    return {name: whole["definitions"][reference] for name, reference in references.items()}
+
+
+def fields() -> Iterator[tuple[str, str, str]]:
+    return ((name, card, field) for name in CARDS for card, group in cards(name).items() for field in group["properties"])
+
+
+def opened(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the form of a deployment opens with."""
+    for variable, value in VARIABLES.items():
+        monkeypatch.setenv(variable, value)
+    parameters: dict[str, Any] = apply_values(next(one for one in described() if one["name"] == name)["parameters"], {})
+    return parameters
+
+
+def refuse(name: str, parameters: dict[str, Any]) -> None:
+    """As the server does where a run is created."""
+    validate(parameters, schema(name), raise_on_error=True, preprocess=True, ignore_required=False)
+
+
+def test_these_are_the_deployments() -> None:
+    assert {one["name"] for one in described()} == set(CARDS)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_cards_are_the_groups(name: str) -> None:
+    properties = schema(name)["properties"]
+    assert sorted(properties, key=lambda one: properties[one]["position"]) == CARDS[name]
+    assert set(cards(name)) == set(CARDS[name]) - {"preset"}
+    for card, group in cards(name).items():
+        assert group["description"].endswith("."), f"{card} does not say what it is"
+        assert group["additionalProperties"] is False
+    preset = properties["preset"]
+    assert preset["enum"] == list(PRESETS)
+    assert preset["default"] == "mini"
+    assert all(f"{one}:" in preset["description"] for one in PRESETS)
+
+
+@pytest.mark.parametrize(("name", "card", "field"), fields())
+def test_every_field_is_a_box_that_explains_itself(name: str, card: str, field: str) -> None:
+    group = cards(name)[card]
+    one = group["properties"][field]
+    assert one["title"][0].isupper()
+    assert "_" not in one["title"]
+    assert one["description"].endswith(".")
+    assert "anyOf" not in one, "the form would show tabs"
+    inside = one["items"] if one["type"] == "array" else one
+    assert inside["type"] in BOXES
+    said = one["description"].lower()
+    least, most = inside.get("minimum"), inside.get("maximum")
+    if most is not None:
+        assert f"between {least:g} and {most:g}" in said
+    elif least is not None:
+        assert f"at least {least:g}" in said
+    if "exclusiveMinimum" in inside:
+        assert f"more than {inside['exclusiveMinimum']:g}" in said
+    assert None not in inside.get("enum", ()), "the form would show a box instead of the choices"
+
+
+@pytest.mark.parametrize(("name", "card", "field"), fields())
+def test_a_default_is_a_value_that_the_form_takes(name: str, card: str, field: str) -> None:
+    group = cards(name)[card]
+    one = group["properties"][field]
+    if field in group.get("required", ()):
+        assert "default" not in one
+    elif "default" in one:
+        validate({field: one["default"]}, {"type": "object", "properties": {field: one}}, raise_on_error=True)
+    else:
+        said = one["description"].lower() + group["description"].lower()
+        assert "empty" in said or "for " in said, f"{field} may be empty, and nothing says what that means"
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_what_the_form_opens_with_is_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = opened(name, monkeypatch)
+    refuse(name, parameters)
+    assert parameters["source"]["input"] == ["/srv/pools/new"]
+    assert parameters["advanced"]["store"].startswith("/srv/pools/")
+    for card, group in cards(name).items():
+        assert set(group.get("required", ())) <= set(parameters.get(card, ())), f"{card} opens with a field that has to be filled in"
+    defaults = [one["default"] for one in schema(name)["properties"].values() if "default" in one]
+    assert not [one for one in defaults if isinstance(one, dict) and None in one.values()], "the form sends it, and the server refuses it"
+
+
+WRONG = [
+    ("selection", {"budget": 0}),
+    ("selection", {"budget": "many"}),
+    ("selection", {"budget": 1.5}),
+    ("selection", {"strategy": "best"}),
+    ("selection", {"bugdet": 10}),
+    ("selection", {"max_similarity": 1.01}),
+    ("selection", {"max_similarity": -1.01, "metric": "cosine"}),
+    ("selection", {"metric": "hamming"}),
+    ("selection", {"weight": 2}),
+    ("source", {"input": []}),
+    ("source", {"input": [" "]}),
+    ("source", {"min_good_fraction": 1.01}),
+    ("scoring", {"complexity": "no_such"}),
+    ("scoring", {"score_max_length": 63}),
+    ("scoring", {"request_timeout": 0}),
+    ("embedding", {"embedding_max_length": 15}),
+    ("export", {"output": ""}),
+    ("export", {"output_format": "xml"}),
+    ("advanced", {"retries": -1}),
+    ("advanced", {"device": "tpu"}),
+]
+
+
+@pytest.mark.parametrize(("card", "values"), WRONG)
+def test_a_wrong_value_is_refused(card: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = opened("select", monkeypatch)
+    refuse("select", parameters)  # nothing else is wrong
+    with pytest.raises(ValidationError):
+        refuse("select", {**parameters, card: {**parameters.get(card, {}), **values}})
+
+
+def test_what_needs_a_value_is_asked_for() -> None:
+    with pytest.raises(ValidationError, match="source"):
+        refuse("select", {"export": {"output": "out"}})
+
+
+@pytest.mark.parametrize(("card", "group"), [("scoring", Scoring(complexity="causal_lm")), ("selection", Selection(budget=5, weight=1))])
+def test_a_group_made_in_python_is_taken(card: str, group: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """run_deployment(parameters={"selection": Selection(budget=5)}) sends what a group is as JSON."""
+    refuse("select", {**opened("select", monkeypatch), card: group.model_dump(mode="json")})
+
+
+def test_a_similarity_by_another_metric_has_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse("select", {**opened("select", monkeypatch), "selection": {"metric": "dot", "max_similarity": 40}})
+
+
+def test_reselect_is_periodic_and_never_beside_itself() -> None:
+    one = next(one for one in described() if one["name"] == "reselect")
+    assert one["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert len(one["schedules"]) == 1

@@ -5,6 +5,7 @@
     │   ├── MissingExtra      the choice needs an optional dependency; names the `pip install`
     │   └── OutputExists      the output folder is not empty and --overwrite was not given
     ├── InputError            the pool cannot be read as a whole (no such file, no rows, no known format)
+    │   ├── EmptyFile         a file of the pool holds nothing; among others it is passed over, with a warning
     │   └── TooManyBadRows    fewer good rows than `min_good_fraction` allows
     ├── ModelError            a model folder, tokenizer or checkpoint is not fit for the job
     ├── ComputeError          a model gave something that is not a score or a vector
@@ -45,6 +46,10 @@ class InputError(DeitaError):
     """The pool cannot be read as a whole."""
 
     exit_status = 2
+
+
+class EmptyFile(InputError):
+    """A file of the pool holds nothing: somebody is still writing it, perhaps."""
 
 
 class TooManyBadRows(InputError):

@@ -90,7 +90,7 @@ def _changes(before: str | None, ledger: pa.Table, manifest: Manifest) -> Change
 
 def _format(inputs: Sequence[Mapping[str, Any]]) -> str:
     """The pool's own row format; of a mixed pool, the one that holds every conversation."""
-    formats = {file["format"] for file in inputs}
+    formats = {file["format"] for file in inputs if file["rows"]}
     return str(*formats) if len(formats) == 1 else "messages"
 
 

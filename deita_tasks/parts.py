@@ -130,7 +130,12 @@ class Family:
         digests = list(digests)
         for digest in digests:
             with suppress(MissingFile):
-                yield from self._groups(digest, columns)
+                try:
+                    yield from self._groups(digest, columns)
+                except DamagedArtifact as error:  # an index over an object store reads only ids, and would name it again
+                    with suppress(StorageError):
+                        storage.remove(self.part(digest))
+                    raise StorageError(f"{error}; it is removed: run again, and its rows will be computed") from error
                 found.add(digest)
         if len(found) == len(set(digests)):
             return

@@ -56,6 +56,12 @@ def is_local(uri: str) -> bool:
     return isinstance(filesystem(uri)[0], LocalFileSystem)
 
 
+def absolute(uri: str) -> str:
+    """`uri`, which another process may read: a local path from the root on."""
+    fs, path = filesystem(uri)
+    return path if isinstance(fs, LocalFileSystem) else uri
+
+
 def join(base: str, *parts: str) -> str:
     """`base` with `parts` appended. No part may be absolute or climb out of `base`: a name read from data stays inside."""
     for part in parts:
@@ -198,3 +204,35 @@ def remove(uri: str) -> None:
         else:  # rm takes a name like a[1] for a pattern
             for one in fs.find(path):
                 fs.rm_file(one)
+
+
+class Upload(NamedTuple):
+    """An upload to a bucket that was begun and neither finished nor given up: its pieces take room that no listing shows."""
+
+    key: str
+    id: str
+    begun: datetime
+
+
+def unfinished_uploads(folder: str) -> list[Upload]:
+    """The unfinished uploads below `folder`, which killed runs leave in S3; [] elsewhere."""
+    if not folder.startswith(("s3://", "s3a://")):
+        return []
+    fs, path = filesystem(folder)
+    bucket, _, prefix = path.partition("/")
+    asked: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/" if prefix else ""}
+    found: list[Upload] = []
+    with told(folder):
+        while True:
+            page = fs.call_s3("list_multipart_uploads", **asked)
+            found += [Upload(one["Key"], one["UploadId"], one["Initiated"].astimezone(UTC)) for one in page.get("Uploads", [])]
+            if not page.get("IsTruncated"):
+                return found
+            asked |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+
+def give_up(folder: str, upload: Upload) -> None:
+    """Let an unfinished upload below `folder` go, with its pieces."""
+    fs, path = filesystem(folder)
+    with told(folder), suppress(FileNotFoundError):
+        fs.call_s3("abort_multipart_upload", Bucket=path.partition("/")[0], Key=upload.key, UploadId=upload.id)

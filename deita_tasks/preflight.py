@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from deita_tasks import storage
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import InputError, StorageError
-from deita_tasks.loading import open_pool
+from deita_tasks.loading import open_unless_empty
 from deita_tasks.models.hardware import choose_device, choose_dtype
 from deita_tasks.plan import Plan
 from deita_tasks.records import Conversation, Forecast
@@ -176,7 +176,7 @@ def _warnings(stage: str, component: Scorer | Embedder, tried: _Tried) -> Iterat
 
 def read_sample(files: Sequence[str], format: str) -> list[Conversation]:
     """The first good rows of the pool's files, SAMPLE_ROWS at most."""
-    good = (row for uri in files for row in open_pool(uri, format) if isinstance(row, Conversation))
+    good = (row for uri in files for row in open_unless_empty(uri, format) or () if isinstance(row, Conversation))
     return list(islice(good, SAMPLE_ROWS))
 
 
@@ -185,6 +185,8 @@ def about_rows(files: Sequence[str], sample: Sequence[Conversation]) -> int | No
     rows = 0.0
     a_row = float(np.mean([sum(len(turn.content.encode()) + 30 for turn in one.turns) for one in sample])) if sample else 0.0
     for uri in files:
+        if not storage.size_of(uri):
+            continue
         if uri.endswith(".parquet"):
             with storage.parquet_file(uri) as parquet:
                 rows += parquet.metadata.num_rows

@@ -27,11 +27,14 @@ from deita_tasks.errors import DamagedArtifact, MissingFile
 from deita_tasks.faults import told
 from deita_tasks.places import (
     Found,
+    Upload,
+    absolute,
     check_place,
     exists,
     expand,
     filesystem,
     find,
+    give_up,
     is_empty,
     is_local,
     join,
@@ -39,10 +42,13 @@ from deita_tasks.places import (
     options_for,
     remove,
     size_of,
+    unfinished_uploads,
 )
 
 __all__ = [
     "Found",
+    "Upload",
+    "absolute",
     "check_place",
     "content_digest",
     "describe",
@@ -51,6 +57,7 @@ __all__ = [
     "expand",
     "filesystem",
     "find",
+    "give_up",
     "is_empty",
     "is_local",
     "is_same",
@@ -65,6 +72,7 @@ __all__ = [
     "remove",
     "sha256_of",
     "size_of",
+    "unfinished_uploads",
     "write_atomic",
     "write_bytes",
     "write_json",

@@ -165,10 +165,17 @@ def garbage(store: str, grace: timedelta = GRACE, forget: timedelta | None = Non
     return [file for file in files if now - file.modified >= grace]
 
 
-def collect(store: str, files: Iterable[storage.Found]) -> None:
-    """Remove what `garbage` has named."""
+def abandoned(store: str, grace: timedelta = GRACE, now: datetime | None = None) -> list[storage.Upload]:
+    """Uploads to an object store that killed runs have left behind, begun `grace` ago or earlier."""
+    return [upload for upload in storage.unfinished_uploads(store) if (now or datetime.now(UTC)) - upload.begun >= grace]
+
+
+def collect(store: str, files: Iterable[storage.Found], uploads: Iterable[storage.Upload] = ()) -> None:
+    """Remove what `garbage` and `abandoned` have named."""
     for file in files:
         storage.remove(storage.join(store, file.name))
+    for upload in uploads:
+        storage.give_up(store, upload)
 
 
 def _referred_to(store: str, everything: Iterable[Artifact], selections: Iterable[Artifact]) -> tuple[set[str], set[str]]:

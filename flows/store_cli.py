@@ -60,15 +60,20 @@ def collect_garbage(
     ] = None,
 ) -> None:
     """Remove what no selection refers to, and what finished or killed runs have left."""
-    from deita_tasks.store import collect, garbage
+    from deita_tasks.store import abandoned, collect, garbage
 
-    files = garbage(_there(store), timedelta(days=grace_days), None if forget_days is None else timedelta(days=forget_days))
+    grace = timedelta(days=grace_days)
+    files = garbage(_there(store), grace, None if forget_days is None else timedelta(days=forget_days))
+    uploads = abandoned(store, grace)
     if not dry_run:
-        collect(store, files)
+        collect(store, files, uploads)
     console = _console()
     for file in files:
         console.print(file.name, markup=False)
-    console.print(f"{len(files):,} files, {size(sum(file.bytes for file in files))}{' would go' if dry_run else ' removed'}")
+    for upload in uploads:
+        console.print(f"{upload.key} (an upload that was never finished)", markup=False)
+    left = f", {len(uploads):,} unfinished uploads" if uploads else ""
+    console.print(f"{len(files):,} files, {size(sum(file.bytes for file in files))}{left}{' would go' if dry_run else ' removed'}")
 
 
 @app.command("verify")

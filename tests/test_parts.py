@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from deita_tasks import storage
-from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
+from deita_tasks.errors import MissingFile, StorageError
 from deita_tasks.parts import Family, Shard, part_digest, place_vectors, read_plan, score_table, vector_table, vector_width
 from deita_tasks.records import Measured
 
@@ -107,8 +107,21 @@ def test_a_damaged_page_is_noticed_on_a_local_disk(tmp_path):
     content[len(content) - 4_000] ^= 1  # in the values, behind the ids
     path.write_bytes(content)
     assert family.index() == {}
-    with pytest.raises(DamagedArtifact):
-        family.gather([digest])
+
+
+def test_a_part_damaged_in_its_values_goes_and_is_computed_again(place):
+    """An index over an object store reads only ids, so such a part would be named, and would fail, in every run."""
+    family = family_of(place)
+    digest, whole = add(family, scored(*range(2_000))), add(family, scored(3_000))
+    with storage.open_read(family.part(digest)) as handle:
+        content = bytearray(handle.read())
+    content[len(content) - 4_000] ^= 1
+    storage.write_bytes(family.part(digest), bytes(content))
+    with pytest.raises(StorageError, match="it is removed: run again, and its rows will be computed"):
+        family.gather([whole, digest])
+    assert family.listed() == [whole]
+    _, missing = plan(family, place, *range(2_000), shard_rows=2_000)
+    assert [shard.digest for shard in missing] == [digest]
 
 
 def test_a_damaged_part_that_nobody_asked_for_is_never_read(place):

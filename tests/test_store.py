@@ -14,7 +14,7 @@ from deita_tasks.parts import Family, part_digest, score_table, vector_table
 from deita_tasks.pool import Pool, pool_uri, write_pool
 from deita_tasks.records import Conversation, Measured, Quarantined, Source, Turn
 from deita_tasks.selections import write_selection
-from deita_tasks.store import artifacts, collect, compact, describe, garbage
+from deita_tasks.store import abandoned, artifacts, collect, compact, describe, garbage
 from deita_tasks.verify import verify
 
 pytest_plugins = ["tests.s3_fixtures"]
@@ -155,6 +155,24 @@ def test_what_nothing_refers_to_goes(place):
     collect(place, garbage(place, now=LATER))
     assert names(place) == before | {"notes.txt"}
     assert problems(place) == {}
+
+
+def test_uploads_that_nobody_finished_are_given_up(s3):
+    """A killed run leaves the pieces of an upload in the bucket, where no listing shows them."""
+    store = f"s3://{s3.bucket()}/place"
+    fs, path = storage.filesystem(store)
+    bucket = path.split("/")[0]
+    for key in ("place/scores/quality/part", "placebo/part"):  # the second is not ours
+        begun = fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+        fs.call_s3("upload_part", Bucket=bucket, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"x" * 10)
+    found = abandoned(store, now=LATER)
+    assert abandoned(store, now=found[0].begun + timedelta(days=6)) == []  # it may be under way
+    assert [upload.key for upload in found] == ["place/scores/quality/part"]
+    collect(store, [], found)
+    assert abandoned(store, now=LATER) == []
+    left = fs.call_s3("list_multipart_uploads", Bucket=bucket)["Uploads"]
+    assert [upload["Key"] for upload in left] == ["placebo/part"]
+    assert abandoned("memory://elsewhere", now=LATER) == []
 
 
 def test_what_prefect_remembers_of_what_stays_stays(place):

@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from deita_tasks import storage, versions
 from deita_tasks.errors import OutputExists
 
+pytest_plugins = ["tests.s3_fixtures"]
+
 DIGESTS = [character * 32 for character in "abcdef"]
 START = datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC)
 
 
-@pytest.fixture(params=["local", "memory"])
-def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "out") if request.param == "local" else f"memory://{uuid4().hex}/out"
+@pytest.fixture
+def output(place: str) -> str:
+    return place
 
 
 def write(output: str, number: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from deita_tasks import storage
-from deita_tasks.errors import InputError, StorageError
+from deita_tasks.errors import EmptyFile, InputError, StorageError
 from deita_tasks.loading import parquet
 from deita_tasks.loading.base import KEPT, MAX_RAW, BadRow, BrokenFile, Row, RowFormat, listed
 from deita_tasks.loading.compression import Compression, blocks, compression_of
@@ -84,7 +84,7 @@ def inspect(uri: str, layouts: Sequence[RowFormat], detect: bool) -> PoolFile:
             raise InputError(f"Parquet inside {compression} cannot be read in parts: decompress it, Parquet is compressed by itself")
     votes, names, problem = sample(rows_of(uri, compression, container), layouts)
     if not names and problem is None:
-        raise InputError(f"{uri}: no rows; expected conversations")
+        raise EmptyFile(f"{uri}: no rows; expected conversations")
     if detect and not votes:
         wanted = "; ".join(dict.fromkeys(f"{layout.name}: {layout.expected}" for layout in layouts))
         found = f"its rows have {listed(names)}" if names else f"no row can be read (the first: {problem})"
@@ -137,7 +137,7 @@ def opened(uri: str) -> Iterator[IO[bytes]]:
 
 
 def head_of(handle: IO[bytes], compression: Compression) -> bytes:
-    """The first bytes behind `handle`, decompressed, that are no white space; HEAD of them or all. Raises InputError for none."""
+    """The first bytes behind `handle`, decompressed, that are no white space; HEAD of them or all. Raises EmptyFile for none."""
     head = b""
     try:
         for block in blocks(handle, compression):
@@ -148,7 +148,7 @@ def head_of(handle: IO[bytes], compression: Compression) -> bytes:
         if not head:
             raise
     if not head:
-        raise InputError("an empty file; expected conversations")
+        raise EmptyFile("an empty file; expected conversations")
     return head[:HEAD]
 
 

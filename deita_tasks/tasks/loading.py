@@ -8,13 +8,14 @@ from prefect import get_run_logger, task
 
 from deita_tasks import progress, storage
 from deita_tasks.config import Advanced, Source
-from deita_tasks.errors import InputError, StorageError, TooManyBadRows
-from deita_tasks.loading import open_pool
+from deita_tasks.errors import EmptyFile, InputError, StorageError, TooManyBadRows
+from deita_tasks.loading import open_unless_empty
 from deita_tasks.plan import Plan
 from deita_tasks.pool import Pool, pool_uri, write_pool
 from deita_tasks.records import Conversation, Quarantined
 from deita_tasks.tasks.cached import CACHED, call
 
+EMPTY = "empty"  # the format of a file that holds nothing
 LOADER_VERSION = 1  # of what a pool's rows become; another number loads every pool anew
 
 
@@ -44,7 +45,7 @@ def load_pool(key: str, files: Sequence[str], format: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"inputs": []}
     summary = write_pool(key, _rows(files, format, facts["inputs"]), facts)
     if not summary["good"] + summary["quarantined"]:
-        raise InputError(f"{', '.join(files)}: no rows; expected conversations")
+        raise EmptyFile(f"{', '.join(files)}: no rows; expected conversations")
     return summary
 
 
@@ -52,16 +53,16 @@ def _rows(files: Sequence[str], format: str, inputs: list[dict[str, Any]]) -> It
     """The rows of all files in order; says in `inputs` what each file was."""
     logger = get_run_logger()
     for uri in files:
-        file = open_pool(uri, format)
-        logger.info("reading %s", file)
+        file = open_unless_empty(uri, format)
+        logger.info("reading %s", file or f"{uri}: an empty file, passed over")
         digest, rows = storage.content_digest(uri), 0
-        for row in file:
+        for row in file or ():
             rows += 1
             progress.tick(1)
             yield row
         if storage.content_digest(uri) != digest:  # the pool is filed under the digest
             raise InputError(f"{uri}: changed while it was read; run again when nobody writes to it")
-        inputs.append({"uri": uri, "digest": digest, "rows": rows, "format": file.format.name})
+        inputs.append({"uri": uri, "digest": digest, "rows": rows, "format": file.format.name if file else EMPTY})
 
 
 def check_floor(pool: Pool, unscorable: Mapping[str, int], floor: float) -> None:

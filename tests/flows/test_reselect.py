@@ -147,6 +147,19 @@ def test_in_memory_latest_is_an_object(reselect: Reselect, tmp_path: Path, event
     assert versions.latest(output) == done["version"]
 
 
+def test_a_file_that_is_still_empty_waits_for_the_next_run(reselect: Reselect, tmp_path: Path, events: Any) -> None:
+    write_rows(tmp_path / "in" / "pool.jsonl", GOOD)
+    (tmp_path / "in" / "arriving.jsonl").write_bytes(b"")
+    first = reselect()["manifest"]
+    assert {Path(file["uri"]).name: (file["rows"], file["format"]) for file in first["inputs"]} == {
+        "arriving.jsonl": (0, "empty"),
+        "pool.jsonl": (20, "messages"),
+    }
+    assert (tmp_path / "out" / "latest" / "selected.jsonl").is_file()  # in the format that the other file has
+    write_rows(tmp_path / "in" / "arriving.jsonl", NEW)
+    assert reselect()["manifest"]["counts"]["read"] == 30
+
+
 def test_a_bad_row_that_comes_is_quarantined_and_counted(reselect: Reselect, tmp_path: Path, events: Any) -> None:
     write_rows(tmp_path / "in" / "pool.jsonl", BASE)
     assert reselect()["manifest"]["counts"]["quarantined"] == 1

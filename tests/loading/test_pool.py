@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from deita_tasks.errors import InputError, StorageError, UsageError
+from deita_tasks.errors import EmptyFile, InputError, StorageError, UsageError
 from deita_tasks.loading import FORMATS, detect_format, open_pool, pool_files, read_conversations
 from deita_tasks.loading.containers import container_of
 from tests.loading.pools import COMPRESSORS, PARQUET, PLAIN, SAMPLES, fates, good, json_lines, read
@@ -106,6 +106,19 @@ def test_no_rows(tmp_path, content, compression, format):
         content = out.getvalue()
     with pytest.raises(InputError, match=r"pool: (no rows|an empty file)"):
         read(tmp_path / "pool", COMPRESSORS[compression](content), format)
+
+
+def test_an_empty_file_among_others_is_passed_over(tmp_path, caplog):
+    """Somebody is still writing it, perhaps; the run over the others goes on, and says so."""
+    (tmp_path / "a.jsonl").write_bytes(b"")
+    (tmp_path / "b.jsonl").write_text('{"prompt": "p", "response": "r"}\n')
+    (tmp_path / "c.csv").write_text("prompt,response\n")
+    assert len(list(read_conversations(str(tmp_path)))) == 1
+    assert "a.jsonl: an empty file" in caplog.text
+    assert "c.csv: no rows" in caplog.text
+    (tmp_path / "b.jsonl").write_bytes(b"[]")
+    with pytest.raises(EmptyFile, match="no rows"):
+        read_conversations(str(tmp_path))
 
 
 def test_an_unknown_format_says_what_was_seen_and_what_was_expected(tmp_path):

@@ -75,11 +75,11 @@ def _fingerprint(cell: Cell, seed: int) -> dict[str, Any]:
     return cell.setting.selector(cell.budget, seed).fingerprint()
 
 
-def find_limit(pool: Pool, parts: Parts, budget: int) -> dict[str, Any]:
-    """The smallest limit of `diverse` that still yields `budget` rows of `pool`: {max_similarity, kept, kept_below, candidates}."""
+def find_limit(pool: Pool, parts: Parts, budget: int, device: str = "auto") -> dict[str, Any]:
+    """The smallest limit of `diverse` that still yields `budget` rows of `pool`: {max_similarity, kept, candidates}."""
     with candidates(pool, parts) as able:
         ids, vectors = able.ids, able.vectors
         if not ids or vectors is None:
             raise InputError(f"{pool.uri}: no conversation with scores and a vector; expected some to choose from")
-        solution: Solution = solve(ids, able.ranking(load_selector("diverse", budget=budget)), vectors, budget)
+        solution: Solution = solve(ids, able.ranking(load_selector("diverse", budget=budget)), vectors, budget, device)
     return {**solution._asdict(), "candidates": len(ids)}

@@ -169,18 +169,17 @@ def print_sweep(manifest: Mapping[str, Any], output: str) -> None:
 
 
 def print_solution(solution: Mapping[str, Any], budget: int) -> None:
-    """The limit, and how many conversations it and the next smaller one yield."""
-    kept, below, limit = solution["kept"], solution["kept_below"], solution["max_similarity"]
+    """The limit, and how many conversations it yields."""
+    kept, limit = solution["kept"], solution["max_similarity"]
     console = new_console()
     pool = f"of the {solution['candidates']:,} distinct conversations that can be chosen"
     if kept < budget:
         console.print(f"The pool runs out: even --max-similarity 1 keeps {kept:,} {pool}, and the budget is {budget:,}.")
         return
-    console.print(f"--max-similarity {limit:g} keeps {kept:,} {pool}: the budget is filled.")
-    if below is None:
-        console.print("There is no smaller limit.")
-    else:
-        console.print(f"--max-similarity {limit - 0.0001:.4g} keeps {below:,}: the pool runs out before the budget.")
+    console.print(f"--max-similarity {limit} keeps {kept:,} {pool}: the budget is filled.")
+    console.print(
+        "There is no smaller limit." if limit == -1 else "The next smaller limit keeps fewer: the pool runs out before the budget."
+    )
 
 
 # ---- explain

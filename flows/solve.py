@@ -25,8 +25,8 @@ def solve_for_budget(
 ) -> dict[str, Any]:
     """Find the smallest max_similarity, and so the most diverse selection, that still yields the budget.
 
-    Scores and embeds what the store does not hold yet. Returns {max_similarity, kept, kept_below, candidates}: `kept` conversations at
-    that limit (fewer than the budget only where even a limit of 1 yields fewer), `kept_below` at the next smaller one, of `candidates`.
+    Scores and embeds what the store does not hold yet. Returns {max_similarity, kept, candidates}: `kept` conversations of `candidates`
+    at that limit, fewer than the budget only where even a limit of 1 yields fewer.
     """
     plan = plan_run(source, preset, scoring, embedding, Selection(budget=budget.budget), None, advanced)
     pool = tasks.load(plan, source, advanced)

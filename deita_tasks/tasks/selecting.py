@@ -44,14 +44,14 @@ def selection_digest(plan: Plan, pool: Pool) -> str:
 
 
 @task(name="solve-limit", task_run_name="solve", **CACHED)
-def solve_limit(key: str, pool: str, parts: Mapping[str, Any], budget: int) -> dict[str, Any]:
-    """The limit that yields `budget` rows: {max_similarity, kept, kept_below, candidates}."""
-    return find_limit(Pool.open(pool), parts, budget)
+def solve_limit(key: str, pool: str, parts: Mapping[str, Any], budget: int, device: str) -> dict[str, Any]:
+    """The limit that yields `budget` rows: {max_similarity, kept, candidates}."""
+    return find_limit(Pool.open(pool), parts, budget, device)
 
 
 def solve(plan: Plan, pool: Pool, work: Mapping[str, Any], budget: int, options: Advanced) -> dict[str, Any]:
     """As `solve_limit`, made anew only where what it follows from has changed: the answer is in what Prefect remembers."""
-    return call(solve_limit, options, True, selection_digest(plan, pool), pool.uri, parts_of(work), budget)
+    return call(solve_limit, options, True, selection_digest(plan, pool), pool.uri, parts_of(work), budget, options.device)
 
 
 def parts_of(work: Mapping[str, Any]) -> Parts:

@@ -316,13 +316,13 @@ class Advanced(Group):
         None,
         ge=1,
         title="Workers",
-        description="Shards computed at a time on this machine; a cluster has its own. Empty: 1, or for process and dask one a GPU. At least 1.",
+        description="Shards computed at a time on this machine. Empty: 1, or for process and dask one a GPU. At least 1.",
     )
     cluster: str | None = Field(
         None,
         title="Cluster",
-        description="Address of a Dask scheduler (tcp://host:8786) or of Ray (ray://host:10001), whose workers reach the store and the Prefect "
-        "server. Empty: what DEITA_CLUSTER says, or workers on this machine.",
+        description="Address of a Dask scheduler (tcp://host:8786) or of Ray (ray://host:10001); its workers have to reach the store and "
+        "the Prefect server. Empty: what DEITA_CLUSTER says, or workers on this machine.",
     )
     num_gpus: float | None = Field(
         None,
@@ -342,5 +342,6 @@ class Advanced(Group):
         None,
         gt=0,
         title="Longest shard",
-        description="Seconds after which an attempt at a shard has failed, looked at between batches. More than 0; empty: no limit.",
+        description="Seconds until an attempt at a shard has failed; looked at between batches, none of which is cut short. More than 0; "
+        "empty: no limit.",
     )

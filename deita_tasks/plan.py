@@ -16,6 +16,7 @@ from deita_tasks.exporting import load_exporter
 from deita_tasks.loading import pool_files
 from deita_tasks.presets import LICENCES, PRESETS, Spec
 from deita_tasks.records import KINDS, Kind
+from deita_tasks.running import running_of
 from deita_tasks.scoring import SCORERS, load_scorer
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.selecting import SELECTORS, load_selector
@@ -86,6 +87,7 @@ def plan_run(
             check_output(export, [*files, advanced.store])
         check_apart(source.input, export.output)
     check_apart(source.input, advanced.store)
+    running_of(advanced)
     storage.check_place(advanced.store)
     return Plan(files, specs, scorers, embedder if selector.needs_embeddings else None, selector)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from deita_tasks.models.stopping import may_stop
+
 log = logging.getLogger(__name__)
 
 
@@ -18,6 +20,7 @@ def run_batches(lengths: Sequence[int], batch_tokens: int, run: Callable[[list[i
     too_much: list[int] = []
     start = 0
     while start < len(waiting):
+        may_stop()
         longest = max(lengths[waiting[start]], 1)
         batch = waiting[start : start + max(1, batch_tokens // longest)]
         try:

@@ -6,7 +6,7 @@ import os
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models.lazy import Lazy
+from deita_tasks.models.stopping import may_stop
 from deita_tasks.records import Measured
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.http import Refused, Server, checked_url
@@ -105,6 +106,12 @@ class ServedScorer(Scorer):
 
         with ThreadPoolExecutor(self.concurrency, "deita-request") as threads:
             waiting = [threads.submit(rated, pair) for pair in pairs]
+            try:
+                while wait(waiting, timeout=0.5).not_done:
+                    may_stop()
+            except BaseException:
+                failed.set()
+                raise
         for error in filter(None, [future.exception() for future in waiting]):
             raise error
         return [future.result() for future in waiting]

@@ -7,7 +7,8 @@
     export_selection, compare_selections                 exporting.py
     announce       an event for whoever waits for a new selection   announcing.py
 
-What they have in common (cache keys, retries, where results are remembered) is in cached.py.
+Around them: cache keys, retries, where results are remembered (cached.py); where shards are computed (runners.py), by a model that is
+held (holding.py) on a device that is shared (limits.py); how a run is told apart and followed in the UI (telling.py).
 """
 
 from deita_tasks.tasks.announcing import announce
@@ -15,9 +16,14 @@ from deita_tasks.tasks.exporting import compare_selections, export_selection, wo
 from deita_tasks.tasks.loading import check_floor, load
 from deita_tasks.tasks.measuring import run_stage, stages
 from deita_tasks.tasks.preflight import look_ahead
+from deita_tasks.tasks.runners import Crew
 from deita_tasks.tasks.selecting import select, selection_digest, solve
+from deita_tasks.tasks.telling import tag_run, tell_prefect
+
+tell_prefect()  # here, since every worker imports this package too
 
 __all__ = [
+    "Crew",
     "announce",
     "check_floor",
     "compare_selections",
@@ -29,5 +35,6 @@ __all__ = [
     "selection_digest",
     "solve",
     "stages",
+    "tag_run",
     "work_facts",
 ]

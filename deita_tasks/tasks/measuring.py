@@ -1,9 +1,7 @@
 """Score and embed a pool, a shard at a time: what is there is not computed again."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -12,26 +10,20 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.blocks.system import Secret
 from prefect.futures import PrefectFuture, as_completed
 
-from deita_tasks import progress
+from deita_tasks import progress, storage
 from deita_tasks.config import Advanced
-from deita_tasks.embedding import load_embedder
+from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import UsageError
 from deita_tasks.parts import Family, Shard, read_plan, score_table, vector_table
 from deita_tasks.plan import Plan
 from deita_tasks.pool import Pool
 from deita_tasks.presets import Spec
 from deita_tasks.records import Conversation
-from deita_tasks.scoring import load_scorer
+from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.served import ServedScorer
 from deita_tasks.tasks.cached import CACHED, bind
-
-
-@lru_cache(maxsize=1)
-def held_component(stage: str, spec: str) -> Any:
-    """One model a process: the next one asked for takes the place of the last."""
-    loaders = {"scorer": load_scorer, "embedder": load_embedder}
-    wanted = json.loads(spec)
-    return loaders[stage](wanted["name"], **wanted["options"])
+from deita_tasks.tasks.holding import Bounds, forget_models, held
+from deita_tasks.tasks.runners import Crew
 
 
 def read_secret_block(name: str) -> str:
@@ -44,61 +36,88 @@ def read_secret_block(name: str) -> str:
 
 ServedScorer.read_block = read_secret_block
 
-
-def forget_models() -> None:
-    """Let go of the model that this process holds."""
-    held_component.cache_clear()
+Compute = Callable[[Any, Sequence[Conversation]], pa.Table]  # with a component, of a shard's rows
 
 
 @task(name="score-shard", **CACHED)
-def score_shard(key: str, title: str, shard: Mapping[str, Any], family: Mapping[str, str], pool: str, scorer: Spec) -> dict[str, Any]:
+def score_shard(
+    key: str, title: str, shard: Mapping[str, Any], family: Mapping[str, str], pool: str, spec: Spec, bounds: Sequence[Any]
+) -> dict[str, Any]:
     """Score every pair of a shard's conversations and write them as one part."""
-    component = held_component("scorer", json.dumps(scorer, sort_keys=True))
 
-    def compute(conversations: Sequence[Conversation]) -> pa.Table:
+    def compute(scorer: Any, conversations: Sequence[Conversation]) -> pa.Table:
         counts = [len(conversation.pairs) for conversation in conversations]
-        return score_table([conversation.id for conversation in conversations], counts, *component.measure_rows(conversations))
+        return score_table([conversation.id for conversation in conversations], counts, *scorer.measure_rows(conversations))
 
-    return _compute_part(Shard(**shard), Family(**family), pool, compute)
+    return _compute_part(Shard(**shard), Family(**family), pool, "scorer", spec, Bounds(*bounds), compute)
 
 
 @task(name="embed-shard", **CACHED)
-def embed_shard(key: str, title: str, shard: Mapping[str, Any], family: Mapping[str, str], pool: str, embedder: Spec) -> dict[str, Any]:
+def embed_shard(
+    key: str, title: str, shard: Mapping[str, Any], family: Mapping[str, str], pool: str, spec: Spec, bounds: Sequence[Any]
+) -> dict[str, Any]:
     """Embed a shard's conversations and write the vectors as one part."""
-    component = held_component("embedder", json.dumps(embedder, sort_keys=True))
 
-    def compute(conversations: Sequence[Conversation]) -> pa.Table:
-        return vector_table([conversation.id for conversation in conversations], component.measure(conversations))
+    def compute(embedder: Any, conversations: Sequence[Conversation]) -> pa.Table:
+        return vector_table([conversation.id for conversation in conversations], embedder.measure(conversations))
 
-    return _compute_part(Shard(**shard), Family(**family), pool, compute)
+    return _compute_part(Shard(**shard), Family(**family), pool, "embedder", spec, Bounds(*bounds), compute)
 
 
-def _compute_part(shard: Shard, family: Family, pool: str, compute: Callable[[Sequence[Conversation]], pa.Table]) -> dict[str, Any]:
+def _compute_part(
+    shard: Shard,
+    family: Family,
+    pool: str,
+    kind: str,
+    spec: Spec,
+    bounds: Bounds,
+    compute: Compute,
+) -> dict[str, Any]:
     if shard.plan is not None:
         positions = read_plan(shard)["position"].to_numpy()
-        family.write(shard.digest, compute([conversation for _, conversation in Pool.open(pool).read(positions)]))
+        conversations = [conversation for _, conversation in Pool.open(pool).read(positions)]
+        with held(kind, spec, bounds, family.fingerprint) as component:
+            table = compute(component, conversations)
+        family.write(shard.digest, table)
     return {"digest": shard.digest, "rows": shard.rows, "uri": family.part(shard.digest)}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One kind of model work over a pool: which task, with which component, into which family of parts."""
+    """One kind of model work over a pool: which task, with which component, into which family of parts.
+
+    `spec` makes the same component as `component` on every machine: what was chosen here, a number type or a branch's commit, stands in it.
+    """
 
     name: str
     task: Task[..., Any]
-    component: dict[str, Spec]  # under the keyword by which the task takes it
+    component: Scorer | Embedder
+    spec: Spec
     family: Family
+
+    @property
+    def kind(self) -> str:
+        """Of component: scorer or embedder."""
+        return "scorer" if isinstance(self.component, Scorer) else "embedder"
+
+    @classmethod
+    def of(cls, name: str, task: Task[..., Any], component: Scorer | Embedder, plan: Plan, store: str) -> "Stage":
+        """The stage `name` of a plan, with its parts in `store`."""
+        contract, spec = component.fingerprint(), plan.specs[name]
+        chosen = {
+            option: contract[option] for option in ("dtype", "revision") if option in contract and option in type(component).model_fields
+        }
+        folder = f"scores/{name}" if isinstance(component, Scorer) else "embeddings"
+        pinned = {"name": spec["name"], "options": {**spec["options"], **chosen}}
+        return cls(name, task, component, pinned, Family.of(store, folder, contract))
 
 
 def stages(plan: Plan, options: Advanced) -> list[Stage]:
     """The model work that a plan asks for, in order."""
-    found = [
-        Stage(kind, score_shard, {"scorer": plan.specs[kind]}, Family.of(options.store, f"scores/{kind}", scorer.fingerprint()))
-        for kind, scorer in plan.scorers.items()
-    ]
+    store = storage.absolute(options.store)  # a worker may have another working directory
+    found = [Stage.of(kind, score_shard, scorer, plan, store) for kind, scorer in plan.scorers.items()]
     if plan.embedder is not None:
-        family = Family.of(options.store, "embeddings", plan.embedder.fingerprint())
-        found.append(Stage("embedding", embed_shard, {"embedder": plan.specs["embedding"]}, family))
+        found.append(Stage.of("embedding", embed_shard, plan.embedder, plan, store))
     return found
 
 
@@ -118,31 +137,34 @@ class Work(NamedTuple):
 def plan_stage(stage: Stage, pool: Pool, options: Advanced) -> Work:
     """What of a stage is there, and what is missing."""
     ids, positions = pool.distinct
-    return Work(len(positions), *stage.family.plan(options.store, ids, positions, options.shard_rows))
+    return Work(len(positions), *stage.family.plan(storage.absolute(options.store), ids, positions, options.shard_rows))
 
 
-def run_stage(stage: Stage, pool: Pool, options: Advanced, work: Work | None = None) -> dict[str, Any]:
+def run_stage(stage: Stage, pool: Pool, options: Advanced, work: Work, crew: Crew) -> dict[str, Any]:
     """Compute what is missing for the distinct rows of a pool; returns {"family", "parts", "computed", "reused", "tasks"}.
 
-    `work`: what `plan_stage` has just said, if it was asked.
+    `work`: what `plan_stage` has just said.
 
-    Parts that are there are asked for too, so that the run shows them as Cached. A shard that fails does not stop the others: when
-    all have ended, the first failure is raised, and what they computed stays.
+    Parts that are there are asked for too, so that the run shows them as Cached; for that no worker has to be started. A shard that
+    fails does not stop the others: when all have ended, the first failure is raised, and what they computed stays.
     """
-    total, present, missing = work or plan_stage(stage, pool, options)
+    total, present, missing = work
     shards = [*present, *missing]
-    titles = [f"{stage.name} {number}/{len(shards)}" for number in range(1, len(shards) + 1)]
-    keys = [f"{stage.family.fingerprint}-{shard.digest}" for shard in shards]
-    constant = {"family": asdict(stage.family), "pool": pool.uri, **stage.component}
-    bound = bind(stage.task, options).with_options(name=stage.name, task_run_name="{title}")
-
-    def submit(task: Task[..., Any], chosen: slice) -> list[PrefectFuture[Any]]:
-        arguments: dict[str, Any] = {"key": keys[chosen], "title": titles[chosen], "shard": [asdict(shard) for shard in shards[chosen]]}
-        arguments |= {name: unmapped(value) for name, value in constant.items()}
-        return list(task.map(**arguments)) if shards[chosen] else []
-
-    futures = submit(bound, slice(0, len(present)))
-    futures += submit(bound.with_options(refresh_cache=True), slice(len(present), None))
+    each: dict[str, list[Any]] = {
+        "key": [f"{stage.family.fingerprint}-{shard.digest}" for shard in shards],
+        "title": [f"{stage.name} {number}/{len(shards)}" for number in range(1, len(shards) + 1)],
+        "shard": [asdict(shard) for shard in shards],
+    }
+    constant = {"family": asdict(stage.family), "pool": storage.absolute(pool.uri), "spec": stage.spec, "bounds": list(Bounds.of(options))}
+    bound = bind(stage.task, options, stage.name).with_options(name=stage.name, task_run_name="{title}")
+    futures: list[PrefectFuture[Any]] = []
+    if present:
+        there = {name: values[: len(present)] for name, values in each.items()}
+        mapped: Any = bound.map
+        futures += mapped(**there, **{name: unmapped(value) for name, value in constant.items()})
+    if missing:
+        absent = {name: values[len(present) :] for name, values in each.items()}
+        futures += crew.map(bound.with_options(refresh_cache=True), stage.component, absent, constant)
     computed = sum(shard.rows for shard in missing)  # what is there may hold rows of other pools too
     rows = {future.task_run_id: shard.rows for future, shard in zip(futures[len(present) :], missing, strict=True)}
     try:

@@ -1,6 +1,5 @@
 """A look at the models before they work."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,11 +12,12 @@ from deita_tasks.pool import Pool
 from deita_tasks.preflight import SAMPLE_ROWS, check
 from deita_tasks.presets import Spec
 from deita_tasks.tasks.cached import bind, worth_retrying
-from deita_tasks.tasks.measuring import Stage, Work, held_component, plan_stage
+from deita_tasks.tasks.holding import Bounds, held
+from deita_tasks.tasks.measuring import Stage, Work, plan_stage
 
 
 @task(name="preflight", task_run_name="preflight", retry_condition_fn=worth_retrying, persist_result=False, result_serializer="json")
-def preflight(pool: str, wanted: Sequence[tuple[str, str, Spec, int]]) -> list[dict[str, Any]]:
+def preflight(pool: str, wanted: Sequence[tuple[str, str, Spec, int]], bounds: Sequence[Any]) -> list[dict[str, Any]]:
     """Look at the components of `wanted`, (stage, kind of component, its spec, rows to compute), on the first rows of a pool.
 
     Says in the log what it sees. Raises what will not get better by trying again: an unfit model is found before the first hour's work
@@ -29,7 +29,8 @@ def preflight(pool: str, wanted: Sequence[tuple[str, str, Spec, int]]) -> list[d
     found = []
     for stage, kind, spec, rows in reversed(wanted):  # the first stage's model, loaded last, stays for it
         try:
-            seen = check(stage, held_component(kind, json.dumps(spec, sort_keys=True)), sample, rows)
+            with held(kind, spec, Bounds(*bounds)) as component:
+                seen = check(stage, component, sample, rows)
         except (UsageError, InputError, ModelError):
             raise
         except Exception as error:
@@ -45,8 +46,8 @@ def preflight(pool: str, wanted: Sequence[tuple[str, str, Spec, int]]) -> list[d
 def look_ahead(stages: Sequence[Stage], pool: Pool, options: Advanced) -> dict[str, Work]:
     """What each stage has to do; where that is anything, its component is looked at first."""
     work = {stage.name: plan_stage(stage, pool, options) for stage in stages}
-    wanted = [(one.name, *one.component.copy().popitem(), work[one.name].to_compute) for one in stages if work[one.name].missing]
+    wanted = [(one.name, one.kind, one.spec, work[one.name].to_compute) for one in stages if work[one.name].missing]
     if wanted:
         bound: Any = bind(preflight, options)
-        bound(pool.uri, wanted)
+        bound(pool.uri, wanted, list(Bounds.of(options)))
     return work

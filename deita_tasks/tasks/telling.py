@@ -1,0 +1,61 @@
+"""How a run is told apart and followed in Prefect's UI: its tags, and the algorithm's own log."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging.handlers import APILogHandler
+
+from deita_tasks.config import Source
+
+LONGEST = 40  # characters of a pool's name
+
+
+def run_tags() -> list[str]:
+    """The tags of the flow run that we are in: its preset and its pool."""
+    run = FlowRunContext.get()
+    return tags_of(run.parameters or {}) if run is not None else []
+
+
+def tag_run() -> None:
+    """Give the flow run that we are in its tags, beside those that it has."""
+    run = FlowRunContext.get()
+    if run is None or run.flow_run is None:
+        return
+    tags = sorted({*run.flow_run.tags, *run_tags()})
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(run.flow_run.id, tags=tags)
+
+
+def tags_of(parameters: Mapping[str, Any]) -> list[str]:
+    """The tags of a run with these parameters: "preset:mini", "pool:pool.jsonl"."""
+    found = [f"preset:{parameters['preset']}"] if parameters.get("preset") else []
+    source = parameters.get("source")
+    if source:
+        inputs = source.input if isinstance(source, Source) else source["input"]
+        found.append(f"pool:{pool_name(inputs)}")
+    return found
+
+
+def pool_name(inputs: list[str]) -> str:
+    """The last step of the first input's path, and how many there are beside it: never a whole URI."""
+    first = inputs[0].split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "pool"
+    more = f" and {len(inputs) - 1} more" if len(inputs) > 1 else ""
+    return f"{first[:LONGEST]}{more}"
+
+
+def _within_a_run(record: logging.LogRecord) -> bool:
+    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
+
+
+def tell_prefect() -> None:
+    """Send what our modules log within a run to Prefect, at the level of Prefect's own log: PREFECT_LOGGING_EXTRA_LOGGERS, by default."""
+    ours = logging.getLogger("deita_tasks")
+    if any(isinstance(handler, APILogHandler) for handler in ours.handlers):
+        return
+    handler = APILogHandler()
+    handler.addFilter(_within_a_run)
+    ours.addHandler(handler)
+    ours.setLevel(logging.getLogger("prefect").level)

@@ -225,7 +225,8 @@ def place_vectors(family: Family, digests: Iterable[str], ids: Sequence[str], ta
         wanted = rows >= 0
         seen[rows[wanted]] = True
         wanted &= table["values"].is_valid().to_numpy()
-        vectors = table["values"].combine_chunks().filter(pa.array(wanted)).flatten().to_numpy()
+        lists = table["values"].combine_chunks()
+        vectors = (lists if wanted.all() else lists.filter(pa.array(wanted))).flatten().to_numpy()
         if len(vectors) != wanted.sum() * target.shape[1]:
             width = len(vectors) // wanted.sum()
             raise ComputeError(f"{family.uri}: vectors of {width} and of {target.shape[1]} numbers; expected one width in a pool")

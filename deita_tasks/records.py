@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,11 +166,21 @@ class Rejection(NamedTuple):
     similarity: float = float("nan")
 
 
+@runtime_checkable
+class Columns(Protocol):
+    """Rejections that can be had by columns."""
+
+    def columns(self) -> Mapping[str, Any]:
+        """Arrow arrays by the names of Rejection's fields."""
+        ...
+
+
 @dataclass(frozen=True)
 class Selection:
     """`kept`: ids in the order chosen. `rejected`: one Rejection for every other id, in evol-score order.
 
-    A strategy may give `rejected` as any Sequence (one that makes its Rejections on demand, over a large pool).
+    A strategy may give `rejected` as any Sequence: over a large pool, as one that makes its Rejections on demand, and all of them at
+    once as `Columns`.
     """
 
     kept: Sequence[str]

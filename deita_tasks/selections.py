@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -29,6 +28,8 @@ from deita_tasks.pool import Pool
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.evol import How, evol_scores_of, ranking_scores
+
+IN_MEMORY = 2**29  # bytes of vectors
 
 Parts = Mapping[str, Mapping[str, Any]]  # by stage: {"family": {"uri", "fingerprint"}, "parts": [digest, …]}
 SCORES = pa.schema(
@@ -158,21 +159,26 @@ def _scores(ids: pa.ChunkedArray, parts: Parts, how: How = "sum") -> tuple[pa.Ta
 
 def _aligned(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
     """The rows of `table` in the order of `ids`. Raises StorageError where one is missing."""
-    rows = pd.Index(table["id"].to_pandas()).get_indexer(ids.to_pandas())
-    if (rows < 0).any():
-        raise StorageError(f"{int((rows < 0).sum())} of {len(rows)} rows are in no part; run again: they will be computed")
-    return table.take(pa.array(rows))
+    rows = pc.index_in(ids, value_set=table["id"])
+    if rows.null_count:
+        raise StorageError(f"{rows.null_count} of {len(rows)} rows are in no part; run again: they will be computed")
+    return table.take(rows)
 
 
 @contextmanager
 def _vectors(ids: Sequence[str], parts: Parts) -> Any:
-    """float32 (n, d), row i of ids[i], NaN where there is none, in a scratch file: larger than memory if need be. None without vectors."""
+    """float32 (n, d), row i of ids[i], NaN where there is none; over IN_MEMORY bytes in a scratch file. None without vectors."""
     if "embedding" not in parts or not ids:
         yield None if "embedding" not in parts else np.zeros((0, 1), np.float32)
         return
     family, digests = Family(**parts["embedding"]["family"]), parts["embedding"]["parts"]
+    shape = (len(ids), vector_width(family, digests))
+    if shape[0] * shape[1] * 4 <= IN_MEMORY:
+        held = np.empty(shape, np.float32)
+        place_vectors(family, digests, ids, held)
+        yield held
+        return
     with tempfile.TemporaryDirectory(prefix="deita-") as folder:
-        shape = (len(ids), vector_width(family, digests))
         target: NDArray[np.float32] = np.memmap(Path(folder) / "vectors.f32", np.float32, "w+", shape=shape)
         place_vectors(family, digests, ids, target)
         yield target

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from deita_tasks import selections
 from deita_tasks.errors import StorageError, UsageError
 from deita_tasks.exporting.ledger import SCHEMA
 from deita_tasks.pool import Pool, write_pool
@@ -53,6 +54,13 @@ def test_every_line_has_the_decision_that_follows_by_hand(tmp_path: Path) -> Non
     }  # fmt: skip
     assert summary["unscorable"] == {"quality: turn 1: no digit has any probability": 1, "embedding: out of memory": 1}
     assert summary["truncated"] == {"complexity": 0, "quality": 1, "embedding": 0}
+
+
+def test_vectors_that_do_not_go_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_memory, _ = chosen(tmp_path / "a")
+    monkeypatch.setattr(selections, "IN_MEMORY", 0)
+    in_a_file, _ = chosen(tmp_path / "b")
+    assert in_memory["files"] == in_a_file["files"]
 
 
 def test_a_full_budget_leaves_the_rest_below(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from deita_tasks.records import Rejection, Selection
+from deita_tasks.records import Columns, Rejection, Selection
 
 Decision = Literal["selected", "too_similar", "below_budget", "duplicate", "quarantined", "unscorable"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
@@ -34,7 +33,6 @@ SCHEMA = pa.schema(
         "truncated": pa.bool_(),  # a model read only a part of it
     }
 )
-CHUNK = 65_536
 
 
 def build_ledger(rows: pa.Table, quarantine: pa.Table, scores: pa.Table, selection: Selection) -> tuple[pa.Table, dict[str, int]]:
@@ -189,10 +187,8 @@ def _complain(ids: pa.Array | pa.ChunkedArray, wrong: NDArray[np.bool_], complai
 
 
 def _columns(rejected: Sequence[Rejection]) -> pa.Table:
-    """id, reason, nearest_id, similarity of every rejection. A large pool's are made on demand: so many are held at a time."""
+    """id, reason, nearest_id, similarity of every rejection."""
     schema = pa.schema({"id": pa.string(), "reason": pa.string(), "nearest_id": pa.string(), "similarity": pa.float32()})
-    waiting = iter(rejected)
-    tables = [schema.empty_table()]
-    while chunk := list(islice(waiting, CHUNK)):
-        tables.append(pa.table(dict(zip(schema.names, zip(*chunk, strict=True), strict=True)), schema=schema))
-    return pa.concat_tables(tables)
+    if isinstance(rejected, Columns):
+        return pa.table(dict(rejected.columns()), schema=schema)
+    return pa.table({name: [row[place] for row in rejected] for place, name in enumerate(Rejection._fields)}, schema=schema)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -121,12 +123,21 @@ class TorchScreen(Screen):
         return self._there[: self._sent]
 
 
+def has_cuda_driver() -> bool:
+    """Whether NVIDIA's driver can be loaded. Where it cannot, torch need not be: it takes 2 s to import and say that it has no GPU."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
 def screens_on(device: str) -> Callable[[Rows], Screen]:
     """What makes Screens for `device`: "cpu", "cuda" or "cuda:1", "auto" for CUDA where there is one. UsageError for one that is not.
 
     On the CPU it is NumPy's: with 2 Zen 3 cores its OpenBLAS makes 140-150 GFLOP/s at these shapes, torch's MKL 100-120.
     """
-    if device == "cpu":
+    if device == "cpu" or (device == "auto" and not has_cuda_driver()):
         return Screen
     import torch
 

@@ -1,6 +1,8 @@
 """Diverse against the sequential rule, on random pools and on pools made to be hard."""
 
 import itertools
+import subprocess
+import sys
 from typing import ClassVar
 
 import numpy as np
@@ -73,6 +75,16 @@ def test_other_metrics_equal_the_sequential_rule(pool, budget, limit, block_rows
         found = select(ids, scores, rows, budget, metric=metric, block_rows=block_rows, **of)
         signed = limit if metric == "dot" else -limit
         assert found == sequential(ids, scores, rows, budget, signed, prepare=plain, closeness=closeness)
+
+
+@given(pools(), st.integers(1, 9), st.sampled_from([0.9, 0.0, -1.0]))
+def test_rejections_by_columns_are_those_one_by_one(pool, budget, limit):
+    ids, scores, rows = pool
+    rejected = load_selector("diverse", budget=budget, max_similarity=limit).select(ids, scores, rows).rejected
+    for some in (rejected, rejected[1:3]):
+        columns = {name: column.to_pylist() for name, column in some.columns().items()}
+        assert tuple(columns) == Rejection._fields
+        assert [repr(row) for row in some] == [repr(Rejection(*row)) for row in zip(*columns.values(), strict=True)]
 
 
 def test_distances_by_hand():
@@ -341,6 +353,16 @@ def test_what_does_not_fit_together_is_refused(ids, scores, rows, message):
 def test_wrong_options_are_refused_before_anything_is_read(options):
     with pytest.raises(UsageError, match="strategy 'diverse'"):
         load_selector("diverse", **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_torch_is_not_waited_for_where_there_is_no_driver():
+    code = (
+        "import sys, numpy as np; from deita_tasks.selecting import load_selector, screen; screen.has_cuda_driver = lambda: False;"
+        "assert load_selector('diverse', budget=1).select(['a', 'b'], np.array([1, 2]), np.eye(2)).kept == ['b'];"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

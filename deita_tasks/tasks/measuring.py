@@ -194,7 +194,7 @@ def _wait(name: str, futures: Sequence[PrefectFuture[Any]], rows: Mapping[Any, i
             finished = rows.get(future.task_run_id, 0) if future.state.is_completed() else 0
             advance(finished)
             done += finished
-            if done == total or 100 * done / total - told > 2:  # each call costs a request
+            if finished and (done == total or 100 * done / total - told > 2):  # each call costs a request
                 told = 100 * done / total
                 update_progress_artifact(artifact, told)
     for future in futures:

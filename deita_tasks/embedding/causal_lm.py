@@ -10,12 +10,14 @@ from pydantic import Field, PrivateAttr
 
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.embedding.vicuna import answers, vicuna
-from deita_tasks.models.causal_lm import CausalLM
+from deita_tasks.models.ahead import ahead
+from deita_tasks.models.causal_lm import CausalLM, joined
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
-from deita_tasks.models.hardware import Dtype, choose_device, choose_dtype
+from deita_tasks.models.component import CausalLMComponent
+from deita_tasks.models.hardware import choose_dtype
 from deita_tasks.models.lazy import Lazy
-from deita_tasks.models.tokenizer import load_tokenizer
-from deita_tasks.records import Conversation, Forecast, Measured
+from deita_tasks.models.tokenizer import common_beginning, load_tokenizer
+from deita_tasks.records import Conversation, Forecast, Measured, Turn
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,7 +28,7 @@ class _Reader(NamedTuple):
     tokenizer: Tokenizer
 
 
-class CausalLMEmbedder(Embedder):
+class CausalLMEmbedder(CausalLMComponent, Embedder):
     """Last layer's hidden state, after the final norm, at the last real token (section 2.5; the original's embedder/clm_embedder.py).
 
     The text is the vicuna_v1.1 rendering, or with `only_answer` the assistant's turns alone; over `max_length` tokens its end is left
@@ -35,17 +37,10 @@ class CausalLMEmbedder(Embedder):
 
     VERSION: ClassVar[int] = 1
 
-    model: str = Field(min_length=1, description="hub id or local folder")
-    revision: str | None = Field(None, description="hub commit, tag or branch; default: the pinned one, else main")
     only_answer: bool = Field(False, description="embed the assistant's turns alone, joined by newlines")
     max_length: int = Field(2048, ge=2, description="longest text in tokens; the end of a longer one is left out")
-    dtype: Dtype = "auto"
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
-    batch_tokens: int | None = Field(None, ge=1, description="tokens in a batch, padding included; default: by device")
-    allow_bin: bool = Field(False, description="read pytorch_model.bin where there is no safetensors file")
 
     _reader: Lazy[_Reader] = PrivateAttr(default_factory=Lazy)
-    _model: Lazy[CausalLM] = PrivateAttr(default_factory=Lazy)
 
     def fingerprint(self) -> dict[str, Any]:
         return {
@@ -62,19 +57,19 @@ class CausalLMEmbedder(Embedder):
         return Forecast(self.max_length, None, np.minimum(whole, self.max_length), np.maximum(whole - self.max_length, 0))
 
     def measure(self, conversations: Sequence[Conversation]) -> Measured:
-        whole = self._tokens(conversations)
         model = self._model.get(self._load)
-        hidden, too_much = model.last_hidden([ids[: self.max_length] for ids in whole], self.batch_tokens)
+        whole: list[list[int]] = []
+        parts = []
+        for piece in ahead(conversations, self._tokens):
+            whole += piece
+            parts.append(model.last_hidden([ids[: self.max_length] for ids in piece], self.batch_tokens))
+        hidden, too_much = joined(parts)
         vectors = hidden.cpu().numpy()
         problems = {i: f"out of memory on {model.device} with its {len(whole[i])} tokens alone" for i in too_much}
         for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
             problems.setdefault(int(i), "the model gave a vector that is not finite" if whole[i] else "its text has no token")
         vectors[list(problems)] = np.nan
         return Measured(vectors, np.array([max(0, len(ids) - self.max_length) for ids in whole], np.int32), problems)
-
-    def release(self) -> None:
-        """Forgets the loaded weights; the next `measure` loads them again."""
-        self._model.release()
 
     def _tokens(self, conversations: Sequence[Conversation]) -> list[list[int]]:
         """Token ids of each whole conversation."""
@@ -88,6 +83,7 @@ class CausalLMEmbedder(Embedder):
         return _Reader(checkpoint, load_tokenizer(checkpoint))
 
     def _load(self) -> CausalLM:
-        device = choose_device(self.device)
-        checkpoint = self._reader.get(self._read).checkpoint
-        return CausalLM(checkpoint, dtype=choose_dtype(self.dtype, device), device=device, allow_bin=self.allow_bin)
+        reader = self._reader.get(self._read)
+        texts = [vicuna(Conversation((Turn("user", word),))) for word in ("Write", "how", "1", "「")]
+        prefix = [] if self.only_answer else common_beginning(reader.tokenizer, texts)
+        return self._load_model(reader.checkpoint, prefix[: self.max_length - 2])

@@ -5,8 +5,10 @@
     tokenizer.py         the model's own tokenizer, exactly
     sentencepiece_bpe.py the same from a tokenizer.model alone
     batches.py           batches by a token budget, halved when memory runs out
+    prefix.py            the beginning that texts share, computed once
     causal_lm.py         the hidden state of a decoder at the last token
     lazy.py              a model that a component loads once, when it is first needed
+    stopping.py          where long work can be stopped
     quiet.py             loading without the library's own bars
 
 Importing this package imports neither torch nor transformers.

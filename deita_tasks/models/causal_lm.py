@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from deita_tasks.errors import ModelError
@@ -15,6 +16,8 @@ from deita_tasks.models.quiet import quiet_loading
 if TYPE_CHECKING:
     import torch
 
+    from deita_tasks.models.prefix import SharedPrefix
+
 log = logging.getLogger(__name__)
 
 
@@ -22,15 +25,24 @@ class CausalLM:
     """The base model of a decoder, on its device, and optionally the rows of its head for some token ids.
 
     `head`: float32 (k, d) rows of lm_head (and `bias`, float32 (k,)) for the `head_ids` asked for, else None.
+    `prefix`: token ids that most texts begin with, if any: these are gone through once, here.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, dtype: str, device: str, allow_bin: bool = False, head_ids: Sequence[int] | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dtype: str,
+        device: str,
+        allow_bin: bool = False,
+        head_ids: Sequence[int] | None = None,
+        prefix: Sequence[int] = (),
     ) -> None:
         model = _load(checkpoint, torch_dtype(dtype), device, allow_bin, with_head=head_ids is not None)
         self.device = device
         self.head: torch.Tensor | None = None
         self.bias: torch.Tensor | None = None
+        self.prefix: SharedPrefix | None = None
         self.base: Any = model
         if head_ids is not None:
             output = model.get_output_embeddings()
@@ -38,31 +50,42 @@ class CausalLM:
             self.head = output.weight[list(head_ids)].detach().float()
             self.bias = output.bias[list(head_ids)].detach().float() if getattr(output, "bias", None) is not None else None
             self._prove_head(checkpoint, model, list(head_ids))
+        if prefix:
+            self._share(checkpoint, list(prefix))
         log.info("loaded %s on %s, %s", checkpoint.location, device, dtype)
 
     def last_hidden(self, texts: Sequence[Sequence[int]], batch_tokens: int | None = None) -> tuple[torch.Tensor, list[int]]:
         """Hidden states after the final norm at the last token of each text of token ids: float32 (n, d), on the device.
 
         Also the positions of texts that did not fit the memory even alone; their rows, and those of empty texts, are NaN.
+        A text that comes several times is gone through once.
         Rows are padded on the right, where a causal model cannot see it: so no mask is needed, the attention kernels take their
         fast path, and neither the tokenizer's padding side nor its padding token matter.
         """
         import torch
 
-        filled = [i for i, ids in enumerate(texts) if len(ids)]
-        rows: list[int] = []
+        each = {ids: place for place, ids in enumerate(dict.fromkeys(tuple(ids) for ids in texts if len(ids)))}
+        distinct = list(each)
+        places: list[int] = []
         states: list[torch.Tensor] = []
-
-        def run(batch: list[int]) -> None:
-            states.append(self._forward([texts[filled[i]] for i in batch]).float())
-            rows.extend(filled[i] for i in batch)
+        too_much: set[int] = set()
 
         with torch.inference_mode():
-            too_much = run_batches([len(texts[i]) for i in filled], batch_tokens or default_batch_tokens(self.device), run)
-            hidden = torch.full((len(texts), self.base.config.hidden_size), torch.nan, dtype=torch.float32, device=self.device)
+            for prefix, members in self._ways(distinct):
+                skip = len(prefix.ids) if prefix is not None else 0
+
+                def run(batch: list[int], prefix: SharedPrefix | None = prefix, members: list[int] = members) -> None:
+                    states.append(self._forward([distinct[members[i]] for i in batch], prefix).float())
+                    places.extend(members[i] for i in batch)
+
+                lengths = [len(distinct[place]) - skip for place in members]
+                too_much |= {members[i] for i in run_batches(lengths, batch_tokens or default_batch_tokens(self.device), run)}
+            hidden = torch.full((len(distinct) + 1, self.base.config.hidden_size), torch.nan, dtype=torch.float32, device=self.device)
             if states:
-                hidden[torch.tensor(rows, device=self.device)] = torch.cat(states)
-        return hidden, [filled[i] for i in too_much]
+                hidden[torch.tensor(places, device=self.device)] = torch.cat(states)
+            wanted = [each.get(tuple(ids), -1) for ids in texts]  # -1: the last row, which is nobody's
+            found = hidden[torch.tensor(wanted, dtype=torch.long, device=self.device)]
+        return found, [i for i, place in enumerate(wanted) if place in too_much]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Raw logits of the head's ids, float32 (n, k): the product in float32, whatever the model's dtype."""
@@ -72,19 +95,43 @@ class CausalLM:
             raise ValueError("this CausalLM was loaded without head_ids")
         return torch.nn.functional.linear(hidden, self.head, self.bias)
 
-    def _forward(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
-        """(b, d) in the model's dtype, nothing waited for."""
+    def _ways(self, texts: Sequence[Sequence[int]]) -> list[tuple[SharedPrefix | None, list[int]]]:
+        """Which texts go on from the prefix, and which are gone through whole."""
+        shared = [self.prefix is not None and self.prefix.fits(ids) for ids in texts]
+        return [(self.prefix, [i for i, goes in enumerate(shared) if goes]), (None, [i for i, goes in enumerate(shared) if not goes])]
+
+    def _forward(self, batch: Sequence[Sequence[int]], prefix: SharedPrefix | None = None) -> torch.Tensor:
+        """(b, d) in the model's dtype, nothing waited for. With a `prefix`, which each text begins with, only what follows is computed."""
         import torch
 
-        lengths = torch.tensor([len(ids) for ids in batch])
+        skip = len(prefix.ids) if prefix is not None else 0
+        lengths = torch.tensor([len(ids) - skip for ids in batch])
         padded = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long)
         for row, ids in zip(padded, batch, strict=True):
-            row[: len(ids)] = torch.as_tensor(ids)
+            row[: len(ids) - skip] = torch.as_tensor(ids[skip:])
         if self.device.startswith("cuda"):
             padded, lengths = padded.pin_memory(), lengths.pin_memory()
         padded, lengths = padded.to(self.device, non_blocking=True), lengths.to(self.device, non_blocking=True)
-        states: torch.Tensor = self.base(input_ids=padded, use_cache=False).last_hidden_state
+        past: dict[str, Any] = {"use_cache": False} if prefix is None else {"use_cache": True, "past_key_values": prefix}
+        states: torch.Tensor = self.base(input_ids=padded, **past).last_hidden_state
         return states[torch.arange(len(batch), device=self.device), lengths - 1]
+
+    def _share(self, checkpoint: Checkpoint, ids: list[int]) -> None:
+        """Computes the prefix, and proves that a text comes to the same with it; where it does not, texts are gone through whole."""
+        import torch
+
+        from deita_tasks.models.prefix import shared_prefix
+
+        probe = [[*ids, *ids[:2]], [*ids, ids[-1]]]
+        with torch.inference_mode():
+            prefix = shared_prefix(self.base, ids, self.device)
+            whole = self._forward(probe).float()
+            ours = whole if prefix is None else self._forward(probe, prefix).float()
+        loose = (1e-4 if self.base.dtype is torch.float32 else 0.1) * float(whole.abs().max())
+        if prefix is not None and torch.allclose(ours, whole, rtol=0, atol=loose, equal_nan=True):
+            self.prefix = prefix
+        else:
+            log.info("%s: %s goes through the prompt's beginning anew each time", checkpoint.location, type(self.base).__name__)
 
     def _prove_head(self, checkpoint: Checkpoint, model: Any, head_ids: list[int]) -> None:
         """Some families change logits after the head (a scale, a soft cap); for these the head's rows are not the logits."""
@@ -102,6 +149,15 @@ class CausalLM:
                 f"{checkpoint.location}: {type(model).__name__} changes its logits after lm_head "
                 f"(the head gives {ours[0]:.4f}, the model {whole[0]:.4f}); expected a model whose logits are lm_head times the last state"
             )
+
+
+def joined(parts: Sequence[tuple[torch.Tensor, list[int]]]) -> tuple[torch.Tensor, list[int]]:
+    """What `last_hidden` gave for lists of texts, as it would be for all the lists in one."""
+    import torch
+
+    starts = accumulate((len(hidden) for hidden, _ in parts), initial=0)
+    too_much = [start + i for start, (_, positions) in zip(starts, parts, strict=False) for i in positions]
+    return torch.cat([hidden for hidden, _ in parts]), too_much
 
 
 def _load(checkpoint: Checkpoint, dtype: torch.dtype, device: str, allow_bin: bool, with_head: bool) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from deita_tasks.errors import ModelError
@@ -32,6 +34,12 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def common_beginning(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
+    """The token ids that all `texts` begin with. Each is tokenised whole: where a template ends and a text begins, tokens may span both."""
+    columns = zip(*(encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))), strict=False)
+    return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
 
 
 def _from_transformers(checkpoint: Checkpoint) -> Tokenizer:

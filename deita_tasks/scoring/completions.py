@@ -51,7 +51,7 @@ class CompletionsScorer(ServedScorer):
 
     def rate(self, pair: tuple[str, str]) -> Rating:
         reader = self._reader.get(self._read)
-        tokens = reader.tokens(pair)[0]
+        tokens = reader.tokens([pair])[0]
         if not tokens.ids:
             return Rating(math.nan, tokens.cut, f"its prompt cannot be cut to {reader.max_length} tokens")
         answer = self.post("completions", {"prompt": tokens.ids, "max_tokens": 1, "temperature": 0, **self._asked(reader.digits)})
@@ -67,7 +67,7 @@ class CompletionsScorer(ServedScorer):
         return {"logprobs": 1, "logprob_token_ids": digits, "return_tokens_as_token_ids": True}
 
     def _read(self) -> Reader:
-        return Reader.of(self.kind, self.tokenizer or self.model, self.revision, self.max_length)
+        return Reader.for_engine(self.kind, self.tokenizer or self.model, self.revision, self.max_length)
 
 
 def _first_token(answer: Mapping[str, Any]) -> Mapping[str, Any]:

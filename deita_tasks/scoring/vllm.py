@@ -32,6 +32,7 @@ class VLLMScorer(Scorer):
     """
 
     VERSION: ClassVar[int] = 1
+    device: ClassVar[str] = "cuda"
 
     model: str = Field(min_length=1, description="hub id or local folder")
     revision: str | None = Field(None, description="hub commit, tag or branch; default: the pinned one, else main")
@@ -58,7 +59,7 @@ class VLLMScorer(Scorer):
         from vllm import SamplingParams
 
         reader = self._reader.get(self._read)
-        tokens = reader.tokens(*pairs)
+        tokens = reader.tokens(pairs)
         asked = [i for i, one in enumerate(tokens) if one.ids]
         problems = {i: f"its prompt cannot be cut to {reader.max_length} tokens" for i, one in enumerate(tokens) if not one.ids}
         logprobs = np.full((len(pairs), len(DIGITS)), np.nan)
@@ -83,7 +84,7 @@ class VLLMScorer(Scorer):
         gc.collect()
 
     def _read(self) -> Reader:
-        reader = Reader.of(self.kind, self.model, self.revision, self.max_length)
+        reader = Reader.for_engine(self.kind, self.model, self.revision, self.max_length)
         window = getattr(reader.checkpoint.config(), "max_position_embeddings", None)
         if window is not None and reader.max_length >= window:
             raise UsageError(

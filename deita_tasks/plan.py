@@ -70,7 +70,7 @@ def plan_run(
 
     `export`: None for a run that writes no output folder.
     """
-    specs: dict[str, Spec] = {"selection": _selector_spec(preset, selection)}
+    specs: dict[str, Spec] = {"selection": _selector_spec(preset, selection, advanced.device)}
     selector = load_selector(selection.strategy, **specs["selection"]["options"])
     files = pool_files(source.input)
     run: dict[str, Any] = {"device": advanced.device, "allow_bin": advanced.allow_bin, "pool": files}
@@ -92,10 +92,10 @@ def plan_run(
     return Plan(files, specs, scorers, embedder if selector.needs_embeddings else None, selector)
 
 
-def _selector_spec(preset: PresetName, selection: Selection) -> Spec:
+def _selector_spec(preset: PresetName, selection: Selection, device: str = "auto") -> Spec:
     """The strategy with the options that it has; one that is set and that it does not have is an error, not a silent nothing."""
     known = component_class(SELECTORS, "strategy", selection.strategy).model_fields
-    given = selection.model_dump(exclude={"strategy", "seed"}, exclude_none=True)
+    given = selection.model_dump(exclude={"strategy", "seed", "target_size"}, exclude_none=True)
     for option, value in given.items():
         if option not in known:
             raise UsageError(f"{option} = {value}: the strategy {selection.strategy!r} has none")
@@ -105,7 +105,7 @@ def _selector_spec(preset: PresetName, selection: Selection) -> Spec:
         given["seed"] = selection.seed
     if "max_similarity" in known and selection.metric in (None, "cosine"):
         given.setdefault("max_similarity", PRESETS[preset].max_similarity)
-    return {"name": selection.strategy, "options": given}
+    return {"name": selection.strategy, "options": {**given, **_offer(known, device)}}
 
 
 def scorer_spec(preset: PresetName, kind: Kind, scoring: Scoring, device: str = "auto", **run: Any) -> Spec:

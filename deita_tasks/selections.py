@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deita_tasks import storage
-from deita_tasks.errors import StorageError, UsageError
+from deita_tasks.config import Selection
+from deita_tasks.errors import StorageError, TooFewRows, UsageError
 from deita_tasks.exporting.ledger import build_ledger
 from deita_tasks.parts import Family, place_vectors, vector_width
 from deita_tasks.pool import Pool
@@ -110,7 +111,7 @@ def write_selection(uri: str, pool: Pool, parts: Parts, selector: Mapping[str, A
         "made_of": {
             "pool": pool.uri.rsplit("/", 1)[1],
             "families": {stage: held["family"]["fingerprint"] for stage, held in parts.items()},
-            "selector": dict(selector),
+            "selector": {"name": selector["name"], "options": strategy.model_dump(exclude_unset=True)},
         },
         "counts": counts,
         "truncated": truncated,
@@ -119,6 +120,23 @@ def write_selection(uri: str, pool: Pool, parts: Parts, selector: Mapping[str, A
     }
     storage.write_json(storage.join(uri, "selection.json"), summary)
     return summary
+
+
+def ran_out(counts: Mapping[str, int], selection: Selection) -> str:
+    """What to say where a selection has fewer rows than its budget."""
+    reached = " whose stratum had room" if selection.per_stratum else " that was considered" if counts["below_budget"] else ""
+    told = f"The pool ran out before the budget: {counts['selected']:,} of {selection.budget:,} conversations were kept"
+    told = f"{told}, and every row{reached} was reached."
+    if not counts["too_similar"] or selection.metric not in (None, "cosine"):
+        return told
+    return f"{told}\n`deita solve --budget {selection.budget}` finds the smallest --max-similarity that fills it, if there is one."
+
+
+def check_size(counts: Mapping[str, int], selection: Selection) -> None:
+    """Raises TooFewRows where the target size is exact and the pool ran out before it."""
+    if selection.target_size == "exact" and counts["selected"] < selection.budget:
+        told = ran_out(counts, selection)
+        raise TooFewRows(f"{told}\nThe target size is exact, so nothing was written; scores, vectors and decisions are in the store.")
 
 
 @contextmanager

@@ -52,16 +52,6 @@ def new_console() -> Console:
 # ---- select
 
 
-def ran_out(counts: Mapping[str, int], selection: Selection) -> str:
-    """What to say where a selection has fewer rows than its budget."""
-    full = " whose stratum had room" if selection.per_stratum else ""
-    told = f"The pool ran out before the budget: {counts['selected']:,} of {selection.budget:,} conversations were kept"
-    told = f"{told}, and every row{full} was reached."
-    if not counts["too_similar"]:
-        return told
-    return f"{told}\n`deita solve --budget {selection.budget}` finds the smallest --max-similarity that fills it, if there is one."
-
-
 def print_summary(manifest: Mapping[str, Any], selection: Selection, output: str) -> None:
     """What was read, quarantined, taken from the store, selected and rejected, and where it lies."""
     counts, table = manifest["counts"], Table(box=None, show_header=False, pad_edge=False)
@@ -78,6 +68,8 @@ def print_summary(manifest: Mapping[str, Any], selection: Selection, output: str
     console = new_console()
     console.print(table)
     if counts["selected"] < selection.budget:
+        from deita_tasks.selections import ran_out
+
         console.print(f"\n{ran_out(counts, selection)}")
     seconds = sum(manifest["timings"].values())
     console.print(f"\n{seconds:.1f} s: " + ", ".join(f"{stage} {taken:.1f}" for stage, taken in manifest["timings"].items()))

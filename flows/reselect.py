@@ -12,6 +12,7 @@ from prefect.states import Completed
 from deita_tasks import storage, tasks, versions
 from deita_tasks.config import Advanced, Embedding, Preset, Scoring, Selection, Source, Versions
 from deita_tasks.plan import plan_run
+from deita_tasks.selections import check_size
 from flows.measured import ONE_AT_A_TIME, Clock, measured
 
 
@@ -43,6 +44,7 @@ def reselect_subset(
     with clock("select"):
         selected = tasks.select(plan, pool, done, advanced)
     tasks.check_floor(pool, selected["unscorable"], source.min_good_fraction)
+    check_size(selected["counts"], selection)
     groups = {"source": source, "scoring": scoring, "embedding": embedding, "selection": selection, "export": export, "advanced": advanced}
     facts = {**plan.facts(preset, groups), **tasks.work_facts(done), "seed": selection.seed, "timings": clock.seconds}
     name = versions.unpointed(export.output, digest, before) or versions.name_of(digest)

@@ -95,6 +95,8 @@ def test_a_group_is_frozen_and_survives_json(group: type[BaseModel]) -> None:
         (Embedding, {"embedding_max_length": 0}),
         (Selection, {"budget": 0}),
         (Selection, {"budget": -1}),
+        (Selection, {"budget": 5, "candidates": 4}),
+        (Selection, {"target_size": "about"}),
         (Selection, {"budget": 1.5}),
         (Selection, {"strategy": "best"}),
         (Selection, {"max_similarity": 1.1}),

@@ -68,6 +68,15 @@ def test_another_backend_leaves_the_presets_options_behind() -> None:
     assert other == {"name": "causal_lm", "options": {"model": "me/base"}}
 
 
+def test_the_strategy_that_multiplies_matrices_gets_the_device(tmp_path: Path, small_pool: Path) -> None:
+    """It changes nothing that is selected, so it names nothing."""
+    here, by_default = (planned(tmp_path, small_pool, advanced=Advanced(device=device)) for device in ("cpu", "auto"))
+    assert here.specs["selection"]["options"] == {**by_default.specs["selection"]["options"], "device": "cpu"}
+    assert here.fingerprints() == by_default.fingerprints()
+    top = planned(tmp_path, small_pool, selection=Selection(strategy="top_score"), advanced=Advanced(device="cpu"))
+    assert "device" not in top.specs["selection"]["options"]
+
+
 def test_the_device_goes_only_to_what_has_a_model() -> None:
     assert scorer_spec("paper", "quality", Scoring(), "cpu")["options"]["device"] == "cpu"
     assert "device" not in scorer_spec("mini", "quality", Scoring(), "cpu")["options"]
@@ -81,6 +90,8 @@ def test_the_device_goes_only_to_what_has_a_model() -> None:
         (Selection(budget=7, max_similarity=0.5), {"name": "diverse", "options": {"budget": 7, "max_similarity": 0.5}}),
         (Selection(budget=7, max_similarity=0.0), {"name": "diverse", "options": {"budget": 7, "max_similarity": 0.0}}),
         (Selection(budget=7, strategy="top_score"), {"name": "top_score", "options": {"budget": 7}}),
+        (Selection(budget=7, strategy="k_center", candidates=9), {"name": "k_center", "options": {"budget": 7, "candidates": 9}}),
+        (Selection(budget=7, strategy="mmr", target_size="exact"), {"name": "mmr", "options": {"budget": 7}}),
         (Selection(budget=7, strategy="random", seed=3), {"name": "random", "options": {"budget": 7, "seed": 3}}),
         (
             Selection(budget=7, metric="euclidean", min_distance=0.5),
@@ -136,6 +147,7 @@ def test_fingerprints_do_not_know_how_a_run_goes(tmp_path: Path, small_pool: Pat
 @pytest.mark.parametrize(
     ("groups", "said"),
     [
+        ({"selection": Selection(budget=5, candidates=9)}, "candidates = 9: the strategy 'diverse' has none"),
         ({"selection": Selection(strategy="random", max_similarity=0.5)}, "max_similarity = 0.5: the strategy 'random' has none"),
         ({"scoring": Scoring(complexity="response_length")}, "scorer 'response_length': kind = 'complexity'"),
         ({"scoring": Scoring(quality_model="me/other")}, "scorer 'response_length': unknown option 'model'"),

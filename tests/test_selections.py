@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from deita_tasks import selections
-from deita_tasks.errors import StorageError, UsageError
+from deita_tasks.config import Selection
+from deita_tasks.errors import StorageError, TooFewRows, UsageError
 from deita_tasks.exporting.ledger import SCHEMA
 from deita_tasks.pool import Pool, write_pool
-from deita_tasks.selections import is_selection, write_selection
+from deita_tasks.selections import check_size, is_selection, write_selection
 from tests.handmade import BAD, INPUTS, A, B, C, D, E, make
 
 DIVERSE = {"name": "diverse", "options": {"budget": 5, "max_similarity": 0.9}}
@@ -61,6 +62,22 @@ def test_vectors_that_do_not_go_into_memory(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(selections, "IN_MEMORY", 0)
     in_a_file, _ = chosen(tmp_path / "b")
     assert in_memory["files"] == in_a_file["files"]
+
+
+def test_an_exact_size_is_all_or_an_error(tmp_path: Path) -> None:
+    summary, _ = chosen(tmp_path)
+    assert summary["counts"]["selected"] == 2
+    check_size(summary["counts"], Selection(budget=5))
+    check_size(summary["counts"], Selection(budget=2, target_size="exact"))
+    with pytest.raises(TooFewRows, match=r"2 of 3 conversations were kept, and every row was reached\.\n`deita solve --budget 3`"):
+        check_size(summary["counts"], Selection(budget=3, target_size="exact"))
+
+
+def test_the_device_is_no_part_of_what_is_kept(tmp_path: Path) -> None:
+    plainly, _ = chosen(tmp_path / "a")
+    on_the_cpu, _ = chosen(tmp_path / "b", {**DIVERSE, "options": {**DIVERSE["options"], "device": "cpu"}})
+    assert on_the_cpu["made_of"] == plainly["made_of"]
+    assert plainly["made_of"]["selector"] == DIVERSE
 
 
 def test_a_full_budget_leaves_the_rest_below(tmp_path: Path) -> None:

@@ -323,7 +323,8 @@ def test_every_field_can_be_given_as_a_flag(parameters: dict[str, Any], tmp_path
         },
         "selection": {
             "budget": 9, "strategy": "mmr", "max_similarity": -0.5, "metric": "dot", "min_distance": 0.25, "ranking": "length",
-            "evol_score": "max", "strata": "topic", "per_stratum": 2, "weight": 0.75, "seed": 4,
+            "evol_score": "max", "strata": "topic", "per_stratum": 2, "weight": 0.75, "candidates": 9, "seed": 4,
+            "target_size": "exact",
         },
         "export": {"output": "out", "output_format": "hf_dataset", "overwrite": True},
         "advanced": {"store": "s", "shard_rows": 5, "retries": 0, "device": "cpu", "allow_bin": True},

@@ -108,6 +108,20 @@ def test_a_selection_says_that_the_pool_ran_out(strategy: str, tiny: None, tmp_p
 
 
 @pytest.mark.flow
+def test_an_exact_size_that_the_pool_has_not(tiny: None, tmp_path: Path, small_pool: Path, capfd: Any) -> None:
+    """Nothing is written, and nothing is computed again when the next command takes what there is."""
+    output = ["--output", str(tmp_path / "out"), "--budget", "1000"]
+    assert ended("select", *places(tmp_path, small_pool), *output, "--target-size", "exact") == 1
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("deita: ")]
+    assert f"{len(kept(1000, 0.9))} of 1,000 conversations were kept" in line
+    assert "`deita solve --budget 1000`" in line
+    assert not (tmp_path / "out").exists()
+    components.reset()
+    assert ended("select", *places(tmp_path, small_pool), *output) == 0
+    assert (components.embedded, components.scored) == ([], [])
+
+
+@pytest.mark.flow
 def test_a_result_explains_itself(tiny: None, tmp_path: Path, small_pool: Path, capfd: Any) -> None:
     output = ["--output", str(tmp_path / "out")]
     assert ended("select", *places(tmp_path, small_pool), *output, "--budget", "10") == 0

@@ -14,7 +14,7 @@ from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models.batches import run_batches
 from deita_tasks.models.checkpoint import Checkpoint, file_digest, find_checkpoint
-from deita_tasks.models.hardware import Dtype, choose_device, choose_dtype, default_batch_tokens, torch_dtype
+from deita_tasks.models.hardware import Device, Dtype, choose_dtype, default_batch_tokens, present_device, torch_dtype
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.quiet import quiet_loading
 from deita_tasks.models.tokenizer import load_tokenizer
@@ -44,7 +44,7 @@ class SentenceTransformersEmbedder(Embedder):
     max_length: int | None = Field(None, ge=4, description="window in tokens; default: the model's own")
     prompt: str = Field("", description='put before each text, for models trained with one (E5: "query: ")')
     dtype: Dtype = "float32"
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    device: Device = "auto"
     batch_tokens: int | None = Field(None, ge=1, description="tokens in a batch, padding included; default: by device")
 
     _loaded: Lazy[SentenceTransformer] = PrivateAttr(default_factory=Lazy)
@@ -103,7 +103,7 @@ class SentenceTransformersEmbedder(Embedder):
         from sentence_transformers import SentenceTransformer
 
         location, options = _resolve(find_checkpoint(self.model, self.revision))
-        device = choose_device(self.device)
+        device = present_device(self.device)
         dtype = torch_dtype(choose_dtype(self.dtype, device))
         try:
             with quiet_loading():

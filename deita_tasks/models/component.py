@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr
 from deita_tasks.components import Component
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import Checkpoint
-from deita_tasks.models.hardware import Dtype, choose_device, choose_dtype
+from deita_tasks.models.hardware import Device, Dtype, choose_dtype, present_device
 from deita_tasks.models.lazy import Lazy
 
 
@@ -19,7 +19,7 @@ class CausalLMComponent(Component):
     model: str = Field(min_length=1, description="hub id or local folder")
     revision: str | None = Field(None, description="hub commit, tag or branch; default: the pinned one, else main")
     dtype: Dtype = "auto"
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    device: Device = "auto"
     batch_tokens: int | None = Field(None, ge=1, description="tokens in a batch, padding included; default: by device")
     allow_bin: bool = Field(False, description="read pytorch_model.bin where there is no safetensors file")
 
@@ -30,6 +30,6 @@ class CausalLMComponent(Component):
         self._model.release()
 
     def _load_model(self, checkpoint: Checkpoint, prefix: Sequence[int], head_ids: Sequence[int] | None = None) -> CausalLM:
-        device = choose_device(self.device)
+        device = present_device(self.device)
         dtype = choose_dtype(self.dtype, device)
         return CausalLM(checkpoint, dtype=dtype, device=device, allow_bin=self.allow_bin, head_ids=head_ids, prefix=prefix)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from deita_tasks.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, ...")]
 
 
 def choose_device(device: str) -> str:
@@ -17,6 +22,19 @@ def choose_device(device: str) -> str:
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def present_device(device: str) -> str:
+    """As choose_device. Raises UsageError for a CUDA device that this process does not see: before weights are read for it."""
+    import torch
+
+    device = choose_device(device)
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device = {device!r}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here; ask for auto or cpu"
+        )
+    return device
 
 
 def choose_dtype(dtype: Dtype, device: str) -> str:

@@ -1,0 +1,102 @@
+"""One Prefect server and one worker a session, as an operator has them: processes, which run the package as it is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from deployments.ui import free_port, running, server
+from tests.conftest import ROOT
+
+POOL_ROWS = 48
+
+
+def screenshots() -> Path | None:
+    """Where the README's pictures are to be written anew, or None: DEITA_SCREENSHOTS=1 asks for it."""
+    return ROOT / "docs" / "screenshots" if os.environ.get("DEITA_SCREENSHOTS") else None
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where the deployments work: its folder, the environment that names its server and its code, and a client of the server."""
+
+    root: Path
+    environment: Mapping[str, str]
+    client: SyncPrefectClient
+
+    @property
+    def pool(self) -> Path:
+        return self.root / "pools" / "pool.jsonl"
+
+    def run(self, *arguments: str) -> str:
+        """What `python -m <arguments>` says, run in the folder; it has to end well."""
+        command = [sys.executable, "-m", *arguments]
+        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=180, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as it is installed: the content of its wheel, away from the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in ("deita_tasks", "flows", "deployments"):
+        shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "source")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        str(folder / "source"),
+    ]
+    subprocess.run(command, check=True, timeout=180)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.fixture(scope="session")
+def site(installed: Path, sample_pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A server with an empty database, and the sample pool's first rows (for the README's pictures: all of them) in a folder."""
+    root = tmp_path_factory.mktemp("site")
+    (root / "pools").mkdir()
+    with sample_pool.open(encoding="utf-8") as rows:
+        (root / "pools" / "pool.jsonl").write_text("".join(islice(rows, None if screenshots() else POOL_ROWS)), encoding="utf-8")
+    with server(tmp_path_factory.mktemp("prefect"), free_port(0)) as environment:
+        of_the_site = {**environment, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "PREFECT_WORKER_QUERY_SECONDS": "2"}
+        with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+            yield Site(root, of_the_site, client)
+
+
+@pytest.fixture(scope="session")
+def deployed(site: Site) -> Site:
+    """The site with what `python -m deployments.deploy` makes."""
+    said = site.run("deployments.deploy")
+    assert said.count("successfully created") == 3
+    return site
+
+
+@pytest.fixture(scope="session")
+def worker(deployed: Site) -> Iterator[subprocess.Popen[bytes]]:
+    """A process worker of the pool that was deployed to."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "deita"]
+    with running(command, deployed.environment, deployed.root / "worker.log") as process:
+        yield process

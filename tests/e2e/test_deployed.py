@@ -1,0 +1,188 @@
+"""Deployed from the YAML to a real server with a process worker: runs through the API, on a schedule, and cancelled."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pyarrow.parquet as pq
+import pytest
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    TaskRunFilter,
+    TaskRunFilterFlowRunId,
+)
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.states import Cancelling
+
+from tests.e2e.conftest import POOL_ROWS, Site
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+PATIENCE = 200  # seconds that a run may take on a busy machine: its process alone needs 15 to start
+
+
+def start(site: Site, deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
+    """A run of the deployment with these parameters beside its own, as the API starts it."""
+    held = site.client.read_deployment_by_name(deployment)
+    whole = {name: {**held.parameters.get(name, {}), **values} for name, values in parameters.items()}
+    return site.client.create_flow_run_from_deployment(held.id, parameters={**held.parameters, **whole})
+
+
+def until(there: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    """What `there` gives as soon as it is true."""
+    end = time.monotonic() + seconds
+    while not (found := there()):
+        assert time.monotonic() < end, f"not within {seconds:.0f} seconds"
+        time.sleep(0.5)
+    return found
+
+
+def ended(site: Site, run: UUID) -> FlowRun:
+    """The run, when it has come to a final state."""
+
+    def final() -> FlowRun | None:
+        found = site.client.read_flow_run(run)
+        return found if found.state and found.state.is_final() else None
+
+    return until(final)  # type: ignore[no-any-return]
+
+
+def task_names(site: Site, run: FlowRun) -> list[str]:
+    found = site.client.read_task_runs(task_run_filter=TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[run.id])))
+    return sorted(one.name for one in found)
+
+
+def artifacts(site: Site, run: FlowRun) -> dict[str, Any]:
+    """What a run shows, by key."""
+    found = site.client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])))
+    return {one.key: one.data for one in found if one.key}
+
+
+def test_three_deployments_that_explain_themselves(deployed: Site) -> None:
+    found = {one.name: one for one in deployed.client.read_deployments()}
+    assert set(found) == {"select", "reselect", "sweep"}
+    for one in found.values():
+        assert one.work_pool_name == "deita"
+        assert one.description
+        assert not one.paused
+        assert one.parameters["source"] == {"input": [str(deployed.root / "pools")]}
+    assert deployed.client.read_work_pool("deita").type == "process"
+    [nightly] = found["reselect"].schedules
+    assert (nightly.schedule.cron, nightly.active) == ("0 3 * * *", False)  # type: ignore[union-attr]
+    assert not found["select"].schedules
+
+
+def test_deploying_again_keeps_the_schedule(deployed: Site) -> None:
+    reselect = deployed.client.read_deployment_by_name("reselect-subset/reselect")
+    [held] = reselect.schedules
+    weekly = CronSchedule(cron="0 4 * * 1", timezone="UTC")
+    deployed.client.update_deployment_schedule(reselect.id, held.id, active=True, schedule=weekly)
+    deployed.run("deployments.deploy")
+    [held] = deployed.client.read_deployment(reselect.id).schedules
+    assert (held.schedule, held.active) == (weekly, True)
+    deployed.client.update_deployment_schedule(reselect.id, held.id, active=False)
+
+
+def test_a_run_started_through_the_api(deployed: Site, worker: Any) -> None:
+    run = ended(deployed, start(deployed, "select-subset/select", {"selection": {"budget": 20}}).id)
+    assert run.state is not None
+    assert run.state.name == "Completed", run.state.message
+    assert run.name == "select 20 by mini"
+    output = deployed.root / "results" / "selection"
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["counts"]["read"] == POOL_ROWS
+    assert manifest["counts"]["selected"] == len((output / "selected.jsonl").read_text().splitlines()) == 20
+    assert pq.read_table(output / "decisions.parquet").num_rows == POOL_ROWS
+    assert {"load pool", "complexity 1/1", "quality 1/1", "embedding 1/1", "select", "export"} <= set(task_names(deployed, run))
+    shown = artifacts(deployed, run)
+    assert shown["embedding-progress"] == 100
+    assert "20 of 48 rows selected" in shown["deita-report"]
+    assert shown["deita-report"].count("data:image/svg+xml;base64,") >= 3
+    best = json.loads(shown["deita-best"])
+    assert best
+    assert max(row["evol score"] for row in best) == best[0]["evol score"]
+
+
+def test_what_is_wrong_is_told(deployed: Site, worker: Any) -> None:
+    """By the server where it can see it, and in the state's message where only the run can."""
+    with pytest.raises(PrefectHTTPStatusError, match="0 is less than the minimum of 1"):
+        start(deployed, "select-subset/select", {"selection": {"budget": 0}})
+    missing = str(deployed.root / "no_such.jsonl")
+    run = ended(deployed, start(deployed, "select-subset/select", {"source": {"input": [missing]}, "export": {"output": "out"}}).id)
+    assert run.state is not None
+    assert run.state.name == "Failed"
+    assert f"{missing}: no such file or folder" in str(run.state.message)
+
+
+def of(site: Site, deployment: UUID) -> list[FlowRun]:
+    return site.client.read_flow_runs(flow_run_filter=FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment])))
+
+
+def test_a_schedule_fires_and_what_was_missed_is_run_once(deployed: Site, request: pytest.FixtureRequest) -> None:
+    client = deployed.client
+    reselect = client.read_deployment_by_name("reselect-subset/reselect")
+    # As if no worker had been there for a while: runs that were to start already, and nobody has taken them.
+    every = IntervalSchedule(interval=timedelta(seconds=3), anchor_date=datetime.now(UTC))
+    [schedule] = client.create_deployment_schedules(reselect.id, [DeploymentScheduleCreate(schedule=every, active=True)])
+    until(lambda: len([run for run in of(deployed, reselect.id) if run.expected_start_time]) > 3)
+    time.sleep(9)
+    due = {run.id for run in of(deployed, reselect.id) if run.expected_start_time and run.expected_start_time <= datetime.now(UTC)}
+    assert len(due) >= 3
+    request.getfixturevalue("worker")
+    try:
+        late = [ended(deployed, run) for run in due]
+    finally:
+        client.delete_deployment_schedule(reselect.id, schedule.id)
+    assert all(run.auto_scheduled for run in late)
+    by_state = {run.state.name for run in late if run.state}
+    assert by_state == {"Completed", "Cancelled"}
+    [ran] = [run for run in late if run.state and run.state.name == "Completed"]
+    assert {run.state.message for run in late if run.state and run is not ran} == {"Deployment concurrency limit reached."}
+    versions = [path for path in (deployed.root / "results" / "reselect" / "versions").iterdir() if path.is_dir()]
+    assert len(versions) == 1
+    assert "deita-report" in artifacts(deployed, ran)
+
+
+def engines(worker: subprocess.Popen[bytes]) -> list[int]:
+    """Processes that the worker runs flows in: those of its session, but itself."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.getsid(int(entry.name)) == worker.pid and int(entry.name) != worker.pid:
+                found.append(int(entry.name))
+        except ProcessLookupError:
+            continue
+    return found
+
+
+def test_cancel_stops_a_run_and_leaves_the_store_whole(deployed: Site, worker: subprocess.Popen[bytes]) -> None:
+    rows = [{"instruction": f"Count to {number}.", "output": f"{number} " * 300} for number in range(1500)]
+    pool = deployed.root / "long.jsonl"
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store = str(deployed.root / "long-store")
+    given = {"source": {"input": [str(pool)]}, "export": {"output": "long"}, "advanced": {"store": store, "shard_rows": 20}}
+    run = start(deployed, "select-subset/select", given).id
+    until(lambda: list(Path(store).glob("embeddings/*/part-*")))  # in the midst of what takes minutes
+    since = time.monotonic()
+    deployed.client.set_flow_run_state(run, Cancelling())
+    stopped = ended(deployed, run)
+    assert stopped.state is not None
+    assert stopped.state.name == "Cancelled"
+    until(lambda: not engines(worker), 30)
+    assert time.monotonic() - since < 60
+    assert not (deployed.root / "long").exists()
+    deployed.run("flows.cli", "store", "verify", "--store", store)

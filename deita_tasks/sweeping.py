@@ -25,7 +25,9 @@ from deita_tasks.selecting.solve import Solution, solve
 from deita_tasks.selections import Parts, candidates
 
 
-def write_sweep(pool: Pool, parts: Parts, grid: Mapping[str, Any], output: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def write_sweep(
+    pool: Pool, parts: Parts, grid: Mapping[str, Any], output: str, facts: Mapping[str, Any], device: str = "auto"
+) -> dict[str, Any]:
     """Make and measure every selection of `grid` (config.Grid as JSON), and write them under `output`, whole or not at all.
 
     `facts`: the manifest's fields that only the run knows. Returns the manifest, with the table as "selections".
@@ -39,7 +41,7 @@ def write_sweep(pool: Pool, parts: Parts, grid: Mapping[str, Any], output: str, 
         sample = smallest(ids, grid["coverage_rows"])
         cells = []
         with progress.bar("sweep", len(compared) * len(grid["budgets"])) as advance:
-            for cell in sweep(ids, able.ranking, vectors, grid["budgets"], compared, sample, grid["seed"]):
+            for cell in sweep(ids, able.ranking, vectors, grid["budgets"], compared, sample, grid["seed"], device):
                 cells.append(cell)
                 advance(1)
         known = {"candidates": len(ids), "coverage_rows": len(sample)}

@@ -37,4 +37,4 @@ def sweep_selections(
     done = measured(plan, pool, advanced, clock)
     groups = {"source": source, "scoring": scoring, "embedding": embedding, "grid": grid, "output": output, "advanced": advanced}
     facts = {**plan.facts(preset, groups), **tasks.work_facts(done), "timings": clock.seconds}
-    return tasks.compare_selections(pool.uri, done, grid.model_dump(mode="json"), output.output, facts)
+    return tasks.compare_selections(pool.uri, done, grid.model_dump(mode="json"), output.output, facts, advanced.device)

@@ -37,11 +37,11 @@ class Setting(NamedTuple):
     strategy: str
     max_similarity: float | None = None
 
-    def selector(self, budget: int, seed: int) -> Selector:
+    def selector(self, budget: int, seed: int, device: str = "auto") -> Selector:
         """The strategy with the options that it has."""
-        options: dict[str, Any] = {"max_similarity": self.max_similarity} if self.max_similarity is not None else {}
-        if self.strategy == CONTROL:
-            options["seed"] = seed
+        options: dict[str, Any] = {"seed": seed} if self.strategy == CONTROL else {}
+        if self.max_similarity is not None:
+            options |= {"max_similarity": self.max_similarity, "device": device}
         return load_selector(self.strategy, budget=budget, **options)
 
 
@@ -70,6 +70,7 @@ def sweep(
     compared: Sequence[Setting],
     sample: NDArray[np.int64],
     seed: int = 0,
+    device: str = "auto",
 ) -> Iterator[Cell]:
     """A selection for each setting and each of the ascending `budgets`, measured.
 
@@ -81,7 +82,7 @@ def sweep(
     judge = Judge(ranking(Setting(CONTROL).selector(budgets[-1], seed)), embeddings, sample)
 
     def kept_by(setting: Setting) -> NDArray[np.int64]:
-        strategy = setting.selector(budgets[-1], seed)
+        strategy = setting.selector(budgets[-1], seed, device)
         selection = strategy.select(ids, ranking(strategy), embeddings)
         return np.array([where[id] for id in selection.kept], np.int64)
 

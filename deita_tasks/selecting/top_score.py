@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from deita_tasks.records import Selection
 from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.ledger import Ledger
+from deita_tasks.selecting.similarity import Indices
 
 
 class TopScore(Selector):
@@ -26,9 +28,13 @@ class TopScore(Selector):
     ) -> Selection:
         """See Selector.select. `embeddings` are not read."""
         ledger = self.ledger(ids, evol_scores, strata)
-        ranks = np.arange(ledger.candidates)
+        ranks = self.in_order(ledger)
         ledger.keep(ranks[ledger.room_after(ranks) >= 0][: self.budget])
         return ledger.selection()
+
+    def in_order(self, ledger: Ledger) -> Indices:
+        """The ranks of all candidates in the order in which they are taken."""
+        return np.arange(ledger.candidates)
 
 
 class ComplexityOnly(TopScore):

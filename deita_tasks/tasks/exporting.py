@@ -38,9 +38,9 @@ def export_selection(
 
 @task(name="compare-selections", task_run_name="sweep", result_serializer="json")
 def compare_selections(
-    pool: str, work: Mapping[str, Any], grid: Mapping[str, Any], output: str, facts: Mapping[str, Any]
+    pool: str, work: Mapping[str, Any], grid: Mapping[str, Any], output: str, facts: Mapping[str, Any], device: str
 ) -> dict[str, Any]:
     """Make and measure every selection of a grid, and write them to the output folder, whole or not at all; returns the manifest."""
-    manifest = write_sweep(Pool.open(pool), parts_of(work), grid, output, facts)
+    manifest = write_sweep(Pool.open(pool), parts_of(work), grid, output, facts, device)
     show_sweep(manifest, output)
     return manifest

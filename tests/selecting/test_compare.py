@@ -77,6 +77,11 @@ def plainly(kept, budget, rows, scores):
     return Measures(len(chosen), np.mean([scores[k] for k in chosen]), np.mean(far), max(far), np.mean(near))
 
 
+def test_the_device_goes_to_the_strategy_that_takes_it():
+    assert Setting("diverse", 0.5).selector(3, 0, "cpu").device == "cpu"
+    assert Setting("top_score").selector(3, 0, "cpu").budget == 3
+
+
 POOLS = st.integers(2, 24).flatmap(lambda n: arrays(np.float64, (n, 3), elements=st.integers(-8, 8)))
 
 

@@ -1,5 +1,7 @@
 # make demo   installs, selects from the sample pool through the real Prefect flow, prints where the results lie
-# make test   installs, runs the whole test suite
+# make ui     installs, starts a Prefect server with the sample pool's deployments, prints the address to open
+# make test   installs, runs all tests but those of `make e2e`
+# make e2e    the tests that need a real Prefect server or a browser; installs what they need
 # make lint   ruff and the type checker
 # make clean  removes what the others made
 
@@ -8,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo ui test e2e chromium lint clean
 .DEFAULT_GOAL := demo
 
 # pip, not uv: the pins in constraints.txt choose a CPU build of torch that uv's resolver would not take.
@@ -21,8 +23,23 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/deita select --input examples/pool.jsonl --output demo-output --store .deita --budget 150 --overwrite
 
+ui: $(STAMP)
+	mkdir -p ui-output
+	$(BIN)/python -m deployments.ui --root ui-output --input examples/pool.jsonl
+
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not e2e'
+
+# DEITA_SCREENSHOTS=1 make e2e takes the README's pictures anew, of the whole sample pool.
+e2e: $(STAMP) chromium
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[e2e]'
+	$(BIN)/python -m pytest -m e2e tests/e2e
+
+chromium:
+	@if [ -n "$$DEITA_CHROMIUM" ] || command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; \
+	else echo "The browser test is skipped: install chromium and fonts-dejavu-core, or name a Chromium in DEITA_CHROMIUM."; fi
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -30,4 +47,4 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo-output .deita
+	rm -rf $(VENV) demo-output ui-output .deita

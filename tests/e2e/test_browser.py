@@ -1,0 +1,122 @@
+"""What a person sees: the deployment, its form filled in and refused, the run, and what it shows. In Chromium, headless."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Site, screenshots
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'deita-tasks[e2e]', or make e2e")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = os.environ.get("DEITA_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+LARGEST = 300_000  # bytes of a picture in the README
+PATIENCE = 200_000  # milliseconds that a run may take on a busy machine
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or name one in DEITA_CHROMIUM"),
+]
+
+
+@pytest.fixture(scope="module")
+def page(deployed: Site) -> Iterator[Any]:
+    """A page of a browser that reaches this machine alone."""
+    with playwright.sync_playwright() as started:
+        # Chromium's sandbox cannot be had by root, which is what CI runs as.
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1280, "height": 860}, base_url=deployed.environment["PREFECT_API_URL"])
+        page.set_default_timeout(30_000)
+        yield page
+        browser.close()
+
+
+@pytest.fixture
+def picture(page: Any, tmp_path: Path) -> Callable[[str], None]:
+    """Takes a picture of what the page shows: for the README where that was asked for, else beside the test."""
+    folder = screenshots() or tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(name: str, *, top: Any = None) -> None:
+        if top is not None:
+            top.evaluate("one => one.scrollIntoView({block: 'start'})")
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(1500)  # what moves has come to rest, and the graph is drawn
+        page.screenshot(path=folder / f"{name}.png")
+        assert 5_000 < (folder / f"{name}.png").stat().st_size < LARGEST
+
+    return take
+
+
+def see(found: Any, timeout: float = 30_000) -> Any:
+    playwright.expect(found).to_be_visible(timeout=timeout)
+    return found
+
+
+def submit(page: Any) -> None:
+    page.get_by_role("button", name="Submit").click()
+
+
+def open_artifact(page: Any, run: str, key: str) -> None:
+    """By the run's own card: it leads to all that runs have made under the key, the newest first."""
+    page.goto(run)
+    page.get_by_role("link", name=key).first.click()
+    page.get_by_role("link", name=re.compile(r"^[0-9a-f]{8}$")).first.click()
+    page.wait_for_url("**/artifacts/artifact/**")
+
+
+def test_a_person_fills_in_the_form_and_sees_the_result(page: Any, picture: Callable[..., None], deployed: Site, worker: Any) -> None:
+    page.goto("/v2/deployments")
+    page.get_by_role("link", name="select", exact=True).first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Custom run").click()
+
+    see(page.get_by_text("Files, folders, globs, s3:// or hf:// URIs", exact=False))
+    assert page.get_by_text("Property is type", exact=False).count() == 0
+    picture("form")
+    output = deployed.root / "results" / "by-hand"
+    page.get_by_label("Output", exact=True).fill(str(output))
+    page.get_by_role("button", name="Select Complexity scorer").click()
+    page.get_by_role("option", name="instruction_length").click()
+
+    budget, similarity = page.get_by_label("Budget (Optional)"), page.get_by_label("Largest similarity (Optional)")
+    budget.fill("0")
+    similarity.fill("5")
+    submit(page)
+    assert budget.evaluate("one => one.validationMessage"), "the browser sends no budget of 0"
+    budget.fill("150" if screenshots() else "20")
+    submit(page)
+    see(page.get_by_text("5 is greater than the maximum of 1").first)
+    picture("refused", top=page.get_by_text("selection (Optional)"))
+    similarity.fill("0.6")
+    submit(page)
+    page.wait_for_timeout(3000)
+    if "/run" in page.url:  # the page still goes by the answer before
+        submit(page)
+    page.wait_for_url(lambda url: "/run" not in url)
+
+    page.get_by_role("link", name=re.compile(r"^(View run|select \d+ by mini)$")).first.click()
+    see(page.get_by_text("Completed", exact=True).first, PATIENCE)
+    page.get_by_role("tab", name="Artifacts").click()
+    picture("run")
+    run = page.url
+
+    open_artifact(page, run, "deita-report")
+    histogram = see(page.get_by_role("img", name=re.compile("evol", re.IGNORECASE)).first)
+    assert histogram.evaluate("one => one.complete && one.naturalWidth > 100")
+    see(page.get_by_role("heading", name=re.compile(r"\d+ of \d+ rows selected")))
+    picture("report")
+    assert (output / "report.html").is_file()
+
+    for key, column in (("deita-best", "evol score"), ("deita-closest", "similarity")):
+        open_artifact(page, run, key)
+        see(page.get_by_role("columnheader", name=re.compile(column)).first)
+        assert page.get_by_role("row").count() > 2
+        picture(key.removeprefix("deita-"))

@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+CHROMIUMS := chromium chromium-browser google-chrome
+
 .PHONY: demo ui test e2e chromium lint clean
 .DEFAULT_GOAL := demo
 
@@ -36,10 +38,10 @@ e2e: $(STAMP) chromium
 	$(BIN)/python -m pytest -m e2e tests/e2e
 
 chromium:
-	@if [ -n "$$DEITA_CHROMIUM" ] || command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; \
-	else echo "The browser test is skipped: install chromium and fonts-dejavu-core, or name a Chromium in DEITA_CHROMIUM."; fi
+	@if [ -z "$$DEITA_CHROMIUM" ] && ! which $(CHROMIUMS) 2> /dev/null | grep -q .; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; \
+		else echo "The browser test is skipped: install chromium and fonts-dejavu-core, or name a Chromium in DEITA_CHROMIUM."; fi; fi
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -38,6 +38,7 @@ from deita_tasks.records import Selection
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.ledger import TOO_SIMILAR, Rejections
 from deita_tasks.selecting.similarity import normalised
+from deita_tasks.selecting.solve import solve
 
 METHODS = ("diverse", "bare", "plain", "original")
 
@@ -50,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         options.pool = Path(folder) / "pool.npy"
         make_pool(options)
-        report(options)
+        (solve_pool if options.solve else report)(options)
 
 
 def parse() -> argparse.Namespace:
@@ -63,6 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="of diverse: auto, cpu, cuda")
     parser.add_argument("--map", action="store_true", help="map the embeddings from a file instead of holding them")
     parser.add_argument("--only", default=",".join(METHODS), help="some of " + ",".join(METHODS))
+    parser.add_argument("--solve", action="store_true", help="time nothing but the search for the smallest limit that yields the budget")
     parser.add_argument("--every", type=int, default=25, metavar="N", help="time every N-th step of the two loops")
     parser.add_argument("--repeat", type=int, default=3, help="times of diverse and of the bare products, in turn; the median counts")
     parser.add_argument("--threads", type=int, default=0, help="of the BLAS libraries and torch; 0 for theirs")
@@ -102,6 +104,20 @@ def load_pool(options: argparse.Namespace) -> tuple[list[str], NDArray[np.float6
 def select(options: argparse.Namespace, pool: tuple[list[str], NDArray[np.float64], NDArray[Any]]) -> Selection:
     selector = load_selector("diverse", budget=options.budget, max_similarity=options.max_similarity, device=options.device)
     return selector.select(*pool)
+
+
+def solve_pool(options: argparse.Namespace) -> None:
+    """The seconds of `solve`, of which the bare selection at the limit that it finds is the least part."""
+    pool = load_pool(options)
+    select(options, (pool[0][:1000], pool[1][:1000], pool[2][:1000]))  # imports and thread pools
+    started = options.clock()
+    limit, kept = solve(*pool, options.budget, options.device)
+    seconds = options.clock() - started
+    options.max_similarity = limit
+    started = options.clock()
+    select(options, pool)
+    print(f"n = {options.rows:,}, d = {options.dimensions}, budget {options.budget:,}: a limit of {limit} yields {kept:,}", end="; ")
+    print(f"found in {seconds:.1f} s, one selection with it takes {options.clock() - started:.1f} s")
 
 
 def measured_alone(options: argparse.Namespace) -> dict[str, float]:

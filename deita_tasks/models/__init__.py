@@ -7,6 +7,9 @@
     batches.py           batches by a token budget, halved when memory runs out
     prefix.py            the beginning that texts share, computed once
     causal_lm.py         the hidden state of a decoder at the last token
+    component.py         the options of a component that runs a decoder
+    provided.py          the options of one that asks no model
+    ahead.py             tokenising beside computing
     lazy.py              a model that a component loads once, when it is first needed
     stopping.py          where long work can be stopped
     quiet.py             loading without the library's own bars

@@ -1,5 +1,6 @@
 """Score and embed a pool, a shard at a time: what is there is not computed again."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -36,6 +37,8 @@ def read_secret_block(name: str) -> str:
 
 ServedScorer.read_block = read_secret_block
 
+log = logging.getLogger(__name__)
+
 Compute = Callable[[Any, Sequence[Conversation]], pa.Table]  # with a component, of a shard's rows
 
 
@@ -64,15 +67,7 @@ def embed_shard(
     return _compute_part(Shard(**shard), Family(**family), pool, "embedder", spec, Bounds(*bounds), compute)
 
 
-def _compute_part(
-    shard: Shard,
-    family: Family,
-    pool: str,
-    kind: str,
-    spec: Spec,
-    bounds: Bounds,
-    compute: Compute,
-) -> dict[str, Any]:
+def _compute_part(shard: Shard, family: Family, pool: str, kind: str, spec: Spec, bounds: Bounds, compute: Compute) -> dict[str, Any]:
     if shard.plan is not None:
         positions = read_plan(shard)["position"].to_numpy()
         conversations = [conversation for _, conversation in Pool.open(pool).read(positions)]
@@ -149,6 +144,7 @@ def run_stage(stage: Stage, pool: Pool, options: Advanced, work: Work, crew: Cre
     fails does not stop the others: when all have ended, the first failure is raised, and what they computed stays.
     """
     total, present, missing = work
+    log.info("%s: %s of %s rows to compute, shards: %d", stage.name, f"{work.to_compute:,}", f"{total:,}", len(missing))
     shards = [*present, *missing]
     each: dict[str, list[Any]] = {
         "key": [f"{stage.family.fingerprint}-{shard.digest}" for shard in shards],

@@ -1,5 +1,6 @@
 """Choose from what the stages have computed, and find the limit that fills a budget."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from deita_tasks.pool import Pool
 from deita_tasks.selections import Parts, is_selection, write_selection
 from deita_tasks.sweeping import find_limit
 from deita_tasks.tasks.cached import CACHED, call
+
+log = logging.getLogger(__name__)
 
 SELECT_VERSION = 1  # of the ledger; another number selects anew
 
@@ -26,7 +29,14 @@ def select(plan: Plan, pool: Pool, work: Mapping[str, Any], options: Advanced) -
     """The selection that a plan makes of what the stages have computed: made anew only where it is not there."""
     uri = storage.join(options.store, "selections", selection_digest(plan, pool))
     selected = call(select_rows, options, is_selection(uri), uri, pool.uri, parts_of(work), plan.specs["selection"])
+    _tell(plan.specs["selection"]["name"], selected["counts"])
     return {**selected, "uri": uri}  # what is remembered may come from where the store was once mounted
+
+
+def _tell(strategy: str, counts: Mapping[str, int]) -> None:
+    kept, similar = counts["selected"], counts["too_similar"]
+    told = "%s: %s rows reached, %s kept, %s too similar to a kept one; %s below the budget, %s unscorable"
+    log.info(told, strategy, f"{kept + similar:,}", f"{kept:,}", f"{similar:,}", f"{counts['below_budget']:,}", f"{counts['unscorable']:,}")
 
 
 def selection_digest(plan: Plan, pool: Pool) -> str:

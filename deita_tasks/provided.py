@@ -110,8 +110,3 @@ class JoinedFile:
             return None
         is_list = isinstance(value, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar)
         return value.values.to_numpy(zero_copy_only=False) if is_list else value.as_py()
-
-
-def source_of(column: str | None, file: str | None, pool: Sequence[str], *, in_rows: str, in_file: str) -> RowColumn | JoinedFile:
-    """Where values come from: the `file` where one is given, else the pool's rows; `in_rows` and `in_file` are the usual columns."""
-    return RowColumn(column or in_rows, pool) if file is None else JoinedFile(file, column or in_file, pool)

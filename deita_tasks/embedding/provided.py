@@ -5,45 +5,32 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks.embedding.base import Embedder
-from deita_tasks.models.lazy import Lazy
-from deita_tasks.provided import JoinedFile, NoValue, RowColumn, source_of
+from deita_tasks.models.provided import ProvidedComponent
+from deita_tasks.provided import NoValue
 from deita_tasks.records import Conversation, Measured
 
 
-class ProvidedEmbedder(Embedder):
+class ProvidedEmbedder(ProvidedComponent, Embedder):
     """Vectors from a column of lists of numbers: one of the pool's rows, or with `file` one of a Parquet file joined to them (see
     `deita_tasks/provided.py`); by default `embedding`. Each has to be finite, and as wide as most of those it is read with.
     """
 
     VERSION: ClassVar[int] = 1
 
-    column: str | None = Field(None, min_length=1, description="the column; default: embedding")
-    file: str | None = Field(None, min_length=1, description="Parquet file joined by id or by source row; default: the pool's own rows")
-    pool: tuple[str, ...] = Field((), description="the pool's files: their content is part of what the vectors are")
-
-    _source: Lazy[RowColumn | JoinedFile] = PrivateAttr(default_factory=Lazy)
-
-    @model_validator(mode="after")
-    def _opened(self) -> Self:
-        """A file that is not fit is told here, before anything else is done."""
-        self._source.get(self._open)
-        return self
-
     def fingerprint(self) -> dict[str, Any]:
-        return {"backend": "provided", "version": self.VERSION, **self._source.get(self._open).identity()}
+        return {"backend": "provided", "version": self.VERSION, **self._source().identity()}
 
     def measure(self, conversations: Sequence[Conversation]) -> Measured:
         """As of every embedder; where no conversation has a vector, d is 1."""
         found: dict[int, NDArray[np.float32]] = {}
         problems: dict[int, str] = {}
-        for row, value in enumerate(self._source.get(self._open).values(conversations)):
+        for row, value in enumerate(self._source().values(conversations)):
             try:
                 found[row] = vector_in(value)
             except NoValue as error:
@@ -57,12 +44,8 @@ class ProvidedEmbedder(Embedder):
                 problems[row] = f"its vector has {len(vector)} numbers, where others have {width}"
         return Measured(vectors, np.zeros(len(conversations), np.int32), problems)
 
-    def release(self) -> None:
-        """Closes the file; the next `measure` opens it again."""
-        self._source.release()
-
-    def _open(self) -> RowColumn | JoinedFile:
-        return source_of(self.column, self.file, self.pool, in_rows="embedding", in_file="embedding")
+    def _usual(self) -> tuple[str, str]:
+        return "embedding", "embedding"
 
 
 def vector_in(value: Any) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ def run_batches(lengths: Sequence[int], batch_tokens: int, run: Callable[[list[i
     """Calls `run(positions)` with batches that cover every position of `lengths`, the longest first.
 
     A batch holds at most `batch_tokens` tokens, each row counted as long as its longest; a row over the budget is a batch of its own.
+    Once a quarter full it ends where rows are under three quarters of its longest: a smaller batch costs less than the padding.
     Where memory runs out, the budget is halved, for the batches that follow too. Returns the positions that alone were too much.
     """
     waiting = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
@@ -23,6 +24,8 @@ def run_batches(lengths: Sequence[int], batch_tokens: int, run: Callable[[list[i
         may_stop()
         longest = max(lengths[waiting[start]], 1)
         batch = waiting[start : start + max(1, batch_tokens // longest)]
+        enough = range(max(1, -(-batch_tokens // (4 * longest))), len(batch))
+        batch = batch[: next((row for row in enough if lengths[batch[row]] < 0.75 * longest), len(batch))]
         try:
             run(batch)
         except (RuntimeError, MemoryError) as error:

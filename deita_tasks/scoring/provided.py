@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks.errors import UsageError
-from deita_tasks.models.lazy import Lazy
-from deita_tasks.provided import JoinedFile, NoValue, RowColumn, source_of
+from deita_tasks.models.provided import ProvidedComponent
+from deita_tasks.provided import NoValue
 from deita_tasks.records import Conversation, Measured
 from deita_tasks.scoring.base import RowScores, Scorer
 
 
-class ProvidedScorer(Scorer):
+class ProvidedScorer(ProvidedComponent, Scorer):
     """Scores from a column: a list with one for each user turn (as the original program writes them), or one number for a row with one
     user turn; in a CSV file the same as JSON text. Each has to be finite and in [1, 6].
 
@@ -27,20 +26,8 @@ class ProvidedScorer(Scorer):
 
     VERSION: ClassVar[int] = 1
 
-    column: str | None = Field(None, min_length=1, description="the column; default: <kind>_scores in the rows, <kind> in a file")
-    file: str | None = Field(None, min_length=1, description="Parquet file joined by id or by source row; default: the pool's own rows")
-    pool: tuple[str, ...] = Field((), description="the pool's files: their content is part of what the scores are")
-
-    _source: Lazy[RowColumn | JoinedFile] = PrivateAttr(default_factory=Lazy)
-
-    @model_validator(mode="after")
-    def _opened(self) -> Self:
-        """A file that is not fit is told here, before anything else is done."""
-        self._source.get(self._open)
-        return self
-
     def fingerprint(self) -> dict[str, Any]:
-        return {"backend": "provided", "version": self.VERSION, "kind": self.kind, **self._source.get(self._open).identity()}
+        return {"backend": "provided", "version": self.VERSION, "kind": self.kind, **self._source().identity()}
 
     def measure(self, pairs: Sequence[tuple[str, str]]) -> Measured:
         raise UsageError("the scorer 'provided' knows rows, not pairs: use measure_rows(conversations)")
@@ -48,7 +35,7 @@ class ProvidedScorer(Scorer):
     def measure_rows(self, conversations: Sequence[Conversation]) -> RowScores:
         scores: list[float] = []
         problems: dict[int, str] = {}
-        for row, value in enumerate(self._source.get(self._open).values(conversations)):
+        for row, value in enumerate(self._source().values(conversations)):
             pairs = len(conversations[row].pairs)
             try:
                 scores += scores_in(value, pairs)
@@ -57,12 +44,8 @@ class ProvidedScorer(Scorer):
                 scores += [math.nan] * pairs
         return RowScores(Measured(np.array(scores, np.float32), np.zeros(len(scores), np.int32)), problems)
 
-    def release(self) -> None:
-        """Closes the file; the next `measure_rows` opens it again."""
-        self._source.release()
-
-    def _open(self) -> RowColumn | JoinedFile:
-        return source_of(self.column, self.file, self.pool, in_rows=f"{self.kind}_scores", in_file=self.kind)
+    def _usual(self) -> tuple[str, str]:
+        return f"{self.kind}_scores", self.kind
 
 
 def scores_in(value: Any, pairs: int) -> list[float]:

@@ -13,7 +13,7 @@ from deita_tasks.config import Selection
 from deita_tasks.errors import StorageError, TooFewRows, UsageError
 from deita_tasks.exporting.ledger import SCHEMA
 from deita_tasks.pool import Pool, write_pool
-from deita_tasks.selections import check_size, is_selection, write_selection
+from deita_tasks.selections import check_size, is_selection, ran_out, write_selection
 from tests.handmade import BAD, INPUTS, A, B, C, D, E, make
 
 DIVERSE = {"name": "diverse", "options": {"budget": 5, "max_similarity": 0.9}}
@@ -71,6 +71,27 @@ def test_an_exact_size_is_all_or_an_error(tmp_path: Path) -> None:
     check_size(summary["counts"], Selection(budget=2, target_size="exact"))
     with pytest.raises(TooFewRows, match=r"2 of 3 conversations were kept, and every row was reached\.\n`deita solve --budget 3`"):
         check_size(summary["counts"], Selection(budget=3, target_size="exact"))
+
+
+@pytest.mark.parametrize(
+    ("options", "counts", "said"),
+    [
+        ({}, {"too_similar": 4, "below_budget": 0}, "every row was reached.\n`deita solve --budget 9`"),
+        ({}, {"too_similar": 0, "below_budget": 0}, "every row was reached."),
+        ({"metric": "dot", "max_similarity": 2}, {"too_similar": 4, "below_budget": 0}, "every row was reached."),
+        (
+            {"strata": "source_uri", "per_stratum": 1},
+            {"too_similar": 0, "below_budget": 4},
+            "every row whose stratum had room was reached.",
+        ),
+        ({"strategy": "facility_location"}, {"too_similar": 0, "below_budget": 4}, "every row that was considered was reached."),
+    ],
+)
+def test_what_is_said_where_the_pool_ran_out(options: dict[str, Any], counts: dict[str, int], said: str) -> None:
+    """`deita solve` knows cosine alone."""
+    told = ran_out({"selected": 5, **counts}, Selection(budget=9, **options))
+    assert told.startswith(f"The pool ran out before the budget: 5 of 9 conversations were kept, and {said}")
+    assert ("deita solve" in told) == ("solve" in said)
 
 
 def test_the_device_is_no_part_of_what_is_kept(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting import solve as solving
+from deita_tasks.selecting.screen import TorchScreen
 from deita_tasks.selecting.solve import Solution, solve
 from tests.selecting.reference import sequential
 
@@ -106,3 +107,12 @@ def test_a_trial_ends_when_it_is_settled(monkeypatch):
     seen.clear()
     assert trials.run(np.float32(-1)).kept == 1
     assert sum(seen) == 512, "with 699 of 1,000 still to keep, no more than 300 may be shut out"
+
+
+def test_torch_finds_the_same_limit(monkeypatch):
+    ids, scores, vectors = clustered(1000, 30)
+    expected = solve(ids, scores, vectors, 100)
+    asked = []
+    monkeypatch.setattr(solving, "screens_on", lambda device: asked.append(device) or (lambda rows: TorchScreen(rows, "cpu")))
+    assert solve(ids, scores, vectors, 100, device="cuda:1") == expected
+    assert asked == ["cuda:1"]

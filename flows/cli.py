@@ -24,6 +24,7 @@ from deita_tasks.components import explain
 from deita_tasks.config import Advanced, Budget, Embedding, Export, Grid, Output, PresetName, Scoring, Selection, Source, Versions
 from deita_tasks.errors import DeitaError, UsageError
 from flows.printing import print_checks, print_explanation, print_solution, print_summary, print_sweep, print_version
+from flows.server import start_server
 from flows.store_cli import app as store_app
 
 app = typer.Typer(
@@ -110,13 +111,23 @@ def deita() -> None:
     """Select the few conversations of an instruction pool that are worth fine-tuning on (DEITA)."""
 
 
+def get_ready(preset: PresetName, groups: Mapping[str, Any], **instead: Any) -> None:
+    """See to it that nothing is wrong in the parameters and that a server answers. `instead`: what a plan takes and the flow does not."""
+    wait = start_server()
+    from deita_tasks.plan import plan_run
+
+    given = {"preset": preset, **groups, **instead}
+    plan_run(**{name: given[name] for name in inspect.signature(plan_run).parameters})
+    import deita_tasks.tasks  # noqa: F401 - takes seconds, as the server does
+
+    wait()
+
+
 @app.command()
 @flow_command(GROUPS)
 def select(preset: PresetName, groups: Mapping[str, Any]) -> None:
     """Select the conversations of a pool that are worth fine-tuning on."""
-    from deita_tasks.plan import plan_run
-
-    plan_run(preset=preset, **groups)  # what is wrong shows here, before a server starts
+    get_ready(preset, groups)
     from flows.select import select_subset
 
     print_summary(select_subset(preset=preset, **groups), groups["selection"], groups["export"].output)
@@ -126,9 +137,7 @@ def select(preset: PresetName, groups: Mapping[str, Any]) -> None:
 @flow_command(RESELECT_GROUPS)
 def reselect(preset: PresetName, groups: Mapping[str, Any]) -> None:
     """Select again from a pool that may have grown, as a new version beside the earlier ones."""
-    from deita_tasks.plan import plan_run
-
-    plan_run(preset=preset, **groups)  # what is wrong shows here, before a server starts
+    get_ready(preset, groups)
     from flows.reselect import reselect_subset
 
     print_version(reselect_subset(preset=preset, **groups), groups["selection"], groups["export"].output)
@@ -138,10 +147,7 @@ def reselect(preset: PresetName, groups: Mapping[str, Any]) -> None:
 @flow_command(SWEEP_GROUPS)
 def sweep(preset: PresetName, groups: Mapping[str, Any]) -> None:
     """Compare selections: strategies, limits and budgets, with random ones as the control."""
-    from deita_tasks.plan import plan_run
-
-    given = {**groups, "selection": Selection(), "export": groups["output"]}
-    plan_run(preset=preset, **{name: group for name, group in given.items() if name not in ("grid", "output")})
+    get_ready(preset, groups, selection=Selection(), export=groups["output"])
     from flows.sweep import sweep_selections
 
     print_sweep(sweep_selections(preset=preset, **groups), groups["output"].output)
@@ -151,10 +157,7 @@ def sweep(preset: PresetName, groups: Mapping[str, Any]) -> None:
 @flow_command(SOLVE_GROUPS)
 def solve(preset: PresetName, groups: Mapping[str, Any]) -> None:
     """Find the smallest --max-similarity, and so the most diverse selection, that still fills a budget."""
-    from deita_tasks.plan import plan_run
-
-    given = {**groups, "selection": Selection(), "export": None}
-    plan_run(preset=preset, **{name: group for name, group in given.items() if name != "budget"})
+    get_ready(preset, groups, selection=Selection(), export=None)
     from flows.solve import solve_for_budget
 
     print_solution(solve_for_budget(preset=preset, **groups), groups["budget"].budget)

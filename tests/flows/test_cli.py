@@ -16,7 +16,7 @@ import pytest
 import typer.main
 import yaml
 
-from flows import cli
+from flows import cli, printing
 from flows.cli import GROUPS, app, flag, main, merge
 from tests.small_pool import ROWS, ranked, write_rows
 
@@ -49,7 +49,7 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def select_subset(**given: Any) -> dict[str, Any]:
         seen.update(given)
-        decisions = dict.fromkeys(cli.DECISIONS, 0)
+        decisions = dict.fromkeys(printing.DECISIONS, 0)
         return {
             "counts": {"read": 0, **decisions},
             "computed": {},

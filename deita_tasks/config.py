@@ -346,8 +346,8 @@ class Advanced(Group):
         None,
         ge=0,
         title="GPUs a shard",
-        description="What a shard asks of Ray, or of Dask (its resource GPU). Empty: 1 where its model works on CUDA as seen from here, so "
-        "say device cuda where only the cluster has any. At least 0.",
+        description="What a shard asks of Ray, or of a Dask cluster (its resource GPU). Empty: 1 where its model works on CUDA, seen from "
+        "here, so say device cuda where only the cluster has any. At least 0.",
     )
     device_slots: int | None = Field(
         None,

@@ -21,6 +21,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 
 from deita_tasks import storage
 from deita_tasks.config import Advanced, RunnerName
+from deita_tasks.errors import UsageError
 from deita_tasks.running import running_of
 from deita_tasks.tasks.holding import own_environment, stopping
 from deita_tasks.tasks.limits import on_gpu, visible_gpus
@@ -61,14 +62,20 @@ class Crew(AbstractContextManager["Crew"]):
 
     def _start(self) -> TaskRunner[Any]:
         if self._started is None:
-            if not self.cluster and any(map(on_gpu, self._components)):
+            if not self.cluster and (self.options.num_gpus or any(map(on_gpu, self._components))):
                 self.gpus = visible_gpus()
+                self._check_gpus()
             token = stopping.set(self._stop)  # threads get a copy of what is set now
             self._stack.callback(stopping.reset, token)
             self._stack.enter_context(_one_server())
             self._tell()
             self._started = self._stack.enter_context(RUNNERS[self.runner](self))
         return self._started
+
+    def _check_gpus(self) -> None:
+        asked = self.options.num_gpus or 0
+        if asked > len(self.gpus):
+            raise UsageError(f"num_gpus = {asked:g}: this machine has {len(self.gpus)} CUDA devices to offer; ask for no more than that")
 
     def _tell(self) -> None:
         log.info(
@@ -88,7 +95,7 @@ class Crew(AbstractContextManager["Crew"]):
 
             cores = {} if self.cluster else {"num_cpus": self.threads}
             return remote_options(num_gpus=gpus, **cores)  # type: ignore[no-any-return]
-        if self.runner == "dask" and gpus:
+        if self.runner == "dask" and self.cluster and gpus:  # on this machine each worker has a GPU of its own
             import dask
 
             return dask.annotate(resources={"GPU": gpus})  # type: ignore[no-any-return]
@@ -166,7 +173,7 @@ def _dask(crew: Crew) -> AbstractContextManager[Any]:
     workers = {}
     for number in range(crew.workers):
         gpu = {"CUDA_VISIBLE_DEVICES": crew.gpus[number % len(crew.gpus)]} if crew.gpus else {}
-        options = {"nthreads": 1, "env": {**threads, **gpu}, "resources": {"GPU": 1} if gpu else {}, **quiet}
+        options = {"nthreads": 1, "env": {**threads, **gpu}, **quiet}
         workers[number] = {"cls": "distributed.Nanny", "options": options}
     scheduler = {"cls": "distributed.Scheduler", "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     local = {"workers": workers, "scheduler": scheduler, **quiet}

@@ -37,6 +37,10 @@ class MissingExtra(UsageError):
 
     def __init__(self, choice: str, package: str, extra: str) -> None:
         super().__init__(f"{choice!r} needs the package {package!r}, which is not installed: pip install 'deita-tasks[{extra}]'")
+        self.asked = (choice, package, extra)
+
+    def __reduce__(self) -> tuple[type["MissingExtra"], tuple[str, str, str]]:
+        return type(self), self.asked  # so that it comes whole from a worker's process
 
 
 class OutputExists(UsageError):

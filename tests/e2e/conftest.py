@@ -6,14 +6,19 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.ui import free_port, running, server
@@ -25,6 +30,9 @@ POOL_ROWS = 48
 def screenshots() -> Path | None:
     """Where the README's pictures are to be written anew, or None: DEITA_SCREENSHOTS=1 asks for it."""
     return ROOT / "docs" / "screenshots" if os.environ.get("DEITA_SCREENSHOTS") else None
+
+
+PATIENCE = 600 if screenshots() else 240  # seconds that a run may take on a busy machine: its process alone needs 15 to start
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,25 @@ class Site:
         done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=180, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+
+def until(there: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    """What `there` gives as soon as it is true."""
+    end = time.monotonic() + seconds
+    while not (found := there()):
+        assert time.monotonic() < end, f"not within {seconds:.0f} seconds"
+        time.sleep(0.5)
+    return found
+
+
+def ended(client: SyncPrefectClient, run: UUID) -> FlowRun:
+    """The run, when it has come to a final state."""
+
+    def final() -> FlowRun | None:
+        found = client.read_flow_run(run)
+        return found if found.state and found.state.is_final() else None
+
+    return until(final)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +104,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(installed: Path, sample_pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server with an empty database, and the sample pool's first rows (for the README's pictures: all of them) in a folder."""
     root = tmp_path_factory.mktemp("site")
-    (root / "pools").mkdir()
+    if screenshots():  # a folder that reads well
+        root = Path(tempfile.gettempdir()) / "deita"
+        shutil.rmtree(root, ignore_errors=True)
+    (root / "pools").mkdir(parents=True)
     with sample_pool.open(encoding="utf-8") as rows:
         (root / "pools" / "pool.jsonl").write_text("".join(islice(rows, None if screenshots() else POOL_ROWS)), encoding="utf-8")
     with server(tmp_path_factory.mktemp("prefect"), free_port(0)) as environment:
@@ -99,4 +129,5 @@ def worker(deployed: Site) -> Iterator[subprocess.Popen[bytes]]:
     """A process worker of the pool that was deployed to."""
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "deita"]
     with running(command, deployed.environment, deployed.root / "worker.log") as process:
+        until(lambda: deployed.client.read_workers_for_work_pool("deita"))
         yield process

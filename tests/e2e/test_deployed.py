@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,9 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling
 
-from tests.e2e.conftest import POOL_ROWS, Site
+from tests.e2e.conftest import POOL_ROWS, Site, ended, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-
-PATIENCE = 200  # seconds that a run may take on a busy machine: its process alone needs 15 to start
 
 
 def start(site: Site, deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
@@ -40,25 +38,6 @@ def start(site: Site, deployment: str, parameters: Mapping[str, Any]) -> FlowRun
     held = site.client.read_deployment_by_name(deployment)
     whole = {name: {**held.parameters.get(name, {}), **values} for name, values in parameters.items()}
     return site.client.create_flow_run_from_deployment(held.id, parameters={**held.parameters, **whole})
-
-
-def until(there: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """What `there` gives as soon as it is true."""
-    end = time.monotonic() + seconds
-    while not (found := there()):
-        assert time.monotonic() < end, f"not within {seconds:.0f} seconds"
-        time.sleep(0.5)
-    return found
-
-
-def ended(site: Site, run: UUID) -> FlowRun:
-    """The run, when it has come to a final state."""
-
-    def final() -> FlowRun | None:
-        found = site.client.read_flow_run(run)
-        return found if found.state and found.state.is_final() else None
-
-    return until(final)  # type: ignore[no-any-return]
 
 
 def task_names(site: Site, run: FlowRun) -> list[str]:
@@ -98,7 +77,7 @@ def test_deploying_again_keeps_the_schedule(deployed: Site) -> None:
 
 
 def test_a_run_started_through_the_api(deployed: Site, worker: Any) -> None:
-    run = ended(deployed, start(deployed, "select-subset/select", {"selection": {"budget": 20}}).id)
+    run = ended(deployed.client, start(deployed, "select-subset/select", {"selection": {"budget": 20}}).id)
     assert run.state is not None
     assert run.state.name == "Completed", run.state.message
     assert run.name == "select 20 by mini"
@@ -122,7 +101,7 @@ def test_what_is_wrong_is_told(deployed: Site, worker: Any) -> None:
     with pytest.raises(PrefectHTTPStatusError, match="0 is less than the minimum of 1"):
         start(deployed, "select-subset/select", {"selection": {"budget": 0}})
     missing = str(deployed.root / "no_such.jsonl")
-    run = ended(deployed, start(deployed, "select-subset/select", {"source": {"input": [missing]}, "export": {"output": "out"}}).id)
+    run = ended(deployed.client, start(deployed, "select-subset/select", {"source": {"input": [missing]}, "export": {"output": "out"}}).id)
     assert run.state is not None
     assert run.state.name == "Failed"
     assert f"{missing}: no such file or folder" in str(run.state.message)
@@ -144,7 +123,7 @@ def test_a_schedule_fires_and_what_was_missed_is_run_once(deployed: Site, reques
     assert len(due) >= 3
     request.getfixturevalue("worker")
     try:
-        late = [ended(deployed, run) for run in due]
+        late = [ended(deployed.client, run) for run in due]
     finally:
         client.delete_deployment_schedule(reselect.id, schedule.id)
     assert all(run.auto_scheduled for run in late)
@@ -179,7 +158,7 @@ def test_cancel_stops_a_run_and_leaves_the_store_whole(deployed: Site, worker: s
     until(lambda: list(Path(store).glob("embeddings/*/part-*")))  # in the midst of what takes minutes
     since = time.monotonic()
     deployed.client.set_flow_run_state(run, Cancelling())
-    stopped = ended(deployed, run)
+    stopped = ended(deployed.client, run)
     assert stopped.state is not None
     assert stopped.state.name == "Cancelled"
     until(lambda: not engines(worker), 30)

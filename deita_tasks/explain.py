@@ -62,7 +62,8 @@ def explain(output: str, wanted: str, store: str | None = None, shown: int = 20)
     if line["id"] is None:
         return Explanation(line, [], selector, ranked, None, _raw(pool, line), None, [], 0)
     blocked = ledger.filter(pc.field("nearest_id") == line["id"])
-    first = blocked.take(pc.sort_indices(blocked, sort_keys=[("similarity", "descending"), ("rank", "ascending")])[:shown]).to_pylist()
+    nearest_first = "descending" if selector.get("min_distance") is None else "ascending"
+    first = blocked.take(pc.sort_indices(blocked, sort_keys=[("similarity", nearest_first), ("rank", "ascending")])[:shown]).to_pylist()
     nearest = line["nearest_id"]
     texts = pool.find([line["id"], *([nearest] if nearest else []), *(row["id"] for row in first)])
     return Explanation(

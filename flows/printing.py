@@ -228,9 +228,14 @@ def _decision(explanation: Explanation) -> str:
     line, selector = explanation.line, explanation.selector
     decision = line["decision"].replace("_", " ")
     if explanation.blocker is not None:
-        limit = f", over the limit of {selector['max_similarity']:g}" if "max_similarity" in selector else ""
-        kept = explanation.blocker.line
-        return f"{decision}: similarity {line['similarity']:.4f} to {kept['id'][:SHORT_ID]}, kept at rank {kept['rank']:,}{limit}"
+        measure, side, limit = "similarity", "over", selector.get("max_similarity")
+        if selector.get("min_distance") is not None:
+            measure, side, limit = "distance", "under", selector["min_distance"]
+        near, kept = line["similarity"], explanation.blocker.line
+        told_apart = limit is None or (round(near, 4) > limit if side == "over" else round(near, 4) < limit)
+        shown = f"{near:.4f}" if told_apart else f"{near:.8f}"
+        bound = "" if limit is None else f", {side} the limit of {limit}"
+        return f"{decision}: {measure} {shown} to {kept['id'][:SHORT_ID]}, kept at rank {kept['rank']:,}{bound}"
     if line["decision"] == "below_budget":
         return f"{decision}: never reached, as the budget of {selector['budget']:,} was full before"
     if line["decision"] == "selected":

@@ -16,6 +16,7 @@ from deita_tasks.errors import UsageError
 from deita_tasks.explain import Explanation, Shown, explain
 from deita_tasks.output import write_output
 from deita_tasks.records import Conversation, Source, Turn
+from deita_tasks.selecting import load_selector
 from deita_tasks.selections import write_selection
 from flows import printing
 from flows.cli import main
@@ -33,12 +34,12 @@ FACTS: dict[str, Any] = {
 }
 
 
-def result(folder: Path, budget: int, limit: float = 0.5) -> str:
+def result(folder: Path, budget: int, **rule: Any) -> str:
     """The output of a selection from the hand-made pool."""
     pool, parts = make(folder / "store")
-    options = {"budget": budget, "max_similarity": limit}
+    options = {"budget": budget, **(rule or {"max_similarity": 0.5})}
     selection = write_selection(str(folder / "selection"), pool, parts, {"name": "diverse", "options": options})
-    facts = {**FACTS, "fingerprints": {"complexity": {}, "selection": {"strategy": "Diverse", **options}}}
+    facts = {**FACTS, "fingerprints": {"complexity": {}, "selection": load_selector("diverse", **options).fingerprint()}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>"))
         write_output(pool, parts, selection, str(folder / "out"), "messages", facts)
@@ -82,9 +83,9 @@ def test_a_rejected_row_and_who_blocked_it(output: str) -> None:
 
 
 def test_a_row_that_was_never_reached(tmp_path: Path) -> None:
-    found = explain(result(tmp_path, 1, 0.9), B.id)
+    found = explain(result(tmp_path, 1, max_similarity=0.9), B.id)
     assert found.line["decision"] == "below_budget"
-    assert found.selector == {"strategy": "Diverse", "budget": 1, "max_similarity": 0.9}
+    assert found.selector == load_selector("diverse", budget=1, max_similarity=0.9).fingerprint()
 
 
 @pytest.mark.parametrize(("row", "why"), [(D, "quality: turn 1: no digit has any probability"), (E, "embedding: out of memory")])
@@ -187,6 +188,15 @@ def test_a_kept_row_in_plain_lines(output: str, capsys: pytest.CaptureFixture[st
     assert f"1.0000  {C.id[:12]}  C user 0\n0.6000  {B.id[:12]}  B user 0\n" in said
 
 
+def test_distances_in_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """B stands at (1.2, 1.6) and C at (3, 0), A at (1, 0)."""
+    output = result(tmp_path, 5, metric="euclidean", min_distance=2.5)
+    said = shown(capsys, C.id, "--output", output)
+    assert f"decision    too similar: distance 2.0000 to {A.id[:12]}, kept at rank 1, under the limit of 2.5\n" in said
+    said = shown(capsys, A.id, "--output", output)
+    assert f"1.6125  {B.id[:12]}  B user 0\n2.0000  {C.id[:12]}  C user 0\n" in said, "the nearest first"
+
+
 def test_a_quarantined_row_in_plain_lines(output: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = shown(capsys, "pool.jsonl:3", "--output", output)
     assert "decision    quarantined: no_user_turn: the roles are assistant\n" in said
@@ -227,6 +237,24 @@ BESIDE: list[dict[str, Any]] = [
     {"line": {**hostile().line, **other("too_similar").line}, "selector": {"max_similarity": 0.5}, "blocker": other("selected")},
     {"line": {**hostile().line, **other("selected").line}, "blocked": [other("too_similar")], "blocked_rows": 1},
 ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "near", "said"),
+    [
+        ({"max_similarity": 0.9}, 0.95, "similarity 0.9500 to abababababab, kept at rank 1, over the limit of 0.9"),
+        ({"max_similarity": 0.37191004}, 0.37191007, "similarity 0.37191007 to abababababab, kept at rank 1, over the limit of 0.37191004"),
+        (
+            {"max_similarity": None, "min_distance": 1.5},
+            1.49999,
+            "distance 1.49999000 to abababababab, kept at rank 1, under the limit of 1.5",
+        ),
+    ],
+)
+def test_what_is_near_the_limit_is_seen_to_be_beyond_it(rule: dict[str, Any], near: float, said: str, capsys: Any) -> None:
+    line = {**hostile().line, "decision": "too_similar", "similarity": near}
+    printing.print_explanation(hostile(line=line, selector=rule, blocker=other("selected")))
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -63,14 +63,15 @@ def best_selected(ledger: pa.Table) -> list[dict[str, Any]]:
     return _first(ledger.filter(pc.field("decision") == "selected"), [("rank", "ascending")])
 
 
-def closest_calls(ledger: pa.Table) -> list[dict[str, Any]]:
-    """The too similar rows whose similarity is the least: nearest to the limit, on its wrong side."""
-    return _first(ledger.filter(pc.field("decision") == "too_similar"), [("similarity", "ascending"), ("rank", "ascending")])
+def closest_calls(ledger: pa.Table, measure: str = "similarity") -> list[dict[str, Any]]:
+    """The too similar rows that are nearest to the limit, on its wrong side: of the least similarity, or the greatest distance."""
+    order = "descending" if measure == "distance" else "ascending"
+    return _first(ledger.filter(pc.field("decision") == "too_similar"), [("similarity", order), ("rank", "ascending")])
 
 
-def nearest_copies(ledger: pa.Table) -> list[dict[str, Any]]:
-    """The too similar rows whose similarity is the greatest."""
-    return _first(ledger.filter(pc.field("decision") == "too_similar"), [("similarity", "descending"), ("rank", "ascending")])
+def nearest_copies(ledger: pa.Table, measure: str = "similarity") -> list[dict[str, Any]]:
+    """The too similar rows that are nearest to a kept one."""
+    return closest_calls(ledger, "similarity" if measure == "distance" else "distance")
 
 
 def first_left_over(ledger: pa.Table) -> list[dict[str, Any]]:
@@ -90,12 +91,14 @@ def chosen_examples(ledger: pa.Table) -> set[str]:
     return {row["id"] for row in rows} | {row["nearest_id"] for row in rows if row["nearest_id"]}
 
 
-def example_groups(ledger: pa.Table, conversations: Mapping[str, Conversation], limit: float | None) -> list[Group]:
-    """The examples of the report, those of the selection first."""
-    calls, copies = closest_calls(ledger), nearest_copies(ledger)
+def example_groups(
+    ledger: pa.Table, conversations: Mapping[str, Conversation], limit: float | None, measure: str = "similarity"
+) -> list[Group]:
+    """The examples of the report, those of the selection first. `measure`: similarity or distance, of which `limit` is one."""
+    calls, copies = closest_calls(ledger, measure), nearest_copies(ledger, measure)
     seen = {row["id"] for row in calls}
     copies = [row for row in copies if row["id"] not in seen]
-    bound = f" of {limit:g}" if limit is not None else ""
+    bound = f" of {limit}" if limit is not None else ""
 
     def pairs(rows: Sequence[Mapping[str, Any]]) -> list[Pair]:
         return pairs_of(rows, ledger, conversations)
@@ -103,14 +106,15 @@ def example_groups(ledger: pa.Table, conversations: Mapping[str, Conversation], 
     return [
         Group("Best selected", "The selected conversations with the highest evol scores.", pairs(best_selected(ledger))),
         Group(
-            "Rejected, just over the limit",
-            f"The rejected conversations whose similarity is least above the limit{bound}, each beside the kept one that blocked it. "
-            "Where such a pair is not a repetition, the limit is too low for this pool.",
+            f"Rejected, just {'under' if measure == 'distance' else 'over'} the limit",
+            f"The rejected conversations whose {measure} is nearest to the limit{bound}, each beside the kept one that blocked it. "
+            "Where such a pair is not a repetition, the limit is too strict for this pool.",
             pairs(calls),
         ),
         Group(
             "Rejected, nearest to a kept one",
-            "The rejected conversations of the greatest similarity, which should be repetitions, each beside the kept one that blocked it.",
+            f"The rejected conversations of the {'least' if measure == 'distance' else 'greatest'} {measure}, which should be repetitions, "
+            "each beside the kept one that blocked it.",
             pairs(copies),
         ),
         Group(

@@ -77,7 +77,7 @@ def build_report(data: ReportData) -> Report:
     """The page for `data`; equal data give equal bytes."""
     values = measures(data)
     drawn, facts = draw_figures(data, values)
-    manifest = data.manifest
+    manifest, measure = data.manifest, measure_of(data.manifest)
     page = render(
         "report.html.jinja",
         manifest=manifest,
@@ -86,7 +86,8 @@ def build_report(data: ReportData) -> Report:
         facts=facts,
         reach=reach(data.ledger, manifest),
         summary=summary_table(values),
-        groups=[group for group in example_groups(data.ledger, data.conversations, limit_of(manifest)) if group.examples],
+        groups=[group for group in example_groups(data.ledger, data.conversations, limit_of(manifest), measure) if group.examples],
+        measure=measure,
         bad=quarantine_groups(data.quarantine),
         unscorable=unscorable_groups(data.ledger),
         changes=data.changes,
@@ -122,7 +123,7 @@ def _draw_vectors(data: ReportData, vectors: NDArray[np.float32], drawn: dict[st
     kept = units[[where[id_] for id_ in kept_ids if id_ in where]]
     nearest = nearest_similarities(kept, SAMPLE_NEAREST)
     rejected = of(distinct, "too_similar")["similarity"].to_numpy()
-    if len(nearest) or len(rejected):
+    if by_cosine(data.manifest) and (len(nearest) or len(rejected)):
         draw = figures.similarities(rejected, nearest, limit_of(data.manifest))
         drawn["similarity"] = figures.svg("similarity", figures.WIDE, draw)
     plane = fit_plane(pool)
@@ -175,9 +176,20 @@ def reach(ledger: pa.Table, manifest: Manifest) -> dict[str, int] | None:
 
 
 def limit_of(manifest: Manifest) -> float | None:
-    """The largest similarity allowed; None for a strategy that has no such limit."""
-    limit = (manifest.fingerprints.get("selection") or {}).get("max_similarity")
+    """The largest similarity allowed, or the least distance; None for a strategy that has no such limit."""
+    options = manifest.fingerprints.get("selection") or {}
+    limit = options.get("max_similarity") if measure_of(manifest) == "similarity" else options["min_distance"]
     return None if limit is None else float(limit)
+
+
+def measure_of(manifest: Manifest) -> str:
+    """What the limit is one of: similarity or distance."""
+    return "similarity" if (manifest.fingerprints.get("selection") or {}).get("min_distance") is None else "distance"
+
+
+def by_cosine(manifest: Manifest) -> bool:
+    """Whether what the strategy compares by is the cosine similarity that the figures show."""
+    return bool((manifest.fingerprints.get("selection") or {}).get("metric", "cosine") == "cosine")
 
 
 def distinct_rows(ledger: pa.Table) -> pa.Table:

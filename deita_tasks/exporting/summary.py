@@ -10,7 +10,7 @@ from typing import Any
 
 from deita_tasks.exporting.changes import Changes
 from deita_tasks.exporting.examples import Pair, best_selected, closest_calls, pairs_of, quarantine_groups, unscorable_groups
-from deita_tasks.exporting.report import ReportData, limit_of, measures, reach, summary_table
+from deita_tasks.exporting.report import ReportData, limit_of, measure_of, measures, reach, summary_table
 
 FIGURES = {
     "evol_score": "Evol scores of the pool and of the selection",
@@ -89,11 +89,11 @@ def best_rows(data: ReportData) -> list[dict[str, Any]]:
 
 def closest_rows(data: ReportData) -> list[dict[str, Any]]:
     """The rejected rows nearest to the limit, each with the kept one that blocked it."""
-    limit = limit_of(data.manifest)
+    limit, measure = limit_of(data.manifest), measure_of(data.manifest)
     rows = []
-    for pair in pairs_of(closest_calls(data.ledger), data.ledger, data.conversations):
+    for pair in pairs_of(closest_calls(data.ledger, measure), data.ledger, data.conversations):
         blocker = one_line(pair.blocker.snippet) if pair.blocker else ""
-        rows.append({"similarity": round(float(pair.example.row["similarity"]), 4), "limit": limit, **_row(pair), "kept instead": blocker})
+        rows.append({measure: round(float(pair.example.row["similarity"]), 4), "limit": limit, **_row(pair), "kept instead": blocker})
     return rows
 
 

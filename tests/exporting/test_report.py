@@ -170,6 +170,19 @@ def test_examples_stand_beside_the_row_that_blocked_them() -> None:
     assert text.index("rank 1 ") < text.index("rank 2 ")
 
 
+def test_of_distances_the_greatest_are_nearest_to_the_limit() -> None:
+    """And there is no figure of cosine similarities, which such a strategy does not go by."""
+    fingerprints = {"selection": {"metric": "euclidean", "max_similarity": None, "min_distance": 0.95, "budget": 10}}
+    counts = data(pool()).manifest.counts
+    report = build_report(data(pool(), manifest=manifest(selected=10, counts=counts, fingerprints=fingerprints)))
+    text = re.sub(r"\s+", " ", Page(report.html).text)
+    closest = text[text.index("Rejected, just under the limit") :]
+    assert "whose distance is nearest to the limit of 0.95" in closest
+    assert closest.index("distance 0.9140") < closest.index("distance 0.9130") < closest.index("distance 0.9100")
+    assert "similarity" not in report.figures
+    assert "map" in report.figures
+
+
 def test_long_texts_and_many_turns_are_cut_and_say_so() -> None:
     long = conversation("u: " + "x" * 5000, "a: b", *["u: c", "a: d"] * 9)
     text = Page(build_report(data([long, *pool(20)])).html).text

@@ -33,10 +33,10 @@ def measured(plan: Plan, pool: Pool, advanced: Advanced, clock: Clock) -> dict[s
     """See to it that the store holds all that a plan's stages compute of a pool; returns what each stage did, by name."""
     tasks.tag_run()
     stages = tasks.stages(plan, advanced)
-    with clock("preflight"):
-        work = tasks.look_ahead(stages, pool, advanced)
     done: dict[str, dict[str, Any]] = {}
-    with tasks.Crew(advanced, [stage.component for stage in stages if work[stage.name].missing]) as crew:
+    with tasks.Crew(advanced, [stage.component for stage in stages]) as crew:
+        with clock("preflight"):
+            work = tasks.look_ahead(stages, pool, advanced, crew)
         for stage in stages:
             with clock(stage.name):
                 done[stage.name] = tasks.run_stage(stage, pool, advanced, work[stage.name], crew)

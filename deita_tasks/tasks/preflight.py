@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import get_run_logger, task
 
+from deita_tasks import storage
 from deita_tasks.config import Advanced
 from deita_tasks.errors import InputError, ModelError, UsageError
 from deita_tasks.pool import Pool
@@ -14,6 +15,7 @@ from deita_tasks.presets import Spec
 from deita_tasks.tasks.cached import bind, worth_retrying
 from deita_tasks.tasks.holding import Bounds, held
 from deita_tasks.tasks.measuring import Stage, Work, plan_stage
+from deita_tasks.tasks.runners import Crew
 
 
 @task(name="preflight", task_run_name="preflight", retry_condition_fn=worth_retrying, persist_result=False, result_serializer="json")
@@ -43,11 +45,12 @@ def preflight(pool: str, wanted: Sequence[tuple[str, str, Spec, int]], bounds: S
     return found[::-1]
 
 
-def look_ahead(stages: Sequence[Stage], pool: Pool, options: Advanced) -> dict[str, Work]:
-    """What each stage has to do; where that is anything, its component is looked at first."""
+def look_ahead(stages: Sequence[Stage], pool: Pool, options: Advanced, crew: Crew) -> dict[str, Work]:
+    """What each stage has to do; where that is anything, its component is looked at first, where it will work: by one of the workers."""
     work = {stage.name: plan_stage(stage, pool, options) for stage in stages}
     wanted = [(one.name, one.kind, one.spec, work[one.name].to_compute) for one in stages if work[one.name].missing]
     if wanted:
-        bound: Any = bind(preflight, options)
-        bound(pool.uri, wanted, list(Bounds.of(options)))
+        components = [stage.component for stage in stages if work[stage.name].missing]
+        arguments = {"pool": storage.absolute(pool.uri), "wanted": wanted, "bounds": list(Bounds.of(options))}
+        crew.call(bind(preflight, options), components, arguments)
     return work

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +22,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 
 from deita_tasks import storage
 from deita_tasks.config import Advanced, RunnerName
-from deita_tasks.errors import UsageError
+from deita_tasks.errors import ComputeError, UsageError
 from deita_tasks.running import running_of
 from deita_tasks.tasks.holding import own_environment, stopping
 from deita_tasks.tasks.limits import on_gpu, visible_gpus
@@ -33,7 +34,7 @@ class Crew(AbstractContextManager["Crew"]):
     """The workers of one run. When the block ends with an error, they are not waited for beyond the batch that they are at."""
 
     def __init__(self, options: Advanced, components: Sequence[Any]) -> None:
-        """`components`: those that will have to compute something."""
+        """`components`: those that may have to compute something."""
         self.options = options
         self.runner, self.cluster = running_of(options)
         self.gpus: Sequence[str] = ()  # of this machine, where a component works on one
@@ -57,8 +58,16 @@ class Crew(AbstractContextManager["Crew"]):
     ) -> list[PrefectFuture[Any]]:
         """Submit `task`, which computes with `component`, once a shard: with `each[name][i]` for shard i, and the constant arguments."""
         runner = self._start()
-        with self._resources(component):
+        with self._resources([component]):
             return [runner.submit(task, {**dict(zip(each, one, strict=True)), **constant}) for one in zip(*each.values(), strict=True)]
+
+    def call(self, task: Task[..., Any], components: Sequence[Any], arguments: dict[str, Any]) -> Any:
+        """The result of `task`, which computes with `components`: here, where shards are computed here too, or else by a worker."""
+        if self.runner == "thread":
+            return task(**arguments)
+        runner = self._start()
+        with self._resources(components):
+            return runner.submit(task, arguments).result()
 
     def _start(self) -> TaskRunner[Any]:
         if self._started is None:
@@ -86,10 +95,10 @@ class Crew(AbstractContextManager["Crew"]):
                 "the store %s is a folder of this machine: every worker of %s has to see it there", self.options.store, self.cluster
             )
 
-    def _resources(self, component: Any) -> AbstractContextManager[Any]:
+    def _resources(self, components: Sequence[Any]) -> AbstractContextManager[Any]:
         gpus = self.options.num_gpus
         if gpus is None and self.runner in ("dask", "ray"):
-            gpus = 1.0 if on_gpu(component) else 0.0
+            gpus = 1.0 if any(map(on_gpu, components)) else 0.0
         if self.runner == "ray":
             from prefect_ray.context import remote_options
 
@@ -108,6 +117,11 @@ class Crew(AbstractContextManager["Crew"]):
         if kind is not None:
             self._stop.set()
         self._stack.__exit__(kind, error, trace)
+        if isinstance(error, BrokenExecutor):
+            raise ComputeError(
+                f"one of {self.workers} worker processes was ended from outside, most often because memory ran out: lower workers or "
+                "shard_rows, and run again; what was computed is kept"
+            ) from error
 
 
 @contextmanager

@@ -6,6 +6,7 @@ python -m tests.flows.shared_device POOL FOLDER LOG     one shard after the othe
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -38,7 +39,13 @@ def environment_here(number: int) -> dict[str, str]:
     from deita_tasks.tasks.holding import own_environment
 
     time.sleep(1)  # so that one process does not take all
-    return {"pid": str(os.getpid()), **own_environment}
+    return {"pid": str(os.getpid()), "WORKER": os.environ.get("WORKER", ""), **own_environment}
+
+
+@task(persist_result=False, result_serializer="json")
+def killed(number: int) -> None:
+    """Ends its process, as a machine without memory does."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

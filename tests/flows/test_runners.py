@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import re
@@ -16,12 +17,14 @@ from typing import Any, ClassVar
 import pytest
 
 from deita_tasks import storage
-from deita_tasks.config import Advanced, Source
+from deita_tasks.config import Advanced, Embedding, Scoring, Selection, Source
 from deita_tasks.embedding import EMBEDDERS
-from deita_tasks.errors import ComputeError, MissingExtra, UsageError
+from deita_tasks.errors import ComputeError, MissingExtra, ModelError, UsageError
 from deita_tasks.models.stopping import may_stop
+from deita_tasks.plan import plan_run
 from deita_tasks.records import Conversation, Measured
 from deita_tasks.running import running_of
+from deita_tasks.scoring import load_scorer
 from tests.flows import components
 from tests.flows.runs import Run, run
 from tests.small_pool import ROWS, write_rows
@@ -40,12 +43,12 @@ def one_worker(prefect_server: None, sample_pool: Path, tmp_path_factory: pytest
 
 
 def selected(pool: Path, folder: Path, **given: Any) -> Run:
-    """The first 60 rows of the sample pool by the preset mini: real length scorers, and MiniLM on them."""
-    rows = pool.read_text(encoding="utf-8").splitlines()[:60]
+    """The first 24 rows of the sample pool by the preset mini: real length scorers, and MiniLM on them."""
+    rows = pool.read_text(encoding="utf-8").splitlines()[:24]
     few = write_rows(folder / "in" / "pool.jsonl", [json.loads(row) for row in rows])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>"))
-        return run(few, folder / "store", folder / "out", budget=20, shard_rows=16, **given)
+        patch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
+        return run(few, folder / "store", folder / "out", budget=10, shard_rows=6, **given)
 
 
 @pytest.mark.slow
@@ -59,8 +62,6 @@ def test_every_runner_gives_the_same(runner: str, one_worker: Run, sample_pool: 
     assert names == {path.relative_to(other.store) for path in other.store.rglob("part-*")}
     for name in names:
         assert storage.read_table(str(other.store / name)).equals(storage.read_table(str(one_worker.store / name))), name
-    again = run(other.output.parent / "in" / "pool.jsonl", other.store, tmp_path / "again", budget=20, shard_rows=16, runner=runner)
-    assert again.result["tasks"] == {stage: {"cached": 4, "run": 0} for stage in again.result["tasks"]}
 
 
 def forget_where(row: dict[str, Any]) -> dict[str, Any]:
@@ -100,6 +101,39 @@ def test_a_missing_extra_is_found_before_anything_starts(runner: str, tiny: None
     with pytest.raises(MissingExtra, match=rf"pip install 'deita-tasks\[{runner}\]'"):
         run(pool, tmp_path / "store", tmp_path / "out", runner=runner)
     assert not (tmp_path / "store").exists()
+
+
+def test_an_error_comes_whole_from_a_worker() -> None:
+    sent = copy.copy(MissingExtra("vllm", "vllm", "vllm"))  # by __reduce__, as between processes
+    assert (type(sent), str(sent)) == (MissingExtra, str(MissingExtra("vllm", "vllm", "vllm")))
+
+
+# ---- a worker computes what the run asks for, or nothing
+
+
+def test_a_shard_says_which_model_exactly(small_pool: Path, tmp_path: Path) -> None:
+    """What is chosen on one machine, a number type or the commit of a branch, is not chosen anew on another."""
+    from deita_tasks.presets import MINILM_REVISION
+    from deita_tasks.tasks import stages
+
+    plan = plan_run(Source(input=[str(small_pool)]), "mini", Scoring(), Embedding(), Selection(), None, Advanced(store=str(tmp_path)))
+    options = {stage.name: stage.spec["options"] for stage in stages(plan, Advanced(store=str(tmp_path)))}
+    assert options["embedding"]["revision"] == MINILM_REVISION
+    assert options["embedding"]["dtype"] == "float32"
+
+
+def test_a_worker_that_has_another_model_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deita_tasks.tasks import holding
+
+    spec = {"name": "instruction_length", "options": {"kind": "complexity"}}
+    asked = storage.digest_of(load_scorer(**spec["options"], name="instruction_length").fingerprint())  # type: ignore[arg-type]
+    elsewhere = SimpleNamespace(get=lambda: SimpleNamespace(detached=True))
+    monkeypatch.setattr(holding, "FlowRunContext", elsewhere)
+    holding.forget_models()
+    assert holding.component_of("scorer", spec, asked).kind == "complexity"
+    holding.forget_models()
+    with pytest.raises(ModelError, match="which is not what the run asks for"):
+        holding.component_of("scorer", spec, "0" * 32)
 
 
 # ---- threads: one model, one shard at a time
@@ -248,3 +282,63 @@ def test_a_tag_names_a_pool_and_not_where_it_lies() -> None:
     many = Source(input=["s3://team/pools/first.jsonl.zst", "b.jsonl", "c.jsonl"])
     assert tags_of({"preset": "paper", "source": many}) == ["preset:paper", "pool:first.jsonl.zst and 2 more"]
     assert tags_of({"source": {"input": ["s3://team/pools/x/"]}}) == ["pool:x"]
+
+
+# ---- a cluster that is there
+
+
+@pytest.fixture
+def dask_cluster() -> Iterator[str]:
+    """A scheduler with two workers, of which number 1 says that it has a GPU."""
+    distributed = pytest.importorskip("distributed")
+    workers = {
+        number: {
+            "cls": "distributed.Nanny",
+            "options": {"nthreads": 1, "env": {"WORKER": str(number)}, "resources": {"GPU": number}, "silence_logs": 40},
+        }
+        for number in (0, 1)
+    }
+    scheduler = {"cls": "distributed.Scheduler", "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
+    with distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=40) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.mark.slow
+def test_a_cluster_by_its_address_with_what_a_shard_asks_for(prefect_server: None, dask_cluster: str, tmp_path: Path) -> None:
+    from prefect import flow
+
+    from deita_tasks.tasks import Crew
+    from tests.flows.shared_device import environment_here
+
+    @flow(persist_result=False, result_serializer="json")
+    def asked(num_gpus: float) -> set[str]:
+        with Crew(Advanced(runner="dask", cluster=dask_cluster, num_gpus=num_gpus, store=str(tmp_path)), []) as crew:
+            futures = crew.map(environment_here, SimpleNamespace(), {"number": list(range(4))}, {})
+            return {future.result()["WORKER"] for future in futures}
+
+    assert asked(1) == {"1"}
+    assert asked(0) == {"0", "1"}
+
+
+def test_gpus_that_this_machine_has_not_are_not_waited_for(
+    tiny: None, small_pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(UsageError, match="num_gpus = 2: this machine has 1 CUDA devices"):
+        run(small_pool, tmp_path / "store", tmp_path / "out", runner="ray", num_gpus=2)
+
+
+@pytest.mark.slow
+def test_a_worker_process_that_is_killed_is_told_of(prefect_server: None, tmp_path: Path) -> None:
+    from prefect import flow
+
+    from deita_tasks.tasks import Crew
+    from tests.flows.shared_device import killed
+
+    @flow(persist_result=False, result_serializer="json")
+    def asked() -> None:
+        with Crew(Advanced(runner="process", store=str(tmp_path)), []) as crew:
+            crew.map(killed, SimpleNamespace(), {"number": [0]}, {})[0].wait()
+
+    with pytest.raises(ComputeError, match="one of 1 worker processes was ended from outside, most often because memory ran out"):
+        asked()

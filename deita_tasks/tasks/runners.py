@@ -182,15 +182,16 @@ def _dask(crew: Crew) -> AbstractContextManager[Any]:
 
     if crew.cluster:
         return DaskTaskRunner(address=crew.cluster)  # type: ignore[no-any-return]
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     threads = {"OMP_NUM_THREADS": str(crew.threads), "MKL_NUM_THREADS": str(crew.threads)}  # Dask itself says 1
-    quiet = {"silence_logs": logging.WARNING}
+    shared = {"DASK_LOGGING__DISTRIBUTED": "warning", **threads}
     workers = {}
     for number in range(crew.workers):
         gpu = {"CUDA_VISIBLE_DEVICES": crew.gpus[number % len(crew.gpus)]} if crew.gpus else {}
-        options = {"nthreads": 1, "env": {**threads, **gpu}, **quiet}
+        options = {"nthreads": 1, "env": {**shared, **gpu}}
         workers[number] = {"cls": "distributed.Nanny", "options": options}
     scheduler = {"cls": "distributed.Scheduler", "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
-    local = {"workers": workers, "scheduler": scheduler, **quiet}
+    local = {"workers": workers, "scheduler": scheduler}
     return DaskTaskRunner(cluster_class="distributed.SpecCluster", cluster_kwargs=local)  # type: ignore[no-any-return]
 
 

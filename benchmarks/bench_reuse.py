@@ -4,7 +4,7 @@
     python benchmarks/bench_reuse.py --pool pool_100k.jsonl.xz  one's own JSON Lines, also .xz
     python benchmarks/bench_reuse.py --store s3://bucket/prefix
 
-The length scorers of the preset mini stand for the models: which rows are computed does not depend on what computes them.
+The length scorers stand for the models: which rows are computed does not depend on what computes them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Bench:
 
     def run(self, lines: Sequence[str]) -> tuple[dict[str, Any], float]:
         """The flow over these lines; its manifest, and the seconds it took."""
-        from deita_tasks.config import Advanced, Export, Selection, Source
+        from deita_tasks.config import Advanced, Export, Scoring, Selection, Source
         from flows.select import select_subset
 
         self.runs += 1
@@ -63,6 +63,7 @@ class Bench:
             lambda: select_subset(
                 source=Source(input=[str(pool)], min_good_fraction=0),
                 export=Export(output=str(self.folder / f"out-{self.runs}")),
+                scoring=Scoring(complexity="instruction_length", quality="response_length"),
                 selection=Selection(budget=1000, strategy="top_score"),
                 advanced=Advanced(store=self.store),
             )

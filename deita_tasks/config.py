@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 PresetName = Literal["mini", "paper"]
-ScorerName = Literal["instruction_length", "response_length", "causal_lm", "vllm", "openai", "judge", "provided"]
+ScorerName = Literal["mini", "instruction_length", "response_length", "causal_lm", "vllm", "openai", "judge", "provided"]
 EmbedderName = Literal["sentence_transformers", "causal_lm", "provided"]
 StrategyName = Literal[
     "diverse", "top_score", "random", "complexity_only", "quality_only", "length", "k_center", "facility_location", "mmr"
@@ -334,7 +334,7 @@ class Advanced(Group):
         None,
         ge=1,
         title="Workers",
-        description="Shards computed at a time on this machine. Empty: 1, or for process and dask one a GPU. At least 1.",
+        description="Shards computed at a time on this machine. Empty: 1, or, but for thread, one a GPU. At least 1.",
     )
     cluster: str | None = Field(
         None,

@@ -38,10 +38,10 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    # For a CPU and no model hub: the paper's own cheap baselines (tables 2 and 3), and a small sentence encoder.
+    # For a CPU and no model hub: the scorers that the package carries, and a small sentence encoder.
     "mini": Preset(
-        complexity={"name": "instruction_length", "options": {}},
-        quality={"name": "response_length", "options": {}},
+        complexity={"name": "mini", "options": {}},
+        quality={"name": "mini", "options": {}},
         embedding={"name": "sentence_transformers", "options": {"model": MINILM}},
     ),
     # As published: two scorers of 7B parameters and an embedder of 7B; wants a GPU.

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+LENGTHS = {"complexity": "instruction_length", "quality": "response_length"}  # scorers that cost nothing and can be worked out by hand
 
 
 def command(pool: str, store: str, output: str, *more: str, budget: int = 10) -> list[str]:
-    """`deita select` without vectors: no model is loaded."""
+    """`deita select` by lengths and without vectors: no model is loaded."""
     flags = {"--input": pool, "--store": store, "--output": output, "--budget": str(budget), "--strategy": "top_score"}
+    flags |= {f"--{kind}": scorer for kind, scorer in LENGTHS.items()}
     return [sys.executable, "-m", "flows.cli", "select", *(word for pair in flags.items() for word in pair), *more]
 
 

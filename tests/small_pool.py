@@ -41,7 +41,7 @@ def row_id(row: Row) -> str:
 
 
 def row_score(row: Row) -> float:
-    """The evol score of the row under the preset mini: the sum over user turns of complexity times quality, in float32 as stored."""
+    """The evol score of the row by the length scorers: the sum over user turns of complexity times quality, in float32 as stored."""
     import numpy as np
 
     turns = [turn for turn in row["messages"] if turn["role"] != "system"]

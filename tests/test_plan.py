@@ -31,8 +31,8 @@ def planned(tmp_path: Path, pool: Path | str, preset: Any = "mini", **groups: An
 
 
 def test_the_preset_speaks_where_nothing_is_said() -> None:
-    assert scorer_spec("mini", "complexity", Scoring(), "auto") == {"name": "instruction_length", "options": {"kind": "complexity"}}
-    assert scorer_spec("mini", "quality", Scoring(), "auto") == {"name": "response_length", "options": {"kind": "quality"}}
+    assert scorer_spec("mini", "complexity", Scoring(), "auto") == {"name": "mini", "options": {"kind": "complexity"}}
+    assert scorer_spec("mini", "quality", Scoring(), "auto") == {"name": "mini", "options": {"kind": "quality"}}
     assert embedder_spec("mini", Embedding(), "auto") == {"name": "sentence_transformers", "options": {"model": MINILM}}
     paper = scorer_spec("paper", "complexity", Scoring(), "auto")
     assert paper == {"name": "causal_lm", "options": {"kind": "complexity", "model": COMPLEXITY_SCORER}}
@@ -79,7 +79,7 @@ def test_the_strategy_that_multiplies_matrices_gets_the_device(tmp_path: Path, s
 
 def test_the_device_goes_only_to_what_has_a_model() -> None:
     assert scorer_spec("paper", "quality", Scoring(), "cpu")["options"]["device"] == "cpu"
-    assert "device" not in scorer_spec("mini", "quality", Scoring(), "cpu")["options"]
+    assert "device" not in scorer_spec("mini", "quality", Scoring(quality="response_length"), "cpu")["options"]
     assert embedder_spec("mini", Embedding(), "cuda")["options"]["device"] == "cuda"
 
 
@@ -129,7 +129,7 @@ def test_the_plan_says_models_and_fingerprints(tmp_path: Path, small_pool: Path)
     fingerprints = plan.fingerprints()
     assert set(fingerprints) == {"complexity", "quality", "embedding", "selection"}
     assert json.loads(json.dumps(fingerprints)) == fingerprints
-    assert fingerprints["complexity"]["backend"] == "instruction_length"
+    assert fingerprints["complexity"]["backend"] == "mini"
 
 
 def test_fingerprints_do_not_know_how_a_run_goes(tmp_path: Path, small_pool: Path) -> None:
@@ -150,8 +150,8 @@ def test_fingerprints_do_not_know_how_a_run_goes(tmp_path: Path, small_pool: Pat
         ({"selection": Selection(budget=5, candidates=9)}, "candidates = 9: the strategy 'diverse' has none"),
         ({"selection": Selection(strategy="random", max_similarity=0.5)}, "max_similarity = 0.5: the strategy 'random' has none"),
         ({"scoring": Scoring(complexity="response_length")}, "scorer 'response_length': kind = 'complexity'"),
-        ({"scoring": Scoring(quality_model="me/other")}, "scorer 'response_length': unknown option 'model'"),
-        ({"scoring": Scoring(score_dtype="float16")}, "scorer 'instruction_length': unknown option 'dtype'"),
+        ({"scoring": Scoring(quality_model="me/other")}, "scorer 'mini': unknown option 'model'"),
+        ({"scoring": Scoring(score_dtype="float16")}, "scorer 'mini': unknown option 'dtype'"),
         ({"scoring": Scoring(complexity="causal_lm")}, "scorer 'causal_lm': option 'model' is required"),
     ],
 )

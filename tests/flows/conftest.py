@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from types import SimpleNamespace
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 
 from deita_tasks.embedding import EMBEDDERS
+from deita_tasks.presets import PRESETS
 from deita_tasks.scoring import SCORERS
 from tests.flows import components
 from tests.flows.runs import Run, run
+from tests.runs import LENGTHS
 from tests.small_pool import ROWS, write_rows
 
 # Line 32 repeats line 4, with other columns; line 33 has no user turn.
@@ -30,6 +33,8 @@ def tiny_components() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         for name, where in components.TABLES.items():
             patch.setitem(EMBEDDERS if name in EMBEDDERS else SCORERS, name, where)  # type: ignore[arg-type]
+        lengths = {kind: {"name": name, "options": {}} for kind, name in LENGTHS.items()}
+        patch.setitem(PRESETS, "mini", replace(PRESETS["mini"], **lengths))  # type: ignore[arg-type]
         patch.setattr(cached, "exponential_backoff", lambda backoff_factor: 0.0)
         components.reset()
         yield patch

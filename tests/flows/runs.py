@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from deita_tasks.config import Advanced, Embedding, Export, Scoring, Selection, Source
+from tests.runs import LENGTHS
 
 SHARD_ROWS = 8
 
@@ -51,6 +52,8 @@ def run(pool: Path | list[str], store: Path, output: Path, **given: Any) -> Run:
 
     values = {"input": pool if isinstance(pool, list) else [str(pool)], "output": str(output), "store": str(store)}
     values |= {"budget": 10, "shard_rows": SHARD_ROWS, **given}
+    if values.get("preset", "mini") == "mini":  # cheap, and worked out by hand in tests/small_pool.py
+        values = {**LENGTHS, **values}
     names = {"source": Source, "scoring": Scoring, "embedding": Embedding, "selection": Selection, "export": Export, "advanced": Advanced}
     groups = {name: group(**{field: values.pop(field) for field in group.model_fields if field in values}) for name, group in names.items()}
     preset = values.pop("preset", "mini")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from prefect import task
 
-from deita_tasks.config import Advanced, Export, Selection, Source
+from deita_tasks.config import Advanced, Export, Scoring, Selection, Source
 from deita_tasks.embedding import EMBEDDERS
 from deita_tasks.records import Conversation, Measured
 from tests.flows import components
@@ -56,6 +56,7 @@ if __name__ == "__main__":
     select_subset(
         source=Source(input=[pool]),
         export=Export(output=f"{folder}/out"),
+        scoring=Scoring(complexity="instruction_length", quality="response_length"),
         selection=Selection(budget=5),
         advanced=Advanced(store=f"{folder}/store", shard_rows=2, device_slots=1),
     )

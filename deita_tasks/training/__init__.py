@@ -1,0 +1,1 @@
+"""Fitting the scorers that ship with the package."""

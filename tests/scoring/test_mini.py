@@ -1,0 +1,177 @@
+"""The scorers that ship with the package."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deita_tasks.errors import UsageError
+from deita_tasks.records import KINDS, Conversation, Kind, Turn
+from deita_tasks.scoring import load_scorer
+from deita_tasks.scoring import mini as module
+from deita_tasks.scoring.base import Scorer
+from deita_tasks.scoring.mini import WEIGHTS, Head, MiniScorer
+from deita_tasks.scoring.mini_encoder import LAYERS, WINDOW, MiniEncoder
+from deita_tasks.scoring.mini_features import instruction_features, response_features
+
+EASY = "Who wrote Hamlet?"
+HARD = (
+    "Design a distributed rate limiter for an API that is served from three regions. Explain which consistency model you choose and why, "
+    "derive its worst-case error under a network partition, compare it with at least two alternatives, and provide code in Rust without "
+    "using external crates."
+)
+GOOD = (
+    "William Shakespeare wrote Hamlet, most likely between 1599 and 1601. The tragedy follows the prince of Denmark, who wants to avenge "
+    "his murdered father, and it remains one of the most frequently performed plays in the English language."
+)
+LOOP = "He wrote it and he wrote it and he wrote it and " * 4
+PAIRS = [
+    (EASY, GOOD),
+    (HARD, GOOD),
+    (EASY, ""),
+    ("", ""),
+    ("解释光合作用。", "植物利用光。"),
+    (EASY, LOOP),
+    (" \n\t", "\0"),
+    (HARD * 40, GOOD * 400),
+]
+
+
+@pytest.fixture(scope="module")
+def complexity() -> Scorer:
+    return load_scorer("mini", kind="complexity", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def quality() -> Scorer:
+    return load_scorer("mini", kind="quality", device="cpu")
+
+
+def of(kind: Kind, request: pytest.FixtureRequest) -> Scorer:
+    scorer: Scorer = request.getfixturevalue(kind)
+    return scorer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_are_between_one_and_six_whatever_the_text(kind: Kind, request: pytest.FixtureRequest) -> None:
+    scores = of(kind, request).score(PAIRS)
+    assert scores.dtype == np.float32 and scores.shape == (len(PAIRS),)
+    assert np.all(scores >= 1) and np.all(scores <= 6)
+    assert of(kind, request).score([]).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_score_knows_neither_its_batch_nor_its_place_in_it(kind: Kind, request: pytest.FixtureRequest) -> None:
+    together = of(kind, request).score(PAIRS)
+    small = load_scorer("mini", kind=kind, device="cpu", batch_tokens=1)
+    np.testing.assert_allclose(small.score(PAIRS[::-1])[::-1], together, atol=1e-5, rtol=0)
+    alone = np.concatenate([of(kind, request).score([pair]) for pair in PAIRS])
+    np.testing.assert_allclose(alone, together, atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(of(kind, request).score(PAIRS), together)
+
+
+def test_what_demands_more_is_more_complex(complexity: Scorer) -> None:
+    easy, hard = complexity.score([(EASY, ""), (HARD, "")])
+    assert easy + 2 < hard
+
+
+def test_complexity_does_not_look_at_the_response(complexity: Scorer) -> None:
+    np.testing.assert_array_equal(complexity.score([(EASY, GOOD)]), complexity.score([(EASY, LOOP)]))
+
+
+def test_a_longer_response_that_goes_round_in_circles_is_worse(quality: Scorer) -> None:
+    assert len(LOOP.split()) > len(GOOD.split())
+    good, loop = quality.score([(EASY, GOOD), (EASY, LOOP)])
+    assert loop + 1 < good
+
+
+def test_no_response_is_the_lowest_there_is(quality: Scorer) -> None:
+    nothing, blank, a_word = quality.score([(EASY, ""), (EASY, " \n"), (EASY, "Shakespeare")])
+    assert nothing == blank == 1 < a_word
+
+
+def test_only_what_the_encoder_does_not_read_counts_as_cut(complexity: Scorer, quality: Scorer) -> None:
+    long = "word " * 300  # one token each, and two special ones
+    measured = complexity.measure([(EASY, long), (long, EASY)])
+    assert measured.cut.tolist() == [0, 302 - WINDOW]
+    assert quality.measure([(long, long)]).cut.tolist() == [0]
+    conversation = Conversation((Turn("user", long), Turn("assistant", "Yes."), Turn("user", EASY)))
+    forecast = complexity.forecast([conversation])
+    assert forecast.cut is not None and forecast.tokens is not None
+    assert forecast.cut.tolist() == [302 - WINDOW]
+    assert WINDOW < forecast.tokens[0] < WINDOW + 12
+
+
+def test_words_after_the_window_still_count(complexity: Scorer) -> None:
+    start = "Tell me about the sea. " * 40
+    one, other = complexity.score([(start, ""), (start + HARD, "")])
+    assert one < other
+
+
+def test_states_are_the_means_of_the_layers() -> None:
+    import torch
+
+    encoder = MiniEncoder("cpu")
+    ids = encoder.tokenizer.encode(EASY).ids
+    with torch.inference_mode():
+        layers = encoder.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+    wanted = np.concatenate([layers[k][0].mean(0).numpy() for k in LAYERS])
+    np.testing.assert_allclose(encoder.states([EASY, HARD]).values[0], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_fingerprint_follows_the_weights_and_nothing_that_may_not_matter(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = MiniScorer(kind=kind).fingerprint()
+    assert json.loads(json.dumps(one)) == one
+    assert one == MiniScorer(kind=kind, device="cpu", batch_tokens=7).fingerprint()
+    assert one != MiniScorer(kind="quality" if kind == "complexity" else "complexity").fingerprint()
+    head = Head.load(WEIGHTS / f"{kind}.safetensors")
+    replace(head, middle=head.middle + 1).save(tmp_path / f"{kind}.safetensors")
+    monkeypatch.setattr(module, "WEIGHTS", tmp_path)
+    assert MiniScorer(kind=kind).fingerprint() != one
+
+
+def test_what_ships_is_small_safetensors_with_features_that_the_code_has() -> None:
+    assert sorted(path.name for path in WEIGHTS.iterdir()) == ["MODEL_CARD.md", "complexity.safetensors", "quality.safetensors"]
+    assert all(path.stat().st_size < 25e6 for path in WEIGHTS.iterdir())
+    for kind, features in (("complexity", instruction_features(EASY)), ("quality", response_features(EASY, GOOD))):
+        head = Head.load(WEIGHTS / f"{kind}.safetensors")
+        assert list(features) == head.names
+        assert all(np.isfinite(value).all() for name, value in vars(head).items() if name != "names")
+
+
+def test_unknown_options_are_refused() -> None:
+    with pytest.raises(UsageError, match="unknown option 'max_length'"):
+        load_scorer("mini", kind="quality", max_length=64)
+    with pytest.raises(UsageError, match="kind"):
+        load_scorer("mini", kind="depth")
+
+
+# ---- features, counted by hand
+
+
+def test_instruction_features_by_hand() -> None:
+    found = instruction_features("Explain tides. Use two examples!\n\nThe sea rises, and falls.")
+    counted = {
+        name: round(float(np.expm1(found[name]))) for name in ("words", "sentences", "requests", "commas", "conjunctions", "first_line")
+    }
+    assert counted == {"words": 10, "sentences": 3, "requests": 1, "commas": 1, "conjunctions": 1, "first_line": 5}
+    parts = {name: round(float(np.expm1(found[name]))) for name in ("asking_words", "demanding_words", "other_words", "imperatives")}
+    assert parts == {"asking_words": 2, "demanding_words": 2, "other_words": 8, "imperatives": 1}
+
+
+def test_response_features_by_hand() -> None:
+    found = response_features("Name the capital of France", "The capital of France is Paris. The capital of France is Paris.")
+    assert np.expm1(found["words"]) == pytest.approx(12)
+    assert np.expm1(found["different_words"]) == pytest.approx(6)
+    assert found["repeated"] == pytest.approx(4 / 10)  # ten triples, six of them different
+    assert found["copied"] == pytest.approx(6 / 11)  # of eleven doubles "the capital", "capital of", "of france", twice each
+    assert found["covered"] == pytest.approx(2 / 3)  # capital and france, of name, capital and france
+    assert found["on_topic"] == pytest.approx(4 / 6)  # capital, france twice; paris twice is not
+    assert (found["ends_well"], found["contained"], found["repeated_lines"]) == (1, 0, 0)

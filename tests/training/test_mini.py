@@ -1,0 +1,160 @@
+"""Fitting the mini scorers: the fits against what is known of them, and the whole of it on labels with a known rule."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deita_tasks.scoring.mini import Head
+from deita_tasks.scoring.mini_features import response_features
+from deita_tasks.training import mini
+from deita_tasks.training.fit import agreeing, bradley_terry, centred, normal_ranks, positive_ridge, ridge, spearman
+from deita_tasks.training.labels import CONSTRAINTS, GENERAL, HARMLESS, MEASURED, QUALITY_FAMILIES, Compared, read_complexity, read_quality
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_ranks_and_their_correlation() -> None:
+    assert spearman(np.array([1.0, 2, 3, 4]), np.array([1.0, 10, 100, 1000])) == pytest.approx(1)
+    assert spearman(np.array([1.0, 2, 3, 4]), np.array([1.0, 1, 0, 0])) == pytest.approx(-0.8944, abs=1e-4)  # -2 / sqrt(5)
+    ranks = normal_ranks(np.array([30.0, 10, 20, 20]))
+    assert ranks[1] == pytest.approx(-1.1503, abs=1e-4)  # the normal distribution at 1/8
+    assert ranks[2] == ranks[3] == pytest.approx(0)  # the mean rank, 2.5 of 4
+    assert ranks[0] == -ranks[1]
+
+
+def test_centred_leaves_what_differs_within_a_group() -> None:
+    x = np.array([[1.0, 5], [3, 5], [10, 0]])
+    np.testing.assert_allclose(centred(x, np.array([0, 0, 1])), [[-1, 0], [1, 0], [0, 0]])
+    np.testing.assert_allclose(centred(x[:, 0], np.array([0, 0, 1])), [-1, 1, 0])
+
+
+@pytest.mark.parametrize("shape", [(30, 4), (4, 30)])
+def test_ridge_is_where_the_gradient_vanishes(shape: tuple[int, int]) -> None:
+    x, y = RANDOM.normal(size=shape), RANDOM.normal(size=shape[0])
+    weights = ridge(x, y, 0.1)
+    a, b = x - x.mean(0), y - y.mean()
+    np.testing.assert_allclose(a.T @ (a @ weights - b) / shape[0] + 0.1 * weights, 0, atol=1e-10)
+
+
+def test_positive_ridge_meets_the_conditions_of_the_optimum() -> None:
+    parts = [(RANDOM.normal(size=(n, 6)), RANDOM.normal(size=n)) for n in (40, 15)]
+    weights = positive_ridge(parts, 0.05)
+    slope = np.mean([x.T @ (x @ weights - y) / len(x) for x, y in parts], axis=0) + 0.05 * weights
+    assert np.all(weights >= 0) and np.any(weights == 0) and np.any(weights > 0)
+    np.testing.assert_allclose(slope[weights > 0], 0, atol=1e-7)
+    assert np.all(slope[weights == 0] >= 0)
+
+
+def test_bradley_terry_is_where_the_gradient_vanishes_and_sources_count_alike() -> None:
+    one, other = RANDOM.normal(0.5, 1, (200, 3)), RANDOM.normal(-0.2, 1, (20, 3))
+    weights = bradley_terry([one, other], 0.01)
+    slope = sum((x / (1 + np.exp(x @ weights))[:, None]).mean(0) / 2 for x in (one, other)) - 0.01 * weights
+    np.testing.assert_allclose(slope, 0, atol=1e-8)
+    np.testing.assert_allclose(bradley_terry([np.tile(one, (3, 1)), other], 0.01), weights, atol=1e-8)
+
+
+def test_a_feature_that_families_disagree_about_is_left_out() -> None:
+    length, shared, torn = np.abs(RANDOM.normal(size=(3, 400)))
+    here, there = np.stack([length, shared, torn], 1), np.stack([length, shared, -torn], 1)
+    assert agreeing([[here], [there]], 0, 0.01).tolist() == [True, True, False]
+    assert agreeing([[-here], [there]], 0, 0.01).tolist() == [True, False, True]  # that beside which all are looked at is always kept
+
+
+def test_agreement_counts_ties_as_a_half() -> None:
+    compared = Compared(np.array([0, 1, 2]), np.array([1, 2, 0]))
+    assert mini.agreement(np.array([3.0, 2, 2]), compared) == pytest.approx((1 + 0.5 + 0) / 3)
+    assert mini.agreement(np.array([3.0, 2, 2]), compared, np.array([True, False, False])) == 1
+    assert np.isnan(mini.agreement(np.array([3.0, 2, 2]), compared, np.zeros(3, bool)))
+
+
+# ---- the whole of it, on labels with a known rule
+
+DEMANDS = (
+    "Explain why it matters.",
+    "Compare it with two alternatives.",
+    "It must rhyme.",
+    "Use exactly one example.",
+    "Justify every step.",
+)
+TOPICS = ("tea", "boats", "chess", "rivers", "verbs", "stars", "taxes", "bread")
+
+
+def write_labels(folder: Path) -> None:
+    """The more demands, the harder; the better response says more different words, the worse one repeats itself."""
+    instructions = [(topic, level, " ".join([f"Tell me about {topic}.", *DEMANDS[:level]])) for topic in TOPICS for level in range(6)]
+    complexity = []
+    for source in (GENERAL, *CONSTRAINTS, *MEASURED):
+        for topic, level, text in instructions:
+            group = topic if source in CONSTRAINTS else None
+            complexity.append({"source": source, "instruction": f"{source} asks: {text}", "label": float(level), "group": group})
+    points, comparisons = [], []
+    for number, source in enumerate([name for names in QUALITY_FAMILIES.values() for name in names] + [HARMLESS]):
+        for topic in TOPICS * 3:
+            asked = f"{source} asks about {topic} {len(points) + len(comparisons)}"
+            words = [f"{chr(97 + i)}word{number}" for i in range(12 + len(comparisons) % 5)]
+            good, bad = f"On {topic}: " + " ".join(words) + ".", f"On {topic}: " + " ".join(words[:3] * 4) + " and"
+            if source.endswith(("human", "test")):
+                comparisons.append({"source": source, "instruction": asked, "response_a": bad, "response_b": good, "pref": 2})
+            else:
+                points += [
+                    {"source": source, "instruction": asked, "response": text, "score": score} for text, score in ((good, 9), (bad, 2))
+                ]
+    for name, rows in (("complexity", complexity), ("quality_point", points), ("quality_pair", comparisons)):
+        with lzma.open(folder / f"{name}.jsonl.xz", "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.slow
+def test_from_labels_to_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labels(tmp_path)
+    (tmp_path / "mine.jsonl").write_text(
+        "".join(
+            json.dumps({"instruction": f"Say something on {t}. {' '.join(DEMANDS[:n])}", "label": n}) + "\n"
+            for t in TOPICS
+            for n in range(3)
+        )
+    )
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        mini.main(["--data", str(tmp_path), "--held-out", str(tmp_path / "mine.jsonl"), "--output", str(tmp_path / name)])
+        said = capsys.readouterr().out
+    for kind in ("complexity", "quality"):  # the same weights, byte by byte
+        assert (tmp_path / "one" / f"{kind}.safetensors").read_bytes() == (tmp_path / "other" / f"{kind}.safetensors").read_bytes()
+    figures = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line and not line.startswith(("complexity,", "quality,"))}
+    assert set(figures) == {"mine", GENERAL, *CONSTRAINTS, *MEASURED, HARMLESS, *(n for names in QUALITY_FAMILIES.values() for n in names)}
+    assert figures["mine"][0] == "24" and float(figures["mine"][1]) > 0.8
+    assert all(float(figures[name][1]) > 0.8 for name in (GENERAL, *CONSTRAINTS))
+    assert all(float(figures[name][1]) == 1 for names in QUALITY_FAMILIES.values() for name in names)
+    head = Head.load(tmp_path / "one" / "quality.safetensors")
+    varied, circling = head.total(
+        head.standardise([response_features("On tea", "One two three four five."), response_features("On tea", "a " * 30)])
+    )
+    assert varied > circling
+
+
+def test_what_is_left_out_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source's figure comes from a head that saw neither it nor its family."""
+    write_labels(tmp_path)
+    pairs, compared = read_quality(tmp_path)
+    features = [response_features(*pair) for pair in pairs]
+    seen: list[set[int]] = []
+    fit = mini.fit_quality
+    monkeypatch.setattr(mini, "fit_quality", lambda f, families: seen.append({id(c) for one in families for c in one}) or fit(f, families))
+    mini.quality_table(features, np.ones(len(pairs)), compared)
+    every = {family: {id(compared[name]) for name in names} for family, names in QUALITY_FAMILIES.items()}
+    assert seen == [set().union(*every.values()) - every.get(left_out, set()) for left_out in (*QUALITY_FAMILIES, "harmless")]
+
+
+def test_general_prompts_are_in_no_other_source_that_is_fitted_to(tmp_path: Path) -> None:
+    write_labels(tmp_path)
+    with lzma.open(tmp_path / "complexity.jsonl.xz", "at", encoding="utf-8") as file:
+        again = f"{GENERAL} asks: Tell me about tea."
+        file.write(json.dumps({"source": CONSTRAINTS[0], "instruction": again, "label": 0.0, "group": "tea"}) + "\n")
+    found = read_complexity(tmp_path)
+    assert again in found[GENERAL].texts and again not in found[CONSTRAINTS[0]].texts
+    assert len(found[CONSTRAINTS[0]].texts) == len(TOPICS) * 6

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 
 from deita_tasks import storage
-from deita_tasks.config import Advanced, Export, Selection, Source
+from deita_tasks.config import Advanced, Export, Scoring, Selection, Source
 from deita_tasks.errors import StorageError
 from deita_tasks.verify import verify
-from tests.runs import command, finish, server_of_the_tests, start
+from tests.runs import LENGTHS, command, finish, server_of_the_tests, start
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
 
@@ -109,6 +109,7 @@ def select(pool: Path, folder: Path, **advanced: object) -> dict[str, object]:
     return select_subset(
         source=Source(input=[str(pool)]),
         export=Export(output=str(folder / "out"), overwrite=True),
+        scoring=Scoring(**LENGTHS),
         selection=Selection(budget=10, strategy="top_score"),
         advanced=Advanced(store=str(folder / "store"), **{"shard_rows": 8, **advanced}),
     )

@@ -230,7 +230,7 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         main(["preflight", "--input", str(pool), *store, *model])
     assert ended.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
-    for words in ("instruction_length", "causal_lm", "float32 on cpu", "512 tokens", "of 30 rows", "sentence_transformers", "256 tokens"):
+    for words in ("mini", "causal_lm", "float32 on cpu", "512 tokens", "of 30 rows", "sentence_transformers", "256 tokens"):
         assert words in told
     assert not list((tmp_path / "store").rglob("*")) or not list((tmp_path / "store").rglob("*.parquet"))
     with pytest.raises(SystemExit) as ended:

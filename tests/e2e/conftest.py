@@ -24,14 +24,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from deployments.ui import free_port, running, server
 from tests.conftest import ROOT
 
-POOL_ROWS = 48
-
 
 def screenshots() -> Path | None:
     """Where the README's pictures are to be written anew, or None: DEITA_SCREENSHOTS=1 asks for it."""
     return ROOT / "docs" / "screenshots" if os.environ.get("DEITA_SCREENSHOTS") else None
 
 
+POOL_ROWS = 400 if screenshots() else 48
 PATIENCE = 600 if screenshots() else 240  # seconds that a run may take on a busy machine: its process alone needs 15 to start
 
 
@@ -104,12 +103,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(installed: Path, sample_pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server with an empty database, and the sample pool's first rows (for the README's pictures: all of them) in a folder."""
     root = tmp_path_factory.mktemp("site")
-    if screenshots():  # a folder that reads well
+    if screenshots():  # a folder whose name reads well, and whose store may be warm
         root = Path(tempfile.gettempdir()) / "deita"
-        shutil.rmtree(root, ignore_errors=True)
+        for name in ("pools", "results"):
+            shutil.rmtree(root / name, ignore_errors=True)
     (root / "pools").mkdir(parents=True)
     with sample_pool.open(encoding="utf-8") as rows:
-        (root / "pools" / "pool.jsonl").write_text("".join(islice(rows, None if screenshots() else POOL_ROWS)), encoding="utf-8")
+        (root / "pools" / "pool.jsonl").write_text("".join(islice(rows, POOL_ROWS)), encoding="utf-8")
     with server(tmp_path_factory.mktemp("prefect"), free_port(0)) as environment:
         of_the_site = {**environment, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "PREFECT_WORKER_QUERY_SECONDS": "2"}
         with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}), get_client(sync_client=True) as client:

@@ -31,7 +31,7 @@ def page(deployed: Site) -> Iterator[Any]:
     with playwright.sync_playwright() as started:
         # Chromium's sandbox cannot be had by root, which is what CI runs as.
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1280, "height": 860}, base_url=deployed.environment["PREFECT_API_URL"])
+        page = browser.new_page(viewport={"width": 1280, "height": 960}, base_url=deployed.environment["PREFECT_API_URL"])
         page.set_default_timeout(30_000)
         yield page
         browser.close()
@@ -43,11 +43,11 @@ def picture(page: Any, tmp_path: Path) -> Callable[[str], None]:
     folder = screenshots() or tmp_path
     folder.mkdir(parents=True, exist_ok=True)
 
-    def take(name: str, *, top: Any = None) -> None:
+    def take(name: str, *, top: Any = None, rest: float = 1500) -> None:
         if top is not None:
             top.evaluate("one => { one.style.scrollMarginTop = '16px'; one.scrollIntoView({block: 'start'}) }")
         page.mouse.move(0, 0)
-        page.wait_for_timeout(1500)  # what moves has come to rest, and the graph is drawn
+        page.wait_for_timeout(rest)  # what moves has come to rest
         page.screenshot(path=folder / f"{name}.png")
         assert 5_000 < (folder / f"{name}.png").stat().st_size < LARGEST
 
@@ -103,15 +103,16 @@ def test_a_person_fills_in_the_form_and_sees_the_result(page: Any, picture: Call
 
     page.get_by_role("link", name=re.compile(r"^(View run|select \d+ by mini)$")).first.click()
     see(page.get_by_text("Completed", exact=True).first, 1000 * PATIENCE)
-    page.get_by_role("tab", name="Artifacts").click()
-    picture("run")
-    run = page.url
+    run = page.url.partition("?")[0] + "?tab=Artifacts"
+    page.goto(run)
+    see(page.get_by_role("link", name="deita-report").first)
+    picture("run", rest=10_000 if screenshots() else 1500)  # a run's graph takes its time
 
     open_artifact(page, run, "deita-report")
     histogram = see(page.get_by_role("img", name=re.compile("evol", re.IGNORECASE)).first)
     assert histogram.evaluate("one => one.complete && one.naturalWidth > 100")
     see(page.get_by_role("heading", name=re.compile(r"\d+ of \d+ rows selected")))
-    picture("report")
+    picture("report", top=page.get_by_role("heading", name="What became of each row"))
     assert (output / "report.html").is_file()
 
     for key, column in (("deita-best", "evol score"), ("deita-closest", "similarity")):

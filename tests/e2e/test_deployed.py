@@ -77,7 +77,9 @@ def test_deploying_again_keeps_the_schedule(deployed: Site) -> None:
 
 
 def test_a_run_started_through_the_api(deployed: Site, worker: Any) -> None:
-    run = ended(deployed.client, start(deployed, "select-subset/select", {"selection": {"budget": 20}}).id)
+    run = ended(
+        deployed.client, start(deployed, "select-subset/select", {"selection": {"budget": 20}, "advanced": {"shard_rows": 1000}}).id
+    )
     assert run.state is not None
     assert run.state.name == "Completed", run.state.message
     assert run.name == "select 20 by mini"
@@ -89,7 +91,7 @@ def test_a_run_started_through_the_api(deployed: Site, worker: Any) -> None:
     assert {"load pool", "complexity 1/1", "quality 1/1", "embedding 1/1", "select", "export"} <= set(task_names(deployed, run))
     shown = artifacts(deployed, run)
     assert shown["embedding-progress"] == 100
-    assert "20 of 48 rows selected" in shown["deita-report"]
+    assert f"20 of {POOL_ROWS} rows selected" in shown["deita-report"]
     assert shown["deita-report"].count("data:image/svg+xml;base64,") >= 3
     best = json.loads(shown["deita-best"])
     assert best

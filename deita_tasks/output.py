@@ -108,7 +108,7 @@ def _report_data(pool: Pool, parts: Parts, ledger: pa.Table, manifest: Manifest,
     vectors: NDArray[np.float32] | None = None
     if "embedding" in parts and needs.vectors:
         family, digests = Family(**parts["embedding"]["family"]), parts["embedding"]["parts"]
-        vectors = np.empty((len(needs.vectors), vector_width(family, digests)), np.float32)
+        vectors = np.empty((len(needs.vectors), vector_width(family, digests, needs.vectors)), np.float32)
         place_vectors(family, digests, needs.vectors, vectors)
     return ReportData(
         manifest=manifest,

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deita_tasks import storage
-from deita_tasks.errors import ComputeError, DamagedArtifact, MissingFile, StorageError
+from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 from deita_tasks.records import Measured
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ LEAST_SHARD_ROWS = 128
 READERS = 8  # parts whose ids are fetched at a time from an object store: it is the waiting that takes long
 PART_NAME = re.compile(r"part-([0-9a-f]{32})\.parquet")
 
+WIDTH = "width"  # no column of a part, but read as one: how many numbers its vectors have
+EMPTY = pa.schema({"id": pa.string(), "problem": pa.string(), WIDTH: pa.int32()}).empty_table()
 PLAN = pa.schema({"id": pa.string(), "position": pa.int64()})
 
 
@@ -150,7 +152,11 @@ class Family:
     def _groups(self, digest: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         with storage.parquet_file(self.part(digest)) as parquet:
             for group in range(parquet.num_row_groups):
-                yield parquet.read_row_group(group, columns=list(columns) if columns else None)
+                table = parquet.read_row_group(group, columns=[name for name in columns if name != WIDTH] if columns else None)
+                if columns and WIDTH in columns:
+                    width = pa.scalar(parquet.schema_arrow.field("values").type.list_size, pa.int32())
+                    table = table.append_column(WIDTH, pa.repeat(width, len(table)))
+                yield table
 
     def gather(self, digests: Iterable[str], columns: Sequence[str] = ("id", "values", "cut", "problem")) -> pa.Table:
         """The rows of some parts in one table; an id that stands in several parts comes once."""
@@ -213,7 +219,7 @@ def _part(ids: Sequence[str], values: pa.Array, cut: NDArray[Any], problems: Map
 
 
 def place_vectors(family: Family, digests: Iterable[str], ids: Sequence[str], target: NDArray[np.float32]) -> None:
-    """Fill row i of `target` (n, d), which may be a memory map, with the vector of ids[i], or NaN where its part says that it has none.
+    """Fill row i of `target` (n, d), which may be a memory map, with the vector of ids[i], or NaN where it has none of d numbers.
 
     Raises StorageError for an id that is in no part.
     """
@@ -226,21 +232,27 @@ def place_vectors(family: Family, digests: Iterable[str], ids: Sequence[str], ta
         seen[rows[wanted]] = True
         wanted &= table["values"].is_valid().to_numpy()
         lists = table["values"].combine_chunks()
-        vectors = (lists if wanted.all() else lists.filter(pa.array(wanted))).flatten().to_numpy()
-        if len(vectors) != wanted.sum() * target.shape[1]:
-            width = len(vectors) // wanted.sum()
-            raise ComputeError(f"{family.uri}: vectors of {width} and of {target.shape[1]} numbers; expected one width in a pool")
-        target[rows[wanted]] = vectors.reshape(-1, target.shape[1])
+        if lists.type.list_size == target.shape[1]:
+            vectors = (lists if wanted.all() else lists.filter(pa.array(wanted))).flatten().to_numpy()
+            target[rows[wanted]] = vectors.reshape(-1, target.shape[1])
     if not seen.all():
         raise StorageError(f"{family.uri}: {int((~seen).sum())} of {len(seen)} rows are in no part; run again: they will be computed")
 
 
-def vector_width(family: Family, digests: Sequence[str]) -> int:
-    """d of the vectors; 0 where there are no parts. A part without a single vector may say 1."""
-    width = 0
-    for digest in [*digests, *family.listed()]:
-        with suppress(MissingFile), storage.parquet_file(family.part(digest)) as parquet:
-            width = int(parquet.schema_arrow.field("values").type.list_size)
-            if width > 1:
-                break
-    return width
+def vector_width(family: Family, digests: Sequence[str], ids: Sequence[str]) -> int:
+    """d of most of the vectors of `ids`; 0 where none of them has one."""
+    table = pa.concat_tables([EMPTY, *family.tables(digests, EMPTY.column_names)])
+    return _most(table.filter(pc.is_in(table["id"], value_set=pa.array(ids, pa.string()))))
+
+
+def vector_problems(table: pa.Table) -> pa.ChunkedArray:
+    """Why a row of `table` (problem, WIDTH) has no vector to compare: what its part says, or that most vectors are of another width."""
+    most = _most(table)
+    told = [f"its vector has {width} numbers, where most have {most}" if width != most else None for width in table[WIDTH].to_pylist()]
+    return pc.coalesce(table["problem"], pa.array(told, pa.string()))
+
+
+def _most(table: pa.Table) -> int:
+    """The width of most of the vectors; the largest where two are as common."""
+    widths = table.filter(pc.is_null(table["problem"]))[WIDTH].to_pandas().value_counts()
+    return int(widths[widths == widths.max()].index.max()) if len(widths) else 0

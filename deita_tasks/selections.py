@@ -24,7 +24,7 @@ from deita_tasks import storage
 from deita_tasks.config import Selection
 from deita_tasks.errors import StorageError, TooFewRows, UsageError
 from deita_tasks.exporting.ledger import build_ledger
-from deita_tasks.parts import Family, place_vectors, vector_width
+from deita_tasks.parts import WIDTH, Family, place_vectors, vector_problems, vector_width
 from deita_tasks.pool import Pool
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.base import Selector
@@ -162,9 +162,10 @@ def _scores(ids: pa.ChunkedArray, parts: Parts, how: How = "sum") -> tuple[pa.Ta
     problem = pa.nulls(len(ids), pa.string())
     cut: dict[str, NDArray[np.bool_]] = {}
     for stage, held in parts.items():
-        wanted = ["id", "cut", "problem"] + (["values"] if stage != "embedding" else [])
+        wanted = ["id", "cut", "problem", WIDTH if stage == "embedding" else "values"]
         table = _aligned(Family(**held["family"]).gather(held["parts"], wanted), ids)
-        prefix = pc.binary_join_element_wise(stage, table["problem"], ": ")
+        why = vector_problems(table) if stage == "embedding" else table["problem"]
+        prefix = pc.binary_join_element_wise(stage, why, ": ")
         problem = pc.coalesce(problem, prefix)
         cut[stage] = table["cut"].to_numpy() > 0
         if "values" in wanted:
@@ -190,7 +191,7 @@ def _vectors(ids: Sequence[str], parts: Parts) -> Any:
         yield None if "embedding" not in parts else np.zeros((0, 1), np.float32)
         return
     family, digests = Family(**parts["embedding"]["family"]), parts["embedding"]["parts"]
-    shape = (len(ids), vector_width(family, digests))
+    shape = (len(ids), vector_width(family, digests, ids))
     if shape[0] * shape[1] * 4 <= IN_MEMORY:
         held = np.empty(shape, np.float32)
         place_vectors(family, digests, ids, held)

@@ -11,7 +11,18 @@ import pytest
 
 from deita_tasks import storage
 from deita_tasks.errors import MissingFile, StorageError
-from deita_tasks.parts import Family, Shard, part_digest, place_vectors, read_plan, score_table, vector_table, vector_width
+from deita_tasks.parts import (
+    WIDTH,
+    Family,
+    Shard,
+    part_digest,
+    place_vectors,
+    read_plan,
+    score_table,
+    vector_problems,
+    vector_table,
+    vector_width,
+)
 from deita_tasks.records import Measured
 
 pytest_plugins = ["tests.s3_fixtures"]
@@ -184,9 +195,23 @@ def test_vectors_are_placed_by_id(place):
     target = np.empty((4, 2), np.float32)
     place_vectors(family, digests, ids_of(1, 8, 7, 3), target)
     assert np.array_equal(target, np.array([[1, -1], [np.nan, np.nan], [7, -7], [3, -3]], np.float32), equal_nan=True)
-    assert vector_width(family, digests) == 2
-    assert vector_width(family, []) == 2
-    assert vector_width(Family.of(place, "embeddings", {"backend": "none"}), []) == 0
+    assert vector_width(family, digests, ids_of(7)) == 2
+    assert vector_width(Family.of(place, "embeddings", {"backend": "none"}), [], ids_of(7)) == 0
+
+
+def test_a_vector_of_another_width_than_most_has_a_problem_and_no_place(place):
+    family = Family.of(place, "embeddings", {"backend": "test"})
+    wide = vector_table(ids_of(5), Measured(np.array([[1, 2, 3]], np.float32), np.zeros(1, np.int32)))
+    none = vector_table(ids_of(6), Measured(np.array([[np.nan]], np.float32), np.zeros(1, np.int32), problems={0: "null"}))
+    digests = [add(family, wide), add(family, embedded(1, 2)), add(family, none)]
+    told = vector_problems(family.gather(digests, ["id", "problem", WIDTH]))
+    assert told.to_pylist() == ["its vector has 3 numbers, where most have 2", None, None, "null"]
+    assert vector_width(family, digests, ids_of(1, 2, 5, 6)) == 2
+    assert vector_width(family, digests, ids_of(5, 6)) == 3
+    assert vector_width(family, digests, ids_of(6)) == 0
+    target = np.empty((4, 2), np.float32)
+    place_vectors(family, digests, ids_of(5, 2, 6, 1), target)
+    assert np.array_equal(target, np.array([[np.nan] * 2, [2, -2], [np.nan] * 2, [1, -1]], np.float32), equal_nan=True)
 
 
 def test_vectors_of_a_part_that_was_merged_or_lost(place):
@@ -194,7 +219,7 @@ def test_vectors_of_a_part_that_was_merged_or_lost(place):
     old = [add(family, embedded(1)), add(family, embedded(2))]
     merged_meanwhile(family, *old, into=embedded(1, 2))
     target = np.empty((2, 2), np.float32)
-    assert vector_width(family, old) == 2
+    assert vector_width(family, old, ids_of(2)) == 2
     place_vectors(family, old, ids_of(2, 1), target)
     assert target.tolist() == [[2, -2], [1, -1]]
     storage.remove(family.part(family.listed()[0]))

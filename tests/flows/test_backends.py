@@ -10,10 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from tests.checkpoints import llama
+from deita_tasks.embedding.vicuna import vicuna
+from deita_tasks.loading import read_conversations
+from deita_tasks.records import Conversation
+from tests.checkpoints import llama, reference_ids, reference_model
 from tests.flows.runs import run
 from tests.scoring.completions_server import Script, serving
+from tests.scoring.test_causal_lm import text_of
 from tests.small_pool import ROWS, row_id, write_rows
 
 pytestmark = pytest.mark.flow
@@ -88,13 +93,15 @@ def test_a_row_without_a_value_is_unscorable_and_says_why(prefect_server: None, 
         assert len(done.kept) == 2
 
 
-def test_vectors_of_two_widths_end_in_one_line(prefect_server: None, tmp_path: Path) -> None:
-    from deita_tasks.errors import ComputeError
-
+def test_a_vector_of_another_width_is_unscorable_also_where_it_is_alone_in_its_shard(prefect_server: None, tmp_path: Path) -> None:
     rows = with_columns()
+    rows[0]["embedding"] = [1.0, 2.0, 3.0]  # the first part that is looked at
     rows[3]["embedding"] = [1.0, 2.0, 3.0]
-    with pytest.raises(ComputeError, match="expected one width"):
-        run(write_rows(tmp_path / "pool.jsonl", rows), tmp_path / "store", tmp_path / "out", shard_rows=1, retries=0, **PROVIDED)
+    pool = write_rows(tmp_path / "pool.jsonl", rows)
+    done = run(pool, tmp_path / "store", tmp_path / "out", shard_rows=1, min_good_fraction=0.5, max_similarity=1.0, **PROVIDED)
+    why = "embedding: its vector has 3 numbers, where most have 2"
+    assert {row["source_row"]: row["reason"] for row in done.decided("unscorable")} == {1: why, 4: why}
+    assert sorted(done.kept) == sorted(row_id(rows[number]) for number in (1, 2, 4, 5))
 
 
 def test_the_ledger_of_one_run_gives_the_scores_of_another(prefect_server: None, tmp_path: Path) -> None:
@@ -237,3 +244,43 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         main(["preflight", "--input", str(pool), "--quality", "judge", *store])
     assert ended.value.code == 2
     assert "option 'model' is required" in capsys.readouterr().err
+
+
+def test_the_paper_s_preset_with_checkpoints_of_one_s_own(prefect_server: None, tmp_path: Path) -> None:
+    """Held to the method itself, written out: whole models, one text at a time, every row beside every kept one."""
+    seeds = {"complexity": 1, "quality": 2, "embedding": 3}
+    folders = {use: llama(tmp_path / use, seed=seed, max_position_embeddings=1024) for use, seed in seeds.items()}
+    models = {use: reference_model(folder) for use, folder in folders.items()}
+    pool = write_rows(tmp_path / "pool.jsonl", ROWS[:12])
+    rows = {row.id: row for row in read_conversations(str(pool)) if isinstance(row, Conversation)}
+
+    def read(use: str, text: str) -> Any:
+        ids = [i for part in text.split("</s>") for i in (2, *reference_ids(folders[use], part)[1:])]
+        with torch.no_grad():
+            return models[use](torch.tensor([[1, *ids[1:]]]), output_hidden_states=True)
+
+    def score(use: str, pair: tuple[str, str]) -> float:
+        digits = [reference_ids(folders[use], text_of(use, ("x", "y")) + digit)[-1] for digit in "123456"]
+        return float(read(use, text_of(use, pair)).logits[0, -1, digits].double().softmax(0) @ torch.arange(1.0, 7.0).double())
+
+    scores = {id: [(score("complexity", pair), score("quality", pair)) for pair in row.pairs] for id, row in rows.items()}
+    evol = {id: sum(complexity * quality for complexity, quality in turns) for id, turns in scores.items()}
+    ranked = sorted(rows, key=lambda id: (-evol[id], id))
+    unit = torch.nn.functional.normalize(torch.stack([read("embedding", vicuna(rows[id])).hidden_states[-1][0, -1] for id in ranked]))
+    similar = (unit @ unit.T).numpy()
+    apart = np.sort(similar[np.triu_indices(len(ranked), 1)])
+    limit = float(apart[len(apart) // 2 : len(apart) // 2 + 2].mean())  # halfway between two of them
+    kept: list[int] = []
+    for row in range(len(ranked)):
+        if all(similar[row, other] <= limit for other in kept):
+            kept.append(row)
+
+    checkpoints = {f"{use}_model": str(folder) for use, folder in folders.items()}
+    exact = {"score_dtype": "float32", "embedding_dtype": "float32", "device": "cpu"}
+    done = run(pool, tmp_path / "store", tmp_path / "out", preset="paper", budget=12, max_similarity=limit, **checkpoints, **exact)
+    assert done.kept == [ranked[row] for row in kept]
+    assert 1 < len(kept) < len(ranked) == done.manifest["counts"]["read"]
+    assert {row["id"] for row in done.decided("too_similar")} == set(ranked) - set(done.kept)
+    for row in done.decisions:
+        np.testing.assert_allclose(np.stack([row["complexity"], row["quality"]], 1), scores[row["id"]], atol=1e-5)
+    assert {model["use"]: model["id"] for model in done.manifest["models"]} == {use: str(folder) for use, folder in folders.items()}

@@ -64,7 +64,8 @@ def print_summary(manifest: Mapping[str, Any], selection: Selection, output: str
         told = f"rows computed, {reused:,} taken from the store ({tasks['run']} tasks run, {tasks['cached']} Cached)"
         table.add_row(stage, f"{computed:,}", told)
         if cut:
-            table.add_row("", f"{cut:,}", "rows were longer than the model's window; it read their beginning")
+            read = "it read their beginning" if stage == "embedding" else "a part was left out"
+            table.add_row("", f"{cut:,}", f"rows were longer than the model's window; {read}")
     console = new_console()
     console.print(table)
     if counts["selected"] < selection.budget:

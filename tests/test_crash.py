@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,7 +47,7 @@ def undisturbed(server, sample_pool, tmp_path_factory):
     """The selection and the ledger that a run nobody disturbs gives."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>"))
+        patch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
         select(sample_pool, folder, shard_rows=100)
     return (folder / "out" / "selected.jsonl").read_bytes(), storage.read_table(str(folder / "out" / "decisions.parquet"))
 
@@ -88,8 +89,35 @@ def test_killed_at_several_moments(server, undisturbed, sample_pool, tmp_path):
     assert damage_in(store) == []
 
 
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The process ids of the worker processes of a command."""
+    children = [child for path in Path(f"/proc/{process.pid}/task").glob("*/children") for child in path.read_text().split()]
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def test_a_worker_is_killed(server, undisturbed, sample_pool, tmp_path):
+    """The command says so and ends; the parts that were done stay, and the same command finishes with the same selection."""
+    store, output = tmp_path / "store", tmp_path / "out"
+    arguments = command(str(sample_pool), str(store), str(output), "--shard-rows", "8", "--runner", "process", "--workers", "2")
+    process = start(arguments, **server)
+    patience = time.monotonic() + 120
+    moment = random.Random(7).randrange(5, 20)
+    while len(parts_in(store)) < moment and process.poll() is None and time.monotonic() < patience:
+        time.sleep(0.002)
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert "worker processes was ended from outside" in said.splitlines()[-1]
+    assert not output.exists()
+    assert damage_in(store) == []
+    completed = parts_in(store)
+    finish(arguments, **server)
+    assert completed.items() <= parts_in(store).items()
+    assert (output / "selected.jsonl").read_bytes() == undisturbed[0]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_by_a_signal(server, sample_pool, tmp_path, number):
+def test_stopped_by_a_signal(server, undisturbed, sample_pool, tmp_path, number):
     store, output = tmp_path / "store", tmp_path / "out"
     arguments = command(str(sample_pool), str(store), str(output), "--shard-rows", str(ROWS_A_SHARD))
     status, said = stop_at(arguments, store, 10, number, 0.0, server)
@@ -97,7 +125,11 @@ def test_stopped_by_a_signal(server, sample_pool, tmp_path, number):
     assert "Traceback" not in said.splitlines()[-1]
     assert not output.exists()
     assert damage_in(store) == []
-    assert parts_in(store)
+    completed = parts_in(store)
+    assert completed
+    finish(arguments, **server)
+    assert completed.items() <= parts_in(store).items()
+    assert (output / "selected.jsonl").read_bytes() == undisturbed[0]
 
 
 # ---- in this process
@@ -117,7 +149,7 @@ def select(pool: Path, folder: Path, **advanced: object) -> dict[str, object]:
 
 @pytest.fixture
 def quick(prefect_server, monkeypatch):
-    monkeypatch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>"))
+    monkeypatch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
 
 
 def test_a_full_disk(quick, small_pool, tmp_path, monkeypatch):

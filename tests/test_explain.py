@@ -41,7 +41,7 @@ def result(folder: Path, budget: int, **rule: Any) -> str:
     selection = write_selection(str(folder / "selection"), pool, parts, {"name": "diverse", "options": options})
     facts = {**FACTS, "fingerprints": {"complexity": {}, "selection": load_selector("diverse", **options).fingerprint()}}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>"))
+        patch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
         write_output(pool, parts, selection, str(folder / "out"), "messages", facts)
     return str(folder / "out")
 

@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pool, Any, dict[str,
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report is seconds of drawing."""
-    monkeypatch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>"))
+    monkeypatch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

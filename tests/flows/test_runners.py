@@ -85,6 +85,7 @@ def test_the_environment_speaks_where_the_parameters_do_not() -> None:
         ({}, {"DEITA_RUNNER": "threads"}, "DEITA_RUNNER = 'threads': expected one of thread, process, dask, ray"),
         ({"cluster": "tcp://there:8786"}, {}, "cluster = 'tcp://there:8786' with runner = 'thread': expected the runner dask or ray"),
         ({"runner": "dask", "cluster": "tcp://there:8786", "workers": 2}, {}, "workers = 2 with cluster"),
+        ({"runner": "process", "num_gpus": 1}, {}, "num_gpus = 1 with runner = 'process': expected the runner dask or ray"),
         ({"runner": "process", "store": "memory://s"}, {}, "other processes do not see it"),
     ],
 )

@@ -32,6 +32,8 @@ def running_of(options: Advanced, environment: Mapping[str, str] | None = None) 
         raise UsageError(f"cluster = {cluster!r} with runner = {runner!r}: expected the runner {' or '.join(PACKAGES)}")
     if cluster and options.workers:
         raise UsageError(f"workers = {options.workers} with cluster = {cluster!r}: a cluster has its own; leave one of them out")
+    if options.num_gpus is not None and runner not in PACKAGES:
+        raise UsageError(f"num_gpus = {options.num_gpus:g} with runner = {runner!r}: expected the runner {' or '.join(PACKAGES)}")
     if runner != "thread" and options.store.startswith("memory:"):
         raise UsageError(f"store = {options.store!r} with runner = {runner!r}: other processes do not see it; expected a folder or s3://")
     if runner in PACKAGES and importlib.util.find_spec(PACKAGES[runner]) is None:

@@ -37,7 +37,7 @@ class Crew(AbstractContextManager["Crew"]):
         """`components`: those that may have to compute something."""
         self.options = options
         self.runner, self.cluster = running_of(options)
-        self.gpus: Sequence[str] = ()  # of this machine, where a component works on one
+        self.gpus: Sequence[str] = ()  # of this machine, where other processes than this work on them
         self._components = components
         self._started: TaskRunner[Any] | None = None
         self._stack = ExitStack()
@@ -46,7 +46,7 @@ class Crew(AbstractContextManager["Crew"]):
     @property
     def workers(self) -> int:
         """On this machine."""
-        return self.options.workers or (len(self.gpus) if self.runner in ("process", "dask") else 0) or 1
+        return self.options.workers or len(self.gpus) or 1
 
     @property
     def threads(self) -> int:
@@ -71,7 +71,7 @@ class Crew(AbstractContextManager["Crew"]):
 
     def _start(self) -> TaskRunner[Any]:
         if self._started is None:
-            if not self.cluster and (self.options.num_gpus or any(map(on_gpu, self._components))):
+            if self.runner != "thread" and not self.cluster and (self.options.num_gpus or any(map(on_gpu, self._components))):
                 self.gpus = visible_gpus()
                 self._check_gpus()
             token = stopping.set(self._stop)  # threads get a copy of what is set now
@@ -178,17 +178,17 @@ def _end_with_parent() -> None:
 
 
 def _dask(crew: Crew) -> AbstractContextManager[Any]:
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
     from prefect_dask import DaskTaskRunner
 
     if crew.cluster:
         return DaskTaskRunner(address=crew.cluster)  # type: ignore[no-any-return]
     logging.getLogger("distributed").setLevel(logging.WARNING)
     threads = {"OMP_NUM_THREADS": str(crew.threads), "MKL_NUM_THREADS": str(crew.threads)}  # Dask itself says 1
-    shared = {"DASK_LOGGING__DISTRIBUTED": "warning", **threads}
     workers = {}
     for number in range(crew.workers):
         gpu = {"CUDA_VISIBLE_DEVICES": crew.gpus[number % len(crew.gpus)]} if crew.gpus else {}
-        options = {"nthreads": 1, "env": {**shared, **gpu}}
+        options = {"nthreads": 1, "env": {**threads, **gpu}}
         workers[number] = {"cls": "distributed.Nanny", "options": options}
     scheduler = {"cls": "distributed.Scheduler", "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     local = {"workers": workers, "scheduler": scheduler}

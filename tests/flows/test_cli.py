@@ -327,7 +327,10 @@ def test_every_field_can_be_given_as_a_flag(parameters: dict[str, Any], tmp_path
             "target_size": "exact",
         },
         "export": {"output": "out", "output_format": "hf_dataset", "overwrite": True},
-        "advanced": {"store": "s", "shard_rows": 5, "retries": 0, "device": "cpu", "allow_bin": True},
+        "advanced": {
+            "store": "s", "shard_rows": 5, "retries": 0, "device": "cpu", "allow_bin": True,
+            "runner": "ray", "workers": 3, "cluster": "ray://head:10001", "num_gpus": 0.5, "device_slots": 2, "shard_timeout": 7.5,
+        },
     }  # fmt: skip
     assert {name: set(group) for name, group in values.items()} == {name: set(model.model_fields) for name, model in GROUPS.items()}
     arguments: list[str] = []

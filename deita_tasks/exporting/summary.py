@@ -84,7 +84,8 @@ def _changes(changes: Changes) -> Iterable[str]:
 
 def best_rows(data: ReportData) -> list[dict[str, Any]]:
     """The best of the selection as rows of a table."""
-    return [_row(pair) for pair in pairs_of(best_selected(data.ledger), data.ledger, data.conversations)]
+    pairs = pairs_of(best_selected(data.ledger), data.ledger, data.conversations)
+    return [{"rank": pair.example.row["rank"], **_asked(pair), **_scores(pair)} for pair in pairs]
 
 
 def closest_rows(data: ReportData) -> list[dict[str, Any]]:
@@ -93,21 +94,21 @@ def closest_rows(data: ReportData) -> list[dict[str, Any]]:
     rows = []
     for pair in pairs_of(closest_calls(data.ledger, measure), data.ledger, data.conversations):
         blocker = one_line(pair.blocker.snippet) if pair.blocker else ""
-        rows.append({measure: round(float(pair.example.row["similarity"]), 4), "limit": limit, **_row(pair), "kept instead": blocker})
+        near = {measure: round(float(pair.example.row["similarity"]), 4), "limit": limit}
+        rows.append({**near, **_asked(pair), "kept instead": blocker, **_scores(pair)})
     return rows
 
 
-def _row(pair: Pair) -> dict[str, Any]:
+def _asked(pair: Pair) -> dict[str, Any]:
+    """The text comes early: a table of the UI shows what is wide only as far as it has room."""
+    return {"asked": one_line(pair.example.snippet)}
+
+
+def _scores(pair: Pair) -> dict[str, Any]:
     row = pair.example.row
     means = {kind: round(sum(row[kind]) / len(row[kind]), 2) if row[kind] else None for kind in ("complexity", "quality")}
     score = None if row["evol_score"] is None else round(float(row["evol_score"]), 3)
-    return {
-        "rank": row["rank"],
-        "evol score": score,
-        **means,
-        "turns": len(row["complexity"] or ()),
-        "asked": one_line(pair.example.snippet),
-    }
+    return {"rank": row["rank"], "evol score": score, **means, "turns": len(row["complexity"] or ())}
 
 
 def _image(svg: bytes) -> str:

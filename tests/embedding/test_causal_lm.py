@@ -118,6 +118,23 @@ def test_vectors_are_the_reference_s_in_every_batch(family):
     np.testing.assert_allclose(embedder(family).embed(POOL[::-1])[::-1], expected, atol=1e-5)
 
 
+def test_more_conversations_than_are_tokenised_at_a_time(folder):
+    one = embedder(folder, max_length=60)
+    few, many = one.measure(POOL), one.measure(POOL * 250)
+    np.testing.assert_array_equal(many.values, np.tile(few.values, (250, 1)))
+    np.testing.assert_array_equal(many.cut, np.tile(few.cut, 250))
+
+
+def test_the_system_prompt_is_gone_through_once(folder):
+    one = embedder(folder)
+    one.embed(POOL[:1])
+    prefix = one._model.get(one._load).prefix
+    assert len(prefix.ids) >= len(reference_ids(folder, SYSTEM + "USER:")) - 2
+    assert all(prefix.fits(plain_ids(folder, text)) for text in TEXTS[:3])
+    assert embedder(folder, max_length=12)._load().prefix.ids == prefix.ids[:10]
+    assert embedder(folder, only_answer=True)._load().prefix is None
+
+
 def test_the_norm_is_the_model_s_not_one(folder):
     assert (np.abs(np.linalg.norm(embedder(folder).embed(POOL), axis=1) - 1) > 0.1).all()
 

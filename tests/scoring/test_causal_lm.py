@@ -87,6 +87,19 @@ def test_scores_are_the_reference_s_in_every_batch(family, kind):
     np.testing.assert_allclose(backwards[::-1], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["complexity", "quality"])
+def test_the_template_s_beginning_is_gone_through_once(family, kind):
+    prefix = list(scorer(family, kind)._load().prefix.ids)
+    beginning = text_of(kind, ("\0", "")).split("\0")[0]
+    assert len(prefix) >= len(reference_ids(family, beginning)) - 2  # the last may belong to the word after it
+    assert reference_ids(family, text_of(kind, PAIRS[0]))[: len(prefix)] == prefix
+
+
+def test_more_pairs_than_are_tokenised_at_a_time(folder):
+    one = scorer(folder)
+    np.testing.assert_array_equal(one.score(PAIRS * 250), np.tile(one.score(PAIRS), 250))
+
+
 def test_bfloat16_is_near(folder):
     np.testing.assert_allclose(scorer(folder, dtype="bfloat16").score(PAIRS), scorer(folder).score(PAIRS), atol=0.25)
 

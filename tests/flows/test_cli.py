@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 import typer.main
@@ -307,7 +308,7 @@ def test_every_field_can_be_given_as_a_flag(parameters: dict[str, Any], tmp_path
     """The plan would rightly refuse some of these together, so it is left out."""
     import deita_tasks.plan
 
-    monkeypatch.setattr(deita_tasks.plan, "plan_run", lambda **given: None)
+    monkeypatch.setattr(deita_tasks.plan, "plan_run", create_autospec(deita_tasks.plan.plan_run))
     values = {
         "source": {"input": ["a", "b"], "format": "alpaca", "min_good_fraction": 0.5},
         "scoring": {

@@ -148,7 +148,8 @@ def test_about_how_many_rows(tmp_path: Path, sample_pool: Path) -> None:
     sample = read_sample([str(sample_pool)], "auto")
     rows = about_rows([str(sample_pool)], sample)
     assert rows is not None and 250 < rows < 650  # 400 of them
-    assert about_rows(["pool.jsonl.xz"], sample) is None
+    (tmp_path / "pool.jsonl.xz").write_bytes(b"not empty, and not looked into")
+    assert about_rows([str(tmp_path / "pool.jsonl.xz")], sample) is None
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -50,8 +50,9 @@ class Crew(AbstractContextManager["Crew"]):
 
     @property
     def threads(self) -> int:
-        """Threads that one worker's model may use, so that all workers together use the machine's cores once."""
-        return max(1, (os.cpu_count() or 1) // self.workers)
+        """Threads that one worker's model may use: OMP_NUM_THREADS, or so many that all workers together use the machine's cores once."""
+        said = os.environ.get("OMP_NUM_THREADS", "")
+        return int(said) if said.isdigit() else max(1, (os.cpu_count() or 1) // self.workers)
 
     def map(
         self, task: Task[..., Any], component: Any, each: Mapping[str, Sequence[Any]], constant: Mapping[str, Any]
@@ -161,7 +162,7 @@ def _processes(crew: Crew) -> Iterator[Any]:
 def begin_process(threads: int, gpus: Any) -> None:
     """Begin a worker process: its share of the cores, its own GPU, and an end with the process that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one who started us decides
-    own_environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
+    own_environment["OMP_NUM_THREADS"] = str(threads)
     if gpus is not None:
         own_environment["CUDA_VISIBLE_DEVICES"] = gpus.get()
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -53,7 +53,13 @@ def wait_for(text: str, said: queue.SimpleQueue[str]) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for a process's children in /proc")
 @pytest.mark.parametrize(
     ("runner", "number"),
-    [("thread", signal.SIGTERM), ("thread", signal.SIGINT), ("process", signal.SIGTERM), ("process", signal.SIGKILL)],
+    [
+        ("thread", signal.SIGTERM),
+        ("thread", signal.SIGINT),
+        ("process", signal.SIGTERM),
+        ("process", signal.SIGKILL),
+        ("dask", signal.SIGTERM),
+    ],
 )
 def test_a_run_ends_in_the_middle_of_a_shard(
     runner: str, number: signal.Signals, prefect_server: None, sample_pool: Path, tmp_path: Path
@@ -66,7 +72,7 @@ def test_a_run_ends_in_the_middle_of_a_shard(
         wait_for(LOADED, said)
         time.sleep(1)
         children = descendants(process.pid)
-        assert bool(children) == (runner == "process")
+        assert bool(children) == (runner != "thread")
         begun = time.monotonic()
         process.send_signal(number)
         process.wait(timeout=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,10 +11,11 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
@@ -32,6 +34,7 @@ def screenshots() -> Path | None:
 
 POOL_ROWS = 400 if screenshots() else 48
 PATIENCE = 600 if screenshots() else 240  # seconds that a run may take on a busy machine: its process alone needs 15 to start
+CHEAP: dict[str, Any] = {"scoring": {"complexity": "instruction_length", "quality": "response_length"}}
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,32 @@ def ended(client: SyncPrefectClient, run: UUID) -> FlowRun:
         return found if found.state and found.state.is_final() else None
 
     return until(final)  # type: ignore[no-any-return]
+
+
+def write_long_pool(folder: Path) -> Path:
+    """1,500 rows that are all different, and minutes of work for an embedder."""
+    rows = ({"instruction": f"Count to {number}.", "output": f"{number} " * 300} for number in range(1500))
+    pool = folder / "long.jsonl"
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return pool
+
+
+class Process(NamedTuple):
+    """A process of this machine."""
+
+    pid: int
+    parent: int
+    session: int
+
+
+def processes() -> list[Process]:
+    """All that there are."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            _, parent, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            found.append(Process(int(stat.parent.name), int(parent), int(session)))
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import PATIENCE, Site, screenshots
+from tests.e2e.conftest import CHEAP, PATIENCE, Site, screenshots
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'deita-tasks[e2e]', or make e2e")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -82,8 +82,9 @@ def test_a_person_fills_in_the_form_and_sees_the_result(page: Any, picture: Call
     picture("form")
     output = deployed.root / "results" / "by-hand"
     page.get_by_label("Output", exact=True).fill(str(output))
-    page.get_by_role("button", name="Select Complexity scorer").click()
-    page.get_by_role("option", name="instruction_length").click()
+    for kind, scorer in CHEAP["scoring"].items():
+        page.get_by_role("button", name=f"Select {kind.capitalize()} scorer").click()
+        page.get_by_role("option", name=scorer).click()
 
     budget, similarity = page.get_by_label("Budget (Optional)"), page.get_by_label("Largest similarity (Optional)")
     budget.fill("0")
@@ -94,7 +95,7 @@ def test_a_person_fills_in_the_form_and_sees_the_result(page: Any, picture: Call
     submit(page)
     see(page.get_by_text("5 is greater than the maximum of 1").first)
     picture("refused", top=page.get_by_text("selection (Optional)"))
-    similarity.fill("0.6")
+    similarity.fill("0.3")
     submit(page)
     page.wait_for_timeout(3000)
     if "/run" in page.url:  # the page still goes by the answer before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling
 
-from tests.e2e.conftest import POOL_ROWS, Site, ended, until
+from tests.e2e.conftest import CHEAP, POOL_ROWS, Site, ended, processes, until, write_long_pool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -36,7 +35,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 def start(site: Site, deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
     """A run of the deployment with these parameters beside its own, as the API starts it."""
     held = site.client.read_deployment_by_name(deployment)
-    whole = {name: {**held.parameters.get(name, {}), **values} for name, values in parameters.items()}
+    whole = {name: {**held.parameters.get(name, {}), **values} for name, values in {**CHEAP, **parameters}.items()}
     return site.client.create_flow_run_from_deployment(held.id, parameters={**held.parameters, **whole})
 
 
@@ -118,7 +117,7 @@ def test_a_schedule_fires_and_what_was_missed_is_run_once(deployed: Site, reques
     reselect = client.read_deployment_by_name("reselect-subset/reselect")
     # As if no worker had been there for a while: runs that were to start already, and nobody has taken them.
     every = IntervalSchedule(interval=timedelta(seconds=3), anchor_date=datetime.now(UTC))
-    [schedule] = client.create_deployment_schedules(reselect.id, [DeploymentScheduleCreate(schedule=every, active=True)])
+    [schedule] = client.create_deployment_schedules(reselect.id, [DeploymentScheduleCreate(schedule=every, active=True, parameters=CHEAP)])
     until(lambda: len([run for run in of(deployed, reselect.id) if run.expected_start_time]) > 3)
     time.sleep(9)
     due = {run.id for run in of(deployed, reselect.id) if run.expected_start_time and run.expected_start_time <= datetime.now(UTC)}
@@ -138,22 +137,8 @@ def test_a_schedule_fires_and_what_was_missed_is_run_once(deployed: Site, reques
     assert "deita-report" in artifacts(deployed, ran)
 
 
-def engines(worker: subprocess.Popen[bytes]) -> list[int]:
-    """Processes that the worker runs flows in: those of its session, but itself."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and os.getsid(int(entry.name)) == worker.pid and int(entry.name) != worker.pid:
-                found.append(int(entry.name))
-        except ProcessLookupError:
-            continue
-    return found
-
-
 def test_cancel_stops_a_run_and_leaves_the_store_whole(deployed: Site, worker: subprocess.Popen[bytes]) -> None:
-    rows = [{"instruction": f"Count to {number}.", "output": f"{number} " * 300} for number in range(1500)]
-    pool = deployed.root / "long.jsonl"
-    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pool = write_long_pool(deployed.root)
     store = str(deployed.root / "long-store")
     given = {"source": {"input": [str(pool)]}, "export": {"output": "long"}, "advanced": {"store": store, "shard_rows": 20}}
     run = start(deployed, "select-subset/select", given).id
@@ -163,7 +148,7 @@ def test_cancel_stops_a_run_and_leaves_the_store_whole(deployed: Site, worker: s
     stopped = ended(deployed.client, run)
     assert stopped.state is not None
     assert stopped.state.name == "Cancelled"
-    until(lambda: not engines(worker), 30)
+    until(lambda: [one.pid for one in processes() if one.session == worker.pid] == [worker.pid], 30)
     assert time.monotonic() - since < 60
     assert not (deployed.root / "long").exists()
     deployed.run("flows.cli", "store", "verify", "--store", store)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -13,46 +13,38 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.ui import free_port
-from tests.e2e.conftest import ended, until
+from tests.e2e.conftest import CHEAP, ended, processes, until, write_long_pool
 from tests.runs import start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
-def ps(*arguments: str) -> str:
-    return subprocess.run(["ps", *arguments], capture_output=True, text=True, check=False).stdout
-
-
-def sessions_of(parent: int) -> set[int]:
-    """The processes that `parent` has started and that are there: each leads a session."""
-    return {int(sid) for sid in ps("-o", "sid=", "--ppid", str(parent)).split()}
-
-
-def alive(sessions: set[int]) -> str:
-    return ps("-o", "pid=,args=", "-s", ",".join(map(str, sessions)))
-
-
-def test_it_serves_runs_and_ends_all_that_it_started(sample_pool: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "deployments.ui", "--root", str(tmp_path), "--input", str(sample_pool), "--port", str(free_port(0))]
-    process = start(command, PYTHONUNBUFFERED="1")
+def test_it_serves_runs_and_ends_all_that_it_started(small_pool: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "deployments.ui", "--root", str(tmp_path), "--input", str(small_pool), "--port", str(free_port(0))]
+    process = start(command, PYTHONUNBUFFERED="1", HF_HUB_OFFLINE="1")
     try:
         assert process.stdout is not None
         said = next(line for line in process.stdout if "Prefect UI:" in line)
         api = re.search(r"(http://127.0.0.1:\d+)/v2/deployments", said)[1] + "/api"  # type: ignore[index]
-        sessions = sessions_of(process.pid)
+        sessions = {one.session for one in processes() if one.parent == process.pid}  # each of its processes leads one
         assert len(sessions) == 2
         with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
             found = {one.name: one for one in client.read_deployments()}
             assert set(found) == {"select", "reselect", "sweep"}
             assert {(one.work_pool_name, one.paused) for one in found.values()} == {(None, False)}
-            given = {**found["select"].parameters, "selection": {"budget": 5, "strategy": "top_score"}}
+            given = {**found["select"].parameters, **CHEAP, "selection": {"budget": 5, "strategy": "top_score"}}
             run = ended(client, client.create_flow_run_from_deployment(found["select"].id, parameters=given).id)
             assert run.state is not None
             assert run.state.name == "Completed", run.state.message
-        assert (tmp_path / "results" / "selection" / "report.html").is_file()
-        assert (tmp_path / ".deita" / "prefect" / "prefect.db").is_file()
+            assert (tmp_path / "results" / "selection" / "report.html").is_file()
+            given |= {"source": {"input": [str(write_long_pool(tmp_path))]}, "export": {"output": "long"}, "selection": {}}
+            client.create_flow_run_from_deployment(found["select"].id, parameters=given)
+            until(lambda: list(tmp_path.glob(".deita/scores/quality/*/part-*")))  # and now it embeds, which takes minutes
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=90)
     assert process.returncode == 0
-    until(lambda: not alive(sessions), 10)
+    until(lambda: not [one for one in processes() if one.session in sessions], 10)
+    with sqlite3.connect(tmp_path / ".deita" / "prefect" / "prefect.db") as database:
+        states = database.execute("SELECT state_type FROM flow_run ORDER BY created").fetchall()
+    assert states == [("COMPLETED",), ("CRASHED",)]

@@ -231,7 +231,7 @@ class Selection(Budget):
         ge=1,
         title="Candidates",
         description="For k_center, facility_location and mmr: how many of the best rows to consider; empty: all, or 20,000 for "
-        "facility_location. At least the budget.",
+        "facility_location. At least 1, and no fewer than the budget.",
     )
     seed: int = Field(0, ge=0, title="Seed", description="For the strategy random. At least 0.")
     target_size: Literal["at_most", "exact"] = Field(

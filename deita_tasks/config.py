@@ -58,6 +58,9 @@ def _with_bounds_of_a_cosine(schema: dict[str, Any]) -> None:
     schema["else"] = {"properties": {"max_similarity": {"minimum": -1, "maximum": 1}}}
 
 
+LONGEST_NAME = 40  # characters of a pool's name
+
+
 class Group(BaseModel):
     """A card of the form, a section of the YAML file."""
 
@@ -90,6 +93,13 @@ class Source(Group):
     @classmethod
     def _one_is_a_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
+
+    @property
+    def name(self) -> str:
+        """The pool in the names of runs: the last step of its first path, and how many there are beside it; never a whole URI."""
+        first = self.input[0].split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "pool"
+        more = f" and {len(self.input) - 1} more" if len(self.input) > 1 else ""
+        return f"{first[:LONGEST_NAME]}{more}"
 
 
 class Scoring(Group):

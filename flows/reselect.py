@@ -16,7 +16,12 @@ from deita_tasks.selections import check_size
 from flows.measured import ONE_AT_A_TIME, Clock, measured
 
 
-@flow(name="reselect-subset", flow_run_name="reselect {selection.budget} by {preset}", task_runner=ONE_AT_A_TIME, result_serializer="json")
+@flow(
+    name="reselect-subset",
+    flow_run_name="reselect {selection.budget} of {source.name} by {preset}",
+    task_runner=ONE_AT_A_TIME,
+    result_serializer="json",
+)
 def reselect_subset(
     source: Source,
     export: Versions,

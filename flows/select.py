@@ -16,7 +16,12 @@ from deita_tasks.selections import check_size
 from flows.measured import ONE_AT_A_TIME, Clock, measured
 
 
-@flow(name="select-subset", flow_run_name="select {selection.budget} by {preset}", task_runner=ONE_AT_A_TIME, result_serializer="json")
+@flow(
+    name="select-subset",
+    flow_run_name="select {selection.budget} of {source.name} by {preset}",
+    task_runner=ONE_AT_A_TIME,
+    result_serializer="json",
+)
 def select_subset(
     source: Source,
     export: Export,

@@ -14,7 +14,12 @@ from deita_tasks.plan import plan_run
 from flows.measured import ONE_AT_A_TIME, Clock, measured
 
 
-@flow(name="solve-limit", flow_run_name="solve for {budget.budget} by {preset}", task_runner=ONE_AT_A_TIME, result_serializer="json")
+@flow(
+    name="solve-limit",
+    flow_run_name="solve for {budget.budget} of {source.name} by {preset}",
+    task_runner=ONE_AT_A_TIME,
+    result_serializer="json",
+)
 def solve_for_budget(
     source: Source,
     preset: Preset = "mini",

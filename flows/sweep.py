@@ -14,7 +14,7 @@ from deita_tasks.plan import plan_run
 from flows.measured import ONE_AT_A_TIME, Clock, measured
 
 
-@flow(name="sweep-selections", flow_run_name="sweep by {preset}", task_runner=ONE_AT_A_TIME, result_serializer="json")
+@flow(name="sweep-selections", flow_run_name="sweep {source.name} by {preset}", task_runner=ONE_AT_A_TIME, result_serializer="json")
 def sweep_selections(
     source: Source,
     output: Output,

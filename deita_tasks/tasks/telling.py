@@ -10,8 +10,6 @@ from prefect.logging.handlers import APILogHandler
 
 from deita_tasks.config import Source
 
-LONGEST = 40  # characters of a pool's name
-
 
 def run_tags() -> list[str]:
     """The tags of the flow run that we are in: its preset and its pool."""
@@ -34,16 +32,8 @@ def tags_of(parameters: Mapping[str, Any]) -> list[str]:
     found = [f"preset:{parameters['preset']}"] if parameters.get("preset") else []
     source = parameters.get("source")
     if source:
-        inputs = source.input if isinstance(source, Source) else source["input"]
-        found.append(f"pool:{pool_name(inputs)}")
+        found.append(f"pool:{Source.model_validate(source).name}")
     return found
-
-
-def pool_name(inputs: list[str]) -> str:
-    """The last step of the first input's path, and how many there are beside it: never a whole URI."""
-    first = inputs[0].split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "pool"
-    more = f" and {len(inputs) - 1} more" if len(inputs) > 1 else ""
-    return f"{first[:LONGEST]}{more}"
 
 
 def _within_a_run(record: logging.LogRecord) -> bool:

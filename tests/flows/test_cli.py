@@ -17,7 +17,7 @@ import pytest
 import typer.main
 import yaml
 
-from flows import cli, printing
+from flows import printing
 from flows.cli import GROUPS, app, flag, main, merge
 from tests.small_pool import ROWS, ranked, write_rows
 

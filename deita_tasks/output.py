@@ -6,6 +6,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +74,7 @@ def write_output(
         manifest = manifest.model_copy(update={"outputs": digest_outputs(folder)})
         (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
         publish(str(folder), output)
-    return Written(manifest.model_dump(mode="json"), report, data)
+    return Written(manifest.model_dump(mode="json"), report, replace(data, manifest=manifest))
 
 
 def _changes(before: str | None, ledger: pa.Table, manifest: Manifest) -> Changes | None:

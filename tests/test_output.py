@@ -51,11 +51,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def test_the_folder_holds_all_that_is_promised(made: Any, tmp_path: Path) -> None:
     pool, parts, selection = made
-    manifest = write_output(pool, parts, selection, str(tmp_path / "out"), "input", FACTS).manifest
+    written = write_output(pool, parts, selection, str(tmp_path / "out"), "input", FACTS)
+    manifest = written.manifest
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"selected.jsonl", "decisions.parquet", "report.html", "manifest.json"}
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == json.loads(json.dumps(manifest))
     assert manifest["counts"] == selection["counts"]
+    assert written.data.manifest.outputs.keys() == files - {"manifest.json"}  # what the run's page in the UI names
     assert manifest["inputs"] == INPUTS
     for name in files - {"manifest.json"}:
         assert manifest["outputs"][name]["sha256"] == hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest()

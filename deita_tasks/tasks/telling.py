@@ -9,6 +9,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
 
 from deita_tasks.config import Source
+from deita_tasks.errors import DeitaError
 
 
 def run_tags() -> list[str]:
@@ -40,8 +41,20 @@ def _within_a_run(record: logging.LogRecord) -> bool:
     return FlowRunContext.get() is not None or TaskRunContext.get() is not None
 
 
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """A failure that we know is one line in the log: it says what arrived, what was expected and what to do."""
+    if record.exc_info and isinstance(record.exc_info[1], DeitaError):
+        record.exc_info = record.exc_text = None
+    return True
+
+
 def tell_prefect() -> None:
-    """Send what our modules log within a run to Prefect, at the level of Prefect's own log: PREFECT_LOGGING_EXTRA_LOGGERS, by default."""
+    """Send what our modules log within a run to Prefect, at the level of Prefect's own log: PREFECT_LOGGING_EXTRA_LOGGERS, by default.
+
+    What Prefect itself says of a failure that we know is said without tracebacks.
+    """
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_without_traceback)
     ours = logging.getLogger("deita_tasks")
     if any(isinstance(handler, APILogHandler) for handler in ours.handlers):
         return

@@ -517,3 +517,17 @@ def test_a_known_failure_is_a_line_in_the_log_and_no_traceback(monkeypatch: pyte
     assert known.exc_info is None
     assert without_traceback(unknown)
     assert unknown.exc_info is not None
+
+
+def test_so_it_is_in_the_log_that_the_ui_shows() -> None:
+    from prefect.logging.loggers import get_logger
+
+    import deita_tasks.tasks  # noqa: F401 - it sees to it
+    from deita_tasks.errors import InputError
+
+    for name in ("flow_runs", "task_runs"):
+        logger = get_logger(name)
+        error = InputError("no rows")
+        record = logger.makeRecord(logger.name, logging.ERROR, "", 0, "Encountered %r", (error,), (type(error), error, None))
+        assert logger.filter(record)
+        assert record.exc_info is None

@@ -21,7 +21,6 @@ from pydantic import Field
 from deita_tasks import storage
 from deita_tasks.config import Advanced
 from deita_tasks.errors import DamagedArtifact, InputError, ModelError, UsageError
-from deita_tasks.tasks.telling import run_tags
 
 
 def by_key(context: Any, arguments: Mapping[str, Any]) -> str:
@@ -79,13 +78,15 @@ def call(task: Task[..., Any], options: Advanced, there: bool, *arguments: Any) 
     return result
 
 
-def bind(task: Task[..., Any], options: Advanced, stage: str | None = None) -> Task[..., Any]:
-    """`task` with the run's retries and tags, and with its remembered results in the run's own store."""
+def bind(task: Task[..., Any], options: Advanced) -> Task[..., Any]:
+    """`task` with the run's retries, and with its remembered results in the run's own store.
+
+    Without tags: for each run of a task that has one Prefect asks its server for a slot, and waits.
+    """
     run = FlowRunContext.get()
-    tags = [*run_tags(), *([f"stage:{stage}"] if stage else [])]
     results = _results(storage.join(storage.absolute(options.store), "results"), run.flow_run.id if run and run.flow_run else uuid4())
     patience = exponential_backoff(backoff_factor=2)
-    return task.with_options(retries=options.retries, retry_delay_seconds=patience, result_storage=results, tags=tags)
+    return task.with_options(retries=options.retries, retry_delay_seconds=patience, result_storage=results)
 
 
 @lru_cache(maxsize=4)

@@ -25,6 +25,7 @@ from deita_tasks.scoring.served import ServedScorer
 from deita_tasks.tasks.cached import CACHED, bind
 from deita_tasks.tasks.holding import Bounds, forget_models, held
 from deita_tasks.tasks.runners import Crew
+from deita_tasks.tasks.telling import run_tags
 
 
 def read_secret_block(name: str) -> str:
@@ -152,7 +153,7 @@ def run_stage(stage: Stage, pool: Pool, options: Advanced, work: Work, crew: Cre
         "shard": [asdict(shard) for shard in shards],
     }
     constant = {"family": asdict(stage.family), "pool": storage.absolute(pool.uri), "spec": stage.spec, "bounds": list(Bounds.of(options))}
-    bound = bind(stage.task, options, stage.name).with_options(name=stage.name, task_run_name="{title}")
+    bound = bind(stage.task, options).with_options(name=stage.name, task_run_name="{title}")
     futures: list[PrefectFuture[Any]] = []
     if present:
         there = {name: values[: len(present)] for name, values in each.items()}
@@ -160,7 +161,8 @@ def run_stage(stage: Stage, pool: Pool, options: Advanced, work: Work, crew: Cre
         futures += mapped(**there, **{name: unmapped(value) for name, value in constant.items()})
     if missing:
         absent = {name: values[len(present) :] for name, values in each.items()}
-        futures += crew.map(bound.with_options(refresh_cache=True), stage.component, absent, constant)
+        tagged = bound.with_options(refresh_cache=True, tags=[*run_tags(), f"stage:{stage.name}"])
+        futures += crew.map(tagged, stage.component, absent, constant)
     computed = sum(shard.rows for shard in missing)  # what is there may hold rows of other pools too
     rows = {future.task_run_id: shard.rows for future, shard in zip(futures[len(present) :], missing, strict=True)}
     try:

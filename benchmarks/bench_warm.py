@@ -45,7 +45,7 @@ def write_inputs(folder: Path, rows: int) -> list[str]:
     ) as out:
         for start in range(0, rows, 8192):
             numbers = np.arange(start, min(rows, start + 8192))
-            vectors = centres[dice.integers(len(centres), size=len(numbers))] + 0.4 * dice.normal(size=(len(numbers), 384)).astype(
+            vectors = centres[dice.integers(len(centres), size=len(numbers))] + 0.3 * dice.normal(size=(len(numbers), 384)).astype(
                 np.float32
             )
             flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), 384)

@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.embedding.vicuna import answers, vicuna
 from deita_tasks.models.ahead import ahead
-from deita_tasks.models.causal_lm import CausalLM, joined
+from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.component import CausalLMComponent
 from deita_tasks.models.hardware import choose_dtype
@@ -59,13 +59,14 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
     def measure(self, conversations: Sequence[Conversation]) -> Measured:
         model = self._model.get(self._load)
         whole: list[list[int]] = []
-        parts = []
+        vectors = np.empty((len(conversations), model.base.config.hidden_size), np.float32)
+        problems: dict[int, str] = {}
         for piece in ahead(conversations, self._tokens):
+            start = len(whole)
             whole += piece
-            parts.append(model.last_hidden([ids[: self.max_length] for ids in piece], self.batch_tokens))
-        hidden, too_much = joined(parts)
-        vectors = hidden.cpu().numpy()
-        problems = {i: f"out of memory on {model.device} with its {len(whole[i])} tokens alone" for i in too_much}
+            hidden, too_much = model.last_hidden([ids[: self.max_length] for ids in piece], self.batch_tokens)
+            vectors[start : len(whole)] = hidden.cpu().numpy()
+            problems |= {start + i: f"out of memory on {model.device} with its {len(piece[i])} tokens alone" for i in too_much}
         for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
             problems.setdefault(int(i), "the model gave a vector that is not finite" if whole[i] else "its text has no token")
         vectors[list(problems)] = np.nan

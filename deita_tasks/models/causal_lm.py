@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from deita_tasks.errors import ModelError
-from deita_tasks.models.batches import run_batches
+from deita_tasks.models.batches import BatchLimit, run_batches
 from deita_tasks.models.checkpoint import Checkpoint
 from deita_tasks.models.hardware import default_batch_tokens, torch_dtype
 from deita_tasks.models.quiet import quiet_loading
@@ -40,6 +39,7 @@ class CausalLM:
     ) -> None:
         model = _load(checkpoint, torch_dtype(dtype), device, allow_bin, with_head=head_ids is not None)
         self.device = device
+        self.limit = BatchLimit()
         self.head: torch.Tensor | None = None
         self.bias: torch.Tensor | None = None
         self.prefix: SharedPrefix | None = None
@@ -79,7 +79,8 @@ class CausalLM:
                     places.extend(members[i] for i in batch)
 
                 lengths = [len(distinct[place]) - skip for place in members]
-                too_much |= {members[i] for i in run_batches(lengths, batch_tokens or default_batch_tokens(self.device), run)}
+                budget = batch_tokens or default_batch_tokens(self.device)
+                too_much |= {members[i] for i in run_batches(lengths, budget, run, self.limit)}
             hidden = torch.full((len(distinct) + 1, self.base.config.hidden_size), torch.nan, dtype=torch.float32, device=self.device)
             if states:
                 hidden[torch.tensor(places, device=self.device)] = torch.cat(states)
@@ -149,15 +150,6 @@ class CausalLM:
                 f"{checkpoint.location}: {type(model).__name__} changes its logits after lm_head "
                 f"(the head gives {ours[0]:.4f}, the model {whole[0]:.4f}); expected a model whose logits are lm_head times the last state"
             )
-
-
-def joined(parts: Sequence[tuple[torch.Tensor, list[int]]]) -> tuple[torch.Tensor, list[int]]:
-    """What `last_hidden` gave for lists of texts, as it would be for all the lists in one."""
-    import torch
-
-    starts = accumulate((len(hidden) for hidden, _ in parts), initial=0)
-    too_much = [start + i for start, (_, positions) in zip(starts, parts, strict=False) for i in positions]
-    return torch.cat([hidden for hidden, _ in parts]), too_much
 
 
 def _load(checkpoint: Checkpoint, dtype: torch.dtype, device: str, allow_bin: bool, with_head: bool) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 
 from deita_tasks.models.ahead import ahead
-from deita_tasks.models.causal_lm import CausalLM, joined
+from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.component import CausalLMComponent
 from deita_tasks.models.hardware import choose_dtype
@@ -18,7 +18,7 @@ from deita_tasks.records import Conversation, Forecast, Kind, Measured
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.expected import expected_score
 from deita_tasks.scoring.reader import Reader
-from deita_tasks.scoring.tokens import Tokens
+from deita_tasks.scoring.tokens import DIGITS, Tokens
 
 
 class CausalLMScorer(CausalLMComponent, Scorer):
@@ -43,13 +43,15 @@ class CausalLMScorer(CausalLMComponent, Scorer):
         reader = self._reader.get(self._read)
         model = self._model.get(self._load)
         tokens: list[Tokens] = []
-        parts = []
+        logits = np.empty((len(pairs), len(DIGITS)), np.float32)
+        problems: dict[int, str] = {}
         for piece in ahead(pairs, reader.tokens):
+            start = len(tokens)
             tokens += piece
-            parts.append(model.last_hidden([one.ids for one in piece], self.batch_tokens))
-        hidden, too_much = joined(parts)
-        scores = expected_score(model.logits(hidden).cpu().numpy())
-        problems = {i: f"out of memory on {model.device} with its {len(tokens[i].ids)} tokens alone" for i in too_much}
+            hidden, too_much = model.last_hidden([one.ids for one in piece], self.batch_tokens)
+            logits[start : len(tokens)] = model.logits(hidden).cpu().numpy()
+            problems |= {start + i: f"out of memory on {model.device} with its {len(piece[i].ids)} tokens alone" for i in too_much}
+        scores = expected_score(logits)
         for i in np.flatnonzero(np.isnan(scores)):
             uncuttable = f"its prompt cannot be cut to {reader.max_length} tokens"
             problems.setdefault(int(i), "the model's logits for the digits are not finite" if tokens[i].ids else uncuttable)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from deita_tasks.embedding import load_embedder
 from deita_tasks.embedding.vicuna import answers, vicuna
 from deita_tasks.errors import ComputeError, UsageError
+from deita_tasks.models.ahead import ahead
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.records import Conversation, Turn
 from tests.checkpoints import FAMILIES, llama, qwen2, reference_ids, reference_model
@@ -123,6 +125,23 @@ def test_more_conversations_than_are_tokenised_at_a_time(folder):
     few, many = one.measure(POOL), one.measure(POOL * 250)
     np.testing.assert_array_equal(many.values, np.tile(few.values, (250, 1)))
     np.testing.assert_array_equal(many.cut, np.tile(few.cut, 250))
+
+
+def test_a_problem_is_told_of_its_own_conversation_whatever_its_piece(folder, monkeypatch):
+    forward, longest = CausalLM._forward, len(plain_ids(folder, TEXTS[4]))
+
+    def never_the_longest(self, batch, prefix=None):
+        if max(map(len, batch)) >= longest:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, batch, prefix)
+
+    expected = embedder(folder).embed(POOL)
+    monkeypatch.setattr("deita_tasks.embedding.causal_lm.ahead", partial(ahead, size=2))
+    monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
+    measured = embedder(folder).measure(POOL)
+    assert list(measured.problems) == [4] and f"with its {longest} tokens alone" in measured.problems[4]
+    assert np.isnan(measured.values[4]).all()
+    np.testing.assert_allclose(measured.values[:4], expected[:4], atol=1e-5)
 
 
 def test_the_system_prompt_is_gone_through_once(folder):

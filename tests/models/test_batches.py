@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deita_tasks.models.batches import run_batches
+from deita_tasks.models.batches import BatchLimit, run_batches
 
 
 @given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 500))
@@ -37,6 +37,25 @@ def test_out_of_memory_halves_the_batch_and_goes_on(error):
     assert run_batches(lengths, 100, run) == [3]  # too long even alone
     assert sorted(i for batch in done for i in batch) == [0, 1, 2, 4, 5, 6, 7, 8]
     assert max(map(len, done)) == 2  # 80 tokens, then 40, then 20
+
+
+def test_a_lowered_budget_holds_for_the_calls_that_follow():
+    failed: list[int] = []
+    done: list[int] = []
+
+    def run(batch):
+        if 10 * len(batch) > 25:
+            failed.append(len(batch))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        done.append(len(batch))
+
+    limit = BatchLimit()
+    for _ in range(3):
+        assert run_batches([10] * 8, 100, run, limit) == []
+    assert failed == [8, 4]  # 80 tokens, then 40, in the first call alone
+    assert done == [2] * 12
+    run_batches([10] * 3, 10, run, limit)
+    assert done[12:] == [1] * 3  # what is asked for is less still
 
 
 def test_other_errors_are_not_swallowed():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from deita_tasks.models.causal_lm import CausalLM, joined
+from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.prefix import MOST_TIMES, SharedPrefix
 from tests.checkpoints import reference_model, write_model
@@ -110,10 +110,3 @@ def test_a_beginning_that_does_not_come_to_the_same_is_not_used(folder, monkeypa
     model = load(folder, prefix=BEGINNING)
     assert model.prefix is None
     torch.testing.assert_close(model.last_hidden(TEXTS)[0], load(folder).last_hidden(TEXTS)[0])
-
-
-def test_lists_of_texts_one_after_the_other():
-    one, other = torch.zeros(3, 2), torch.ones(2, 2)
-    states, too_much = joined([(one, [2]), (torch.zeros(0, 2), []), (other, [0, 1])])
-    assert states[:, 0].tolist() == [0, 0, 0, 1, 1]
-    assert too_much == [2, 3, 4]

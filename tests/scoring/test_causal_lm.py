@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, normalizers
 
 from deita_tasks.errors import ComputeError, ModelError, UsageError
+from deita_tasks.models.ahead import ahead
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.records import Conversation, Turn
 from deita_tasks.scoring import load_scorer
@@ -299,6 +301,43 @@ def test_out_of_memory_halves_the_batch(folder, monkeypatch):
     measured = scorer(folder).measure(PAIRS)
     assert measured.problems and all("out of memory" in why for why in measured.problems.values())
     assert np.isnan(measured.values[list(measured.problems)]).all()
+
+
+def test_what_memory_has_room_for_is_learnt_once_for_all_pieces(folder, monkeypatch):
+    forward, failed = CausalLM._forward, []
+
+    def small(self, batch, prefix=None):
+        if len(batch) > 2:
+            failed.append(len(batch))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, batch, prefix)
+
+    pairs = [(f"Write {number}.", "Yes.") for number in range(10, 50)]
+    expected = scorer(folder).score(pairs)
+    monkeypatch.setattr("deita_tasks.scoring.causal_lm.ahead", partial(ahead, size=8))
+    monkeypatch.setattr(CausalLM, "_forward", small)
+    one = scorer(folder, batch_tokens=100_000)
+    np.testing.assert_allclose(one.score(pairs), expected, atol=1e-5)
+    assert failed == [8, 4]
+    one.score(pairs)  # the next shard
+    assert failed == [8, 4]
+
+
+def test_a_problem_is_told_of_its_own_pair_whatever_its_piece(folder, monkeypatch):
+    forward = CausalLM._forward
+
+    def never_the_longest(self, batch, prefix=None):
+        if max(map(len, batch)) > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, batch, prefix)
+
+    pairs = [("a", "b")] * 7 + [("a", words(150, "r"))] + [("c", "d")] * 3
+    expected = scorer(folder).score(pairs)
+    monkeypatch.setattr("deita_tasks.scoring.causal_lm.ahead", partial(ahead, size=3))
+    monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
+    measured = scorer(folder).measure(pairs)
+    assert list(measured.problems) == [7] and "out of memory on cpu with its 256 tokens alone" in measured.problems[7]
+    np.testing.assert_allclose(np.delete(measured.values, 7), np.delete(expected, 7), atol=1e-5)
 
 
 @pytest.mark.parametrize(

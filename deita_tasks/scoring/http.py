@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,6 +13,7 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from deita_tasks.errors import ModelError, ServerError
+from deita_tasks.models.stopping import may_stop
 
 LONGEST_PAUSE = 30.0  # seconds between two attempts where the server names no time
 LONGEST_RETRY_AFTER = 600.0  # seconds that a server may ask us to wait
@@ -48,9 +50,10 @@ class Server:
 
         Asked again where the server is busy (429), broken (5xx, a dropped connection, half an answer) or does not answer in time: after
         what its Retry-After says, else after random, growing pauses. Raises ServerError when the attempts are used up, ModelError for a
-        wrong key, model or address, Refused where this request alone is at fault.
+        wrong key, model or address, Refused where this request alone is at fault. Between attempts it may be stopped (`may_stop`).
         """
-        retrying = Retrying(stop=stop_after_attempt(self._attempts), wait=_pause, retry=retry_if_exception_type(_Busy), reraise=True)
+        busy = retry_if_exception_type(_Busy)
+        retrying = Retrying(stop=stop_after_attempt(self._attempts), wait=_pause, retry=busy, sleep=_sleep, reraise=True)
         try:
             return retrying(self._post_once, f"{self.url}/{path}", body)
         except _Busy as error:
@@ -139,6 +142,15 @@ def _retry_after(header: str | None) -> float | None:
 
 
 _growing = wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE)
+
+
+def _sleep(seconds: float) -> None:
+    """A pause of up to ten minutes, which may be stopped at any time."""
+    end = time.monotonic() + seconds
+    may_stop()
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, 0.5))
+        may_stop()
 
 
 def _pause(state: RetryCallState) -> float:

@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models.lazy import Lazy
-from deita_tasks.models.stopping import may_stop
+from deita_tasks.models.stopping import may_stop, stopped_by
 from deita_tasks.records import Measured
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.http import Refused, Server, checked_url
@@ -24,6 +24,10 @@ PROBE = ("Write a haiku.", "Rain on the old pond.")
 
 class NoScore(Exception):
     """An answer in which there is no score. `str` says why."""
+
+
+class _Ended(Exception):
+    """The other requests have ended: this one is not tried again."""
 
 
 class Rating(NamedTuple):
@@ -90,14 +94,20 @@ class ServedScorer(Scorer):
             raise ModelError(f"{self.base_url}: the model {self.model!r} scores nothing, not even {PROBE[0]!r}: {error}") from None
 
     def _rate_all(self, pairs: Sequence[tuple[str, str]]) -> list[Rating]:
-        """Ratings in the order of `pairs`; after the first error no more requests are begun."""
+        """Ratings in the order of `pairs`; after the first error no more requests are begun, nor tried again."""
         failed = threading.Event()
 
-        def rated(pair: tuple[str, str]) -> Rating:
+        def check() -> None:
             if failed.is_set():
-                return Rating(float("nan"))
+                raise _Ended
+
+        def rated(pair: tuple[str, str]) -> Rating:
             try:
-                return self.rate(pair)
+                with stopped_by(check):  # what stops the caller is known in its own thread alone
+                    check()
+                    return self.rate(pair)
+            except _Ended:
+                return Rating(float("nan"))
             except (Refused, NoScore) as error:
                 return Rating(float("nan"), problem=str(error))
             except BaseException:

@@ -13,13 +13,15 @@ import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks.errors import MissingExtra, ModelError, UsageError
+from deita_tasks.models.ahead import ahead
 from deita_tasks.models.hardware import Dtype, choose_dtype
 from deita_tasks.models.lazy import Lazy
+from deita_tasks.models.stopping import may_stop
 from deita_tasks.records import Conversation, Forecast, Measured
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.expected import expected_score
 from deita_tasks.scoring.reader import Reader
-from deita_tasks.scoring.tokens import DIGITS
+from deita_tasks.scoring.tokens import DIGITS, Tokens
 
 log = logging.getLogger(__name__)
 
@@ -56,24 +58,36 @@ class VLLMScorer(Scorer):
         return {"backend": "vllm", "version": self.VERSION, **identity, "dtype": choose_dtype(self.dtype, "auto")}
 
     def measure(self, pairs: Sequence[tuple[str, str]]) -> Measured:
-        from vllm import SamplingParams
-
         reader = self._reader.get(self._read)
-        tokens = reader.tokens(pairs)
-        asked = [i for i, one in enumerate(tokens) if one.ids]
+        tokens: list[Tokens] = []
+        parts = []
+        if pairs:
+            self._engine.get(self._load)  # before any thread runs: the engine forks
+        for piece in ahead(pairs, reader.tokens):
+            may_stop()  # the engine itself does not ask: without pieces a shard could not be stopped
+            tokens += piece
+            parts.append(self._logprobs(piece, reader.digits))
         problems = {i: f"its prompt cannot be cut to {reader.max_length} tokens" for i, one in enumerate(tokens) if not one.ids}
-        logprobs = np.full((len(pairs), len(DIGITS)), np.nan)
-        if asked:
-            engine = self._engine.get(self._load)
-            sampling = SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=reader.digits)
-            prompts = [{"prompt_token_ids": tokens[i].ids} for i in asked]
-            for i, request in zip(asked, engine.generate(prompts, sampling, use_tqdm=False), strict=True):
-                logprobs[i] = _digits(request, reader.digits)
+        logprobs = np.concatenate(parts)
         scores = expected_score(logprobs)
         for i in np.flatnonzero(np.isnan(scores)).tolist():
             missing = [digit for digit, value in zip(DIGITS, logprobs[i], strict=True) if not math.isfinite(value)]
             problems.setdefault(i, f"vLLM gave no finite log-probability for {', '.join(map(repr, missing))}")
         return Measured(scores, np.array([one.cut for one in tokens], np.int32), problems)
+
+    def _logprobs(self, tokens: Sequence[Tokens], digits: Sequence[int]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+        """(n, 6), natural logarithms; NaN where there is no prompt, or the engine told none."""
+        from vllm import SamplingParams
+
+        logprobs = np.full((len(tokens), len(DIGITS)), np.nan)
+        asked = [i for i, one in enumerate(tokens) if one.ids]
+        if asked:
+            sampling = SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=list(digits))
+            prompts = [{"prompt_token_ids": tokens[i].ids} for i in asked]
+            requests = self._engine.get(self._load).generate(prompts, sampling, use_tqdm=False)
+            for i, request in zip(asked, requests, strict=True):
+                logprobs[i] = _digits(request, digits)
+        return logprobs
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
         return self._reader.get(self._read).forecast(conversations)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from deita_tasks.errors import ModelError, ServerError, UsageError
+from deita_tasks.models.stopping import stopped_by
 from deita_tasks.scoring import load_scorer
 from deita_tasks.scoring.served import ServedScorer
 from tests.checkpoints import llama, llama3, reference_ids
@@ -203,6 +204,30 @@ def test_trouble_in_the_middle_ends_the_rest(server, folder):
     with pytest.raises(ServerError, match="no answer in 2 attempts"):
         served(server, folder, attempts=2, concurrency=1).score(PAIRS)
     assert len(server.bodies) == 4  # the probe, a good one, two attempts at the next; the other four were not begun
+
+
+@pytest.mark.parametrize("in_the_middle", [False, True])
+def test_a_server_s_long_pause_can_be_stopped(server, folder, in_the_middle):
+    """While the first request waits, in the caller's thread, and later ones, in threads of their own."""
+    server.faults = [None] * in_the_middle + [(429, {"Retry-After": "60"})] * 3
+    asked = len(server.faults) - 2
+
+    def check():
+        if len(server.bodies) >= asked:
+            raise KeyboardInterrupt
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), stopped_by(check):
+        served(server, folder, concurrency=2).score(PAIRS)
+    assert time.monotonic() - begun < 10
+
+
+def test_an_error_ends_the_pauses_of_the_others(server, folder):
+    server.faults = [None, (429, {"Retry-After": "60"}), (403, {})]
+    begun = time.monotonic()
+    with pytest.raises(ModelError, match="status 403"):
+        served(server, folder, concurrency=2).score(PAIRS)
+    assert time.monotonic() - begun < 10
 
 
 def test_nobody_there(folder, server):

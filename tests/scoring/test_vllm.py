@@ -13,6 +13,7 @@ Against itself, without a GPU, in an environment apart (3.5 GB; vLLM's transform
 
 import os
 import sys
+from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,8 @@ import pytest
 import torch
 
 from deita_tasks.errors import MissingExtra, ModelError, UsageError
+from deita_tasks.models.ahead import ahead
+from deita_tasks.models.stopping import stopped_by
 from deita_tasks.scoring import load_scorer
 from tests.checkpoints import llama, reference_ids, reference_model
 from tests.scoring.test_causal_lm import PAIRS, text_of
@@ -141,6 +144,23 @@ def test_a_log_probability_that_is_missing_or_not_finite_is_no_score(vllm, folde
         4: "vLLM gave no finite log-probability for '6'",
     }
     assert np.isnan(found.values).tolist() == [False, True, False, True, True, False]
+
+
+def test_it_may_be_stopped_between_pieces(vllm, folder, monkeypatch):
+    monkeypatch.setattr("deita_tasks.scoring.vllm.ahead", partial(ahead, size=2))
+    expected = direct(folder).score(PAIRS)
+    one = scorer(folder)
+    np.testing.assert_allclose(one.score(PAIRS), expected, atol=1e-5)
+    assert len(vllm.sampling) == 3
+    vllm.prompts.clear()
+
+    def check():
+        if vllm.prompts:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), stopped_by(check):
+        one.score(PAIRS)
+    assert len(vllm.prompts) == 2
 
 
 def test_nothing_to_score_loads_nothing(vllm, folder):

@@ -34,8 +34,8 @@ FAMILIES = {
 }
 
 
-def load(folder, **options):
-    return CausalLM(find_checkpoint(str(folder)), dtype="float32", device="cpu", **options)
+def load(folder, dtype="float32", **options):
+    return CausalLM(find_checkpoint(str(folder)), dtype=dtype, device="cpu", **options)
 
 
 def counted(model):
@@ -102,6 +102,34 @@ def test_a_recurrent_model_goes_through_whole_texts(tmp_path):
     model = load(tmp_path, prefix=BEGINNING)
     assert model.prefix is None
     torch.testing.assert_close(model.last_hidden(TEXTS)[0], load(tmp_path).last_hidden(TEXTS, 1)[0], atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def outlier(tmp_path_factory):
+    """As in large decoders: a component of the states that is far greater than the others, and hardly differs between texts."""
+    folder = tmp_path_factory.mktemp("outlier")
+    model = write_model(folder)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 30
+        model.model.norm.weight[0] = 5
+    model.save_pretrained(folder)
+    states = expected(folder, TEXTS)
+    assert states[:, 0].abs().min() > 5 * states[:, 1:].abs().max()
+    return folder
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_right_beginning_is_used_in_bfloat16(tmp_path, family):
+    write_model(tmp_path, family, **FAMILIES[family])
+    assert load(tmp_path, "bfloat16", prefix=BEGINNING).prefix is not None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_beginning_is_judged_by_all_components(outlier, monkeypatch, dtype):
+    assert load(outlier, dtype, prefix=BEGINNING).prefix is not None
+    update = SharedPrefix.update
+    monkeypatch.setattr(SharedPrefix, "update", lambda self, keys, values, *rest, **more: update(self, keys, values * 1.5, *rest, **more))
+    assert load(outlier, dtype, prefix=BEGINNING).prefix is None
 
 
 def test_a_beginning_that_does_not_come_to_the_same_is_not_used(folder, monkeypatch):

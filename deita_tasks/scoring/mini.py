@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from deita_tasks.models.checkpoint import file_digest
+from deita_tasks.models.hardware import Device
 from deita_tasks.models.lazy import Lazy
+from deita_tasks.models.stopping import may_stop
 from deita_tasks.models.tokenizer import load_tokenizer
 from deita_tasks.presets import MINILM, MINILM_REVISION
 from deita_tasks.records import Conversation, Forecast, Kind, Measured
@@ -31,6 +33,7 @@ from deita_tasks.scoring.mini_features import instruction_features, response_fea
 WEIGHTS = Path(__file__).with_name("mini_weights")
 JUDGED_BOUND, COUNTED_BOUND = 1.5, 2.5  # standard deviations that an opinion can be worth: pasted prose must not outweigh everything
 FAR = 4.0  # standard deviations at which a feature is cut off
+PIECE = 1024  # pairs
 _LOGISTIC = 1.702  # the logistic curve at 1.702 z is within 0.01 of the normal distribution's
 
 
@@ -94,28 +97,47 @@ class MiniScorer(Scorer):
     PROBED: ClassVar[bool] = False  # small, soon loaded, and known to work
 
     kind: Kind
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    device: Device = "auto"
     batch_tokens: int | None = Field(None, ge=1, description="tokens in a batch, padding included; default: by device")
 
     _head: Lazy[Head] = PrivateAttr(default_factory=Lazy)
     _encoder: Lazy[MiniEncoder] = PrivateAttr(default_factory=Lazy)
 
     def fingerprint(self) -> dict[str, Any]:
-        weights = {"backend": "mini", "version": self.VERSION, "kind": self.kind, "weights_sha256": file_digest(self._weights)}
+        head = {"backend": "mini", "version": self.VERSION, "kind": self.kind, "weights_sha256": file_digest(self._weights)}
+        head |= {"counted_bound": COUNTED_BOUND, "far": FAR}
         if self.kind == "quality":
-            return weights
-        return {**weights, "model": MINILM, "revision": MINILM_REVISION, "layers": list(LAYERS), "max_length": WINDOW, "dtype": "float32"}
+            return head
+        encoder = {"model": MINILM, "revision": MINILM_REVISION, "layers": list(LAYERS), "max_length": WINDOW, "dtype": "float32"}
+        return {**head, "judged_bound": JUDGED_BOUND, **encoder}
+
+    @property
+    def works_on_device(self) -> bool:
+        """Whether `device` is used at all: quality only counts, and must not hold a GPU that others wait for."""
+        return self.kind == "complexity"
 
     def measure(self, pairs: Sequence[tuple[str, str]]) -> Measured:
         head = self._head.get(lambda: Head.load(self._weights))
         if self.kind == "quality":
-            scores = head.score(head.total(head.standardise([response_features(*pair) for pair in pairs])))
+            scores = self._scores(head, pairs, None)
             scores[[not response.strip() for _, response in pairs]] = 1.0
             return Measured(scores, np.zeros(len(pairs), np.int32))
-        instructions = [instruction for instruction, _ in pairs]
-        x = head.standardise([instruction_features(text) for text in instructions])
-        states = self._encoder.get(lambda: MiniEncoder(self.device)).states(instructions, self.batch_tokens)
-        return Measured(head.score(head.total(x, states.values)), states.cut, states.problems)
+        encoder = self._encoder.get(lambda: MiniEncoder(self.device))
+        states = encoder.states([instruction for instruction, _ in pairs], self.batch_tokens)
+        return Measured(self._scores(head, pairs, states.values), states.cut, states.problems)
+
+    def _scores(self, head: Head, pairs: Sequence[tuple[str, str]], states: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """(n,), PIECE pairs at a time: their features and states in float64 are 10 KB a pair."""
+        scores = np.empty(len(pairs), np.float32)
+        for start in range(0, len(pairs), PIECE):
+            piece = slice(start, start + PIECE)
+            x = head.standardise([self._features(*pair) for pair in pairs[piece]])
+            scores[piece] = head.score(head.total(x, None if states is None else states[piece]))
+        return scores
+
+    def _features(self, instruction: str, response: str) -> dict[str, float]:
+        may_stop()
+        return response_features(instruction, response) if self.kind == "quality" else instruction_features(instruction)
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
         if self.kind == "quality":

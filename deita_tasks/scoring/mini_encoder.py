@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deita_tasks.errors import ModelError
 from deita_tasks.models.batches import run_batches
 from deita_tasks.models.checkpoint import Checkpoint
-from deita_tasks.models.hardware import choose_device, default_batch_tokens
+from deita_tasks.models.hardware import default_batch_tokens, present_device
 from deita_tasks.models.packaged import packaged_minilm
 from deita_tasks.models.quiet import quiet_loading
 from deita_tasks.models.tokenizer import load_tokenizer
@@ -52,7 +52,7 @@ class MiniEncoder:
         from transformers import AutoModel
 
         checkpoint = minilm()
-        self.device = choose_device(device)
+        self.device = present_device(device)
         self.tokenizer = load_tokenizer(checkpoint)
         with quiet_loading():
             model = AutoModel.from_pretrained(checkpoint.location, local_files_only=True, use_safetensors=True, add_pooling_layer=False)

@@ -13,9 +13,9 @@ from itertools import pairwise
 from math import log1p, sqrt
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-_SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
+_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+(?:\s|$)")  # only from where a run begins: else a long one is read again from every dot
 _SENTENCE_GAP = re.compile(r"(?<=[.!?;])\s+|\n+")
-_BULLET = re.compile(r"(?m)^\s*(?:[-*•]|\d+[.)])\s")
+_BULLET = re.compile(r"(?m)^[^\S\n]*(?:[-*•]|\d+[.)])\s")  # within its line: else blank lines are read again from every one
 _NUMBER = re.compile(r"\d+")
 _REQUEST = re.compile(
     r"\b(?:analy[sz]e|argue|assess|calculate|classify|compare|compose|consider|contrast|convert|create|critique|debate|define|demonstrate|"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 import pytest
 
 from deita_tasks.errors import UsageError
+from deita_tasks.models.stopping import stopped_by
 from deita_tasks.records import KINDS, Conversation, Kind, Turn
 from deita_tasks.scoring import load_scorer
 from deita_tasks.scoring import mini as module
@@ -153,6 +156,87 @@ def test_unknown_options_are_refused() -> None:
         load_scorer("mini", kind="quality", max_length=64)
     with pytest.raises(UsageError, match="kind"):
         load_scorer("mini", kind="depth")
+    with pytest.raises(UsageError, match="device"):
+        load_scorer("mini", kind="complexity", device="gpu")
+
+
+def test_a_device_that_is_not_there_is_refused_in_words() -> None:
+    import torch
+
+    missing = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(UsageError, match=f"'{missing}'.*ask for auto or cpu"):
+        load_scorer("mini", kind="complexity", device=missing).score([(EASY, "")])
+    assert load_scorer("mini", kind="quality", device=missing).score([(EASY, GOOD)]) > 1  # counts on no device
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pieces_give_what_the_whole_gives(kind: Kind, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = of(kind, request).score(PAIRS)
+    monkeypatch.setattr(module, "PIECE", 3)
+    np.testing.assert_array_equal(of(kind, request).score(PAIRS), whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_counting_can_be_stopped_after_every_pair(kind: Kind, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[str] = []
+    for name in ("instruction_features", "response_features"):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *texts, function=function: counted.append(texts[0]) or function(*texts))
+
+    def stop() -> None:
+        if len(counted) == 2:
+            raise KeyboardInterrupt
+
+    with stopped_by(stop), pytest.raises(KeyboardInterrupt):
+        of(kind, request).score(PAIRS)
+    assert counted == [PAIRS[0][0], PAIRS[1][0]]
+
+
+# ---- features
+
+ENDLESS = {
+    "blank lines": "\n" * 100_000,
+    "carriage returns": "\r\n" * 50_000,
+    "blank lines with spaces": "\n \t" * 33_000,
+    "dots": "." * 100_000 + "a",
+    "spaces": " " * 100_000 + "a",
+    "bullets": "- " * 50_000,
+    "digits": "1" * 100_000,
+    "a word": "a" * 100_000,
+    "hyphens": "-" * 100_000 + "é",
+    "apostrophes": "a'" * 50_000,
+    "a role and spaces": "user" + " " * 100_000 + "x",
+    "please": "please " * 15_000,
+}
+
+
+@pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS)
+def test_no_text_takes_time_by_the_square_of_its_length(text: str) -> None:
+    """Well under a second of this process each; by the square it would be a minute or more."""
+    start = process_time()
+    instruction_features(text)
+    response_features(text, text)
+    assert process_time() - start < 3
+
+
+TEXTS = [
+    *(EASY, HARD, GOOD, LOOP, "", " \n\t", "解释光合作用。"),
+    "- one\n\n  * two\r\n 3) three\n\n\n4. four\n-five",
+    "Wait... what?! No way!!! e.g.this is one.",
+    "As an AI language model, I'm sorry; I can't.\nUser: “quote” (x = 1 + 2) ```def f(): return 3```",
+    "Please, now list A) 12 B) 3.5 C. and D: none, unless it must rhyme",
+    "## Über **café**\n\nFirst, however, it's 100% done\n\nFirst, however, it's 100% done,",
+]
+DIGEST = "eb90aa601158fd99"
+
+
+def test_features_are_those_of_this_version() -> None:
+    """What stored scores were computed from. `compressed` is left out: its fourth digit depends on how zlib was built."""
+    found = [instruction_features(text) for text in TEXTS]
+    found += [response_features(text, response) for text, response in zip(TEXTS, [*TEXTS[1:], EASY], strict=True)]
+    rounded = [{name: f"{value:.6f}" for name, value in one.items() if name != "compressed"} for one in found]
+    digest = hashlib.sha256(json.dumps(rounded).encode()).hexdigest()[:16]
+    assert digest == DIGEST, "features have changed: move VERSION of MiniScorer, fit the weights again, and set DIGEST"
 
 
 # ---- features, counted by hand
@@ -176,4 +260,6 @@ def test_response_features_by_hand() -> None:
     assert found["copied"] == pytest.approx(6 / 11)  # of eleven doubles "the capital", "capital of", "of france", twice each
     assert found["covered"] == pytest.approx(2 / 3)  # capital and france, of name, capital and france
     assert found["on_topic"] == pytest.approx(4 / 6)  # capital, france twice; paris twice is not
+    assert np.expm1(response_features("", "- one\n\n  * two\r\n\n 3) three\n-four\n5.six")["bullets"]) == pytest.approx(3)
+    assert np.expm1(response_features("", "Wait... what?! No.where is it!!")["sentences"]) == pytest.approx(3)
     assert (found["ends_well"], found["contained"], found["repeated_lines"]) == (1, 0, 0)

@@ -47,7 +47,7 @@ def devices_of(component: Any) -> list[str]:
     A GPU has the number that the machine gives it, whatever this process sees of it.
     """
     device = getattr(component, "device", None)
-    if device is None:
+    if device is None or not getattr(component, "works_on_device", True):
         return []
     kind, _, first = choose_device(device).partition(":")
     if kind != "cuda":

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from deita_tasks.config import Advanced
+from deita_tasks.scoring.mini import MiniScorer
 from deita_tasks.tasks import limits
 from tests.conftest import ROOT
 from tests.flows.runs import Run, run
@@ -39,6 +40,8 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         (SimpleNamespace(device="auto"), ["cuda-3"]),
         (SimpleNamespace(device="cuda:1"), ["cuda-1"]),
         (SimpleNamespace(device="cuda", gpus=2), ["cuda-3", "cuda-1"]),
+        (MiniScorer(kind="complexity"), ["cuda-3"]),
+        (MiniScorer(kind="quality"), []),  # counts, and leaves the GPU to others
     ],
 )
 def test_a_device_has_the_number_that_the_machine_gives_it(two_gpus: None, component: Any, devices: list[str]) -> None:

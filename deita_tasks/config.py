@@ -58,6 +58,7 @@ def _with_bounds_of_a_cosine(schema: dict[str, Any]) -> None:
     schema["else"] = {"properties": {"max_similarity": {"minimum": -1, "maximum": 1}}}
 
 
+TEMPORARY_SERVER = "DEITA_TEMPORARY_SERVER"  # the environment of a command that has started a Prefect server for itself
 LONGEST_NAME = 40  # characters of a pool's name
 
 
@@ -364,7 +365,7 @@ class Advanced(Group):
         ge=0,
         title="Shards on a device",
         description="Shards that compute on one device at a time, over all runs of a Prefect server; 0: as many as come. Empty: 1 on a "
-        "GPU, as many as come on a CPU. At least 0.",
+        "GPU, as many as come on a CPU, or where the command has a server for itself. At least 0.",
     )
     shard_timeout: float | None = Field(
         None,

@@ -70,7 +70,7 @@ def write_output(
         (folder / "report.html").write_bytes(report.html)
         if data.changes is not None:
             pq.write_table(data.changes.table, folder / "changes.parquet", compression="zstd")
-            (folder / "changes.json").write_text(json.dumps(data.changes.summary(), indent=2) + "\n", encoding="utf-8")
+            (folder / "changes.json").write_text(json.dumps(data.changes.summary(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         manifest = manifest.model_copy(update={"outputs": digest_outputs(folder)})
         (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
         publish(str(folder), output)

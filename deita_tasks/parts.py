@@ -134,10 +134,8 @@ class Family:
             with suppress(MissingFile):
                 try:
                     yield from self._groups(digest, columns)
-                except DamagedArtifact as error:  # an index over an object store reads only ids, and would name it again
-                    with suppress(StorageError):
-                        storage.remove(self.part(digest))
-                    raise StorageError(f"{error}; it is removed: run again, and its rows will be computed") from error
+                except DamagedArtifact as error:
+                    raise StorageError(f"{error}; {self._set_aside(digest)}") from error
                 found.add(digest)
         if len(found) == len(set(digests)):
             return
@@ -148,6 +146,23 @@ class Family:
                     yield from self._groups(digest, columns)
                 except DamagedArtifact as error:
                     log.warning("a damaged part is left out: %s", error)
+
+    def _set_aside(self, digest: str) -> str:
+        """Remove a part that is damaged when it is read once more, too; says what to do. (An index over an object store reads only ids:
+        it would name the part in every run.)"""
+        try:
+            for _ in self._groups(digest, None):
+                pass
+        except MissingFile:
+            pass
+        except DamagedArtifact:
+            try:
+                storage.remove(self.part(digest))
+            except StorageError as refused:
+                return f"remove it, which is not possible from here ({refused})"
+        else:
+            return "read once more it is whole: run again"
+        return "it is removed: run again, and its rows will be computed"
 
     def _groups(self, digest: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         with storage.parquet_file(self.part(digest)) as parquet:

@@ -234,6 +234,8 @@ def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
     with _Reading(uri, **remote) as handle:
         try:
             yield pq.ParquetFile(handle, page_checksum_verification=True, pre_buffer=True)
+        except (MemoryError, NotImplementedError):  # of Arrow too, and no word on the file
+            raise
         except (pa.ArrowException, OSError) as error:
             raise DamagedArtifact(f"{uri}: not readable as Parquet ({error})") from error
 

@@ -166,8 +166,14 @@ def garbage(store: str, grace: timedelta = GRACE, forget: timedelta | None = Non
 
 
 def abandoned(store: str, grace: timedelta = GRACE, now: datetime | None = None) -> list[storage.Upload]:
-    """Uploads to an object store that killed runs have left behind, begun `grace` ago or earlier."""
-    return [upload for upload in storage.unfinished_uploads(store) if (now or datetime.now(UTC)) - upload.begun >= grace]
+    """Uploads to an object store that killed runs have left behind, begun `grace` ago or earlier, and an hour in any case: they cannot be
+    told from those that are under way. None, and a warning, where one may not list them."""
+    try:
+        found = storage.unfinished_uploads(store)
+    except StorageError as error:
+        log.warning("unfinished uploads stay: %s", error)
+        return []
+    return [upload for upload in found if (now or datetime.now(UTC)) - upload.begun >= max(grace, timedelta(hours=1))]
 
 
 def collect(store: str, files: Iterable[storage.Found], uploads: Iterable[storage.Upload] = ()) -> None:

@@ -13,7 +13,7 @@ import os
 import re
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -22,6 +22,7 @@ from deita_tasks.errors import OutputExists
 from deita_tasks.faults import told
 
 FOLDER, LATEST = "versions", "latest"
+DAY = timedelta(days=1)
 NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{16}")
 
 
@@ -80,14 +81,25 @@ def move_latest(output: str, name: str) -> None:
     storage.write_bytes(storage.join(output, LATEST), f"{name}\n".encode())
 
 
-def forget_old(output: str, keep: int) -> list[str]:
-    """Remove all versions but the `keep` newest, and never the latest; returns what went."""
-    pointed = latest(output)
-    gone = [name for name in listed(output)[:-keep] if name != pointed]
+def forget_old(output: str, keep: int, now: datetime | None = None) -> list[str]:
+    """Remove all versions but the `keep` newest, and never the latest; returns what went. What killed runs left goes after a day."""
+    pointed, whole = latest(output), listed(output)
+    gone = [name for name in whole[:-keep] if name != pointed]
     for name in gone:
         storage.remove(storage.join(uri_of(output, name), "manifest.json"))  # from here on it is not one
         storage.remove(uri_of(output, name))
+    for name in _leftovers(output, whole, now or datetime.now(UTC)):
+        storage.remove(uri_of(output, name))
     return gone
+
+
+def _leftovers(output: str, whole: Sequence[str], now: datetime) -> list[str]:
+    """Entries beside the whole versions in which nothing has been written for a day."""
+    written: dict[str, datetime] = {}
+    for file in storage.find(storage.join(output, FOLDER)):
+        name = file.name.split("/")[0]
+        written[name] = max(file.modified, written.get(name, file.modified))
+    return [name for name, moment in written.items() if name not in whole and now - moment > DAY]
 
 
 def check_output(output: str, needed: Sequence[str] = ()) -> None:

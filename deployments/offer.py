@@ -45,7 +45,10 @@ def environment(options: argparse.Namespace, client: SyncPrefectClient) -> dict[
         fail("reselect has schedules that are not one line of cron, and would lose them: say --cron, or make it one in the UI")
     cron = options.cron or crons[0]
     active = options.active if options.active is not None else any(one.active for one in held)
-    return {"DEITA_ROOT": str(root), "DEITA_INPUT": pool, "DEITA_CRON": cron, "DEITA_ACTIVE": str(active).lower()}
+    zones = [str(zone) for one in held if (zone := getattr(one.schedule, "timezone", None))]
+    zone = "UTC" if options.cron or not zones else zones[0]
+    schedule = {"DEITA_CRON": cron, "DEITA_TIMEZONE": zone, "DEITA_ACTIVE": str(active).lower()}
+    return {"DEITA_ROOT": str(root), "DEITA_INPUT": pool, **schedule}
 
 
 def described() -> list[dict[str, Any]]:

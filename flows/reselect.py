@@ -4,6 +4,7 @@ deita reselect --input POOLS/ --output DIR
 """
 
 # No `from __future__ import annotations` here: Prefect makes its form from these annotations as they stand.
+import logging
 from typing import Any
 
 from prefect import flow
@@ -11,9 +12,13 @@ from prefect.states import Completed
 
 from deita_tasks import storage, tasks, versions
 from deita_tasks.config import Advanced, Embedding, Preset, Scoring, Selection, Source, Versions
+from deita_tasks.errors import StorageError
 from deita_tasks.plan import plan_run
+from deita_tasks.pool import Pool
 from deita_tasks.selections import check_size
 from flows.measured import ONE_AT_A_TIME, Clock, measured
+
+log = logging.getLogger("deita_tasks.reselect")  # under the name whose lines Prefect shows
 
 
 @flow(
@@ -43,8 +48,8 @@ def reselect_subset(
         pool = tasks.load(plan, source, advanced)
     digest = storage.digest_of([tasks.selection_digest(plan, pool), export.output_format])
     before = versions.latest(export.output)
-    if versions.is_of(before, digest):
-        return _nothing_new(export.output, str(before))
+    if before is not None and versions.is_of(before, digest):
+        return _nothing_new(before, pool, source, selection, export)
     done = measured(plan, pool, advanced, clock)
     with clock("select"):
         selected = tasks.select(plan, pool, done, advanced)
@@ -52,19 +57,47 @@ def reselect_subset(
     check_size(selected["counts"], selection)
     groups = {"source": source, "scoring": scoring, "embedding": embedding, "selection": selection, "export": export, "advanced": advanced}
     facts = {**plan.facts(preset, groups), **tasks.work_facts(done), "seed": selection.seed, "timings": clock.seconds}
-    name = versions.unpointed(export.output, digest, before) or versions.name_of(digest)
-    uri, earlier = versions.uri_of(export.output, name), before and versions.uri_of(export.output, before)
-    manifest = tasks.export_selection(pool.uri, done, selected, uri, export.output_format, facts, earlier)
-    versions.move_latest(export.output, name)
-    versions.forget_old(export.output, export.keep_versions)
+    name = versions.unpointed(export.output, digest, before)
+    if name is None:
+        name = versions.name_of(digest)
+        earlier = before or next(iter(versions.listed(export.output)[::-1]), None)  # where `latest` was lost
+        compared = earlier and versions.uri_of(export.output, earlier)
+        tasks.export_selection(pool.uri, done, selected, versions.uri_of(export.output, name), export.output_format, facts, compared)
+    found = _publish(name, before, export)
+    found["manifest"]["tasks"] = {stage: work["tasks"] for stage, work in done.items()}
+    return found
+
+
+def _publish(name: str, before: str | None, export: Versions) -> dict[str, Any]:
+    """Tell of the whole version `name`, point `latest` to it, and let old ones go.
+
+    Told first: a run that is killed in between leaves a version that the next one tells of again, and never one that nobody heard of.
+    """
+    uri = versions.uri_of(export.output, name)
+    manifest = storage.read_json(storage.join(uri, "manifest.json"))
     changes = storage.read_json(storage.join(uri, "changes.json")) if "changes.json" in manifest["outputs"] else None
+    meanwhile = versions.latest(export.output)
+    if meanwhile not in (before, name):
+        raise StorageError(f"{export.output}: another run has made the version {meanwhile} since this one began; run again")
     tasks.announce(export.output, name, manifest, changes)
-    stages = {stage: work["tasks"] for stage, work in done.items()}
-    return {"version": name, "uri": uri, "new": True, "manifest": {**manifest, "tasks": stages}, "changes": changes}
+    versions.move_latest(export.output, name)
+    _forget_old(export)
+    return {"version": name, "uri": uri, "new": True, "manifest": manifest, "changes": changes}
 
 
-def _nothing_new(output: str, name: str) -> Any:
-    """A state that says so: the pool and what is asked of it are those of the latest version."""
+def _forget_old(export: Versions) -> None:
+    try:
+        versions.forget_old(export.output, export.keep_versions)
+    except StorageError as error:
+        log.warning("old versions stay: %s", error)
+
+
+def _nothing_new(name: str, pool: Pool, source: Source, selection: Selection, export: Versions) -> Any:
+    """A state that says so: the pool and what a selection depends on are those of the latest version. What else is asked for holds."""
+    uri = versions.uri_of(export.output, name)
+    counts = storage.read_json(storage.join(uri, "manifest.json"))["counts"]
+    tasks.check_floor(pool, {"unscorable": counts["unscorable"]}, source.min_good_fraction)
+    check_size(counts, selection)
+    _forget_old(export)
     told = f"Nothing new: the pool and the parameters are those of the version {name}"
-    uri = versions.uri_of(output, name)
     return Completed(name="NothingNew", message=told, data={"version": name, "uri": uri, "new": False, "manifest": None, "changes": None})

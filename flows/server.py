@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from deita_tasks.config import TEMPORARY_SERVER as TEMPORARY
 from deita_tasks.errors import ServerError
 
 PATIENCE = 180.0  # seconds, on a busy machine
@@ -51,6 +52,7 @@ def start_server() -> Callable[[], None]:
     port = free_port()
     process = _start(port)
     atexit.register(_stop, process)
+    os.environ[TEMPORARY] = "1"
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     return lambda: _wait(process, port)
 
@@ -66,7 +68,9 @@ def _start(port: int) -> subprocess.Popen[bytes]:
     # -P: a folder `flows` where the command is called is not ours. In a session of its own: Ctrl-C ends the command, which has something
     # to tell the server before that ends. What the server complains of while it ends is of no use to who reads the command's log.
     environment = {"PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL", **os.environ, **QUIET}
-    return subprocess.Popen([sys.executable, "-P", "-m", "flows.server", str(port)], env=environment, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "flows.server", str(port), str(os.getpid())], env=environment, start_new_session=True
+    )
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:
@@ -94,11 +98,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def serve(port: int) -> None:
+def serve(port: int, parent: int) -> None:
     """Be the server, as long as the process that started it lives: a command that is killed leaves nothing behind."""
     import uvicorn
 
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     uvicorn.run("prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, log_level="error", lifespan="on")
 
 
@@ -109,4 +113,4 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(*map(int, sys.argv[1:]))

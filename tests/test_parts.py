@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from deita_tasks import storage
-from deita_tasks.errors import MissingFile, StorageError
+from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 from deita_tasks.parts import (
     WIDTH,
     Family,
@@ -133,6 +133,40 @@ def test_a_part_damaged_in_its_values_goes_and_is_computed_again(place):
     assert family.listed() == [whole]
     _, missing = plan(family, place, *range(2_000), shard_rows=2_000)
     assert [shard.digest for shard in missing] == [digest]
+
+
+def test_what_is_no_damage_removes_nothing(place, monkeypatch):
+    """No memory for a row group, or a part that another run has put in the place of the damaged one since."""
+    family = family_of(place)
+    digest = add(family, scored(1, 2))
+    groups = Family._groups
+
+    def fails(error):
+        def once(self, *given):
+            monkeypatch.setattr(Family, "_groups", groups)
+            raise error
+            yield
+
+        monkeypatch.setattr(Family, "_groups", once)
+
+    fails(pa.lib.ArrowMemoryError("no room"))
+    with pytest.raises(MemoryError):
+        family.gather([digest])
+    fails(DamagedArtifact("half of it"))
+    with pytest.raises(StorageError, match="read once more it is whole: run again"):
+        family.gather([digest])
+    assert family.listed() == [digest]
+    content = storage.open_read(family.part(digest)).read()
+    storage.write_bytes(family.part(digest), content[:-9])
+    monkeypatch.setattr(storage, "remove", lambda uri: (_ for _ in ()).throw(StorageError("denied")))
+    with pytest.raises(StorageError, match="remove it, which is not possible from here \\(denied\\)"):
+        family.gather([digest])
+
+
+def test_arrow_without_memory_is_no_damage(tmp_path):
+    storage.write_table(str(tmp_path / "a.parquet"), pa.table({"a": [1]}))
+    with pytest.raises(MemoryError), storage.parquet_file(str(tmp_path / "a.parquet")):
+        raise pa.lib.ArrowMemoryError("no room")
 
 
 def test_a_damaged_part_that_nobody_asked_for_is_never_read(place):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from deita_tasks import storage
+from deita_tasks.errors import StorageError
 from deita_tasks.parts import Family, part_digest, score_table, vector_table
 from deita_tasks.pool import Pool, pool_uri, write_pool
 from deita_tasks.records import Conversation, Measured, Quarantined, Source, Turn
@@ -173,6 +174,16 @@ def test_uploads_that_nobody_finished_are_given_up(s3):
     left = fs.call_s3("list_multipart_uploads", Bucket=bucket)["Uploads"]
     assert [upload["Key"] for upload in left] == ["placebo/part"]
     assert abandoned("memory://elsewhere", now=LATER) == []
+
+
+def test_an_upload_under_way_is_left_alone_and_so_is_gc_where_one_may_not_look(monkeypatch, caplog):
+    begun = storage.Upload("key", "id", LATER)
+    monkeypatch.setattr(storage, "unfinished_uploads", lambda store: [begun])
+    assert abandoned("s3://x", grace=timedelta(0), now=LATER + timedelta(minutes=59)) == []
+    assert abandoned("s3://x", grace=timedelta(0), now=LATER + timedelta(minutes=61)) == [begun]
+    monkeypatch.setattr(storage, "unfinished_uploads", lambda store: (_ for _ in ()).throw(StorageError("AccessDenied")))
+    assert abandoned("s3://x", now=LATER) == []
+    assert "AccessDenied" in caplog.text
 
 
 def test_what_prefect_remembers_of_what_stays_stays(place):

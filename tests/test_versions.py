@@ -79,6 +79,16 @@ def test_the_oldest_go_and_never_the_latest(output: str) -> None:
     assert not storage.find(versions.uri_of(output, names[1]))
 
 
+def test_what_killed_runs_left_goes_after_a_day(output: str) -> None:
+    name = write(output, 0)
+    for left in (f".{name}.0123.new", versions.name_of(DIGESTS[1], START)):
+        storage.write_bytes(storage.join(output, "versions", left, "selected.jsonl"), b"{}\n")
+    assert versions.forget_old(output, 2) == []
+    assert len({one.name.split("/")[0] for one in storage.find(storage.join(output, "versions"))}) == 3  # it may be under way
+    assert versions.forget_old(output, 2, now=datetime.now(UTC) + timedelta(days=2)) == []
+    assert {one.name.split("/")[0] for one in storage.find(storage.join(output, "versions"))} == {name}
+
+
 def test_a_version_without_its_manifest_is_none(output: str) -> None:
     name = write(output, 0)
     storage.remove(storage.join(versions.uri_of(output, name), "manifest.json"))

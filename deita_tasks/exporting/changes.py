@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Drift:
-    """A measure over the rows that the pool had before and over those that are new: rows, mean and median of each; NaN without rows."""
+    """A measure over the rows that the pool had before and over those that are new: rows with a score, their mean and median, or NaN."""
 
     measure: str
     old_rows: int
@@ -198,10 +198,10 @@ def _drift(measure: str, new: pa.Table, fresh: pa.Array) -> Drift:
     """A list of scores, one a turn, counts turn by turn."""
 
     def told(rows: pa.Table) -> tuple[int, float, float]:
-        column = rows[measure]
+        column = rows[measure].drop_null()  # an unscorable row has none
         values = (pc.list_flatten(column) if pa.types.is_list(column.type) else column).drop_null().to_numpy()
         if not len(values):
-            return rows.num_rows, float("nan"), float("nan")
-        return rows.num_rows, float(values.mean(dtype=np.float64)), float(np.median(values))
+            return 0, float("nan"), float("nan")
+        return len(column), float(values.mean(dtype=np.float64)), float(np.median(values))
 
     return Drift(measure.replace("_", " "), *told(new.filter(pc.invert(fresh))), *told(new.filter(fresh)))

@@ -4,10 +4,12 @@ The limit `deita-<host>-cuda-0` is made on first use and can be changed in Prefe
 runs that use one Prefect server. A slot of a process that was killed comes free after LEASE seconds.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 from prefect.client.orchestration import get_client
@@ -16,8 +18,11 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from slugify import slugify
 
+from deita_tasks.config import TEMPORARY_SERVER
 from deita_tasks.models.hardware import choose_device
 from deita_tasks.models.stopping import may_stop
+
+log = logging.getLogger(__name__)
 
 LEASE = 60  # seconds, the least that Prefect takes; renewed while the shard computes
 PATIENCE = 5  # seconds of waiting for a slot between two looks at whether the run is to stop
@@ -64,8 +69,11 @@ def limit_names(devices: Sequence[str]) -> list[str]:
 def device_slot(devices: Sequence[str], slots: int | None) -> Iterator[None]:
     """Wait for a slot on each of `devices` and hold it. `slots`: how many each has; 0: no limit; None: one on a GPU, no limit on a CPU.
 
-    A limit that is there already keeps its number of slots, unless `slots` says another.
+    A limit that is there already keeps its number of slots, unless `slots` says another. A server that ends with its command forgets the
+    leases, and never frees the slot of a run that was killed: there is none by default then.
     """
+    if slots is None and TEMPORARY_SERVER in os.environ:
+        slots = 0
     wanted = (0 if "cpu" in devices else 1) if slots is None else slots
     if not devices or not wanted:
         yield
@@ -93,12 +101,14 @@ def _see_to_limit(name: str, slots: int, change: bool) -> None:
 
 @contextmanager
 def _acquired(names: list[str]) -> Iterator[None]:
-    while True:
+    for attempt in count(1):
         slot = concurrency(names, timeout_seconds=PATIENCE, lease_duration=LEASE, strict=True, raise_on_lease_renewal_failure=False)
         try:
             slot.__enter__()
             break
         except TimeoutError:
+            if attempt == 1:
+                log.info("waiting for a slot on %s; `prefect gcl inspect` says who holds one", ", ".join(names))
             may_stop()
     try:
         yield

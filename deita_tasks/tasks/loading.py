@@ -21,12 +21,16 @@ LOADER_VERSION = 1  # of what a pool's rows become; another number loads every p
 
 def plan_pool(store: str, files: Sequence[str], format: str) -> tuple[str, bool]:
     """Where the pool of `files` lies, by their content, and whether it is there and whole."""
-    contents = [[uri, storage.content_digest(uri)] for uri in files]
-    uri = pool_uri(store, storage.digest_of({"files": contents, "format": format, "loader": LOADER_VERSION}))
+    uri = pool_uri(store, _digest([[uri, storage.content_digest(uri)] for uri in files], format))
     try:
         return uri, Pool.open(uri).is_intact()
     except StorageError:
         return uri, False
+
+
+def _digest(contents: Sequence[Sequence[str]], format: str) -> str:
+    """Names the pool of files with these contents: [uri, digest] of each."""
+    return storage.digest_of({"files": [list(one) for one in contents], "format": format, "loader": LOADER_VERSION})
 
 
 def load(plan: Plan, source: Source, options: Advanced) -> Pool:
@@ -43,26 +47,28 @@ def load(plan: Plan, source: Source, options: Advanced) -> Pool:
 def load_pool(key: str, files: Sequence[str], format: str) -> dict[str, Any]:
     """Read every row of `files` into the pool artifact `key`; returns its pool.json."""
     facts: dict[str, Any] = {"inputs": []}
-    summary = write_pool(key, _rows(files, format, facts["inputs"]), facts)
+    summary = write_pool(key, _rows(key, files, format, facts["inputs"]), facts)
     if not summary["good"] + summary["quarantined"]:
         raise EmptyFile(f"{', '.join(files)}: no rows; expected conversations")
     return summary
 
 
-def _rows(files: Sequence[str], format: str, inputs: list[dict[str, Any]]) -> Iterator[Conversation | Quarantined]:
-    """The rows of all files in order; says in `inputs` what each file was."""
+def _rows(key: str, files: Sequence[str], format: str, inputs: list[dict[str, Any]]) -> Iterator[Conversation | Quarantined]:
+    """The rows of all files in order; says in `inputs` what each file was. Raises InputError where they are not those that `key` names."""
     logger = get_run_logger()
     for uri in files:
+        digest, rows = storage.content_digest(uri), 0
         file = open_unless_empty(uri, format)
         logger.info("reading %s", file or f"{uri}: an empty file, passed over")
-        digest, rows = storage.content_digest(uri), 0
         for row in file or ():
             rows += 1
             progress.tick(1)
             yield row
-        if storage.content_digest(uri) != digest:  # the pool is filed under the digest
+        if storage.content_digest(uri) != digest:
             raise InputError(f"{uri}: changed while it was read; run again when nobody writes to it")
         inputs.append({"uri": uri, "digest": digest, "rows": rows, "format": file.format.name if file else EMPTY})
+    if _digest([[one["uri"], one["digest"]] for one in inputs], format) != key.rsplit("/", 1)[-1]:  # the pool is filed under it
+        raise InputError(f"{', '.join(files)}: changed before all was read; run again when nobody writes there")
 
 
 def check_floor(pool: Pool, unscorable: Mapping[str, int], floor: float) -> None:

@@ -61,4 +61,4 @@ def tell_prefect() -> None:
     handler = APILogHandler()
     handler.addFilter(_within_a_run)
     ours.addHandler(handler)
-    ours.setLevel(logging.getLogger("prefect").level)
+    ours.setLevel(min(logging.getLogger("prefect").level, logging.WARNING))  # a terminal shows bars and no log, but warnings

@@ -16,6 +16,7 @@ from deita_tasks.plan import PRESETS
 from deployments.offer import described
 
 VARIABLES = {"DEITA_ROOT": "/srv/pools", "DEITA_INPUT": "/srv/pools/new", "DEITA_CRON": "0 3 * * *", "DEITA_ACTIVE": "false"}
+VARIABLES |= {"DEITA_TIMEZONE": "UTC"}
 CARDS = {
     "select": ["source", "export", "preset", "scoring", "embedding", "selection", "advanced"],
     "reselect": ["source", "export", "preset", "scoring", "embedding", "selection", "advanced"],

@@ -38,6 +38,7 @@ def test_paths_begin_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "DEITA_ROOT": str(tmp_path),
         "DEITA_INPUT": str(tmp_path / "pools"),
         "DEITA_CRON": NIGHTLY,
+        "DEITA_TIMEZONE": "UTC",
         "DEITA_ACTIVE": "false",
     }
     (tmp_path / "site").mkdir()
@@ -56,8 +57,9 @@ def test_paths_begin_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_a_schedule_stays_as_it_is_unless_it_is_asked_for(arguments: tuple[str, ...], cron: str, active: str) -> None:
-    given = filled(Server((CronSchedule(cron="0 4 * * 1"), True)), *arguments)
+    given = filled(Server((CronSchedule(cron="0 4 * * 1", timezone="Europe/Berlin"), True)), *arguments)
     assert (given["DEITA_CRON"], given["DEITA_ACTIVE"]) == (cron, active)
+    assert given["DEITA_TIMEZONE"] == ("UTC" if "--cron" in arguments else "Europe/Berlin")  # an hour that is given is in UTC
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,7 @@ def test_without_a_server_one_line_says_so(main: Any, url: str | None, told: str
 
 def test_what_is_served_is_what_is_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"DEITA_ROOT": "/srv", "DEITA_INPUT": "/srv/pools", "DEITA_CRON": NIGHTLY, "DEITA_ACTIVE": "true"}
+    variables["DEITA_TIMEZONE"] = "Europe/Berlin"
     for name in variables:
         monkeypatch.setenv(name, "")
     served = {one.name: one for one in serve.offered(variables)}

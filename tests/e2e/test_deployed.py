@@ -67,7 +67,7 @@ def test_three_deployments_that_explain_themselves(deployed: Site) -> None:
 def test_deploying_again_keeps_the_schedule(deployed: Site) -> None:
     reselect = deployed.client.read_deployment_by_name("reselect-subset/reselect")
     [held] = reselect.schedules
-    weekly = CronSchedule(cron="0 4 * * 1", timezone="UTC")
+    weekly = CronSchedule(cron="0 4 * * 1", timezone="Europe/Berlin")
     deployed.client.update_deployment_schedule(reselect.id, held.id, active=True, schedule=weekly)
     deployed.run("deployments.deploy")
     [held] = deployed.client.read_deployment(reselect.id).schedules

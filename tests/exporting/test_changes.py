@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pyarrow as pa
@@ -110,6 +111,13 @@ def test_a_larger_budget_is_said_and_is_the_reason() -> None:
 def test_other_settings_are_named() -> None:
     other = {"complexity": {"backend": "y"}, "selection": {"strategy": "random", "budget": 2}}
     assert changed(BEFORE, BEFORE, other=other).settings == ["complexity", "selection"]
+
+
+def test_new_rows_without_a_score_are_not_averaged() -> None:
+    found = changed(BEFORE, pa.concat_tables([BEFORE, ledger(("e", "unscorable", None, None))]))
+    assert found.pool_added == 1
+    assert [(one.new_rows, one.shift) for one in found.drift] == [(0, None)] * 3
+    json.dumps(found.summary(), allow_nan=False)
 
 
 @pytest.mark.parametrize("empty", [ledger(), ledger((None, "quarantined", None, None))])

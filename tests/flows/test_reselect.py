@@ -12,6 +12,7 @@ import pytest
 
 from deita_tasks import storage, versions
 from deita_tasks.config import Advanced, Selection, Source, Versions
+from deita_tasks.errors import InputError, StorageError, TooFewRows
 from tests.flows import components
 from tests.flows.conftest import BASE
 from tests.small_pool import ROWS, write_rows
@@ -133,10 +134,71 @@ def test_a_run_that_ended_before_it_moved_latest_is_finished_by_the_next(
         with pytest.raises((KeyboardInterrupt, BaseException)):
             reselect()
     (left,) = versions.listed(str(tmp_path / "out"))
+    written = (tmp_path / "out" / "versions" / left / "manifest.json").read_bytes()
     assert versions.latest(str(tmp_path / "out")) is None
-    assert reselect()["version"] == left
+    done = reselect()
+    assert (done["version"], done["manifest"]["counts"]["selected"]) == (left, 10)
     assert versions.latest(str(tmp_path / "out")) == left
+    assert (tmp_path / "out" / "versions" / left / "manifest.json").read_bytes() == written  # a version is never changed
+    assert len(events) == 2  # told twice rather than never
+
+
+def test_a_pointer_that_was_lost_is_found_again(reselect: Reselect, tmp_path: Path, events: Any) -> None:
+    write_rows(tmp_path / "in" / "pool.jsonl", GOOD)
+    first = reselect()
+    (tmp_path / "out" / "latest").unlink()
+    assert reselect()["version"] == first["version"]
+    (tmp_path / "out" / "latest").unlink()
+    second = reselect(budget=4)
+    assert second["changes"]["before"] == first["version"]
+
+
+def test_a_run_that_was_overtaken_does_not_move_latest_back(
+    reselect: Reselect, tmp_path: Path, events: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path / "in" / "pool.jsonl", GOOD)
+    newer = reselect()["version"]
+    seen = iter([None, newer])  # as it began, and at its end
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "latest", lambda output: next(seen))
+        with pytest.raises(StorageError, match="another run has made the version"):
+            reselect(budget=4)
+    assert versions.latest(str(tmp_path / "out")) == newer
     assert len(events) == 1
+
+
+def test_where_nothing_is_new_what_else_is_asked_for_holds(reselect: Reselect, tmp_path: Path, events: Any) -> None:
+    write_rows(tmp_path / "in" / "pool.jsonl", GOOD)
+    assert reselect(budget=5000)["new"]
+    with pytest.raises(TooFewRows):
+        reselect(budget=5000, target_size="exact")
+    reselect(budget=5)
+    assert len(versions.listed(str(tmp_path / "out"))) == 2
+    assert not reselect(budget=5, keep=1)["new"]
+    assert len(versions.listed(str(tmp_path / "out"))) == 1
+
+
+def test_a_file_that_changes_between_two_looks_is_not_filed_under_what_it_was(
+    reselect: Reselect, tmp_path: Path, events: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that writes the file anew: whole when the pool is named, empty when it is read."""
+    from deita_tasks.tasks import loading
+
+    pool = write_rows(tmp_path / "in" / "a.jsonl", GOOD)
+    write_rows(tmp_path / "in" / "b.jsonl", NEW)
+    whole, plan_pool = pool.read_bytes(), loading.plan_pool
+
+    def planned(*given: Any) -> Any:
+        found = plan_pool(*given)
+        pool.write_bytes(b"")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "plan_pool", planned)
+        with pytest.raises(InputError, match="changed before all was read"):
+            reselect()
+    pool.write_bytes(whole)
+    assert reselect()["manifest"]["counts"]["read"] == 30
 
 
 def test_in_memory_latest_is_an_object(reselect: Reselect, tmp_path: Path, events: Any) -> None:

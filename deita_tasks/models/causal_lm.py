@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deita_tasks.errors import ModelError
 from deita_tasks.models.batches import BatchLimit, run_batches
-from deita_tasks.models.checkpoint import Checkpoint
+from deita_tasks.models.checkpoint import Checkpoint, rotary_turn
 from deita_tasks.models.hardware import default_batch_tokens, torch_dtype
 from deita_tasks.models.quiet import quiet_loading
 
@@ -44,6 +44,7 @@ class CausalLM:
         self.bias: torch.Tensor | None = None
         self.prefix: SharedPrefix | None = None
         self.base: Any = model
+        self.turn = rotary_turn(model.config, "longrope")
         if head_ids is not None:
             output = model.get_output_embeddings()
             self.base = model.base_model
@@ -97,9 +98,14 @@ class CausalLM:
         return torch.nn.functional.linear(hidden, self.head, self.bias)
 
     def _ways(self, texts: Sequence[Sequence[int]]) -> list[tuple[SharedPrefix | None, list[int]]]:
-        """Which texts go on from the prefix, and which are gone through whole."""
-        shared = [self.prefix is not None and self.prefix.fits(ids) for ids in texts]
-        return [(self.prefix, [i for i, goes in enumerate(shared) if goes]), (None, [i for i, goes in enumerate(shared) if not goes])]
+        """Which texts go on from the prefix, and which are gone through whole: those beyond `turn` by themselves."""
+        beyond = [self.turn is not None and len(ids) > self.turn for ids in texts]
+        shared = [self.prefix is not None and not far and self.prefix.fits(ids) for ids, far in zip(texts, beyond, strict=True)]
+        return [
+            (self.prefix, [i for i, goes in enumerate(shared) if goes]),
+            (None, [i for i, goes in enumerate(shared) if not goes and not beyond[i]]),
+            (None, [i for i, far in enumerate(beyond) if far]),
+        ]
 
     def _forward(self, batch: Sequence[Sequence[int]], prefix: SharedPrefix | None = None) -> torch.Tensor:
         """(b, d) in the model's dtype, nothing waited for. With a `prefix`, which each text begins with, only what follows is computed."""

@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.presets import PINNED_REVISIONS
@@ -74,7 +74,26 @@ class Checkpoint:
             raise UsageError(f"{self.location} names no window of its own in config.json: give max_length")
         if window and limit > window and not getattr(config, "rope_parameters", None):  # rotary positions go on, learned ones end
             raise UsageError(f"max_length={limit}: {self.location} has positions for {window} tokens, ask for no more than that")
+        turn = rotary_turn(config, "dynamic")
+        if turn and limit > turn:
+            raise UsageError(
+                f"max_length={limit}: {self.location} has rotary positions of the type dynamic, which change for a whole batch where "
+                f"one of its texts is over {turn} tokens; ask for no more than that"
+            )
         return limit
+
+
+def rotary_turn(config: PretrainedConfig, kind: Literal["longrope", "dynamic"]) -> int | None:
+    """The length in tokens beyond which rotary positions of this kind turn at other frequencies; None for a model of another kind.
+
+    transformers takes them for a whole batch from its longest text (modeling_rope_utils.dynamic_rope_update): with `longrope` one of two
+    sets; with `dynamic` another for each length, kept for the shorter texts that follow.
+    """
+    whole = getattr(config, "rope_parameters", None) or {}
+    each = [one for one in (whole, *whole.values()) if isinstance(one, dict) and kind in str(one.get("rope_type"))]  # or one per layer type
+    window: int = config.max_position_embeddings if each else 0
+    turns: list[int] = [one.get("original_max_position_embeddings", window) if kind == "longrope" else window for one in each]
+    return min(turns, default=None)
 
 
 def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:

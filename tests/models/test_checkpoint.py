@@ -8,7 +8,7 @@ import pytest
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.lazy import Lazy
-from tests.checkpoints import llama
+from tests.checkpoints import llama, write_model
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +96,17 @@ def test_lazy_makes_its_value_once_for_all_threads_and_travels_empty():
     lazy.release()
     lazy.get(lambda: made.append(1) or object())
     assert len(made) == 4
+
+
+def test_dynamic_rotary_positions_end_at_the_window(tmp_path):
+    """Beyond it a text's state would depend on the others of its batch, and on those before."""
+    write_model(tmp_path, rope_parameters={"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0})
+    checkpoint = find_checkpoint(str(tmp_path))
+    assert checkpoint.limit(None) == checkpoint.limit(256) == 256
+    with pytest.raises(UsageError, match=r"max_length=257: .* of the type dynamic, .* over 256 tokens"):
+        checkpoint.limit(257)
+
+
+def test_plain_rotary_positions_go_on(tmp_path):
+    write_model(tmp_path)
+    assert find_checkpoint(str(tmp_path)).limit(4096) == 4096

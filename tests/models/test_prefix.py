@@ -71,6 +71,21 @@ def test_states_are_those_of_whole_texts_in_every_batch(tmp_path, family):
             torch.testing.assert_close(found, states[list(order)], atol=1e-5 * float(states.abs().max()), rtol=0)
 
 
+def test_texts_beyond_the_turn_of_longrope_are_gone_through_by_themselves(tmp_path):
+    """transformers takes a whole batch's frequencies from its longest text."""
+    turn = 32
+    rotary = {"short_factor": [1.0] * 4, "long_factor": [4.0, 5.0, 6.0, 7.0], "original_max_position_embeddings": turn, "factor": 8.0}
+    write_model(tmp_path, rope_parameters={"rope_type": "longrope", "rope_theta": 10_000.0, **rotary})
+    texts = [*TEXTS, *(text(length) for length in (turn - 1, turn, turn + 1, turn + 8)), [*BEGINNING, *text(turn - len(BEGINNING))]]
+    states = expected(tmp_path, texts)
+    for prefix in ([], BEGINNING):
+        model = load(tmp_path, prefix=prefix)
+        assert (model.prefix is not None) == bool(prefix)
+        for batch_tokens in (1, 120, 100_000):
+            found, _ = model.last_hidden(texts, batch_tokens)
+            torch.testing.assert_close(found, states, atol=1e-5 * float(states.abs().max()), rtol=0)
+
+
 def test_only_what_follows_the_beginning_is_computed(folder):
     model = load(folder, prefix=BEGINNING)
     calls = counted(model)

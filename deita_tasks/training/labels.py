@@ -1,12 +1,14 @@
 """The labels that the mini scorers are fitted to: which sources there are, and which of them are too close to be told apart.
 
-A source is left out with its whole family: sources that share prompts, or the same responses labelled twice.
+A source is left out with its whole family, the same responses labelled twice. Families share prompts too (pandalm, open_instruct and
+vicuna most of theirs): whoever leaves one out also leaves out of the others what `prompt_of` finds in it.
 """
 
 from __future__ import annotations
 
 import json
 import lzma
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +48,11 @@ class Compared:
 
     better: NDArray[np.int64]
     worse: NDArray[np.int64]
+
+
+def prompt_of(instruction: str) -> str:
+    """What instructions that are one prompt have in common: the words, whatever the case, white space and punctuation."""
+    return " ".join(re.findall(r"\w+", instruction.lower()))
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -31,6 +31,7 @@ from deita_tasks.training.labels import (
     SAME_PROMPTS,
     Compared,
     Labelled,
+    prompt_of,
     read_complexity,
     read_quality,
     read_rows,
@@ -46,19 +47,29 @@ NONE = np.zeros(0, np.float32)
 
 @dataclass(frozen=True)
 class Texts:
-    """The labelled texts of a source, with what the scorer sees of them. `states`: (n, d)."""
+    """The labelled texts of a source by their prompts, with what the scorer sees of them. `states`: (n, d)."""
 
+    prompts: Sequence[str]
     features: Sequence[Mapping[str, float]]
     states: NDArray[np.float32]
     words: Matrix
     labels: Matrix
     groups: NDArray[np.int64]
 
+    def apart_from(self, other: Texts) -> Texts:
+        """Those whose prompts are not in `other`."""
+        known = set(other.prompts)
+        keep = [i for i, prompt in enumerate(self.prompts) if prompt not in known]
+        prompts, features = [self.prompts[i] for i in keep], [self.features[i] for i in keep]
+        return Texts(prompts, features, self.states[keep], self.words[keep], self.labels[keep], self.groups[keep])
+
 
 def look_at(source: Labelled, encoder: MiniEncoder) -> Texts:
     features = [instruction_features(text) for text in source.texts]
     words = np.array([count_words(text) for text in source.texts], np.float64)
-    return Texts(features, encoder.states(source.texts).values, words, source.labels, source.groups)
+    return Texts(
+        [prompt_of(text) for text in source.texts], features, encoder.states(source.texts).values, words, source.labels, source.groups
+    )
 
 
 def blank_head(features: Sequence[Mapping[str, float]]) -> Head:
@@ -119,6 +130,7 @@ def fit_quality(features: Sequence[Mapping[str, float]], families: Sequence[Sequ
     x = np.zeros((len(features), len(head.names)))
     x[used] = head.standardise([features[i] for i in used])
     differences = [[x[one.better] - x[one.worse] for one in family if len(one.better) >= 20] for family in families]
+    differences = [family for family in differences if family]
     keep = agreeing(differences, head.names.index("words"), QUALITY_PENALTY)
     weights = np.zeros(len(keep))
     weights[keep] = bradley_terry([one[:, keep] for family in differences for one in family], QUALITY_PENALTY)
@@ -139,17 +151,12 @@ def within_groups(values: Matrix, texts: Texts) -> float:
 
 
 def complexity_table(sources: Mapping[str, Texts]) -> list[str]:
-    """Spearman of every source with a head that never saw it, beside the number of words and a random choice."""
-    general, constraints = sources[GENERAL], {name: sources[name] for name in CONSTRAINTS}
-    everything = fit_complexity(general, list(constraints.values()))
-    without_general = fit_complexity(None, list(constraints.values()))
+    """Spearman of every source with a head that saw neither it nor its prompts, beside the number of words and a random choice."""
     random = np.random.default_rng(SEED)
     lines = [f"{'complexity, left out':28} {'n':>5} {'mini':>7} {'words':>7} {'random':>7}   within a seed: mini, words"]
     for name, texts in sources.items():
-        if name in CONSTRAINTS:
-            head = fit_complexity(general, [constraints[other] for other in CONSTRAINTS if other != name])
-        else:
-            head = without_general if name in (GENERAL, SAME_PROMPTS) else everything
+        general = None if name in (GENERAL, SAME_PROMPTS) else sources[GENERAL].apart_from(texts)
+        head = fit_complexity(general, [sources[other].apart_from(texts) for other in CONSTRAINTS if other != name])
         values = totals(head, texts)
         figures = [spearman(one, texts.labels) for one in (values, texts.words, random.random(len(values)))]
         seeds = [within_groups(one, texts) for one in (values, texts.words)]
@@ -157,13 +164,27 @@ def complexity_table(sources: Mapping[str, Texts]) -> list[str]:
     return lines
 
 
-def quality_table(features: Sequence[Mapping[str, float]], words: Matrix, compared: Mapping[str, Compared]) -> list[str]:
-    """Share of comparisons decided rightly in every source with a head that never saw its family, beside the number of words and a
-    random choice; then only where the better response is the shorter one, in which words are always wrong."""
+def other_families(names: Sequence[str], compared: Mapping[str, Compared], prompts: Sequence[str]) -> list[list[Compared]]:
+    """The comparisons, by family, that are neither of the sources `names` nor share a prompt with one. `prompts`: of every pair."""
+    known = {prompts[i] for name in names for i in compared[name].better}
+    found = []
+    for others in QUALITY_FAMILIES.values():
+        if not set(others) & set(names):
+            apart = [(compared[other], np.array([prompts[i] not in known for i in compared[other].better], bool)) for other in others]
+            found.append([Compared(one.better[where], one.worse[where]) for one, where in apart])
+    return found
+
+
+def quality_table(
+    prompts: Sequence[str], features: Sequence[Mapping[str, float]], words: Matrix, compared: Mapping[str, Compared]
+) -> list[str]:
+    """Share of comparisons decided rightly in every source with a head that saw neither its family nor its prompts, beside the number of
+    words and a random choice; then only where the better response is the shorter one, in which words are always wrong.
+    `prompts`, `features`, `words`: of every pair."""
     random = np.random.default_rng(SEED)
     lines = [f"{'quality, left out':28} {'n':>5} {'mini':>7} {'words':>7} {'random':>7}   where the longer is worse: n, mini"]
-    for family, names in {**QUALITY_FAMILIES, "harmless": (HARMLESS,)}.items():
-        head = fit_quality(features, [[compared[one] for one in others] for other, others in QUALITY_FAMILIES.items() if other != family])
+    for names in (*QUALITY_FAMILIES.values(), (HARMLESS,)):
+        head = fit_quality(features, other_families(names, compared, prompts))
         values = head.total(head.standardise(features))
         for name in names:
             one = compared[name]
@@ -195,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pairs, compared = read_quality(given.data)
     features = [response_features(*pair) for pair in pairs]
     words = np.array([count_words(response) for _, response in pairs], np.float64)
-    print("\n".join(quality_table(features, words, compared)))
+    print("\n".join(quality_table([prompt_of(asked) for asked, _ in pairs], features, words, compared)))
     if given.output:
         write(given.output, sources, pairs, features, compared, encoder)
 

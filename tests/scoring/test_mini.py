@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
@@ -181,7 +182,12 @@ def test_counting_can_be_stopped_after_every_pair(kind: Kind, request: pytest.Fi
     counted: list[str] = []
     for name in ("instruction_features", "response_features"):
         function = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *texts, function=function: counted.append(texts[0]) or function(*texts))
+
+        def spy(*texts: str, function: Callable[..., dict[str, float]] = function) -> dict[str, float]:
+            counted.append(texts[0])
+            return function(*texts)
+
+        monkeypatch.setattr(module, name, spy)
 
     def stop() -> None:
         if len(counted) == 2:

@@ -288,8 +288,10 @@ def test_out_of_memory_halves_the_batch(folder, monkeypatch):
         return forward(self, batch, prefix)
 
     expected = scorer(folder).score(PAIRS)
+    one = scorer(folder, batch_tokens=100_000)
+    one.score([])  # loads it, with memory enough for the proofs
     monkeypatch.setattr(CausalLM, "_forward", small)
-    np.testing.assert_allclose(scorer(folder, batch_tokens=100_000).score(PAIRS), expected, atol=1e-5)
+    np.testing.assert_allclose(one.score(PAIRS), expected, atol=1e-5)
     assert max(sizes) == len(PAIRS)
 
     def never_the_longest(self, batch, prefix=None):
@@ -315,8 +317,9 @@ def test_what_memory_has_room_for_is_learnt_once_for_all_pieces(folder, monkeypa
     pairs = [(f"Write {number}.", "Yes.") for number in range(10, 50)]
     expected = scorer(folder).score(pairs)
     monkeypatch.setattr("deita_tasks.scoring.causal_lm.ahead", partial(ahead, size=8))
-    monkeypatch.setattr(CausalLM, "_forward", small)
     one = scorer(folder, batch_tokens=100_000)
+    one.score([])  # loads it, with memory enough for the proofs
+    monkeypatch.setattr(CausalLM, "_forward", small)
     np.testing.assert_allclose(one.score(pairs), expected, atol=1e-5)
     assert failed == [8, 4]
     one.score(pairs)  # the next shard

@@ -123,7 +123,7 @@ def test_vectors_are_the_reference_s_in_every_batch(family):
 def test_more_conversations_than_are_tokenised_at_a_time(folder):
     one = embedder(folder, max_length=60)
     few, many = one.measure(POOL), one.measure(POOL * 250)
-    np.testing.assert_array_equal(many.values, np.tile(few.values, (250, 1)))
+    np.testing.assert_allclose(many.values, np.tile(few.values, (250, 1)), rtol=0, atol=1e-5)  # another piece, other batches
     np.testing.assert_array_equal(many.cut, np.tile(few.cut, 250))
 
 

@@ -99,7 +99,7 @@ def test_the_template_s_beginning_is_gone_through_once(family, kind):
 
 def test_more_pairs_than_are_tokenised_at_a_time(folder):
     one = scorer(folder)
-    np.testing.assert_array_equal(one.score(PAIRS * 250), np.tile(one.score(PAIRS), 250))
+    np.testing.assert_allclose(one.score(PAIRS * 250), np.tile(one.score(PAIRS), 250), rtol=0, atol=1e-5)  # other pieces, other batches
 
 
 def test_bfloat16_is_near(folder):

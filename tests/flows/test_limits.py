@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ from deita_tasks.config import Advanced
 from deita_tasks.scoring.mini import MiniScorer
 from deita_tasks.tasks import limits
 from tests.conftest import ROOT
-from tests.flows.runs import Run, run
+from tests.flows import components
+from tests.flows.runs import run
 from tests.runs import server_of_the_tests
 
 pytestmark = pytest.mark.flow
@@ -105,10 +107,26 @@ def test_a_slot_is_given_back_by_who_fails_and_not_waited_for_by_who_is_stopped(
     assert slots("deita-stopped-cuda-0") == (1, 0)
 
 
-def test_what_is_there_asks_for_no_slot(base: Run, tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_acquired", lambda names: pytest.fail(f"asked for {names}"))
-    again = run(base.output.parent / "pool.jsonl", base.store, tmp_path / "out", device_slots=1)
+def test_only_what_is_computed_asks_for_a_slot(tiny: None, small_pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(limits, "_acquired", lambda names: asked.append(names) or nullcontext())
+    monkeypatch.setattr(components.TopicEmbedder, "device", "cpu", raising=False)
+    run(small_pool, tmp_path / "store", tmp_path / "first", device_slots=1)
+    assert len(asked) == 5, "the preflight, and four shards of vectors"
+    again = run(small_pool, tmp_path / "store", tmp_path / "again", device_slots=1)
+    assert len(asked) == 5
     assert sum(stage["cached"] for stage in again.result["tasks"].values()) == 12
+
+
+def test_a_server_that_forgets_its_leases_gives_no_slot_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(limits, "_acquired", lambda names: asked.append(names) or nullcontext())
+    monkeypatch.setattr(limits, "_see_to_limit", lambda *given, **more: None)
+    monkeypatch.setenv("DEITA_TEMPORARY_SERVER", "1")
+    for slots in (None, 0, 2):
+        with limits.device_slot(["cuda-0"], slots):
+            pass
+    assert len(asked) == 1
 
 
 @pytest.mark.slow

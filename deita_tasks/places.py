@@ -70,6 +70,13 @@ def join(base: str, *parts: str) -> str:
     return posixpath.join(base, *parts)
 
 
+def path_in(uri: str, folder: str) -> str | None:
+    """The path of `uri` from `folder` on, "" for the folder itself; None where it lies elsewhere. Links are not followed."""
+    (fs, path), (other, top) = filesystem(uri), filesystem(folder)
+    inside = type(fs) is type(other) and f"{path}/".startswith(f"{top.rstrip('/')}/")
+    return _below(path, top) if inside else None
+
+
 def expand(uri: str) -> list[str]:
     """The files that `uri` names, sorted: the file itself, all files below a folder, or what a glob matches.
 

@@ -172,10 +172,8 @@ def check_output(export: Output, needed: Sequence[str] = ()) -> None:
 
     A result is replaced as a whole, so nothing that a run reads or keeps may be inside.
     """
-    fs, folder = storage.filesystem(export.output)
     for uri in needed:
-        other, path = storage.filesystem(uri)
-        if type(other) is type(fs) and f"{path}/".startswith(f"{folder.rstrip('/')}/"):
+        if storage.path_in(uri, export.output) is not None:
             raise UsageError(f"{export.output}: holds {uri}, which the run needs; choose a folder apart from input and store")
     storage.check_place(export.output)
     publishing.recover(export.output)
@@ -193,16 +191,12 @@ def check_output(export: Output, needed: Sequence[str] = ()) -> None:
 
 def check_apart(inputs: Sequence[str], uri: str) -> None:
     """Raises UsageError where `uri` lies in a folder of the pool: the next run would read what this one writes there."""
-    other, path = storage.filesystem(uri)
     for one in inputs:
+        below = storage.path_in(uri, one)
+        if below is None or any(step.startswith((".", "_")) for step in below.split("/")):
+            continue  # apart, or hidden and so no part of the pool
         fs, folder = storage.filesystem(one)
-        below = path.removeprefix(f"{folder.rstrip('/')}/")
-        if (
-            type(other) is type(fs)
-            and below != path
-            and fs.isdir(folder)
-            and not any(step.startswith((".", "_")) for step in below.split("/"))
-        ):
+        if fs.isdir(folder):
             raise UsageError(f"{uri}: lies in the input {one}, and the next run would read it as a pool; choose a folder apart from it")
 
 

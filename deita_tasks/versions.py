@@ -105,10 +105,8 @@ def _leftovers(output: str, whole: Sequence[str], now: datetime) -> list[str]:
 def check_output(output: str, needed: Sequence[str] = ()) -> None:
     """Raises OutputExists where `output` holds something else than versions, or one of the `needed` URIs."""
     storage.check_place(output)
-    fs, folder = storage.filesystem(storage.join(output, FOLDER))
     for uri in needed:
-        other, path = storage.filesystem(uri)
-        if type(other) is type(fs) and f"{path}/".startswith(f"{folder.rstrip('/')}/"):
+        if storage.path_in(uri, storage.join(output, FOLDER)) is not None:
             raise OutputExists(f"{output}: its versions hold {uri}, which the run needs; choose a folder apart from input and store")
     if not storage.is_empty(output) and not storage.exists(storage.join(output, FOLDER)):
         raise OutputExists(f"{output}: not empty, and no versions of ours in it; expected a new folder, or one of `deita reselect`")

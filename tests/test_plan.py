@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,16 @@ def test_an_output_may_not_hold_what_the_run_needs(inside: str, tmp_path: Path, 
     (output / "pool.jsonl").unlink(missing_ok=True)
     beside = Advanced(store=str(tmp_path / "out-store"))  # a name that begins alike is another folder
     assert planned(tmp_path, small_pool, export=Export(output=str(output), overwrite=True), advanced=beside)
+
+
+@pytest.mark.parametrize(("store", "becomes_pool"), [("", True), ("store", True), (".deita", False), ("_work/store", False)])
+def test_a_store_may_not_become_pool(store: str, becomes_pool: bool, tmp_path: Path, small_pool: Path) -> None:
+    pools = tmp_path / "pools"
+    pools.mkdir()
+    (pools / "a.jsonl").write_bytes(small_pool.read_bytes())
+    advanced = Advanced(store=str(pools / store))
+    with pytest.raises(UsageError, match="lies in the input") if becomes_pool else nullcontext():
+        planned(tmp_path, pools, advanced=advanced)
 
 
 # ---- backends with options of their own

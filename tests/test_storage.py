@@ -141,6 +141,17 @@ def test_expand(place):
             storage.expand(f"{place}/{name}")
 
 
+def test_what_lies_in_a_folder_has_a_path_from_there(place):
+    assert storage.path_in(f"{place}/deep/file", place) == storage.path_in(f"{place}/deep/file", f"{place}/") == "deep/file"
+    assert storage.path_in(f"{place}/", place) == ""
+    assert storage.path_in(f"{place}s/file", place) is None  # a name that begins alike is another folder
+    assert storage.path_in(place, f"{place}/deep") is None
+
+
+def test_a_path_of_another_kind_of_store_is_no_path_in_a_folder():
+    assert storage.path_in("memory://pools/file", "/pools") is None
+
+
 def test_a_folder_of_hidden_files_holds_none(place):
     storage.write_bytes(f"{place}/.hidden", b"")
     with pytest.raises(InputError, match="holds no files"):

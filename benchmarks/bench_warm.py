@@ -30,6 +30,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from bench_reuse import generated
 
+from flows.server import free_port
+
 ROOT = Path(__file__).resolve().parents[1]
 DEITA = [sys.executable, "-m", "flows.cli"]
 BUCKET = "bench"
@@ -57,9 +59,7 @@ def write_inputs(folder: Path, rows: int) -> list[str]:
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
     """moto's server as a process of its own; the environment that leads to it, and an empty bucket."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-c", "import sys; from moto.server import main; main(sys.argv[1:])", "-H", "127.0.0.1", "-p", str(port)]
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",

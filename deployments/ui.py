@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,8 +19,8 @@ from typing import NoReturn
 import httpx
 
 from deployments.offer import described, fail, parser
+from flows.server import HOST, free_port
 
-HOST = "127.0.0.1"
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 20  # seconds for an end in good order
 PATIENCE = 180  # seconds: a first start makes its database, on a slow machine
@@ -34,17 +33,6 @@ SAID = """
 
   Ctrl-C ends it. What runs write lies in {root}/results, what Prefect writes in {home}.
 """
-
-
-def free_port(wanted: int) -> int:
-    """`wanted`, or any other port where that one is taken."""
-    with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            tried.bind((HOST, wanted))
-        except OSError:
-            tried.bind((HOST, 0))
-        return int(tried.getsockname()[1])
 
 
 @contextmanager

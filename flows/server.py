@@ -20,6 +20,7 @@ from pathlib import Path
 from deita_tasks.config import TEMPORARY_SERVER as TEMPORARY
 from deita_tasks.errors import ServerError
 
+HOST = "127.0.0.1"
 PATIENCE = 180.0  # seconds, on a busy machine
 QUIET = {
     "PREFECT_UI_ENABLED": "0",
@@ -53,15 +54,19 @@ def start_server() -> Callable[[], None]:
     process = _start(port)
     atexit.register(_stop, process)
     os.environ[TEMPORARY] = "1"
-    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
     return lambda: _wait(process, port)
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
+def free_port(wanted: int = 0) -> int:
+    """A port of the loopback that nobody listens on: `wanted`, or any other where that one is taken."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was let go of a moment ago is free
+        try:
+            tried.bind((HOST, wanted))
+        except OSError:
+            tried.bind((HOST, 0))
+        return int(tried.getsockname()[1])
 
 
 def _start(port: int) -> subprocess.Popen[bytes]:
@@ -82,7 +87,7 @@ def _wait(process: subprocess.Popen[bytes], port: int) -> None:
         if process.poll() is not None:
             raise ServerError(f"Prefect's temporary server ended with status {process.returncode}; run again, or set PREFECT_API_URL")
         try:
-            if httpx.get(f"http://127.0.0.1:{port}/api/health", timeout=5).is_success:
+            if httpx.get(f"http://{HOST}:{port}/api/health", timeout=5).is_success:
                 return
         except httpx.TransportError:
             time.sleep(0.05)
@@ -103,7 +108,7 @@ def serve(port: int, parent: int) -> None:
     import uvicorn
 
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    uvicorn.run("prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, log_level="error", lifespan="on")
+    uvicorn.run("prefect.server.api.server:create_app", factory=True, host=HOST, port=port, log_level="error", lifespan="on")
 
 
 def _end_with(parent: int) -> None:

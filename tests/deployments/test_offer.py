@@ -134,16 +134,5 @@ def test_a_server_of_our_own_has_nothing_of_another(tmp_path: Path, monkeypatch:
     assert found["PREFECT_SERVER_API_HOST"] == "127.0.0.1", "to be reached from this machine alone"
 
 
-def test_a_port_that_is_taken_is_not_asked_for() -> None:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind((ui.HOST, 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert ui.free_port(port) != port
-    assert ui.free_port(port) == port
-
-
 def test_the_file_comes_with_the_package() -> None:
     assert offer.YAML.is_file()

@@ -23,7 +23,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.ui import free_port, running, server
+from deployments.ui import running, server
+from flows.server import free_port
 from tests.conftest import ROOT
 
 
@@ -139,7 +140,7 @@ def site(installed: Path, sample_pool: Path, tmp_path_factory: pytest.TempPathFa
     (root / "pools").mkdir(parents=True)
     with sample_pool.open(encoding="utf-8") as rows:
         (root / "pools" / "pool.jsonl").write_text("".join(islice(rows, POOL_ROWS)), encoding="utf-8")
-    with server(tmp_path_factory.mktemp("prefect"), free_port(0)) as environment:
+    with server(tmp_path_factory.mktemp("prefect"), free_port()) as environment:
         of_the_site = {**environment, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "PREFECT_WORKER_QUERY_SECONDS": "2"}
         with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
             yield Site(root, of_the_site, client)

@@ -12,7 +12,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.ui import free_port
+from flows.server import free_port
 from tests.e2e.conftest import CHEAP, ended, processes, until, write_long_pool
 from tests.runs import start
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def test_it_serves_runs_and_ends_all_that_it_started(small_pool: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "deployments.ui", "--root", str(tmp_path), "--input", str(small_pool), "--port", str(free_port(0))]
+    command = [sys.executable, "-m", "deployments.ui", "--root", str(tmp_path), "--input", str(small_pool), "--port", str(free_port())]
     process = start(command, PYTHONUNBUFFERED="1", HF_HUB_OFFLINE="1")
     try:
         assert process.stdout is not None

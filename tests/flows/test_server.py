@@ -28,6 +28,15 @@ def unspoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_port_that_is_taken_is_not_asked_for() -> None:
+    with socket.socket() as taken:
+        taken.bind((server.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert server.free_port(port) != port
+    assert server.free_port(port) == port
+
+
 def test_where_nothing_is_said_there_is_none(unspoken: Path) -> None:
     assert not server.is_configured()
 

@@ -1,16 +1,17 @@
-"""What every flow has in common: look at the models, score and embed a pool."""
+"""What flows have in common: look at the models, score and embed a pool; select from it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from deita_tasks import tasks
-from deita_tasks.config import Advanced
+from deita_tasks.config import Advanced, PresetName
 from deita_tasks.plan import Plan
 from deita_tasks.pool import Pool
+from deita_tasks.selections import check_size
 
 # One model uses all cores of a machine, so shards are computed one after the other.
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
@@ -41,3 +42,18 @@ def measured(plan: Plan, pool: Pool, advanced: Advanced, clock: Clock) -> dict[s
             with clock(stage.name):
                 done[stage.name] = tasks.run_stage(stage, pool, advanced, work[stage.name], crew)
     return done
+
+
+def chosen(
+    plan: Plan, pool: Pool, done: Mapping[str, Any], preset: PresetName, groups: Mapping[str, Any], clock: Clock
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Select from what has been measured; returns the selection, and what its manifest says of the run.
+
+    `groups`: the flow's parameters by name. Raises TooManyBadRows or TooFewRows where the selection is not what they ask for.
+    """
+    source, selection = groups["source"], groups["selection"]
+    with clock("select"):
+        selected = tasks.select(plan, pool, done, groups["advanced"])
+    tasks.check_floor(pool, selected["unscorable"], source.min_good_fraction)
+    check_size(selected["counts"], selection)
+    return selected, {**plan.facts(preset, groups), **tasks.work_facts(done), "seed": selection.seed, "timings": clock.seconds}

@@ -16,7 +16,7 @@ from deita_tasks.errors import StorageError
 from deita_tasks.plan import plan_run
 from deita_tasks.pool import Pool
 from deita_tasks.selections import check_size
-from flows.measured import ONE_AT_A_TIME, Clock, measured
+from flows.measured import ONE_AT_A_TIME, Clock, chosen, measured
 
 log = logging.getLogger("deita_tasks.reselect")  # under the name whose lines Prefect shows
 
@@ -51,12 +51,8 @@ def reselect_subset(
     if before is not None and versions.is_of(before, digest):
         return _nothing_new(before, pool, source, selection, export)
     done = measured(plan, pool, advanced, clock)
-    with clock("select"):
-        selected = tasks.select(plan, pool, done, advanced)
-    tasks.check_floor(pool, selected["unscorable"], source.min_good_fraction)
-    check_size(selected["counts"], selection)
     groups = {"source": source, "scoring": scoring, "embedding": embedding, "selection": selection, "export": export, "advanced": advanced}
-    facts = {**plan.facts(preset, groups), **tasks.work_facts(done), "seed": selection.seed, "timings": clock.seconds}
+    selected, facts = chosen(plan, pool, done, preset, groups, clock)
     name = versions.unpointed(export.output, digest, before)
     if name is None:
         name = versions.name_of(digest)

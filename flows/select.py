@@ -12,8 +12,7 @@ from prefect import flow
 from deita_tasks import tasks
 from deita_tasks.config import Advanced, Embedding, Export, Preset, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
-from deita_tasks.selections import check_size
-from flows.measured import ONE_AT_A_TIME, Clock, measured
+from flows.measured import ONE_AT_A_TIME, Clock, chosen, measured
 
 
 @flow(
@@ -42,12 +41,8 @@ def select_subset(
     with clock("load"):
         pool = tasks.load(plan, source, advanced)
     done = measured(plan, pool, advanced, clock)
-    with clock("select"):
-        selected = tasks.select(plan, pool, done, advanced)
-    tasks.check_floor(pool, selected["unscorable"], source.min_good_fraction)
-    check_size(selected["counts"], selection)
     groups = {"source": source, "scoring": scoring, "embedding": embedding, "selection": selection, "export": export, "advanced": advanced}
-    facts = {**plan.facts(preset, groups), **tasks.work_facts(done), "seed": selection.seed, "timings": clock.seconds}
+    selected, facts = chosen(plan, pool, done, preset, groups, clock)
     manifest = tasks.export_selection(pool.uri, done, selected, export.output, export.output_format, facts)
     return {**manifest, "tasks": {name: stage["tasks"] for name, stage in done.items()}}
 

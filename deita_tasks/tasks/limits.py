@@ -1,7 +1,9 @@
 """Devices are shared: a shard that computes on one holds a slot of its Prefect concurrency limit, so that runs take turns.
 
 The limit `deita-<host>-cuda-0` is made on first use and can be changed in Prefect's UI or by `prefect gcl update`. It holds between
-runs that use one Prefect server. A slot of a process that was killed comes free after LEASE seconds.
+runs that use one Prefect server. A slot of a process that was killed comes free after LEASE seconds, as long as the server knows of the
+lease: it has leases in memory, unless PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE says otherwise, and so forgets them when it is restarted or,
+a temporary one, ends with its command. What was held then stays taken until `prefect gcl update NAME --active-slots 0`.
 """
 
 import logging

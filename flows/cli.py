@@ -232,17 +232,13 @@ def quiet_prefect(verbose: bool) -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # of the temporary server: offline it ends in a traceback
     if sys.stderr.isatty() and not verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
-    if not verbose:
         for name in ("prefect.flow_runs", "prefect.task_runs"):
-            logging.getLogger(name).addFilter(without_traceback)
+            logging.getLogger(name).addFilter(says_more)
 
 
-def without_traceback(record: logging.LogRecord) -> bool:
-    """A failure that we know is one line in the log; on a terminal it is not there at all, since the command ends with it."""
-    if record.exc_info and isinstance(record.exc_info[1], DeitaError):
-        record.exc_info = record.exc_text = None
-        return not sys.stderr.isatty()
-    return True
+def says_more(record: logging.LogRecord) -> bool:
+    """Whether a line of the log says more than the command's own last one, as a failure that we know does not."""
+    return not (record.exc_info and isinstance(record.exc_info[1], DeitaError))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
@@ -17,8 +18,9 @@ import pytest
 import typer.main
 import yaml
 
+from deita_tasks.errors import InputError
 from flows import printing
-from flows.cli import GROUPS, app, flag, main, merge
+from flows.cli import GROUPS, app, flag, main, merge, quiet_prefect
 from tests.small_pool import ROWS, ranked, write_rows
 
 ROOT = Path(__file__).parents[2]
@@ -503,31 +505,31 @@ def test_what_a_run_writes_may_not_become_pool(flag: str, small_pool: Path, tmp_
     assert "lies in the input" in capsys.readouterr().err
 
 
-def test_a_known_failure_is_a_line_in_the_log_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from deita_tasks.errors import InputError
-    from flows.cli import without_traceback
-
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-
-    def record(error: Exception) -> logging.LogRecord:
-        return logging.LogRecord("prefect.flow_runs", logging.ERROR, "", 0, "Encountered %r", (error,), (type(error), error, None))
-
-    known, unknown = record(InputError("no rows")), record(RuntimeError("a defect"))
-    assert without_traceback(known)
-    assert known.exc_info is None
-    assert without_traceback(unknown)
-    assert unknown.exc_info is not None
+def failure(error: Exception) -> logging.LogRecord:
+    """What Prefect logs of it."""
+    return logging.LogRecord("prefect.flow_runs", logging.ERROR, "", 0, "Encountered %r", (error,), (type(error), error, None))
 
 
-def test_so_it_is_in_the_log_that_the_ui_shows() -> None:
+def test_a_known_failure_is_a_line_in_the_log_and_no_traceback() -> None:
     from prefect.logging.loggers import get_logger
 
     import deita_tasks.tasks  # noqa: F401 - it sees to it
-    from deita_tasks.errors import InputError
 
     for name in ("flow_runs", "task_runs"):
-        logger = get_logger(name)
-        error = InputError("no rows")
-        record = logger.makeRecord(logger.name, logging.ERROR, "", 0, "Encountered %r", (error,), (type(error), error, None))
-        assert logger.filter(record)
-        assert record.exc_info is None
+        known, unknown = failure(InputError("no rows")), failure(RuntimeError("a defect"))
+        assert get_logger(name).filter(known)
+        assert known.exc_info is None
+        assert get_logger(name).filter(unknown)
+        assert unknown.exc_info is not None
+
+
+@pytest.mark.parametrize(("terminal", "verbose"), [(True, False), (True, True), (False, False)])
+def test_on_a_terminal_it_is_the_command_s_last_line_alone(terminal: bool, verbose: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = {name: logging.Logger(name) for name in ("prefect.flow_runs", "prefect.task_runs")}  # not those that other tests go on with
+    monkeypatch.setattr("flows.cli.logging", SimpleNamespace(getLogger=logs.__getitem__))
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    quiet_prefect(verbose)
+    for log in logs.values():
+        assert bool(log.filter(failure(InputError("no rows")))) is not (terminal and not verbose)
+        assert log.filter(failure(RuntimeError("a defect")))

@@ -1,7 +1,8 @@
 """Scorers that ship with the package and run on a CPU: fitted to open labels of difficulty and of response quality.
 
-Complexity adds two opinions: what a judge would say of the instruction (a linear head on states of all-MiniLM-L6-v2 and on counts), and
-how much is demanded in it (counts alone). Each is bounded: a text unlike those it was fitted to must not outweigh everything.
+Complexity adds two opinions: what a judge would say of the instruction (by the judged instructions that it is near to, in states of
+all-MiniLM-L6-v2 and in counts), and how much is demanded in it (counts alone). Each is bounded: a text unlike those it was fitted to must
+not outweigh everything.
 Quality is a linear head on counts of the response beside its instruction; no response scores exactly 1.
 Both are stretched so that the texts of the labelled data lie about evenly between 1 and 6: neither drowns the other in a product.
 deita_tasks/training/mini.py fits them; mini_weights/MODEL_CARD.md says to what, and how far they can be trusted.
@@ -9,9 +10,7 @@ deita_tasks/training/mini.py fits them; mini_weights/MODEL_CARD.md says to what,
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,71 +28,17 @@ from deita_tasks.records import Conversation, Forecast, Kind, Measured
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.mini_encoder import LAYERS, WINDOW, MiniEncoder, minilm, tokenize
 from deita_tasks.scoring.mini_features import instruction_features, response_features
+from deita_tasks.scoring.mini_head import FORMULA, Head
 
 WEIGHTS = Path(__file__).with_name("mini_weights")
-JUDGED_BOUND, COUNTED_BOUND = 1.5, 2.5  # standard deviations that an opinion can be worth: pasted prose must not outweigh everything
-FAR = 4.0  # standard deviations at which a feature is cut off
 PIECE = 1024  # pairs
-_LOGISTIC = 1.702  # the logistic curve at 1.702 z is within 0.01 of the normal distribution's
-
-
-@dataclass(frozen=True)
-class Head:
-    """k named features, and the weights on them. `counted`: (k,). `judged`: (k + states,) or (0,) where there is no such opinion.
-
-    Each opinion has mean 0 and standard deviation 1 over the labelled texts; `middle` and `spread` are those of their sum.
-    """
-
-    names: Sequence[str]
-    mean: NDArray[np.float32]
-    scale: NDArray[np.float32]
-    counted: NDArray[np.float32]
-    counted_offset: NDArray[np.float32]
-    judged: NDArray[np.float32]
-    judged_offset: NDArray[np.float32]
-    middle: NDArray[np.float32]
-    spread: NDArray[np.float32]
-
-    def standardise(self, features: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
-        """(n, k) of n texts' features, in the order of `names`."""
-        raw = np.array([[one[name] for name in self.names] for one in features], np.float64).reshape(-1, len(self.names))
-        return np.clip((raw - self.mean) / self.scale, -FAR, FAR)
-
-    def total(self, x: NDArray[np.float64], states: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
-        """The sum of the opinions: (n,) from standardised features (n, k) and states. Row by row, so that no row knows its batch."""
-        total = _bounded((x * self.counted).sum(1) + self.counted_offset, COUNTED_BOUND)
-        if states is not None:
-            total += _bounded((np.concatenate([x, states], 1) * self.judged).sum(1) + self.judged_offset, JUDGED_BOUND)
-        return total
-
-    def score(self, total: NDArray[np.float64]) -> NDArray[np.float32]:
-        """From 1 to 6: evenly spread where `total` is normal."""
-        return (1 + 5 / (1 + np.exp(-_LOGISTIC * (total - self.middle) / self.spread))).astype(np.float32)
-
-    def save(self, path: Path) -> None:
-        from safetensors.numpy import save_file
-
-        arrays = {name: value for name, value in vars(self).items() if name != "names"}
-        save_file(arrays, path, metadata={"features": json.dumps(list(self.names))})
-
-    @classmethod
-    def load(cls, path: Path) -> Head:
-        from safetensors import safe_open
-
-        with safe_open(path, "numpy") as file:
-            return cls(json.loads(file.metadata()["features"]), **{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-
-
-def _bounded(values: NDArray[np.float64], bound: float) -> NDArray[np.float64]:
-    """`values` near 0 as they are, large ones at most `bound`; monotone."""
-    return bound * np.tanh(values / bound)
 
 
 class MiniScorer(Scorer):
     """A score without a large model (see above). Only the beginning of a long instruction is read by the encoder, and what is cut is
     counted; the features see all of it."""
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     PROBED: ClassVar[bool] = False  # small, soon loaded, and known to work
 
     kind: Kind
@@ -104,12 +49,11 @@ class MiniScorer(Scorer):
     _encoder: Lazy[MiniEncoder] = PrivateAttr(default_factory=Lazy)
 
     def fingerprint(self) -> dict[str, Any]:
-        head = {"backend": "mini", "version": self.VERSION, "kind": self.kind, "weights_sha256": file_digest(self._weights)}
-        head |= {"counted_bound": COUNTED_BOUND, "far": FAR}
+        head = {"backend": "mini", "version": self.VERSION, "kind": self.kind, "weights_sha256": file_digest(self._weights), **FORMULA}
         if self.kind == "quality":
             return head
         encoder = {"model": MINILM, "revision": MINILM_REVISION, "layers": list(LAYERS), "max_length": WINDOW, "dtype": "float32"}
-        return {**head, "judged_bound": JUDGED_BOUND, **encoder}
+        return {**head, **encoder}
 
     @property
     def works_on_device(self) -> bool:

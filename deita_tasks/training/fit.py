@@ -1,4 +1,4 @@
-"""The fits: ridge regression on ranks, the same with weights that may not be negative, and Bradley-Terry on comparisons."""
+"""The fits: kernel ridge regression, ridge regression with weights that may not be negative, and Bradley-Terry on comparisons."""
 
 from __future__ import annotations
 
@@ -29,17 +29,14 @@ def centred(x: Matrix, groups: NDArray[np.int64]) -> Matrix:
     return (frame - frame.groupby(groups).transform("mean")).to_numpy().reshape(x.shape)
 
 
-def ridge(x: Matrix, y: Matrix, penalty: float) -> Matrix:
-    """Weights (k,) of the mean squared error plus penalty * |w|^2, on centred x and y; solved in the smaller of n and k."""
-    x, y = x - x.mean(0), y - y.mean()
-    n, k = x.shape
-    if k <= n:
-        return np.linalg.solve(x.T @ x / n + penalty * np.eye(k), x.T @ y / n)
-    return x.T @ np.linalg.solve(x @ x.T + n * penalty * np.eye(n), y)
+def kernel_ridge(near: Matrix, y: Matrix, penalty: float) -> Matrix:
+    """Weights (n,) on the closeness to each of n examples under which the squared error plus penalty * |f|^2 is least, for y less its mean.
+    `near`: (n, n), how close they are to each other."""
+    return np.linalg.solve(near + penalty * np.eye(len(near)), y - y.mean())
 
 
 def positive_ridge(parts: Sequence[tuple[Matrix, Matrix]], penalty: float, rounds: int = 2000) -> Matrix:
-    """As `ridge` with weights >= 0, over (x, y) of several sources that count alike; x and y are centred already.
+    """Weights (k,) >= 0 of the mean squared error plus penalty * |w|^2, over (x, y) of several sources that count alike, centred already.
 
     More of a feature may not mean less complexity: a sign that one source alone asks for does not carry over to another.
     By coordinates, until none moves.

@@ -1,10 +1,10 @@
 """Fits the mini scorers and prints how well they do where they were not fitted.
 
-    python -m deita_tasks.training.mini --data FOLDER [--held-out FILE] [--output FOLDER]
+    python -m deita_tasks.training.mini --data FOLDER [--held-out FILE ...] [--output FOLDER]
 
-FOLDER holds complexity.jsonl.xz, quality_point.jsonl.xz and quality_pair.jsonl.xz (labels.py says which sources). FILE: JSON Lines with
-`instruction` and `label`, measured and never fitted to. Without --output nothing is written. The fits have closed forms or one optimum:
-nothing is drawn at random but the figures of a random choice and the sample of the mathematical sources, by SEED.
+FOLDER holds complexity.jsonl.xz, quality_point.jsonl.xz and quality_pair.jsonl.xz (labels.py says which sources). Each FILE: JSON Lines
+with `instruction` and `label`, measured and never fitted to. Without --output nothing is written. The fits have closed forms or one
+optimum: nothing is drawn at random but the figures of a random choice and the sample of the mathematical sources, by SEED.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from deita_tasks.scoring.length import count_words
-from deita_tasks.scoring.mini import WEIGHTS, Head
+from deita_tasks.scoring.mini import WEIGHTS
 from deita_tasks.scoring.mini_encoder import MiniEncoder
 from deita_tasks.scoring.mini_features import instruction_features, response_features
-from deita_tasks.training.fit import Matrix, agreeing, bradley_terry, centred, normal_ranks, positive_ridge, ridge, spearman
+from deita_tasks.scoring.mini_head import Head, Judge, closeness, place
+from deita_tasks.training.fit import Matrix, agreeing, bradley_terry, centred, kernel_ridge, normal_ranks, positive_ridge, spearman
 from deita_tasks.training.labels import (
     CONSTRAINTS,
     GENERAL,
@@ -39,15 +41,15 @@ from deita_tasks.training.labels import (
 
 SEED = 0
 SAMPLE = 500  # texts of a source that is only measured
-JUDGED_PENALTY = 3 / 800  # best of 1, 3, 10 and 30 in cross-validation within the general source
+JUDGED_WIDTH, JUDGED_PENALTY = 0.5, 0.3  # by cross-validation within the general source, which is flat about them
 COUNTED_PENALTY = 0.03
 QUALITY_PENALTY = 0.01
-NONE = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The labelled texts of a source by their prompts, with what the scorer sees of them. `states`: (n, d)."""
+    """The labelled texts of a source by their prompts, with what the scorer sees of them. `states`: (n, d). `aim`: (n,), what is fitted:
+    the ranks of the labels."""
 
     prompts: Sequence[str]
     features: Sequence[Mapping[str, float]]
@@ -55,21 +57,28 @@ class Texts:
     words: Matrix
     labels: Matrix
     groups: NDArray[np.int64]
+    aim: Matrix
 
     def apart_from(self, other: Texts) -> Texts:
         """Those whose prompts are not in `other`."""
         known = set(other.prompts)
         keep = [i for i, prompt in enumerate(self.prompts) if prompt not in known]
         prompts, features = [self.prompts[i] for i in keep], [self.features[i] for i in keep]
-        return Texts(prompts, features, self.states[keep], self.words[keep], self.labels[keep], self.groups[keep])
+        return Texts(prompts, features, self.states[keep], self.words[keep], self.labels[keep], self.groups[keep], self.aim[keep])
 
 
 def look_at(source: Labelled, encoder: MiniEncoder) -> Texts:
     features = [instruction_features(text) for text in source.texts]
     words = np.array([count_words(text) for text in source.texts], np.float64)
-    return Texts(
-        [prompt_of(text) for text in source.texts], features, encoder.states(source.texts).values, words, source.labels, source.groups
-    )
+    prompts, states = [prompt_of(text) for text in source.texts], encoder.states(source.texts).values
+    return Texts(prompts, features, states, words, source.labels, source.groups, normal_ranks(source.labels))
+
+
+def judged_twice(texts: Texts, again: Labelled) -> Texts:
+    """`texts` whose aim is the sum of two opinions of the judge, on two scales: the sum is less noisy than either. A prompt that is not
+    in `again` has one."""
+    ranks = pd.Series(normal_ranks(again.labels)).groupby([prompt_of(text) for text in again.texts]).mean()
+    return replace(texts, aim=texts.aim + ranks.reindex(list(texts.prompts)).fillna(0).to_numpy())
 
 
 def blank_head(features: Sequence[Mapping[str, float]]) -> Head:
@@ -78,7 +87,7 @@ def blank_head(features: Sequence[Mapping[str, float]]) -> Head:
     raw = np.array([[one[name] for name in names] for one in features])
     mean, scale = raw.mean(0).astype(np.float32), (raw.std(0) + 1e-6).astype(np.float32)
     zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
-    return Head(names, mean, scale, np.zeros(len(names), np.float32), zero, NONE, zero, zero, one)
+    return Head(names, mean, scale, np.zeros(len(names), np.float32), zero, zero, one)
 
 
 def fit_complexity(general: Texts | None, constraints: Sequence[Texts]) -> Head:
@@ -89,24 +98,22 @@ def fit_complexity(general: Texts | None, constraints: Sequence[Texts]) -> Head:
     sources = [*([general] if general else []), *constraints]
     head = blank_head([one for source in sources for one in source.features])
     x = [head.standardise(source.features) / np.sqrt(len(head.names)) for source in constraints]
-    ranks = [normal_ranks(source.labels) for source in constraints]
-    parts = [(centred(a, source.groups), centred(b, source.groups)) for a, b, source in zip(x, ranks, constraints, strict=True)]
+    parts = [(centred(one, source.groups), centred(source.aim, source.groups)) for one, source in zip(x, constraints, strict=True)]
     counted = positive_ridge(parts, COUNTED_PENALTY) / np.sqrt(len(head.names))
     everything = np.concatenate([head.standardise(source.features) for source in sources])
     counted, offset = unit(everything @ counted, counted)
     head = replace(head, counted=counted, counted_offset=offset)
-    if general is None:
-        return head
-    return with_judged_opinion(head, general)
+    return replace(head, judge=fit_judge(head.standardise(general.features), general)) if general else head
 
 
-def with_judged_opinion(head: Head, general: Texts) -> Head:
-    """By ridge regression in which the features together weigh as much as the states together."""
-    mean, scale = general.states.mean(0), general.states.std(0) + 1e-6
-    weight = np.concatenate([np.full(len(head.names), len(head.names) ** -0.5), 1 / scale / np.sqrt(len(scale))])
-    x = np.concatenate([head.standardise(general.features), general.states - mean], 1)
-    judged, offset = unit(x @ (found := weight * ridge(x * weight, normal_ranks(general.labels), JUDGED_PENALTY)), found)
-    return replace(head, judged=judged, judged_offset=(offset - mean @ judged[len(head.names) :]).astype(np.float32))
+def fit_judge(x: Matrix, general: Texts) -> Judge:
+    """From texts with standardised features x, (n, k), all of which become the judge's examples."""
+    mean, scale = general.states.mean(0), general.states.std(0) + np.float32(1e-6)
+    examples = place(x, general.states, mean, scale).astype(np.float16)
+    near = closeness(examples.astype(np.float32), examples, JUDGED_WIDTH).astype(np.float64)
+    found = kernel_ridge(near, general.aim, JUDGED_PENALTY)
+    weights, offset = unit(near @ found, found)
+    return Judge(mean, scale, examples, weights, np.array([JUDGED_WIDTH], np.float32), offset)
 
 
 def unit(values: Matrix, weights: Matrix) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -116,7 +123,7 @@ def unit(values: Matrix, weights: Matrix) -> tuple[NDArray[np.float32], NDArray[
 
 
 def totals(head: Head, texts: Texts) -> Matrix:
-    return head.total(head.standardise(texts.features), texts.states if len(head.judged) else None)
+    return head.total(head.standardise(texts.features), texts.states)
 
 
 def calibrated(head: Head, total: Matrix) -> Head:
@@ -201,17 +208,17 @@ def quality_table(
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--held-out", type=Path)
+    parser.add_argument("--held-out", type=Path, nargs="*", default=[])
     parser.add_argument("--output", type=Path, help=f"where the weights are written, such as {WEIGHTS}")
     given = parser.parse_args(arguments)
     encoder = MiniEncoder()
     labelled = read_complexity(given.data)
-    if given.held_out:
-        rows = list(read_rows(given.held_out))
-        labelled[given.held_out.stem] = Labelled(
-            [row["instruction"] for row in rows], np.array([row["label"] for row in rows], np.float64), np.zeros(len(rows), np.int64)
-        )
+    for path in given.held_out:
+        rows = list(read_rows(path))
+        labels = np.array([row["label"] for row in rows], np.float64)
+        labelled[path.stem] = Labelled([row["instruction"] for row in rows], labels, np.zeros(len(rows), np.int64))
     sources = {name: look_at(_sampled(source) if name in MEASURED else source, encoder) for name, source in labelled.items()}
+    sources[GENERAL] = judged_twice(sources[GENERAL], labelled[SAME_PROMPTS])
     print("\n".join(complexity_table(sources)), "\n")
     pairs, compared = read_quality(given.data)
     features = [response_features(*pair) for pair in pairs]

@@ -18,9 +18,10 @@ from deita_tasks.records import KINDS, Conversation, Kind, Turn
 from deita_tasks.scoring import load_scorer
 from deita_tasks.scoring import mini as module
 from deita_tasks.scoring.base import Scorer
-from deita_tasks.scoring.mini import WEIGHTS, Head, MiniScorer
+from deita_tasks.scoring.mini import WEIGHTS, MiniScorer
 from deita_tasks.scoring.mini_encoder import LAYERS, WINDOW, MiniEncoder
 from deita_tasks.scoring.mini_features import instruction_features, response_features
+from deita_tasks.scoring.mini_head import FAR, Head, Judge, closeness, place
 
 EASY = "Who wrote Hamlet?"
 HARD = (
@@ -149,7 +150,9 @@ def test_what_ships_is_small_safetensors_with_features_that_the_code_has() -> No
     for kind, features in (("complexity", instruction_features(EASY)), ("quality", response_features(EASY, GOOD))):
         head = Head.load(WEIGHTS / f"{kind}.safetensors")
         assert list(features) == head.names
-        assert all(np.isfinite(value).all() for name, value in vars(head).items() if name != "names")
+        assert (head.judge is not None) == (kind == "complexity")
+        arrays = [value for part in (head, head.judge) if part for value in vars(part).values() if isinstance(value, np.ndarray)]
+        assert len(arrays) >= 6 and all(np.isfinite(value).all() for value in arrays)
 
 
 def test_unknown_options_are_refused() -> None:
@@ -196,6 +199,32 @@ def test_counting_can_be_stopped_after_every_pair(kind: Kind, request: pytest.Fi
     with stopped_by(stop), pytest.raises(KeyboardInterrupt):
         of(kind, request).score(PAIRS)
     assert counted == [PAIRS[0][0], PAIRS[1][0]]
+
+
+# ---- the judge, by hand
+
+
+def test_a_judge_says_what_the_texts_nearby_were_judged() -> None:
+    """One feature and one state: a text that lies on the first example and 0.5 and 1 away from the second."""
+    examples = np.array([[0.5, 1.0], [0.0, 0.0]], np.float16)
+    one = np.ones(1, np.float32)
+    judge = Judge(0 * one, 2 * one, examples, np.array([2.0, -1.0], np.float32), np.array([0.5], np.float32), 3 * one)
+    opinion = judge.opinion(np.array([[1.0]]), np.array([[2.0]], np.float32))  # features count a quarter: 1 * sqrt(0.25); 2 / 2
+    assert opinion == pytest.approx(2 * 1 - 1 * np.exp(-0.5 * (0.5**2 + 1)) + 3, abs=1e-6)
+
+
+def test_no_state_is_farther_than_far() -> None:
+    zero, one = np.zeros(4, np.float32), np.ones(4, np.float32)
+    assert place(np.zeros((1, 1)), np.full((1, 4), 1e9, np.float32), zero, one).tolist() == [[0.0] + [FAR / 2] * 4]  # / sqrt(4)
+
+
+def test_closeness_knows_no_batch() -> None:
+    random = np.random.default_rng(1)
+    places, examples = random.normal(size=(50, 700)).astype(np.float32) / 20, (random.normal(size=(90, 700)) / 20).astype(np.float16)
+    together = closeness(places, examples, 0.5)
+    np.testing.assert_array_equal(np.concatenate([closeness(places[i : i + 1], examples, 0.5) for i in range(50)]), together)
+    wanted = np.exp(-0.5 * ((places[:, None].astype(float) - examples[None].astype(float)) ** 2).sum(2))
+    np.testing.assert_allclose(together, wanted, atol=2e-6)
 
 
 # ---- features

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from deita_tasks.scoring.length import count_words
-from deita_tasks.scoring.mini import Head
 from deita_tasks.scoring.mini_features import instruction_features, response_features
+from deita_tasks.scoring.mini_head import Head
 from deita_tasks.training import mini
-from deita_tasks.training.fit import agreeing, bradley_terry, centred, normal_ranks, positive_ridge, ridge, spearman
+from deita_tasks.training.fit import agreeing, bradley_terry, centred, kernel_ridge, normal_ranks, positive_ridge, spearman
 from deita_tasks.training.labels import (
     CONSTRAINTS,
     GENERAL,
@@ -47,12 +47,12 @@ def test_centred_leaves_what_differs_within_a_group() -> None:
     np.testing.assert_allclose(centred(x[:, 0], np.array([0, 0, 1])), [-1, 1, 0])
 
 
-@pytest.mark.parametrize("shape", [(30, 4), (4, 30)])
-def test_ridge_is_where_the_gradient_vanishes(shape: tuple[int, int]) -> None:
-    x, y = RANDOM.normal(size=shape), RANDOM.normal(size=shape[0])
-    weights = ridge(x, y, 0.1)
-    a, b = x - x.mean(0), y - y.mean()
-    np.testing.assert_allclose(a.T @ (a @ weights - b) / shape[0] + 0.1 * weights, 0, atol=1e-10)
+def test_kernel_ridge_is_where_the_gradient_vanishes() -> None:
+    """Of |near w - y|^2 + penalty * w' near w, by hand: near (near w - y + penalty w) = 0."""
+    x, y = RANDOM.normal(size=(12, 3)), RANDOM.normal(3, 1, size=12)
+    near = np.exp(-((x[:, None] - x[None]) ** 2).sum(2))
+    weights = kernel_ridge(near, y, 0.3)
+    np.testing.assert_allclose(near @ (near @ weights - (y - y.mean()) + 0.3 * weights), 0, atol=1e-10)
 
 
 def test_positive_ridge_meets_the_conditions_of_the_optimum() -> None:
@@ -184,16 +184,24 @@ def test_texts_apart_from_others_share_no_prompt() -> None:
         features = [instruction_features(text) for text in instructions]
         column = np.arange(n, dtype=float)
         return mini.Texts(
-            [prompt_of(text) for text in instructions], features, column[:, None].astype(np.float32), column, column, np.arange(n)
+            [prompt_of(text) for text in instructions], features, column[:, None].astype(np.float32), column, column, np.arange(n), column
         )
 
     found = texts("Name a tree.", "Sing!", "Why?").apart_from(texts("sing", "name  two trees"))
-    assert found.prompts == ["name a tree", "why"] and found.labels.tolist() == [0, 2] and found.states.tolist() == [[0], [2]]
+    assert found.prompts == ["name a tree", "why"] and found.labels.tolist() == found.aim.tolist() == [0, 2]
+    assert found.states.tolist() == [[0], [2]]
     assert [list(found.features), found.words.tolist(), found.groups.tolist()] == [
         [instruction_features("Name a tree."), instruction_features("Why?")],
         [0, 2],
         [0, 2],
     ]
+
+
+def test_who_was_judged_twice_has_the_sum_of_both_opinions() -> None:
+    texts = mini.Texts(["a", "b", "c"], [{}] * 3, np.zeros((3, 0), np.float32), *[np.zeros(3)] * 2, np.arange(3), np.array([1.0, 2, 3]))
+    again = Labelled(["B!", "a"], np.array([7.0, 9.0]), np.zeros(2, np.int64))
+    high = 0.67449  # the normal distribution at 3/4, of two ranks
+    assert mini.judged_twice(texts, again).aim.tolist() == pytest.approx([1 + high, 2 - high, 3], abs=1e-5)
 
 
 def test_general_prompts_are_in_no_other_source_that_is_fitted_to(tmp_path: Path) -> None:
@@ -241,4 +249,5 @@ def test_complexity_is_above_words_on_general_prompts_that_were_left_out(shared:
 def _without_states(source: Labelled) -> mini.Texts:
     words = np.array([count_words(text) for text in source.texts], float)
     features = [instruction_features(text) for text in source.texts]
-    return mini.Texts(list(source.texts), features, np.zeros((len(words), 0), np.float32), words, source.labels, source.groups)
+    states, aim = np.zeros((len(words), 0), np.float32), normal_ranks(source.labels)
+    return mini.Texts(list(source.texts), features, states, words, source.labels, source.groups, aim)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from fsspec.implementations.local import LocalFileSystem
@@ -42,8 +42,13 @@ def uri_of(output: str, name: str) -> str:
 
 
 def listed(output: str) -> list[str]:
-    """The names of all whole versions, the oldest first; one without its manifest was never finished."""
-    names = {one.name.split("/")[0] for one in storage.find(storage.join(output, FOLDER)) if one.name.endswith("/manifest.json")}
+    """The names of all whole versions, the oldest first."""
+    return _whole(storage.find(storage.join(output, FOLDER)))
+
+
+def _whole(files: Iterable[storage.Found]) -> list[str]:
+    """Those among the versions' files; one without its manifest was never finished."""
+    names = {file.name.split("/")[0] for file in files if file.name.endswith("/manifest.json")}
     return sorted(name for name in names if NAME.fullmatch(name))
 
 
@@ -83,20 +88,21 @@ def move_latest(output: str, name: str) -> None:
 
 def forget_old(output: str, keep: int, now: datetime | None = None) -> list[str]:
     """Remove all versions but the `keep` newest, and never the latest; returns what went. What killed runs left goes after a day."""
-    pointed, whole = latest(output), listed(output)
+    pointed, files = latest(output), storage.find(storage.join(output, FOLDER))
+    whole = _whole(files)
     gone = [name for name in whole[:-keep] if name != pointed]
     for name in gone:
         storage.remove(storage.join(uri_of(output, name), "manifest.json"))  # from here on it is not one
         storage.remove(uri_of(output, name))
-    for name in _leftovers(output, whole, now or datetime.now(UTC)):
+    for name in _leftovers(files, whole, now or datetime.now(UTC)):
         storage.remove(uri_of(output, name))
     return gone
 
 
-def _leftovers(output: str, whole: Sequence[str], now: datetime) -> list[str]:
+def _leftovers(files: Iterable[storage.Found], whole: Sequence[str], now: datetime) -> list[str]:
     """Entries beside the whole versions in which nothing has been written for a day."""
     written: dict[str, datetime] = {}
-    for file in storage.find(storage.join(output, FOLDER)):
+    for file in files:
         name = file.name.split("/")[0]
         written[name] = max(file.modified, written.get(name, file.modified))
     return [name for name, moment in written.items() if name not in whole and now - moment > DAY]

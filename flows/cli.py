@@ -189,13 +189,29 @@ def explain_row(
     print_explanation(explain(output, row, store), full)
 
 
+class UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key stands once in its section: PyYAML would go by the last one and say nothing of the others."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Raises UsageError for a key that is there twice; keys that are merged in by `<<` may be there too."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            mark, name = key.start_mark, (key.tag, str(key.value))
+            if name in lines:
+                raise UsageError(f"{mark.name}, line {mark.line + 1}: {key.value!r} stands in line {lines[name]} already; expected it once")
+            lines[name] = mark.line + 1
+        return node
+
+
 def read_config(path: Path | None) -> dict[str, Any]:
     """The flow's parameters in a YAML file. Raises UsageError where it is not one."""
     if path is None:
         return {}
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        with path.open(encoding="utf-8") as file:
+            content = UniqueKeys(file).get_single_data()
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{path}: not a YAML file that can be read: {' '.join(str(error).split())}") from error
     if not isinstance(content or {}, dict):
         raise UsageError(f"{path}: a {type(content).__name__}; expected sections {', '.join(GROUPS)}")

@@ -20,7 +20,7 @@ import yaml
 
 from deita_tasks.errors import InputError
 from flows import printing
-from flows.cli import GROUPS, app, flag, main, merge, quiet_prefect
+from flows.cli import GROUPS, app, flag, main, merge, quiet_prefect, read_config
 from tests.small_pool import ROWS, ranked, write_rows
 
 ROOT = Path(__file__).parents[2]
@@ -151,6 +151,9 @@ def wrong(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "list": "[1, 2]",
         "flat": "selection: 5",
         "not-yaml": "a: [",
+        "no-date": "selection: {budget: 2026-13-45}",
+        "section-twice": "selection:\n  budget: 5\nexport: {}\nselection:\n  max_similarity: 0.8\n",
+        "key-twice": "selection: {budget: 5, seed: 1, budget: 6}",
         "preset": "preset: huge",
         "bytes": "",
     }
@@ -187,6 +190,9 @@ def wrong(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "a list": (said_in("list"), "a list"),
         "not a section": (said_in("flat"), "section 'selection'"),
         "not YAML": (said_in("not-yaml"), "not a YAML file"),
+        "no date": (said_in("no-date"), "not a YAML file"),
+        "a section twice": (said_in("section-twice"), "section-twice.yaml, line 4: 'selection' stands in line 1 already"),
+        "a key twice": (said_in("key-twice"), "line 1: 'budget' stands in line 1 already"),
         "preset in the file": (said_in("preset"), "huge"),
         "bytes": (said_in("bytes"), "not a YAML file"),
     }
@@ -218,6 +224,9 @@ NAMES = [
     "a list",
     "not a section",
     "not YAML",
+    "no date",
+    "a section twice",
+    "a key twice",
     "preset in the file",
     "bytes",
 ]
@@ -360,6 +369,13 @@ def test_a_file_speaks_where_no_flag_does(parameters: dict[str, Any], tmp_path: 
     assert parameters["source"].min_good_fraction == 0.5
     assert (parameters["selection"].budget, parameters["selection"].max_similarity) == (8, 0.5)
     assert parameters["export"].overwrite is False
+
+
+def test_a_section_may_build_on_another(tmp_path: Path) -> None:
+    """YAML's own way of saying a thing once: what is merged in is no key that stands twice, however deep it lies."""
+    config = tmp_path / "config.yaml"
+    config.write_text("a: &a {x: 1, y: 2}\nb: {c: &c {<<: *a, y: 3}}\nd: {<<: *c, y: 4}\n")
+    assert read_config(config) == {"a": {"x": 1, "y": 2}, "b": {"c": {"x": 1, "y": 3}}, "d": {"x": 1, "y": 4}}
 
 
 def test_merge_goes_field_by_field() -> None:

@@ -205,10 +205,6 @@ class Pool:
             raise KeyError(f"{where.null_count} of {len(where)} ids are not in the pool {self.uri}")
         return {conversation.id: conversation for _, conversation in self.read(first[where.to_numpy()])}
 
-    def read_all(self) -> Iterator[tuple[int, Conversation]]:
-        """(position, conversation) for every good row."""
-        return self.read(np.arange(self.summary["good"]))
-
 
 def _read_groups(
     parquet: pq.ParquetFile, groups: Sequence[int], first: int, wanted: NDArray[np.int64]

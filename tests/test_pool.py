@@ -50,6 +50,10 @@ def made(folder: Path, *rows: Conversation | Quarantined, **facts: Any) -> Pool:
     return Pool.open(str(folder))
 
 
+def rows_in(pool: Pool) -> Iterator[tuple[int, Conversation]]:
+    return pool.read(range(pool.summary["good"]))
+
+
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row groups of three rows, files of two groups: what a large pool has, in ten rows."""
@@ -62,7 +66,7 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_positions_are_the_good_rows_in_source_order(tmp_path: Path) -> None:
     pool = made(tmp_path, row(1), bad(2), row(3), row(4), bad(5))
-    assert [(position, one.source.row) for position, one in pool.read_all()] == [(0, 1), (1, 3), (2, 4)]
+    assert [(position, one.source.row) for position, one in rows_in(pool)] == [(0, 1), (1, 3), (2, 4)]
     assert pool.index()["source_row"].to_pylist() == [1, 3, 4]
     assert pool.quarantine()["source_row"].to_pylist() == [2, 5]
     assert (pool.summary["good"], pool.summary["quarantined"]) == (3, 2)
@@ -79,7 +83,7 @@ def test_odd_texts_come_back(text: str, tmp_path: Path) -> None:
     one = Conversation(
         (Turn("system", text), Turn("user", text), Turn("tool", text)), Source(f"ü {text[:5]}.jsonl", 1), {text[:9]: [text[:9]]}
     )
-    assert [held for _, held in made(tmp_path, one).read_all()] == [one]
+    assert [held for _, held in rows_in(made(tmp_path, one))] == [one]
 
 
 EXTRAS = [
@@ -94,7 +98,7 @@ EXTRAS = [
 @pytest.mark.parametrize("extra", EXTRAS, ids=range(len(EXTRAS)))
 def test_extras_come_back(extra: dict[str, Any], tmp_path: Path) -> None:
     pool = made(tmp_path, row(1, **extra), row(2))
-    assert [dict(held.extra) for _, held in pool.read_all()] == [extra, {}]
+    assert [dict(held.extra) for _, held in rows_in(pool)] == [extra, {}]
 
 
 TURNS = st.lists(
@@ -117,7 +121,7 @@ COLUMNS = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSO
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.builds(Conversation, TURNS.map(tuple), st.builds(Source, st.just("p"), st.integers(1, 2**40)), COLUMNS), max_size=6))
 def test_any_rows_come_back(tmp_path: Path, rows: list[Conversation]) -> None:
-    assert [held for _, held in made(tmp_path, *rows).read_all()] == rows
+    assert [held for _, held in rows_in(made(tmp_path, *rows))] == rows
 
 
 def test_the_index_counts_pairs_turns_and_words(tmp_path: Path) -> None:
@@ -151,7 +155,7 @@ def test_facts_are_read_after_the_last_row(tmp_path: Path) -> None:
 
 def test_a_pool_without_good_rows(tmp_path: Path) -> None:
     pool = made(tmp_path, bad(1), bad(2))
-    assert list(pool.read_all()) == []
+    assert list(rows_in(pool)) == []
     assert pool.index().num_rows == 0
     assert pool.quarantine().num_rows == 2
     assert pool.is_intact()
@@ -180,7 +184,7 @@ def test_groups_and_files_are_of_bounded_size(tmp_path: Path) -> None:
     assert groups_of(pool) == [[3, 3], [3, 3], [2]]
     assert [file["groups"] for file in pool.summary["files"]] == groups_of(pool)
     assert [file["name"] for file in pool.summary["files"]] == ["rows-00000.parquet", "rows-00001.parquet", "rows-00002.parquet"]
-    assert [position for position, _ in pool.read_all()] == list(range(14))
+    assert [position for position, _ in rows_in(pool)] == list(range(14))
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -197,7 +201,7 @@ def test_any_positions_are_read_ascending_each_once(wanted: list[int], tmp_path:
 def test_no_empty_group_at_a_full_end(rows: int, tmp_path: Path) -> None:
     pool = made(tmp_path, *(row(number) for number in range(1, rows + 1)))
     assert list(chain.from_iterable(groups_of(pool))) == [3] * (rows // 3)
-    assert len(list(pool.read_all())) == rows
+    assert len(list(rows_in(pool))) == rows
 
 
 def test_only_the_groups_that_are_asked_for_are_read(tmp_path: Path, small_groups: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +225,7 @@ def test_a_group_is_closed_by_its_size_too(where: str, tmp_path: Path, monkeypat
         rows = [Conversation((Turn("user", f"{number}"), *[Turn("assistant", "")] * 100), Source("p", number)) for number in range(6)]
     pool = made(tmp_path, *rows)
     assert max(chain.from_iterable(groups_of(pool))) <= 2
-    assert [held for _, held in pool.read_all()] == rows
+    assert [held for _, held in rows_in(pool)] == rows
 
 
 def test_the_writer_holds_no_more_than_a_group(tmp_path: Path, small_groups: None) -> None:
@@ -308,7 +312,7 @@ def test_damage_is_never_read_as_rows(damage: str, tmp_path: Path) -> None:
     place = content.index(b"PAR1") + 60  # in the first page
     file.write_bytes(content[:-50] if damage == "cut short" else content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
     with pytest.raises(DamagedArtifact):
-        list(pool.read_all())
+        list(rows_in(pool))
     with pytest.raises(DamagedArtifact):
         pool.index(["id"])
 
@@ -336,7 +340,7 @@ def test_a_pool_in_another_store_than_the_disk() -> None:
     pool = pool_uri("memory://deita-test-pool", "x")
     try:
         write_pool(pool, iter([row(1), bad(2)]), {})
-        assert [one for _, one in Pool.open(pool).read_all()] == [row(1)]
+        assert [one for _, one in rows_in(Pool.open(pool))] == [row(1)]
         assert Pool.open(pool).is_intact()
     finally:
         storage.remove("memory://deita-test-pool")

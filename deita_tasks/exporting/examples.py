@@ -16,6 +16,8 @@ MOST_TURNS = 6
 MOST_CHARACTERS = 1_500  # of one turn
 SNIPPET = 160
 MOST_RAW = 300
+MOST_REASONS = 20
+FEW = 3  # rows shown of each reason
 
 
 class ShownTurn(NamedTuple):
@@ -149,22 +151,22 @@ def _example(row: Mapping[str, Any], conversation: Conversation) -> Example:
     return Example(row, snippet, turns, max(0, len(conversation.turns) - MOST_TURNS))
 
 
-def quarantine_groups(quarantine: pa.Table, most: int = 3) -> list[Problem]:
+def quarantine_groups(quarantine: pa.Table) -> list[Problem]:
     """Quarantined rows by reason, the commonest first, with the first few of each."""
-    return _problems(quarantine, most)
+    return _problems(quarantine)
 
 
-def unscorable_groups(ledger: pa.Table, most: int = 3) -> list[Problem]:
+def unscorable_groups(ledger: pa.Table) -> list[Problem]:
     """Unscorable rows by reason, the commonest first, with the first few of each."""
-    return _problems(ledger.filter(pc.field("decision") == "unscorable"), most)[:20]
+    return _problems(ledger.filter(pc.field("decision") == "unscorable"))
 
 
-def _problems(rows: pa.Table, most: int) -> list[Problem]:
+def _problems(rows: pa.Table) -> list[Problem]:
     tally = sorted((-pair["counts"], pair["values"]) for pair in pc.value_counts(rows["reason"]).to_pylist())
     columns = [name for name in ("source_uri", "source_row", "detail", "raw") if name in rows.column_names]
     problems = []
-    for count, reason in tally[:20]:
-        few = rows.filter(pc.field("reason") == reason).select(columns).slice(0, most).to_pylist()
+    for count, reason in tally[:MOST_REASONS]:
+        few = rows.filter(pc.field("reason") == reason).select(columns).slice(0, FEW).to_pylist()
         shown = [{**row, "raw": (row.get("raw") or "")[:MOST_RAW], "detail": (row.get("detail") or "")[:MOST_RAW]} for row in few]
         problems.append(Problem(reason, -count, shown))
     return problems

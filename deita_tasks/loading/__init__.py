@@ -15,7 +15,7 @@ from deita_tasks.loading.base import RowFormat
 from deita_tasks.loading.pool import PoolFile, inspect, pool_files
 from deita_tasks.records import Conversation, Quarantined
 
-__all__ = ["FORMATS", "PoolFile", "detect_format", "open_pool", "open_unless_empty", "pool_files", "read_conversations"]
+__all__ = ["FORMATS", "PoolFile", "open_pool", "open_unless_empty", "pool_files", "read_conversations"]
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +48,6 @@ def open_unless_empty(uri: str, format: str = "auto") -> PoolFile | None:
     except EmptyFile as error:
         log.warning("passed over: %s", error)
         return None
-
-
-def detect_format(uri: str) -> str:
-    """The name in FORMATS of the format of the file `uri`. Raises InputError."""
-    return open_pool(uri).format.name
 
 
 def read_conversations(uri: str | Sequence[str], format: str = "auto") -> Iterator[Conversation | Quarantined]:

@@ -13,7 +13,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from deita_tasks.errors import EmptyFile, InputError, StorageError, UsageError
-from deita_tasks.loading import FORMATS, detect_format, open_pool, pool_files, read_conversations
+from deita_tasks.loading import FORMATS, open_pool, pool_files, read_conversations
 from deita_tasks.loading.containers import container_of
 from tests.loading.pools import COMPRESSORS, PARQUET, PLAIN, SAMPLES, fates, good, json_lines, read
 
@@ -50,7 +50,7 @@ def test_a_folder_of_mixed_formats(mixed):
         "/deeper/c.CSV: alpaca (instruction, output) in csv",
         "/deeper/d.parquet: prompt_response (prompt, response) in parquet",
     ]
-    assert [detect_format(file) for file in pool_files(str(mixed))] == list(SAMPLES)
+    assert [open_pool(file).format.name for file in pool_files(str(mixed))] == list(SAMPLES)
 
 
 def test_globs_lists_and_a_file_named_twice(mixed):

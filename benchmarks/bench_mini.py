@@ -45,7 +45,7 @@ def main() -> None:
             took = elapsed(run, given.device)
             if turn:
                 seconds[name].append(took)
-    print(f"{len(rows)} conversations, {len(instructions)} instructions; conversations/s, the median of {given.rounds} (slowest to fastest)")
+    print(f"{len(rows)} conversations with {len(instructions)} instructions; a second, median of {given.rounds} (slowest to fastest):")
     for name, times in seconds.items():
         print(f"  {name:18} {len(rows) / statistics.median(times):8.0f}  ({len(rows) / max(times):.0f} to {len(rows) / min(times):.0f})")
 

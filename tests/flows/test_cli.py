@@ -478,7 +478,7 @@ def test_of_34_odd_rows_none_is_lost(strategy: str, tiny: None, tmp_path: Path) 
 @pytest.mark.flow
 @pytest.mark.usefixtures("prefect_server", "offline")
 def test_the_preset_mini_with_its_real_model(tmp_path: Path) -> None:
-    """Ten rows, four of them near-repetitions that any sentence encoder knows: the longer of each pair stays, with no network."""
+    """Seven rows, four of them near-repetitions that any sentence encoder knows: the better of each pair stays, with no network."""
     pairs = [
         ("How do I bake sourdough bread at home", "How do I bake sourdough bread at home today"),
         ("Explain how photosynthesis works in green plants", "Explain how photosynthesis works in all green plants"),
@@ -491,8 +491,15 @@ def test_the_preset_mini_with_its_real_model(tmp_path: Path) -> None:
     assert (
         ended("select", "--input", str(pool), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store"), "--budget", "7") == 0
     )
-    kept = [json.loads(line)["messages"][0]["content"] for line in (tmp_path / "out" / "selected.jsonl").read_text().splitlines()]
-    assert sorted(kept) == sorted([*[longer for _, longer in pairs], *others])
+    import pyarrow.parquet as pq
+
+    by_text = dict(zip(asked, pq.read_table(tmp_path / "out" / "decisions.parquet").to_pylist(), strict=True))
+    better = [max(pair, key=lambda text: by_text[text]["evol_score"]) for pair in pairs]
+    worse = [one if two == best else two for (one, two), best in zip(pairs, better, strict=True)]
+    assert {text for text, row in by_text.items() if row["decision"] == "selected"} == {*better, *others}
+    assert [(by_text[text]["decision"], by_text[text]["nearest_id"]) for text in worse] == [
+        ("too_similar", by_text[best]["id"]) for best in better
+    ]
     models = json.loads((tmp_path / "out" / "manifest.json").read_text())["models"]
     assert [(model["use"], model["licence"]) for model in models] == [("embedding", "apache-2.0")]
 

@@ -23,8 +23,10 @@ from deita_tasks.scoring.mini_encoder import MiniEncoder
 def main() -> None:
     given = options(__doc__, "conversations", 550)
     rows = conversations(given.pool, given.texts)
-    quality, complexity = (load_scorer("mini", kind=kind, device=given.device) for kind in ("quality", "complexity"))
-    embedder = load_embedder("sentence_transformers", device=given.device)
+    quality, complexity = (
+        load_scorer("mini", kind=kind, device=given.device, batch_tokens=given.batch_tokens) for kind in ("quality", "complexity")
+    )
+    embedder = load_embedder("sentence_transformers", device=given.device, batch_tokens=given.batch_tokens)
     encoder = MiniEncoder(given.device)
     instructions = [pair.instruction for row in rows for pair in row.pairs]
 
@@ -36,7 +38,7 @@ def main() -> None:
         "quality": lambda: quality.measure_rows(rows),
         "complexity": lambda: complexity.measure_rows(rows),
         "both": both,
-        "the encoder alone": lambda: encoder.states(instructions),
+        "the encoder alone": lambda: encoder.states(instructions, given.batch_tokens),
         "embedding": lambda: embedder.measure(rows),
     }
     seconds: dict[str, list[float]] = defaultdict(list)

@@ -88,7 +88,7 @@ def elapsed(run: Any, device: str = "cpu") -> float:
 
 
 def options(description: str | None, texts: str, count: int) -> argparse.Namespace:
-    """The options of both benchmarks; `texts`: what they count."""
+    """The options of the benchmarks of models; `texts`: what they count. bench_mini has no use for `--loop` and `--dtype`."""
     global clock
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", help=f"a pool to take {texts} from")

@@ -248,7 +248,7 @@ def quiet_prefect(verbose: bool) -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # of the temporary server: offline it ends in a traceback
     if sys.stderr.isatty() and not verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
-        for name in ("prefect.flow_runs", "prefect.task_runs"):
+        for name in ("prefect.flow_runs", "prefect.task_runs"):  # before deita_tasks.tasks, whose filter takes the exception away
             logging.getLogger(name).addFilter(says_more)
 
 

@@ -1,8 +1,8 @@
 """Scorers that ship with the package and run on a CPU: fitted to open labels of difficulty and of response quality.
 
-Complexity adds two opinions: what a judge would say of the instruction (by the judged instructions that it is near to, in states of
-all-MiniLM-L6-v2 and in counts), and how much is demanded in it (counts alone). Each is bounded: a text unlike those it was fitted to must
-not outweigh everything.
+Complexity is a judged opinion plus half a counted one: what a judge would say of the instruction, by the judged instructions that it is
+near to in states of all-MiniLM-L6-v2 and in counts; and how much is demanded in it, by counts alone. Each is bounded: a text unlike those
+it was fitted to must not outweigh everything.
 Quality is a linear head on counts of the response beside its instruction; no response scores exactly 1.
 Both are stretched so that the texts of the labelled data lie about evenly between 1 and 6: neither drowns the other in a product.
 deita_tasks/training/mini.py fits them; mini_weights/MODEL_CARD.md says to what, and how far they can be trusted.
@@ -28,7 +28,7 @@ from deita_tasks.records import Conversation, Forecast, Kind, Measured
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.mini_encoder import LAYERS, WINDOW, MiniEncoder, minilm, tokenize
 from deita_tasks.scoring.mini_features import instruction_features, response_features
-from deita_tasks.scoring.mini_head import FORMULA, Head
+from deita_tasks.scoring.mini_head import COUNTING, JUDGING, Head
 
 WEIGHTS = Path(__file__).with_name("mini_weights")
 PIECE = 1024  # pairs
@@ -49,11 +49,11 @@ class MiniScorer(Scorer):
     _encoder: Lazy[MiniEncoder] = PrivateAttr(default_factory=Lazy)
 
     def fingerprint(self) -> dict[str, Any]:
-        head = {"backend": "mini", "version": self.VERSION, "kind": self.kind, "weights_sha256": file_digest(self._weights), **FORMULA}
+        head = {"backend": "mini", "version": self.VERSION, "kind": self.kind, "weights_sha256": file_digest(self._weights), **COUNTING}
         if self.kind == "quality":
             return head
         encoder = {"model": MINILM, "revision": MINILM_REVISION, "layers": list(LAYERS), "max_length": WINDOW, "dtype": "float32"}
-        return {**head, **encoder}
+        return {**head, **JUDGING, **encoder}
 
     @property
     def works_on_device(self) -> bool:
@@ -71,7 +71,7 @@ class MiniScorer(Scorer):
         return Measured(self._scores(head, pairs, states.values), states.cut, states.problems)
 
     def _scores(self, head: Head, pairs: Sequence[tuple[str, str]], states: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """(n,), PIECE pairs at a time: their features and states in float64 are 10 KB a pair."""
+        """(n,), PIECE pairs at a time: what is computed of them takes about 20 KB a pair."""
         scores = np.empty(len(pairs), np.float32)
         for start in range(0, len(pairs), PIECE):
             piece = slice(start, start + PIECE)

@@ -11,17 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-COUNTED_BOUND, JUDGED_BOUND = 2.5, 1.5  # standard deviations that an opinion can be worth: pasted prose must not outweigh everything
-COUNTED_WEIGHT = 0.5  # of the counted opinion, beside the judged one
+COUNTED_BOUND, JUDGED_BOUND = 2.5, 1.5  # standard deviations at which an opinion is held: pasted prose must not outweigh everything
+COUNTED_WEIGHT = 0.5  # of the counted opinion so held, beside the judged one
 FEATURES_WEIGHT = 0.25  # of all features, beside all states, in the distance between two texts
 FAR = 4.0  # standard deviations at which an input is cut off
-FORMULA = {
-    "counted_bound": COUNTED_BOUND,
-    "judged_bound": JUDGED_BOUND,
-    "counted_weight": COUNTED_WEIGHT,
-    "features_weight": FEATURES_WEIGHT,
-    "far": FAR,
-}
+COUNTING = {"counted_bound": COUNTED_BOUND, "far": FAR}  # what scores depend on beside the weights
+JUDGING = {"judged_bound": JUDGED_BOUND, "counted_weight": COUNTED_WEIGHT, "features_weight": FEATURES_WEIGHT}
 Floats = NDArray[np.float32]
 _LOGISTIC = 1.702  # the logistic curve at 1.702 z is within 0.01 of the normal distribution's
 _JUDGE = "judge."
@@ -46,7 +41,8 @@ class Judge:
     def opinion(self, x: NDArray[np.float64], states: Floats) -> NDArray[np.float64]:
         """(n,) from standardised features (n, k) and states (n, s)."""
         near = closeness(place(x, states, self.mean, self.scale), self.examples, float(self.width[0]))
-        opinion: NDArray[np.float64] = (near * self.weights).sum(1, dtype=np.float64) + self.offset
+        near *= self.weights
+        opinion: NDArray[np.float64] = near.sum(1, dtype=np.float64) + self.offset
         return opinion
 
 
@@ -72,7 +68,8 @@ def closeness(places: Floats, examples: NDArray[np.float16], width: float) -> Fl
 class Head:
     """k named features, the weights of the opinion on them, and a second opinion where there is one. `counted`: (k,).
 
-    Each opinion has mean 0 and standard deviation 1 over the labelled texts; `middle` and `spread` are those of their sum.
+    Each opinion has mean 0 and standard deviation 1 over the texts that it was fitted to; `middle` and `spread` are those of `total` over
+    the texts that scores were spread over.
     """
 
     names: Sequence[str]
@@ -90,10 +87,13 @@ class Head:
         return np.clip((raw - self.mean) / self.scale, -FAR, FAR)
 
     def total(self, x: NDArray[np.float64], states: Floats | None = None) -> NDArray[np.float64]:
-        """The sum of the opinions: (n,) from standardised features (n, k) and states (n, s). Row by row, so that no row knows its batch."""
+        """(n,) from standardised features (n, k): the counted opinion; with a judge, half of it and the judged one, which needs the states
+        (n, s). Row by row, so that no row knows its batch."""
         counted = _bounded((x * self.counted).sum(1) + self.counted_offset, COUNTED_BOUND)
-        if self.judge is None or states is None:
+        if self.judge is None:
             return counted
+        if states is None:
+            raise ValueError("this head has a judge, which needs the texts' states")
         return COUNTED_WEIGHT * counted + _bounded(self.judge.opinion(x, states), JUDGED_BOUND)
 
     def score(self, total: NDArray[np.float64]) -> Floats:

@@ -30,7 +30,7 @@ def centred(x: Matrix, groups: NDArray[np.int64]) -> Matrix:
 
 
 def kernel_ridge(near: Matrix, y: Matrix, penalty: float) -> Matrix:
-    """Weights (n,) on the closeness to each of n examples under which the squared error plus penalty * |f|^2 is least, for y less its mean.
+    """Weights w (n,) on the closeness to each of n examples, where |near w - y|^2 + penalty * w' near w is least; y is centred first.
     `near`: (n, n), how close they are to each other."""
     return np.linalg.solve(near + penalty * np.eye(len(near)), y - y.mean())
 

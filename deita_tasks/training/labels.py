@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 GENERAL = "just_eval_level5"  # a judge's difficulty, 1 to 5, of general prompts
-SAME_PROMPTS = "just_eval_tags_gpt-4"  # the same prompts by the same judge, labelled 1 to 3 in another round
+SAME_PROMPTS = "just_eval_tags_gpt-4"  # most of the same prompts, labelled 1 to 3 by the same judge: fitted together with GENERAL
 CONSTRAINTS = ("followbench_style", "followbench_content", "followbench_format")  # the same seed with 0 to 5 constraints added
-MEASURED = (SAME_PROMPTS, "followbench_example", "math_level", "gsm8k_steps_train")  # not fitted to: see the model card
+MEASURED = ("followbench_example", "math_level", "gsm8k_steps_train")  # not fitted to: see the model card
 
 QUALITY_FAMILIES: Mapping[str, Sequence[str]] = {
     "pandalm": ("pandalm_human",),

@@ -49,7 +49,7 @@ QUALITY_PENALTY = 0.01
 @dataclass(frozen=True)
 class Texts:
     """The labelled texts of a source by their prompts, with what the scorer sees of them. `states`: (n, d). `aim`: (n,), what is fitted:
-    the ranks of the labels."""
+    the ranks of the labels, or the sum of two such (`judged_twice`)."""
 
     prompts: Sequence[str]
     features: Sequence[Mapping[str, float]]
@@ -214,6 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     encoder = MiniEncoder()
     labelled = read_complexity(given.data)
     for path in given.held_out:
+        if path.stem in labelled:
+            parser.error(f"{path}: there is a source named {path.stem} already; give the file another name")
         rows = list(read_rows(path))
         labels = np.array([row["label"] for row in rows], np.float64)
         labelled[path.stem] = Labelled([row["instruction"] for row in rows], labels, np.zeros(len(rows), np.int64))

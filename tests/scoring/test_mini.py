@@ -213,6 +213,40 @@ def test_a_judge_says_what_the_texts_nearby_were_judged() -> None:
     assert opinion == pytest.approx(2 * 1 - 1 * np.exp(-0.5 * (0.5**2 + 1)) + 3, abs=1e-6)
 
 
+def small_head(judge: Judge | None) -> Head:
+    one = np.ones(1, np.float32)
+    return Head(["words"], 0 * one, one, 3 * one, -one, 2 * one, 4 * one, judge)
+
+
+def small_judge() -> Judge:
+    one = np.ones(1, np.float32)
+    return Judge(0 * one, one, np.zeros((1, 2), np.float16), 5 * one, one, -one)
+
+
+def test_the_two_opinions_are_held_weighed_and_added() -> None:
+    x, states = np.array([[1.0]]), np.zeros((1, 1), np.float32)
+    counted = 2.5 * np.tanh((3 * 1 - 1) / 2.5)
+    judged = 1.5 * np.tanh((5 * np.exp(-0.25) - 1) / 1.5)  # a quarter away: the feature counts a quarter
+    assert small_head(None).total(x) == pytest.approx(counted)
+    assert small_head(small_judge()).total(x, states) == pytest.approx(0.5 * counted + judged, abs=1e-6)
+    with pytest.raises(ValueError, match="needs the texts' states"):
+        small_head(small_judge()).total(x)
+    scores = small_head(None).score(np.array([2.0, -np.inf, np.inf]))  # in the middle of 1 and 6, and both ends
+    assert scores.tolist() == [3.5, 1, 6]
+
+
+@pytest.mark.parametrize("judge", [None, small_judge()])
+def test_a_head_is_read_as_it_was_written(judge: Judge | None, tmp_path: Path) -> None:
+    small_head(judge).save(tmp_path / "head.safetensors")
+    again = Head.load(tmp_path / "head.safetensors")
+    assert again.names == ["words"] and (again.judge is None) == (judge is None)
+    for one, other in ((small_head(judge), again), (judge, again.judge)):
+        for name, value in ({} if one is None else vars(one)).items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_array_equal(getattr(other, name), value)
+                assert getattr(other, name).dtype == value.dtype
+
+
 def test_no_state_is_farther_than_far() -> None:
     zero, one = np.zeros(4, np.float32), np.ones(4, np.float32)
     assert place(np.zeros((1, 1)), np.full((1, 4), 1e9, np.float32), zero, one).tolist() == [[0.0] + [FAR / 2] * 4]  # / sqrt(4)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from deita_tasks.scoring.length import count_words
+from deita_tasks.scoring.mini import MiniScorer
 from deita_tasks.scoring.mini_features import instruction_features, response_features
 from deita_tasks.scoring.mini_head import Head
 from deita_tasks.training import mini
@@ -22,6 +23,7 @@ from deita_tasks.training.labels import (
     HARMLESS,
     MEASURED,
     QUALITY_FAMILIES,
+    SAME_PROMPTS,
     Compared,
     Labelled,
     prompt_of,
@@ -102,7 +104,7 @@ def write_labels(folder: Path) -> None:
     """The more demands, the harder; the better response says more different words, the worse one repeats itself."""
     instructions = [(topic, level, " ".join([f"Tell me about {topic}.", *DEMANDS[:level]])) for topic in TOPICS for level in range(6)]
     complexity = []
-    for source in (GENERAL, *CONSTRAINTS, *MEASURED):
+    for source in (GENERAL, SAME_PROMPTS, *CONSTRAINTS, *MEASURED):
         for topic, level, text in instructions:
             group = topic if source in CONSTRAINTS else None
             complexity.append({"source": source, "instruction": f"{source} asks: {text}", "label": float(level), "group": group})
@@ -141,7 +143,15 @@ def test_from_labels_to_weights(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for kind in ("complexity", "quality"):  # the same weights, byte by byte
         assert (tmp_path / "one" / f"{kind}.safetensors").read_bytes() == (tmp_path / "other" / f"{kind}.safetensors").read_bytes()
     figures = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line and not line.startswith(("complexity,", "quality,"))}
-    assert set(figures) == {"mine", GENERAL, *CONSTRAINTS, *MEASURED, HARMLESS, *(n for names in QUALITY_FAMILIES.values() for n in names)}
+    assert set(figures) == {
+        "mine",
+        GENERAL,
+        SAME_PROMPTS,
+        *CONSTRAINTS,
+        *MEASURED,
+        HARMLESS,
+        *(n for names in QUALITY_FAMILIES.values() for n in names),
+    }
     assert figures["mine"][0] == "24" and float(figures["mine"][1]) > 0.8
     assert all(float(figures[name][1]) > 0.8 for name in (GENERAL, *CONSTRAINTS))
     assert all(float(figures[name][1]) == 1 for names in QUALITY_FAMILIES.values() for name in names)
@@ -244,6 +254,24 @@ def test_complexity_is_above_words_on_general_prompts_that_were_left_out(shared:
     head = mini.fit_complexity(None, [bare[name] for name in CONSTRAINTS])
     general = bare[GENERAL]
     assert spearman(mini.totals(head, general), general.labels) > spearman(general.words, general.labels) + 0.03
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_the_shipped_head_ranks_a_source_that_it_was_not_fitted_to_better_than_words(shared: Path) -> None:
+    """Levels of MATH, by the scorer itself (the model card's row): a judge that is lost or turned round falls below."""
+    texts = mini._sampled(read_complexity(shared / "data")["math_level"])
+    scores = MiniScorer(kind="complexity", device="cpu").score([(text, "") for text in texts.texts])
+    words = np.array([count_words(text) for text in texts.texts], float)
+    assert spearman(scores.astype(float), texts.labels) > spearman(words, texts.labels) + 0.03
+
+
+def test_a_held_out_file_cannot_take_the_place_of_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labels(tmp_path)
+    (tmp_path / f"{GENERAL}.jsonl").write_text('{"instruction": "Name a tree.", "label": 1}\n')
+    with pytest.raises(SystemExit):
+        mini.main(["--data", str(tmp_path), "--held-out", str(tmp_path / f"{GENERAL}.jsonl")])
+    assert f"there is a source named {GENERAL} already" in capsys.readouterr().err
 
 
 def _without_states(source: Labelled) -> mini.Texts:

@@ -1,6 +1,6 @@
 # make demo   installs, selects from the sample pool through the real Prefect flow, prints where the results lie
 # make ui     installs, starts a Prefect server with the sample pool's deployments, prints the address to open
-# make test   installs, runs all tests but those of `make e2e`
+# make test   installs, runs all tests but those of `make e2e`, in two processes: they wait for servers most of the time
 # make e2e    the tests that need a real Prefect server or a browser; installs what they need
 # make lint   ruff and the type checker
 # make clean  removes what the others made
@@ -30,7 +30,7 @@ ui: $(STAMP)
 	$(BIN)/python -m deployments.ui --root ui-output --input examples/pool.jsonl
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m 'not e2e'
+	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile
 
 # DEITA_SCREENSHOTS=1 make e2e takes the README's pictures anew, of the whole sample pool.
 e2e: $(STAMP) chromium

@@ -58,5 +58,5 @@ if __name__ == "__main__":
         export=Export(output=f"{folder}/out"),
         scoring=Scoring(complexity="instruction_length", quality="response_length"),
         selection=Selection(budget=5),
-        advanced=Advanced(store=f"{folder}/store", shard_rows=2, device_slots=1),
+        advanced=Advanced(store=f"{folder}/store", shard_rows=3, device_slots=1),
     )

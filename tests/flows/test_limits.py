@@ -139,13 +139,12 @@ def test_two_runs_at_once_never_compute_at_once_on_one_device(prefect_server: No
         for name in ("one", "two")
     ]
     for process in runs:
-        _, said = process.communicate(timeout=240)
+        _, said = process.communicate(timeout=500)  # a slot changes hands in seconds
         assert process.returncode == 0, said
     spans = sorted((float(begun), float(ended), pid) for pid, begun, ended in map(str.split, times.read_text().splitlines()))
-    assert Counter(pid for _, _, pid in spans) == {str(process.pid): 15 for process in runs}
-    assert [pid for _, _, pid in spans] != sorted((pid for _, _, pid in spans), key=[spans[0][2], spans[-1][2]].index), (
-        "one after the other"
-    )
+    assert Counter(pid for _, _, pid in spans) == {str(process.pid): 10 for process in runs}
+    changes = sum(before[2] != after[2] for before, after in pairwise(spans))
+    assert changes > 1, "one after the other"
     for before, after in pairwise(spans):
         assert before[1] <= after[0], "two shards on one device at a time"
 

@@ -21,7 +21,7 @@ from deita_tasks.scoring.mini_encoder import MiniEncoder
 
 
 def main() -> None:
-    given = options(__doc__, "conversations", 550)
+    given = options(__doc__, "conversations", 550, raced=False)
     rows = conversations(given.pool, given.texts)
     quality, complexity = (
         load_scorer("mini", kind=kind, device=given.device, batch_tokens=given.batch_tokens) for kind in ("quality", "complexity")

@@ -87,17 +87,18 @@ def elapsed(run: Any, device: str = "cpu") -> float:
     return clock() - start
 
 
-def options(description: str | None, texts: str, count: int) -> argparse.Namespace:
-    """The options of the benchmarks of models; `texts`: what they count. bench_mini has no use for `--loop` and `--dtype`."""
+def options(description: str | None, texts: str, count: int, raced: bool = True) -> argparse.Namespace:
+    """The options of the benchmarks of models; `texts`: what they count. `raced`: with a loop beside it, and a checkpoint of any dtype."""
     global clock
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", help=f"a pool to take {texts} from")
     parser.add_argument(f"--{texts}", type=int, default=count, dest="texts")
-    parser.add_argument("--loop", type=int, default=48, help=f"{texts} that the loop runs over")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--batch-tokens", type=int)
+    if raced:
+        parser.add_argument("--loop", type=int, default=48, help=f"{texts} that the loop runs over")
+        parser.add_argument("--dtype", default="float32")
     parser.add_argument("--cpu-seconds", action="store_true", help="one thread, timed by the processor: for a machine that is shared")
     given = parser.parse_args()
     if given.cpu_seconds:

@@ -17,7 +17,7 @@ from models import conversations, elapsed, options
 
 from deita_tasks.embedding import load_embedder
 from deita_tasks.scoring import load_scorer
-from deita_tasks.scoring.mini_encoder import MiniEncoder
+from deita_tasks.scoring.mini.encoder import MiniEncoder
 
 
 def main() -> None:

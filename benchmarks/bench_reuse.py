@@ -127,8 +127,8 @@ def scenarios(bench: Bench, lines: list[str]) -> None:
 def delete_a_part(store: str) -> int:
     """Remove one part of the complexity scores; its rows."""
     from deita_tasks import storage
-    from deita_tasks.parts import Family
-    from deita_tasks.store import artifacts
+    from deita_tasks.artifacts.inventory import artifacts
+    from deita_tasks.artifacts.parts import Family
 
     found = next(one for one in artifacts(store) if one.kind == "scores/complexity")
     family = Family(storage.join(store, found.folder), found.digest)

@@ -31,8 +31,8 @@ from prefect import flow, task
 from deita_tasks import tasks
 from deita_tasks.config import Advanced, Embedding, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
-from deita_tasks.tasks.cached import CACHED, bind
-from deita_tasks.tasks.measuring import plan_stage
+from deita_tasks.tasks.caching import CACHED, bind
+from deita_tasks.tasks.stages import plan_stage
 
 ROWS_A_SHARD = 8
 

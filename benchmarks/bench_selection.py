@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from deita_tasks.records import Selection
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.ledger import TOO_SIMILAR, Rejections
-from deita_tasks.selecting.similarity import normalised
+from deita_tasks.selecting.similarity.exact import normalised
 from deita_tasks.selecting.solve import solve
 
 METHODS = ("diverse", "bare", "plain", "original")

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from bench_reuse import generated
 
-from flows.server import free_port
+from flows.cli.server import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 DEITA = [sys.executable, "-m", "flows.cli"]

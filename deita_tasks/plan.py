@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, cast, get_args
 
-from deita_tasks import publishing, storage, versions
+from deita_tasks import storage
 from deita_tasks.components import component_class
-from deita_tasks.config import Advanced, Embedding, Export, Group, Output, PresetName, Scoring, Selection, Source, Versions
+from deita_tasks.config import Advanced, Embedding, Export, Group, Output, PresetName, RunnerName, Scoring, Selection, Source, Versions
 from deita_tasks.embedding import EMBEDDERS, load_embedder
 from deita_tasks.embedding.base import Embedder
-from deita_tasks.errors import OutputExists, StorageError, UsageError
+from deita_tasks.errors import MissingExtra, OutputExists, StorageError, UsageError
 from deita_tasks.exporting import load_exporter
 from deita_tasks.loading import pool_files
 from deita_tasks.presets import LICENCES, PRESETS, Spec
 from deita_tasks.records import KINDS, Kind
-from deita_tasks.running import running_of
+from deita_tasks.results import publish as publishing
+from deita_tasks.results import versions
 from deita_tasks.scoring import SCORERS, load_scorer
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.selecting import SELECTORS, load_selector
@@ -207,3 +210,36 @@ def _is_result(folder: str) -> bool:
     except StorageError:
         return False
     return isinstance(manifest, dict) and manifest.keys() >= {"format_version", "fingerprints", "outputs"}
+
+
+# ---- where shards are computed
+
+PACKAGES: Mapping[str, str] = {"dask": "prefect_dask", "ray": "prefect_ray"}  # by runner, which is also the name of the extra
+
+
+class Running(NamedTuple):
+    """`cluster`: the address of one that is there, or None."""
+
+    runner: RunnerName
+    cluster: str | None
+
+
+def running_of(options: Advanced, environment: Mapping[str, str] | None = None) -> Running:
+    """What the parameters say, else DEITA_RUNNER and DEITA_CLUSTER. Raises UsageError for what does not go together or is not installed."""
+    environment = os.environ if environment is None else environment
+    runner = options.runner or environment.get("DEITA_RUNNER") or "thread"
+    if runner not in get_args(RunnerName):
+        raise UsageError(f"DEITA_RUNNER = {runner!r}: expected one of {', '.join(get_args(RunnerName))}")
+    # A cluster in the environment is for the runs that can use it; one in the parameters is meant.
+    cluster = options.cluster or (environment.get("DEITA_CLUSTER") if runner in PACKAGES else None)
+    if cluster and runner not in PACKAGES:
+        raise UsageError(f"cluster = {cluster!r} with runner = {runner!r}: expected the runner {' or '.join(PACKAGES)}")
+    if cluster and options.workers:
+        raise UsageError(f"workers = {options.workers} with cluster = {cluster!r}: a cluster has its own; leave one of them out")
+    if options.num_gpus is not None and runner not in PACKAGES:
+        raise UsageError(f"num_gpus = {options.num_gpus:g} with runner = {runner!r}: expected the runner {' or '.join(PACKAGES)}")
+    if runner != "thread" and options.store.startswith("memory:"):
+        raise UsageError(f"store = {options.store!r} with runner = {runner!r}: other processes do not see it; expected a folder or s3://")
+    if runner in PACKAGES and importlib.util.find_spec(PACKAGES[runner]) is None:
+        raise MissingExtra(runner, PACKAGES[runner].replace("_", "-"), runner)
+    return Running(cast(RunnerName, runner), cluster or None)

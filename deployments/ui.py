@@ -19,7 +19,7 @@ from typing import NoReturn
 import httpx
 
 from deployments.offer import described, fail, parser
-from flows.server import HOST, free_port
+from flows.cli.server import HOST, free_port
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 20  # seconds for an end in good order

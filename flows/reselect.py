@@ -10,13 +10,14 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
-from deita_tasks import storage, tasks, versions
+from deita_tasks import storage, tasks
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.selection import check_size
 from deita_tasks.config import Advanced, Embedding, Preset, Scoring, Selection, Source, Versions
 from deita_tasks.errors import StorageError
 from deita_tasks.plan import plan_run
-from deita_tasks.pool import Pool
-from deita_tasks.selections import check_size
-from flows.measured import ONE_AT_A_TIME, Clock, chosen, measured
+from deita_tasks.results import versions
+from flows.steps import ONE_AT_A_TIME, Clock, chosen, measured
 
 log = logging.getLogger("deita_tasks.reselect")  # under the name whose lines Prefect shows
 

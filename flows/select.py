@@ -1,10 +1,9 @@
 """load → score → embed → select → export, as one Prefect flow.
 
-`deita select` runs it in this process; `python -m flows.select` is the same, for a debugger.
+`deita select` runs it in this process; `python -m flows.cli select` is the same, for a debugger.
 """
 
 # No `from __future__ import annotations` here: Prefect makes its form from these annotations as they stand.
-import sys
 from typing import Any
 
 from prefect import flow
@@ -12,7 +11,7 @@ from prefect import flow
 from deita_tasks import tasks
 from deita_tasks.config import Advanced, Embedding, Export, Preset, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
-from flows.measured import ONE_AT_A_TIME, Clock, chosen, measured
+from flows.steps import ONE_AT_A_TIME, Clock, chosen, measured
 
 
 @flow(
@@ -45,9 +44,3 @@ def select_subset(
     selected, facts = chosen(plan, pool, done, preset, groups, clock)
     manifest = tasks.export_selection(pool.uri, done, selected, export.output, export.output_format, facts)
     return {**manifest, "tasks": {name: stage["tasks"] for name, stage in done.items()}}
-
-
-if __name__ == "__main__":
-    from flows.cli import main
-
-    main(["select", *sys.argv[1:]])

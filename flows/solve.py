@@ -11,7 +11,7 @@ from prefect import flow
 from deita_tasks import tasks
 from deita_tasks.config import Advanced, Budget, Embedding, Preset, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
-from flows.measured import ONE_AT_A_TIME, Clock, measured
+from flows.steps import ONE_AT_A_TIME, Clock, measured
 
 
 @flow(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_pool import write_small_pool
+from tests.support.small_pool import write_small_pool
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,7 +51,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def small_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The 30 conversations of `small_pool.py` as JSON Lines."""
+    """The 30 conversations of `support/small_pool.py` as JSON Lines."""
     return write_small_pool(tmp_path_factory.mktemp("small") / "pool.jsonl")
 
 

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import pytest
 
 from deita_tasks import storage
+from deita_tasks.artifacts.verify import verify
 from deita_tasks.config import Advanced, Export, Scoring, Selection, Source
 from deita_tasks.errors import StorageError
-from deita_tasks.verify import verify
-from tests.runs import LENGTHS, command, finish, server_of_the_tests, start
+from tests.support.runs import LENGTHS, command, finish, server_of_the_tests, start
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
 
@@ -47,7 +47,7 @@ def undisturbed(server, sample_pool, tmp_path_factory):
     """The selection and the ledger that a run nobody disturbs gives."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
+        patch.setattr("deita_tasks.results.selection.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
         select(sample_pool, folder, shard_rows=100)
     return (folder / "out" / "selected.jsonl").read_bytes(), storage.read_table(str(folder / "out" / "decisions.parquet"))
 
@@ -149,7 +149,7 @@ def select(pool: Path, folder: Path, **advanced: object) -> dict[str, object]:
 
 @pytest.fixture
 def quick(prefect_server, monkeypatch):
-    monkeypatch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
+    monkeypatch.setattr("deita_tasks.results.selection.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
 
 
 def test_a_full_disk(quick, small_pool, tmp_path, monkeypatch):

@@ -17,9 +17,9 @@ from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.preflight import SAMPLE_ROWS, about_rows, check, duration, read_sample
 from deita_tasks.records import Conversation, Turn
 from deita_tasks.scoring import load_scorer
-from tests.checkpoints import llama, reference_ids
 from tests.scoring.test_causal_lm import text_of
-from tests.small_pool import ROWS, write_rows
+from tests.support.checkpoints import llama, reference_ids
+from tests.support.small_pool import ROWS, write_rows
 
 
 def talk(*contents: str) -> Conversation:
@@ -86,7 +86,7 @@ def test_mini_loads_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tokenizer_that_is_not_fit_is_told_before_a_model_loads(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.checkpoints import GPT2_PATTERN, byte_level_tokenizer, write_model
+    from tests.support.checkpoints import GPT2_PATTERN, byte_level_tokenizer, write_model
 
     monkeypatch.setattr(CausalLM, "__init__", lambda *_, **__: pytest.fail("a model was loaded"))
     tokenizer = byte_level_tokenizer(GPT2_PATTERN)

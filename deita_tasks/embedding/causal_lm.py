@@ -10,12 +10,12 @@ from pydantic import Field, PrivateAttr
 
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.embedding.vicuna import answers, vicuna
-from deita_tasks.models.ahead import ahead
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.component import CausalLMComponent
 from deita_tasks.models.hardware import choose_dtype
 from deita_tasks.models.lazy import Lazy
+from deita_tasks.models.prefetch import ahead
 from deita_tasks.models.tokenizer import common_beginning, load_tokenizer
 from deita_tasks.records import Conversation, Forecast, Measured, Turn
 

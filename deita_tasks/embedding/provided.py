@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.embedding.base import Embedder
-from deita_tasks.models.provided import ProvidedComponent
-from deita_tasks.provided import NoValue
+from deita_tasks.models.provided import NoValue, ProvidedComponent
 from deita_tasks.records import Conversation, Measured
 
 
 class ProvidedEmbedder(ProvidedComponent, Embedder):
     """Vectors from a column of lists of numbers: one of the pool's rows, or with `file` one of a Parquet file joined to them (see
-    `deita_tasks/provided.py`); by default `embedding`. Each has to be finite, and as wide as most of those it is read with.
+    `deita_tasks/models/provided.py`); by default `embedding`. Each has to be finite, and as wide as most of those it is read with.
     """
 
     VERSION: ClassVar[int] = 1

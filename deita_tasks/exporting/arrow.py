@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from deita_tasks.exporting.json_text import encodable, strict_json
+from deita_tasks.strict_json import encodable, strict_json
 
 INT64 = range(-(2**63), 2**63)
 

@@ -17,7 +17,7 @@ from deita_tasks.exporting.arrow import arrow_type, merge
 from deita_tasks.records import Conversation
 
 if TYPE_CHECKING:
-    from deita_tasks.exporting.manifest import Manifest
+    from deita_tasks.manifest import Manifest
 
 ADDED: dict[str, pa.DataType] = {"deita_id": pa.string(), "deita_evol_score": pa.float64(), "deita_rank": pa.int64()}
 

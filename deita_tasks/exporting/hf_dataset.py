@@ -18,7 +18,7 @@ from deita_tasks.exporting.base import Survey
 from deita_tasks.exporting.parquet import Parquet, column_types, write_rows
 
 if TYPE_CHECKING:
-    from deita_tasks.exporting.manifest import Manifest
+    from deita_tasks.manifest import Manifest
 
 CHARACTERS_A_SHARD = 300_000_000
 LICENCE_COLUMNS = ("license", "licence")

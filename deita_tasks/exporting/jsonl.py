@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from deita_tasks import storage
 from deita_tasks.exporting.base import Exporter, Survey
-from deita_tasks.exporting.json_text import strict_json
+from deita_tasks.strict_json import strict_json
 
 if TYPE_CHECKING:
-    from deita_tasks.exporting.manifest import Manifest
+    from deita_tasks.manifest import Manifest
 
 
 class JsonLines(Exporter, ABC):

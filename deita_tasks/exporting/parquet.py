@@ -15,7 +15,7 @@ from deita_tasks.exporting.base import ADDED, Columns, Exporter, Survey
 from deita_tasks.records import Conversation
 
 if TYPE_CHECKING:
-    from deita_tasks.exporting.manifest import Manifest
+    from deita_tasks.manifest import Manifest
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 ROWS_A_GROUP = 2_000

@@ -7,7 +7,7 @@ from deita_tasks.scoring.base import Scorer
 
 SCORERS: Table = {
     "causal_lm": "deita_tasks.scoring.causal_lm:CausalLMScorer",
-    "mini": "deita_tasks.scoring.mini:MiniScorer",
+    "mini": "deita_tasks.scoring.mini.scorer:MiniScorer",
     "instruction_length": "deita_tasks.scoring.length:InstructionLength",
     "response_length": "deita_tasks.scoring.length:ResponseLength",
     "vllm": "deita_tasks.scoring.vllm:VLLMScorer",

@@ -8,16 +8,16 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from deita_tasks.models.ahead import ahead
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.component import CausalLMComponent
 from deita_tasks.models.hardware import choose_dtype
 from deita_tasks.models.lazy import Lazy
+from deita_tasks.models.prefetch import ahead
 from deita_tasks.records import Conversation, Forecast, Kind, Measured
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.expected import expected_score
-from deita_tasks.scoring.reader import Reader
+from deita_tasks.scoring.prompt_encoder import Reader
 from deita_tasks.scoring.tokens import DIGITS, Tokens
 
 

@@ -12,8 +12,8 @@ from pydantic import Field, PrivateAttr
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.records import Conversation, Forecast
 from deita_tasks.scoring.expected import expected_score
-from deita_tasks.scoring.http import checked_url
-from deita_tasks.scoring.reader import Reader
+from deita_tasks.scoring.http_client import checked_url
+from deita_tasks.scoring.prompt_encoder import Reader
 from deita_tasks.scoring.served import NoScore, Rating, ServedScorer
 from deita_tasks.scoring.tokens import DIGITS
 

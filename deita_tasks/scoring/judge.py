@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from deita_tasks.records import Kind
-from deita_tasks.scoring.http import checked_url, shortened
+from deita_tasks.scoring.http_client import checked_url, shortened
 from deita_tasks.scoring.served import NoScore, Rating, ServedScorer
 
 # Our own words; each change of one is another VERSION.

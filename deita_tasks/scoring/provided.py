@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from deita_tasks.errors import UsageError
-from deita_tasks.models.provided import ProvidedComponent
-from deita_tasks.provided import NoValue
+from deita_tasks.models.provided import NoValue, ProvidedComponent
 from deita_tasks.records import Conversation, Measured
 from deita_tasks.scoring.base import RowScores, Scorer
 
@@ -21,7 +20,7 @@ class ProvidedScorer(ProvidedComponent, Scorer):
     user turn; in a CSV file the same as JSON text. Each has to be finite and in [1, 6].
 
     The column is one of the pool's rows, by default `complexity_scores` or `quality_scores`, or with `file` one of a Parquet file joined to
-    them (see `deita_tasks/provided.py`), by default `complexity` or `quality`.
+    them (see `deita_tasks/models/provided.py`), by default `complexity` or `quality`.
     """
 
     VERSION: ClassVar[int] = 1

@@ -17,7 +17,7 @@ from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.stopping import may_stop, stopped_by
 from deita_tasks.records import Measured
 from deita_tasks.scoring.base import Scorer
-from deita_tasks.scoring.http import Refused, Server, checked_url
+from deita_tasks.scoring.http_client import Refused, Server, checked_url
 
 PROBE = ("Write a haiku.", "Rain on the old pond.")
 

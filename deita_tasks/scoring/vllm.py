@@ -13,14 +13,14 @@ import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks.errors import MissingExtra, ModelError, UsageError
-from deita_tasks.models.ahead import ahead
 from deita_tasks.models.hardware import Dtype, choose_dtype
 from deita_tasks.models.lazy import Lazy
+from deita_tasks.models.prefetch import ahead
 from deita_tasks.models.stopping import may_stop
 from deita_tasks.records import Conversation, Forecast, Measured
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.expected import expected_score
-from deita_tasks.scoring.reader import Reader
+from deita_tasks.scoring.prompt_encoder import Reader
 from deita_tasks.scoring.tokens import DIGITS, Tokens
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.base import Selector
-from deita_tasks.selecting.similarity import Floats
-from deita_tasks.selecting.vectors import Vectors
+from deita_tasks.selecting.similarity.exact import Floats
+from deita_tasks.selecting.similarity.vectors import Vectors
 
 PRODUCTS = 20_000_000  # similarities held at a time: 80 MB
 CONTROL = "random"

@@ -11,12 +11,12 @@ from pydantic import Field, model_validator
 
 from deita_tasks.records import Selection
 from deita_tasks.selecting.base import Selector
-from deita_tasks.selecting.cosine import Cosine
 from deita_tasks.selecting.ledger import Ledger
-from deita_tasks.selecting.metrics import Measured
-from deita_tasks.selecting.screen import screens_on
-from deita_tasks.selecting.space import Space
-from deita_tasks.selecting.vectors import Vectors
+from deita_tasks.selecting.similarity.cosine import Cosine
+from deita_tasks.selecting.similarity.other_metrics import Measured
+from deita_tasks.selecting.similarity.products import screens_on
+from deita_tasks.selecting.similarity.space import Space
+from deita_tasks.selecting.similarity.vectors import Vectors
 
 
 class Diverse(Selector):

@@ -12,8 +12,8 @@ from pydantic import Field
 from deita_tasks.records import Selection
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.marginal import considered
-from deita_tasks.selecting.similarity import Floats, Indices
-from deita_tasks.selecting.vectors import Vectors
+from deita_tasks.selecting.similarity.exact import Floats, Indices
+from deita_tasks.selecting.similarity.vectors import Vectors
 
 BLOCK = 256  # rows that are compared with all at once
 EQUAL = 1e-4  # gains so near count as equal: two rows that stand only for one another have the same gain, but for rounding

@@ -12,8 +12,8 @@ from pydantic import Field
 from deita_tasks.records import Selection
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.ledger import Ledger
-from deita_tasks.selecting.similarity import Floats, Indices, largest_of, pairs_of, screening_error, similarities
-from deita_tasks.selecting.vectors import Vectors
+from deita_tasks.selecting.similarity.exact import Floats, Indices, largest_of, pairs_of, screening_error, similarities
+from deita_tasks.selecting.similarity.vectors import Vectors
 
 WAVE = 64  # so many picks are compared with all rows in one product; in between, only with the rows that could be next
 BATCH = 256  # rows that are brought up to date together

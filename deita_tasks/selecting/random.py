@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from deita_tasks.selecting.ledger import Ledger
-from deita_tasks.selecting.similarity import Indices
+from deita_tasks.selecting.similarity.exact import Indices
 from deita_tasks.selecting.top_score import TopScore
 
 

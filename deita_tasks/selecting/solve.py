@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deita_tasks.selecting.cosine import Cosine
 from deita_tasks.selecting.ledger import Ledger
-from deita_tasks.selecting.screen import screens_on
-from deita_tasks.selecting.similarity import Floats
-from deita_tasks.selecting.vectors import Vectors
+from deita_tasks.selecting.similarity.cosine import Cosine
+from deita_tasks.selecting.similarity.exact import Floats
+from deita_tasks.selecting.similarity.products import screens_on
+from deita_tasks.selecting.similarity.vectors import Vectors
 
 BLOCK = 256  # rows that are compared at once, as in `diverse`
 AHEAD = 4096  # rows among which they are looked for

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deita_tasks.records import Selection
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.ledger import Ledger
-from deita_tasks.selecting.similarity import Indices
+from deita_tasks.selecting.similarity.exact import Indices
 
 
 class TopScore(Selector):

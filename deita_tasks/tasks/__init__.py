@@ -11,14 +11,14 @@ Around them: cache keys, retries, where results are remembered (cached.py); wher
 held (holding.py) on a device that is shared (limits.py); how a run is told apart and followed in the UI (telling.py).
 """
 
-from deita_tasks.tasks.announcing import announce
+from deita_tasks.tasks.events import announce
 from deita_tasks.tasks.exporting import compare_selections, export_selection, work_facts
 from deita_tasks.tasks.loading import check_floor, load
-from deita_tasks.tasks.measuring import run_stage, stages
 from deita_tasks.tasks.preflight import look_ahead
+from deita_tasks.tasks.run_context import tag_run, tell_prefect
 from deita_tasks.tasks.runners import Crew
 from deita_tasks.tasks.selecting import select, selection_digest, solve
-from deita_tasks.tasks.telling import tag_run, tell_prefect
+from deita_tasks.tasks.stages import run_stage, stages
 
 tell_prefect()  # here, since every worker imports this package too
 

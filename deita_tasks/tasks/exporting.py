@@ -5,11 +5,11 @@ from typing import Any
 
 from prefect import task
 
-from deita_tasks.output import write_output
-from deita_tasks.pool import Pool
-from deita_tasks.sweeping import write_sweep
-from deita_tasks.tasks.artifacts import show_selection, show_sweep
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.results.selection import write_output
+from deita_tasks.results.sweep import write_sweep
 from deita_tasks.tasks.selecting import parts_of
+from deita_tasks.tasks.ui_artifacts import show_selection, show_sweep
 
 
 def work_facts(work: Mapping[str, Any]) -> dict[str, dict[str, int]]:

@@ -7,13 +7,13 @@ from typing import Any
 from prefect import get_run_logger, task
 
 from deita_tasks import progress, storage
+from deita_tasks.artifacts.pool import Pool, pool_uri, write_pool
 from deita_tasks.config import Advanced, Source
 from deita_tasks.errors import EmptyFile, InputError, StorageError, TooManyBadRows
 from deita_tasks.loading import open_unless_empty
 from deita_tasks.plan import Plan
-from deita_tasks.pool import Pool, pool_uri, write_pool
 from deita_tasks.records import Conversation, Quarantined
-from deita_tasks.tasks.cached import CACHED, call
+from deita_tasks.tasks.caching import CACHED, call
 
 EMPTY = "empty"  # the format of a file that holds nothing
 LOADER_VERSION = 1  # of what a pool's rows become; another number loads every pool anew

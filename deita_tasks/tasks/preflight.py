@@ -7,15 +7,15 @@ from typing import Any
 from prefect import get_run_logger, task
 
 from deita_tasks import storage
+from deita_tasks.artifacts.pool import Pool
 from deita_tasks.config import Advanced
 from deita_tasks.errors import InputError, ModelError, UsageError
-from deita_tasks.pool import Pool
 from deita_tasks.preflight import SAMPLE_ROWS, check
 from deita_tasks.presets import Spec
-from deita_tasks.tasks.cached import bind, worth_retrying
-from deita_tasks.tasks.holding import Bounds, held
-from deita_tasks.tasks.measuring import Stage, Work, plan_stage
+from deita_tasks.tasks.caching import bind, worth_retrying
+from deita_tasks.tasks.model_cache import Bounds, held
 from deita_tasks.tasks.runners import Crew
+from deita_tasks.tasks.stages import Stage, Work, plan_stage
 
 
 @task(name="preflight", task_run_name="preflight", retry_condition_fn=worth_retrying, persist_result=False, result_serializer="json")

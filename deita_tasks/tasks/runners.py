@@ -23,9 +23,9 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from deita_tasks import storage
 from deita_tasks.config import Advanced, RunnerName
 from deita_tasks.errors import ComputeError, UsageError
-from deita_tasks.running import running_of
-from deita_tasks.tasks.holding import own_environment, stopping
-from deita_tasks.tasks.limits import on_gpu, visible_gpus
+from deita_tasks.plan import running_of
+from deita_tasks.tasks.device_slots import on_gpu, visible_gpus
+from deita_tasks.tasks.model_cache import own_environment, stopping
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from typing import Any
 from prefect import task
 
 from deita_tasks import storage
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.selection import Parts, is_selection, write_selection
 from deita_tasks.config import Advanced
 from deita_tasks.plan import Plan
-from deita_tasks.pool import Pool
-from deita_tasks.selections import Parts, is_selection, write_selection
-from deita_tasks.sweeping import find_limit
-from deita_tasks.tasks.cached import CACHED, call
+from deita_tasks.results.sweep import find_limit
+from deita_tasks.tasks.caching import CACHED, call
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from deita_tasks.scoring.length import count_words
-from deita_tasks.scoring.mini import WEIGHTS
-from deita_tasks.scoring.mini_encoder import MiniEncoder
-from deita_tasks.scoring.mini_features import instruction_features, response_features
-from deita_tasks.scoring.mini_head import Head, Judge, closeness, place
+from deita_tasks.scoring.mini.encoder import MiniEncoder
+from deita_tasks.scoring.mini.features import instruction_features, response_features
+from deita_tasks.scoring.mini.head import Head, Judge, closeness, place
+from deita_tasks.scoring.mini.scorer import WEIGHTS
 from deita_tasks.training.fit import Matrix, agreeing, bradley_terry, centred, kernel_ridge, normal_ranks, positive_ridge, spearman
 from deita_tasks.training.labels import (
     CONSTRAINTS,

@@ -24,7 +24,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.ui import running, server
-from flows.server import free_port
+from flows.cli.server import free_port
 from tests.conftest import ROOT
 
 

@@ -151,4 +151,4 @@ def test_cancel_stops_a_run_and_leaves_the_store_whole(deployed: Site, worker: s
     until(lambda: [one.pid for one in processes() if one.session == worker.pid] == [worker.pid], 30)
     assert time.monotonic() - since < 60
     assert not (deployed.root / "long").exists()
-    deployed.run("flows.cli", "store", "verify", "--store", store)
+    deployed.run("flows.cli.app", "store", "verify", "--store", store)

@@ -12,9 +12,9 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server import free_port
+from flows.cli.server import free_port
 from tests.e2e.conftest import CHEAP, ended, processes, until, write_long_pool
-from tests.runs import start
+from tests.support.runs import start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -11,10 +11,10 @@ import torch
 from deita_tasks.embedding import load_embedder
 from deita_tasks.embedding.vicuna import answers, vicuna
 from deita_tasks.errors import ComputeError, UsageError
-from deita_tasks.models.ahead import ahead
 from deita_tasks.models.causal_lm import CausalLM
+from deita_tasks.models.prefetch import ahead
 from deita_tasks.records import Conversation, Turn
-from tests.checkpoints import FAMILIES, llama, qwen2, reference_ids, reference_model
+from tests.support.checkpoints import FAMILIES, llama, qwen2, reference_ids, reference_model
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "

@@ -12,7 +12,7 @@ import pytest
 from deita_tasks.errors import UsageError
 from deita_tasks.exporting import FORMATS, load_exporter
 from deita_tasks.exporting.base import ExportRow
-from tests.exporting.helpers import AWKWARD, MULTI, SECOND, SINGLE, TOOLS, conversation, rows
+from tests.support.report_data import AWKWARD, MULTI, SECOND, SINGLE, TOOLS, conversation, rows
 
 ADDED = {"deita_id", "deita_evol_score", "deita_rank"}
 

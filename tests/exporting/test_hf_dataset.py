@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from deita_tasks.exporting import hf_dataset, load_exporter
-from deita_tasks.exporting.manifest import digest_outputs
-from tests.exporting.helpers import MULTI, SECOND, SINGLE, TOOLS, conversation, manifest, rows
+from deita_tasks.manifest import digest_outputs
+from tests.support.report_data import MULTI, SECOND, SINGLE, TOOLS, conversation, manifest, rows
 
 
 def load(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -14,7 +14,7 @@ from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
 from deita_tasks.loading import read_conversations
 from deita_tasks.records import ROLES, Conversation, Turn
-from tests.exporting.helpers import AWKWARD, MULTI, SECOND, SINGLE, TOOLS
+from tests.support.report_data import AWKWARD, MULTI, SECOND, SINGLE, TOOLS
 
 POOLS: dict[str, list[dict[str, Any]]] = {
     "sharegpt": [

@@ -15,10 +15,10 @@ import pytest
 from deita_tasks.embedding import EMBEDDERS
 from deita_tasks.presets import PRESETS
 from deita_tasks.scoring import SCORERS
-from tests.flows import components
-from tests.flows.runs import Run, run
-from tests.runs import LENGTHS
-from tests.small_pool import ROWS, write_rows
+from tests.support import components
+from tests.support.flow_runs import Run, run
+from tests.support.runs import LENGTHS
+from tests.support.small_pool import ROWS, write_rows
 
 # Line 32 repeats line 4, with other columns; line 33 has no user turn.
 AGAIN = {"messages": ROWS[3]["messages"], "number": 32, "note": "again"}
@@ -28,7 +28,7 @@ BASE = (*ROWS, {**ROWS[0], "messages": [{"role": "user", "content": "Short and o
 
 @contextmanager
 def tiny_components() -> Iterator[pytest.MonkeyPatch]:
-    from deita_tasks.tasks import cached
+    from deita_tasks.tasks import caching as cached
 
     with pytest.MonkeyPatch.context() as patch:
         for name, where in components.TABLES.items():
@@ -45,7 +45,7 @@ def tiny_components() -> Iterator[pytest.MonkeyPatch]:
 def tiny(prefect_server: None) -> Iterator[None]:
     """The preset mini with components that need no model and no time; the report, which is three quarters of such a run, is left out."""
     with tiny_components() as patch:
-        patch.setattr("deita_tasks.output.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
+        patch.setattr("deita_tasks.results.selection.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
         yield
 
 

@@ -15,11 +15,11 @@ import torch
 from deita_tasks.embedding.vicuna import vicuna
 from deita_tasks.loading import read_conversations
 from deita_tasks.records import Conversation
-from tests.checkpoints import llama, reference_ids, reference_model
-from tests.flows.runs import run
-from tests.scoring.completions_server import Script, serving
 from tests.scoring.test_causal_lm import text_of
-from tests.small_pool import ROWS, row_id, write_rows
+from tests.support.checkpoints import llama, reference_ids, reference_model
+from tests.support.completions_server import Script, serving
+from tests.support.flow_runs import run
+from tests.support.small_pool import ROWS, row_id, write_rows
 
 pytestmark = pytest.mark.flow
 KEY = "sk-a-key-that-nobody-should-see"
@@ -140,7 +140,7 @@ def test_a_server_gives_the_selection_of_the_checkpoint_and_the_key_is_nowhere(
     from prefect.blocks.system import Secret
 
     Secret(value=KEY).save("scores-key", overwrite=True)  # type: ignore[arg-type]
-    monkeypatch.setattr("deita_tasks.scoring.http._growing", lambda state: 0.01)
+    monkeypatch.setattr("deita_tasks.scoring.http_client._growing", lambda state: 0.01)
     rows = write_rows(tmp_path / "pool.jsonl", ROWS[:6])
     checkpoint = {"complexity_model": str(folder), "quality_model": str(folder), "strategy": "top_score"}
     with serving(Script(folder)) as server:
@@ -204,7 +204,7 @@ def test_a_run_looks_at_its_models_first_and_only_where_they_have_work(
 
 def test_an_unfit_model_is_told_before_the_first_shard(prefect_server: None, tmp_path: Path) -> None:
     from deita_tasks.errors import ModelError
-    from tests.checkpoints import write_model, write_sentencepiece
+    from tests.support.checkpoints import write_model, write_sentencepiece
 
     write_sentencepiece(tmp_path / "headless")
     write_model(tmp_path / "headless", head=False)
@@ -228,7 +228,7 @@ def test_what_may_pass_does_not_stop_a_run(prefect_server: None, tmp_path: Path,
 
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No server, no store, no output: only a look."""
-    from flows.cli import main
+    from flows.cli.app import main
 
     pool = write_rows(tmp_path / "pool.jsonl", ROWS)
     store = ["--store", str(tmp_path / "store")]

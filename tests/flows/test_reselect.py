@@ -10,12 +10,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from deita_tasks import storage, versions
+from deita_tasks import storage
 from deita_tasks.config import Advanced, Selection, Source, Versions
 from deita_tasks.errors import InputError, StorageError, TooFewRows
-from tests.flows import components
+from deita_tasks.results import versions
 from tests.flows.conftest import BASE
-from tests.small_pool import ROWS, write_rows
+from tests.support import components
+from tests.support.small_pool import ROWS, write_rows
 
 pytestmark = pytest.mark.flow
 GOOD, NEW = ROWS[:20], ROWS[20:]
@@ -26,7 +27,7 @@ Reselect = Callable[..., Any]
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The events that runs emit."""
-    from deita_tasks.tasks import announcing
+    from deita_tasks.tasks import events as announcing
 
     emitted: list[dict[str, Any]] = []
     monkeypatch.setattr(announcing, "emit_event", lambda **event: emitted.append(event))

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from deita_tasks.errors import TooManyBadRows
-from tests.flows import components
 from tests.flows.conftest import AGAIN, BAD, BASE
-from tests.flows.runs import SHARD_ROWS, Run, run
-from tests.selecting.reference import sequential
-from tests.small_pool import ROWS, Row, ranked, row_id, row_score, write_rows
+from tests.support import components
+from tests.support.flow_runs import SHARD_ROWS, Run, run
+from tests.support.selection_reference import sequential
+from tests.support.small_pool import ROWS, Row, ranked, row_id, row_score, write_rows
 
 pytestmark = pytest.mark.flow
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from deita_tasks import storage
-from deita_tasks.verify import verify
-from tests.runs import server_of_the_tests, start
+from deita_tasks.artifacts.verify import verify
+from tests.support.runs import server_of_the_tests, start
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
 

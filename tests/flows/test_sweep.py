@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from deita_tasks.config import Grid
-from flows.cli import SOLVE_GROUPS, SWEEP_GROUPS, flag, main
-from tests.flows import components
-from tests.selecting.reference import sequential
-from tests.small_pool import ROWS, row_id, row_score
+from flows.cli.app import SOLVE_GROUPS, SWEEP_GROUPS, flag, main
+from tests.support import components
+from tests.support.selection_reference import sequential
+from tests.support.small_pool import ROWS, row_id, row_score
 
 IDS, SCORES = [row_id(row) for row in ROWS], [row_score(row) for row in ROWS]
 VECTORS = [components.vector_of(" ".join(turn["content"] for turn in row["messages"])) for row in ROWS]
@@ -185,8 +185,8 @@ def test_every_field_is_a_flag_and_a_line_of_a_file(
     seen: dict[str, Any] = {}
     monkeypatch.setattr(flows.sweep, "sweep_selections", lambda **given: seen.update(given))
     monkeypatch.setattr(flows.solve, "solve_for_budget", lambda **given: seen.update(given))
-    monkeypatch.setattr("flows.cli.print_sweep", lambda *given: None)
-    monkeypatch.setattr("flows.cli.print_solution", lambda *given: None)
+    monkeypatch.setattr("flows.cli.app.print_sweep", lambda *given: None)
+    monkeypatch.setattr("flows.cli.app.print_solution", lambda *given: None)
     file = tmp_path / "config.yaml"
     own = {
         "sweep": {"output": {"output": str(tmp_path / "out")}, "grid": {"budgets": [7, 8], "seed": 3}},

@@ -17,7 +17,7 @@ from deita_tasks.errors import InputError
 from deita_tasks.loading import json_array, open_pool, read_conversations
 from deita_tasks.loading import json_lines as json_lines_module
 from deita_tasks.loading.base import BrokenFile
-from tests.loading.pools import COMPRESSORS, HELLO, PARQUET, PLAIN, SAMPLES, fates, good, json_lines, read
+from tests.support.loading_pools import COMPRESSORS, HELLO, PARQUET, PLAIN, SAMPLES, fates, good, json_lines, read
 
 ROW = b'{"prompt":"p","response":"r"}'
 

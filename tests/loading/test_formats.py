@@ -16,7 +16,7 @@ from deita_tasks.loading import FORMATS, layouts, read_conversations
 from deita_tasks.loading.base import BadRow, RowFormat
 from deita_tasks.loading.prompt_response import PAIRS
 from deita_tasks.records import Conversation, Source, Turn
-from tests.loading.pools import fates, good, json_lines, read
+from tests.support.loading_pools import fates, good, json_lines, read
 
 HERE = Source("memory://pool", 3)
 

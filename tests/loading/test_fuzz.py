@@ -13,7 +13,7 @@ from deita_tasks.errors import InputError
 from deita_tasks.loading import FORMATS, layouts, read_conversations
 from deita_tasks.loading.base import BadRow
 from deita_tasks.records import Conversation, Quarantined, Source
-from tests.loading.pools import COMPRESSORS, PARQUET, PLAIN, SAMPLES
+from tests.support.loading_pools import COMPRESSORS, PARQUET, PLAIN, SAMPLES
 
 WRITERS = {**PLAIN, **PARQUET}
 POOLS = [

@@ -18,7 +18,7 @@ from deita_tasks.errors import InputError
 from deita_tasks.loading import compression, read_conversations
 from deita_tasks.loading.base import MAX_ROW
 from deita_tasks.records import Quarantined
-from tests.loading.pools import COMPRESSORS, PLAIN, fates, read
+from tests.support.loading_pools import COMPRESSORS, PLAIN, fates, read
 
 MIB = 1 << 20
 

@@ -11,7 +11,7 @@ import pytest
 from deita_tasks.loading import base, read_conversations
 from deita_tasks.loading.base import MAX_RAW, MAX_ROW
 from deita_tasks.records import Conversation, Quarantined
-from tests.loading.pools import COMPRESSORS, fates, read
+from tests.support.loading_pools import COMPRESSORS, fates, read
 
 PLAIN_ROW = b'{"messages":[{"role":"user","content":"Why?"},{"role":"assistant","content":"Because."}]}'
 

@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from deita_tasks.errors import EmptyFile, InputError, StorageError, UsageError
 from deita_tasks.loading import FORMATS, open_pool, pool_files, read_conversations
 from deita_tasks.loading.containers import container_of
-from tests.loading.pools import COMPRESSORS, PARQUET, PLAIN, SAMPLES, fates, good, json_lines, read
+from tests.support.loading_pools import COMPRESSORS, PARQUET, PLAIN, SAMPLES, fates, good, json_lines, read
 
 ROW = b'{"prompt":"p","response":"r"}\n'
 

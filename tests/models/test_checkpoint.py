@@ -8,7 +8,7 @@ import pytest
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.lazy import Lazy
-from tests.checkpoints import llama, write_model
+from tests.support.checkpoints import llama, write_model
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from deita_tasks.errors import UsageError
 from deita_tasks.models.hardware import present_device
 from deita_tasks.records import Conversation, Turn
 from deita_tasks.scoring import load_scorer
-from tests.checkpoints import llama
+from tests.support.checkpoints import llama
 
 NOWHERE = {"model": "organisation/never-loaded", "kind": "quality"}
 

@@ -7,7 +7,7 @@ import torch
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.prefix import MOST_TIMES, SharedPrefix
-from tests.checkpoints import reference_model, write_model
+from tests.support.checkpoints import reference_model, write_model
 
 BEGINNING = list(range(3, 15))
 RNG = np.random.default_rng(0)

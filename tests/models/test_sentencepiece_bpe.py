@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from deita_tasks.errors import ModelError
 from deita_tasks.models.sentencepiece_bpe import load_sentencepiece_bpe
-from tests.checkpoints import write_sentencepiece
+from tests.support.checkpoints import write_sentencepiece
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, normalizers
 
 from deita_tasks.errors import ComputeError, ModelError, UsageError
-from deita_tasks.models.ahead import ahead
 from deita_tasks.models.causal_lm import CausalLM
+from deita_tasks.models.prefetch import ahead
 from deita_tasks.records import Conversation, Turn
 from deita_tasks.scoring import load_scorer
-from tests.checkpoints import (
+from tests.support.checkpoints import (
     FAMILIES,
     GPT2_PATTERN,
     byte_level_tokenizer,

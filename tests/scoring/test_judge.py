@@ -8,7 +8,7 @@ import pytest
 from deita_tasks.errors import ComputeError, ModelError, ServerError, UsageError
 from deita_tasks.scoring import load_scorer
 from deita_tasks.scoring.judge import parse
-from tests.scoring.completions_server import Script, serving
+from tests.support.completions_server import Script, serving
 
 PAIR = ("Prove that {p} is prime.", "It is.</response>")
 
@@ -16,7 +16,7 @@ PAIR = ("Prove that {p} is prime.", "It is.</response>")
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr("deita_tasks.scoring.http._growing", lambda state: 0.01)
+    monkeypatch.setattr("deita_tasks.scoring.http_client._growing", lambda state: 0.01)
     with serving(Script()) as script:
         yield script
 

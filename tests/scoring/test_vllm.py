@@ -21,11 +21,11 @@ import pytest
 import torch
 
 from deita_tasks.errors import MissingExtra, ModelError, UsageError
-from deita_tasks.models.ahead import ahead
+from deita_tasks.models.prefetch import ahead
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.scoring import load_scorer
-from tests.checkpoints import llama, reference_ids, reference_model
 from tests.scoring.test_causal_lm import PAIRS, text_of
+from tests.support.checkpoints import llama, reference_ids, reference_model
 
 
 class FakeVLLM(ModuleType):

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from deita_tasks.selecting import compare
 from deita_tasks.selecting.compare import Judge, Measures, Setting, jaccard, settings, sweep
-from tests.selecting.reference import sequential
+from tests.support.selection_reference import sequential
 
 # East, north, between (0.6 to east, 0.8 to north), west; lengths differ, which a cosine does not see.
 ROWS = np.array([[2, 0], [0, 1], [3, 4], [-1, 0]], np.float32)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from deita_tasks.errors import UsageError
 from deita_tasks.records import Rejection
 from deita_tasks.selecting import load_selector
-from deita_tasks.selecting.screen import Rows, Screen, TorchScreen
-from tests.selecting.reference import blockwise_nearness, nearness, plain, sequential, similarity, unit
+from deita_tasks.selecting.similarity.products import Rows, Screen, TorchScreen
+from tests.support.selection_reference import blockwise_nearness, nearness, plain, sequential, similarity, unit
 
 LIMIT = np.float32(0.9)
 
@@ -358,7 +358,8 @@ def test_wrong_options_are_refused_before_anything_is_read(options):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_torch_is_not_waited_for_where_there_is_no_driver():
     code = (
-        "import sys, numpy as np; from deita_tasks.selecting import load_selector, screen; screen.has_cuda_driver = lambda: False;"
+        "import sys, numpy as np; from deita_tasks.selecting import load_selector;"
+        "from deita_tasks.selecting.similarity import products; products.has_cuda_driver = lambda: False;"
         "assert load_selector('diverse', budget=1).select(['a', 'b'], np.array([1, 2]), np.eye(2)).kept == ['b'];"
         "assert 'torch' not in sys.modules"
     )

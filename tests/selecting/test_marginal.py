@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from deita_tasks.records import Rejection
 from deita_tasks.selecting import facility_location, load_selector, marginal
-from tests.selecting.reference import similarity, unit
 from tests.selecting.test_diverse import names, pools
+from tests.support.selection_reference import similarity, unit
 
 
 @pytest.fixture(autouse=True)

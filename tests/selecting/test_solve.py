@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting import solve as solving
-from deita_tasks.selecting.screen import TorchScreen
+from deita_tasks.selecting.similarity.products import TorchScreen
 from deita_tasks.selecting.solve import Solution, solve
-from tests.selecting.reference import sequential
+from tests.support.selection_reference import sequential
 
 IDS, SCORES = list("abcd"), np.array([4.0, 3, 2, 1])
 # To a: b 0.6, c 0, d -1. To b: c 0.8, d -0.6. c and d: 0.

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from deita_tasks.scoring.length import count_words
-from deita_tasks.scoring.mini import MiniScorer
-from deita_tasks.scoring.mini_features import instruction_features, response_features
-from deita_tasks.scoring.mini_head import Head
+from deita_tasks.scoring.mini.features import instruction_features, response_features
+from deita_tasks.scoring.mini.head import Head
+from deita_tasks.scoring.mini.scorer import MiniScorer
 from deita_tasks.training import mini
 from deita_tasks.training.fit import agreeing, bradley_terry, centred, kernel_ridge, normal_ranks, positive_ridge, spearman
 from deita_tasks.training.labels import (

@@ -1,0 +1,1 @@
+"""What the store keeps: pools, parts of scores and embeddings, selections; and the care of it."""

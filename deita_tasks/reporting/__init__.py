@@ -1,0 +1,1 @@
+"""The report: what a person looks at to see what a selection is."""

@@ -1,0 +1,122 @@
+"""A sweep's files: the table, the overlap of its selections, and one self-contained page with both.
+
+sweep.csv       a line for each selection
+overlap.csv     the Jaccard overlap of each pair of selections, a square matrix
+sweep.html      the table, how each setting does as the budget grows, and how alike the selections are
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from deita_tasks.manifest import SweepManifest
+from deita_tasks.reporting import figures, sweep_figures
+from deita_tasks.reporting.render import render
+
+MOST_MAPS = 6  # budgets whose overlap is drawn
+
+
+class Row(NamedTuple):
+    """A selection of the sweep. The measures are those of `selecting/compare.py`, NaN for none; random_...: of as many rows at random."""
+
+    strategy: str
+    max_similarity: float | None
+    budget: int
+    kept: int
+    mean_evol_score: float
+    coverage_mean: float
+    coverage_worst: float
+    redundancy: float
+    random_mean_evol_score: float
+    random_coverage_mean: float
+    random_coverage_worst: float
+    random_redundancy: float
+
+    @property
+    def setting(self) -> str:
+        """diverse 0.9"""
+        return self.strategy if self.max_similarity is None else f"{self.strategy} {self.max_similarity}"
+
+    @property
+    def name(self) -> str:
+        """diverse-0.9-6000"""
+        return f"{self.setting} {self.budget}".replace(" ", "-")
+
+    def fields(self) -> dict[str, Any]:
+        """By name, as JSON values: None for NaN."""
+        return {"selection": self.name, **{name: None if value != value else value for name, value in self._asdict().items()}}
+
+
+@dataclass(frozen=True)
+class SweepData:
+    """`rows`: by budget, the settings in one order, random last. `overlap`: float64 (rows, rows), Jaccard."""
+
+    manifest: SweepManifest
+    rows: Sequence[Row]
+    overlap: NDArray[np.float64]
+
+
+def write_files(folder: Path, data: SweepData) -> None:
+    """Write sweep.csv, overlap.csv and sweep.html into `folder`."""
+    _write_csv(folder / "sweep.csv", [list(data.rows[0].fields()), *([_number(v) for v in row.fields().values()] for row in data.rows)])
+    names = [row.name for row in data.rows]
+    matrix = [[name, *map(_number, line)] for name, line in zip(names, data.overlap.tolist(), strict=True)]
+    _write_csv(folder / "overlap.csv", [["selection", *names], *matrix])
+    (folder / "sweep.html").write_bytes(build_page(data))
+
+
+def _write_csv(path: Path, lines: Sequence[Sequence[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        csv.writer(handle, lineterminator="\n").writerows(lines)
+
+
+def _number(value: Any) -> Any:
+    """Six decimals: what a float32 similarity can tell, whatever computed it."""
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def build_page(data: SweepData) -> bytes:
+    """sweep.html; equal data give equal bytes."""
+    rows = data.rows
+    colours = sweep_figures.colours([row.setting for row in rows])
+    drawn = {
+        measure: figures.svg(measure, figures.NARROW, sweep_figures.lines(_lines(rows, measure), colours, label))
+        for measure, label in sweep_figures.MEASURES.items()
+    }
+    budgets = list(dict.fromkeys(row.budget for row in rows))
+    maps = [(budget, _map(data, budget)) for budget in budgets[-MOST_MAPS:]]
+    return render(
+        "sweep.html.jinja",
+        manifest=data.manifest,
+        rows=rows,
+        budgets=budgets,
+        settings=list(colours),
+        figures={name: Markup(figure.decode()) for name, figure in drawn.items()},  # drawn here, of numbers and our own names alone
+        maps=[(budget, Markup(figure.decode())) for budget, figure in maps],
+        measures=list(sweep_figures.MEASURES),
+        short=[row for row in rows if row.kept < row.budget],
+    )
+
+
+def _lines(rows: Sequence[Row], measure: str) -> dict[str, list[tuple[int, float]]]:
+    """By setting: rows kept and the measure. Random has a point for every size that a selection has."""
+    found: dict[str, dict[int, float]] = {row.setting: {} for row in rows}
+    for row in rows:
+        found[row.setting][row.kept] = getattr(row, measure)
+        found["random"][row.kept] = getattr(row, f"random_{measure}")
+    return {setting: sorted(points.items()) for setting, points in found.items()}
+
+
+def _map(data: SweepData, budget: int) -> bytes:
+    here = [i for i, row in enumerate(data.rows) if row.budget == budget]
+    names = [data.rows[i].setting for i in here]
+    size = (1.9 + 0.62 * len(names), 1.2 + 0.46 * len(names))
+    return figures.svg(f"overlap {budget}", size, sweep_figures.heat_map(data.overlap[np.ix_(here, here)], names))

@@ -1,0 +1,1 @@
+"""The scorers that ship with the package: complexity and quality on a laptop."""

@@ -1,0 +1,1 @@
+"""How near two rows are, exactly, and with few multiplications."""

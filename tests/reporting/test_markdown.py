@@ -1,0 +1,86 @@
+"""The report in brief: its numbers, its images, and that nothing in the data can act in it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Any
+
+import pytest
+
+from deita_tasks.reporting.changes import compare
+from deita_tasks.reporting.markdown import best_rows, closest_rows, code, markdown, one_line, plain
+from tests.reporting.test_report import HOSTILE, data, pool
+from tests.support.report_data import manifest
+
+FIGURE = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+
+
+def text_of(**fields: Any) -> str:
+    return markdown(data(pool(), **fields), {"evol_score": FIGURE, "map": FIGURE, "words": FIGURE}, "s3://bucket/out")
+
+
+def test_it_states_the_counts_and_where_the_result_lies() -> None:
+    text = text_of()
+    assert text.startswith("# 10 of 62 rows selected\n\nFrom the best evol score down to rank 10 of 60.")
+    assert "Written to `s3://bucket/out`: `manifest.json`" in text
+    for line in (
+        "| too similar | 5 | to a better one that was kept |",
+        "| below budget | 45 |",
+        "| quarantined | 2 |",
+        "| malformed\\_row | 2 |",
+    ):
+        assert line in text
+
+
+def test_figures_are_images_in_the_text() -> None:
+    images = re.findall(r"!\[(.*?)\]\(data:image/svg\+xml;base64,(.*?)\)", text_of())
+    assert [title for title, _ in images] == [
+        "Evol scores of the pool and of the selection",
+        "Map of the pool and of the selection in two dimensions",
+    ]
+    assert all(base64.b64decode(image) == FIGURE for _, image in images)
+
+
+def test_it_says_what_came_and_went() -> None:
+    some = data(pool())
+    before = some.ledger.slice(0, 30)
+    changes = compare("version-1", before, some.ledger, (json.loads(some.manifest.to_json()), some.manifest))
+    text = text_of(changes=changes)
+    assert "Compared with `version-1`: 30 conversations are new in the pool and 0 are gone; **0 came" in text
+    assert "| complexity | 2.00 | 2.00 | +0.00 |" in text
+
+
+def test_tables_hold_the_best_and_the_closest() -> None:
+    some = data(pool())
+    best, closest = best_rows(some), closest_rows(some)
+    assert [row["rank"] for row in best] == list(range(1, 9))
+    assert best[0] == {"rank": 1, "evol score": 1000.0, "complexity": 2.0, "quality": 2.0, "turns": 2, "asked": "question 0"}
+    assert [row["similarity"] for row in closest] == pytest.approx([0.91, 0.911, 0.912, 0.913, 0.914])
+    assert {row["kept instead"] for row in closest} == {"question 0"}
+    json.dumps([best, closest], allow_nan=False)  # numbers of NumPy are not JSON
+
+
+def test_texts_of_the_pool_are_inert() -> None:
+    some = data(pool(text=HOSTILE + "\n# heading\n| a | b |\n![x](http://evil)"))
+    text = markdown(some, {}, HOSTILE)
+    assert "<script" not in text.replace(code(HOSTILE), "")
+    for row in (*best_rows(some), *closest_rows(some)):
+        assert "\n" not in row["asked"]
+        assert "\u202e" not in row["asked"]
+    assert plain("<b> ![x](y) | `z` \u202e\n#") == r"&lt;b&gt; \!\[x\](y) \| \`z\` \#"
+    assert one_line("a\tb\r\nc\ud800 ") == "a b c"
+
+
+@pytest.mark.parametrize(("text", "shown"), [("/out", "`/out`"), ("a`b", "`` a`b ``"), ("``", "``` `` ```")])
+def test_a_span_of_code_holds_any_text(text: str, shown: str) -> None:
+    assert code(text) == shown
+
+
+def test_a_selection_of_nothing_has_a_text_too() -> None:
+    some = data(pool(), kept=0, similar=0, vectors=False)
+    text = markdown(some, {}, "out")
+    assert text.startswith("# 0 of 62 rows selected")
+    assert best_rows(some) == closest_rows(some) == []
+    assert manifest(0).counts.selected == 0

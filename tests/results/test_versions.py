@@ -1,0 +1,118 @@
+"""Versions of a selection: names that sort by time, a pointer that moves last, and old ones that go."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from deita_tasks import storage
+from deita_tasks.errors import OutputExists
+from deita_tasks.results import versions
+
+pytest_plugins = ["tests.support.s3_fixtures"]
+
+DIGESTS = [character * 32 for character in "abcdef"]
+START = datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC)
+
+
+@pytest.fixture
+def output(place: str) -> str:
+    return place
+
+
+def write(output: str, number: int) -> str:
+    name = versions.name_of(DIGESTS[number], START + timedelta(hours=number))
+    storage.write_json(storage.join(versions.uri_of(output, name), "manifest.json"), {})
+    storage.write_bytes(storage.join(versions.uri_of(output, name), "selected.jsonl"), b"{}\n")
+    return name
+
+
+def test_a_name_says_when_and_of_what() -> None:
+    assert versions.name_of("0123456789abcdef" + "x" * 16, START) == "20260131T235959Z-0123456789abcdef"
+
+
+def test_the_latest_is_the_one_it_was_moved_to(output: str) -> None:
+    assert versions.latest(output) is None
+    first, second = write(output, 0), write(output, 1)
+    assert versions.latest(output) is None  # it moves only when told
+    versions.move_latest(output, second)
+    assert versions.latest(output) == second
+    versions.move_latest(output, first)
+    assert versions.latest(output) == first
+    assert versions.is_of(first, DIGESTS[0])
+    assert not versions.is_of(second, DIGESTS[0])
+    assert not versions.is_of(None, DIGESTS[0])
+
+
+def test_on_a_disk_it_is_a_link_that_programs_can_follow(tmp_path: Path) -> None:
+    name = write(str(tmp_path), 0)
+    versions.move_latest(str(tmp_path), name)
+    assert (tmp_path / "latest" / "selected.jsonl").read_text() == "{}\n"
+    assert not os.path.isabs(os.readlink(tmp_path / "latest"))  # the folder may be moved
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "versions"]
+
+
+def test_on_a_disk_without_links_it_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    name = write(str(tmp_path), 0)
+    versions.move_latest(str(tmp_path), name)
+    assert (tmp_path / "latest").read_text() == f"{name}\n"
+    assert versions.latest(str(tmp_path)) == name
+
+
+@pytest.mark.parametrize("planted", ["../../etc", "20260131T235959Z-aaaaaaaaaaaaaaaa", "", "\udc80"])
+def test_a_pointer_to_what_is_no_version_points_to_nothing(planted: str, output: str) -> None:
+    storage.write_bytes(storage.join(output, "latest"), planted.encode(errors="surrogateescape"))
+    assert versions.latest(output) is None
+
+
+def test_the_oldest_go_and_never_the_latest(output: str) -> None:
+    names = [write(output, number) for number in range(5)]
+    versions.move_latest(output, names[0])
+    assert versions.forget_old(output, 2) == names[1:3]
+    assert versions.listed(output) == [names[0], *names[3:]]
+    assert not storage.find(versions.uri_of(output, names[1]))
+
+
+def test_what_killed_runs_left_goes_after_a_day(output: str) -> None:
+    name = write(output, 0)
+    for left in (f".{name}.0123.new", versions.name_of(DIGESTS[1], START)):
+        storage.write_bytes(storage.join(output, "versions", left, "selected.jsonl"), b"{}\n")
+    assert versions.forget_old(output, 2) == []
+    assert len({one.name.split("/")[0] for one in storage.find(storage.join(output, "versions"))}) == 3  # it may be under way
+    assert versions.forget_old(output, 2, now=datetime.now(UTC) + timedelta(days=2)) == []
+    assert {one.name.split("/")[0] for one in storage.find(storage.join(output, "versions"))} == {name}
+
+
+def test_a_version_without_its_manifest_is_none(output: str) -> None:
+    name = write(output, 0)
+    storage.remove(storage.join(versions.uri_of(output, name), "manifest.json"))
+    assert versions.listed(output) == []
+
+
+def test_one_that_nothing_points_to_yet_is_found_again(output: str) -> None:
+    first, second = write(output, 0), write(output, 1)
+    assert versions.unpointed(output, DIGESTS[1], first) == second
+    assert versions.unpointed(output, DIGESTS[0], second) is None  # older: a pool that became what it was is a version anew
+    assert versions.unpointed(output, DIGESTS[2], first) is None
+    assert versions.unpointed(output, DIGESTS[0], None) == first
+
+
+def test_a_folder_of_something_else_is_left_alone(output: str) -> None:
+    versions.check_output(output)
+    storage.write_bytes(storage.join(output, "thesis.tex"), b"\\")
+    with pytest.raises(OutputExists, match="no versions of ours"):
+        versions.check_output(output)
+
+
+def test_what_the_run_needs_may_not_lie_among_the_versions(output: str) -> None:
+    write(output, 0)
+    versions.check_output(output, [storage.join(output, "store")])
+    with pytest.raises(OutputExists, match="which the run needs"):
+        versions.check_output(output, [storage.join(output, "versions", "store")])

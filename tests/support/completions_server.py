@@ -1,0 +1,136 @@
+"""A real HTTP server on loopback that speaks the part of the OpenAI API that scorers use, and misbehaves on demand.
+
+Completions carry the true log-probabilities of a tiny checkpoint, by transformers' whole model and none of our code; chat replies are
+scripted.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.support.checkpoints import reference_model
+
+
+class Script:
+    """What the server does: `faults`, one used up by each request; `omit`, a token id that it never names; `replies` to chats."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.model = reference_model(folder) if folder else None
+        self.lock = threading.Lock()
+        self.faults: list[Any] = []  # (status, headers), "drop", "hang", "html"
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.times: list[float] = []
+        self.replies: list[Any] = []
+        self.omit: int | None = None
+        self.omit_in: int | None = None  # only in prompts of so many tokens
+        self.refuse_over: int | None = None  # tokens of a prompt, as a server's window
+        self.vllm = True
+        self.texts: dict[int, str] = {}  # for the other kind of server: each token's text
+        self.at_once = self.most_at_once = 0
+        self.url = ""
+
+    def completion(self, body: dict[str, Any]) -> tuple[int, Any]:
+        ids = body["prompt"]
+        assert isinstance(ids, list), "expected token ids"
+        if self.refuse_over is not None and len(ids) + body["max_tokens"] > self.refuse_over:
+            return 400, {"error": {"message": f"This model's maximum context length is {self.refuse_over} tokens."}}
+        with self.lock, torch.no_grad():
+            logprobs = self.model(torch.tensor([ids])).logits[0, -1].double().log_softmax(0)
+        if self.vllm:
+            if not body.get("logprobs"):
+                return 400, {"error": {"message": "when using `logprob_token_ids`, `logprobs` must be set"}}
+            asked = [*body["logprob_token_ids"], int(logprobs.argmax())]
+            named = {f"token_id:{i}": float(logprobs[i]) for i in asked if not self.omits(i, ids)}
+        else:
+            if "logprob_token_ids" in body:
+                return 400, {"error": {"message": "Unrecognized request argument supplied: logprob_token_ids"}}
+            best = logprobs.topk(body["logprobs"]).indices.tolist()
+            named = {self.texts[i]: float(logprobs[i]) for i in best if not self.omits(i, ids)}
+        return 200, {"choices": [{"text": "?", "logprobs": {"top_logprobs": [named]}}]}
+
+    def omits(self, token: int, ids: list[int]) -> bool:
+        return token == self.omit and self.omit_in in (None, len(ids))
+
+    def chat(self, body: dict[str, Any]) -> tuple[int, Any]:
+        with self.lock:
+            reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if callable(reply):
+            reply = reply(body["messages"])
+        return 200, {"choices": [{"message": {"role": "assistant", "content": reply}}]}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    script: Script
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        script = self.script
+        with script.lock:
+            script.bodies.append(body)
+            script.keys.append(self.headers.get("Authorization"))
+            script.times.append(time.monotonic())
+            fault = script.faults.pop(0) if script.faults else None
+            script.at_once += 1
+            script.most_at_once = max(script.most_at_once, script.at_once)
+        try:
+            self.answer(body, fault)
+        finally:
+            with script.lock:
+                script.at_once -= 1
+
+    def answer(self, body: dict[str, Any], fault: Any) -> None:
+        if fault == "drop":
+            self.close_connection = True
+            self.connection.close()
+            return
+        if fault == "hang":
+            time.sleep(0.6)
+        if fault == "html":
+            self.send(200, b"<html>upstream</html>", {})
+            return
+        if isinstance(fault, tuple):
+            status, headers = fault
+            self.send(status, json.dumps({"error": {"message": f"told {self.headers.get('Authorization')}"}}).encode(), headers)
+            return
+        answers = {"/v1/completions": self.script.completion, "/v1/chat/completions": self.script.chat}
+        status, answer = answers[self.path](body) if self.path in answers else (404, {"error": {"message": f"no route {self.path}"}})
+        self.send(status, json.dumps(answer).encode(), {})
+
+    def send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        try:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+        except OSError:
+            self.close_connection = True  # who asked has gone
+
+
+@contextmanager
+def serving(script: Script) -> Iterator[Script]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"script": script}))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    script.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    try:
+        yield script
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,12 +1,14 @@
-"""Embedding by `causal_lm`, beside one conversation at a time through the whole model; and by `sentence_transformers`.
+"""Embedding by `causal_lm`, beside one conversation at a time through the whole model; and by
+`sentence_transformers`.
 
     python benchmarks/bench_embedding.py                                        lengths of a built-in distribution
     python benchmarks/bench_embedding.py --pool pool.jsonl --conversations 512
     python benchmarks/bench_embedding.py --device cuda --dtype bfloat16 --conversations 4096
 
-One checkpoint (110M parameters, random), one process, the same conversations, timed in turns so that a busy machine slows both.
-The loop is the original's embedder at batch size 1: the whole model, the logits of every position and all hidden states, of which it keeps
-one row. It runs over `--loop` of the conversations, every n-th by length, and is held to the same vectors.
+One checkpoint (110M parameters, random), one process, the same conversations, timed in turns so
+that a busy machine slows both. The loop is the original's embedder at batch size 1: the whole
+model, the logits of every position and all hidden states, of which it keeps one row. It runs over
+`--loop` of the conversations, every n-th by length, and is held to the same vectors.
 all-MiniLM-L6-v2 is timed beside its library's own `encode` with its default batches.
 """
 
@@ -44,20 +46,36 @@ def causal_lm(folder: Path, rows: list[Conversation], given: argparse.Namespace)
     ids = [text[: embedder.max_length] for text in embedder._tokens(rows)]
     sample = every_nth([len(text) for text in ids], given.loop)
     loop = OneByOne(folder, given)
-    apart = np.abs(embedder.embed([rows[i] for i in sample]) - loop.embed([ids[i] for i in sample])).max()
+    apart = np.abs(
+        embedder.embed([rows[i] for i in sample]) - loop.embed([ids[i] for i in sample])
+    ).max()
     model = embedder._model.get(embedder._load)
-    race("embedding", lambda: embedder.embed(rows), lambda: loop.embed([ids[i] for i in sample]), model, ids, sample, given)
+    race(
+        "embedding",
+        lambda: embedder.embed(rows),
+        lambda: loop.embed([ids[i] for i in sample]),
+        model,
+        ids,
+        sample,
+        given,
+    )
     print(f"  vectors apart by {apart:.1e} at most")
 
 
 class OneByOne:
-    """What the original does at batch size 1 (its embedder/clm_embedder.py), without the gradients that it keeps."""
+    """What the original does at batch size 1 (its embedder/clm_embedder.py), without the gradients
+    that it keeps.
+    """
 
     def __init__(self, folder: Path, given: argparse.Namespace) -> None:
         from transformers import AutoModelForCausalLM
 
         self.device = given.device
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, given.dtype)).to(given.device).eval()
+        self.model: Any = (
+            AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, given.dtype))
+            .to(given.device)
+            .eval()
+        )
 
     @torch.no_grad()
     def embed(self, texts: list[list[int]]) -> Any:
@@ -76,8 +94,13 @@ def sentence_transformers(rows: list[Conversation], given: argparse.Namespace) -
     ours, theirs = np.inf, np.inf
     for _ in range(given.rounds):
         ours = min(ours, elapsed(lambda: embedder.embed(rows), given.device))
-        theirs = min(theirs, elapsed(lambda: model.encode(texts, show_progress_bar=False), given.device))
-    print(f"\nsentence_transformers, {MINILM}, float32: {len(rows) / ours:.1f} conversations/s ({len(rows) / theirs:.1f} by its `encode`)")
+        theirs = min(
+            theirs, elapsed(lambda: model.encode(texts, show_progress_bar=False), given.device)
+        )
+    print(
+        f"\nsentence_transformers, {MINILM}, float32: {len(rows) / ours:.1f} conversations/s "
+        f"({len(rows) / theirs:.1f} by its `encode`)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""How much of a pool is computed again when something about it changes: the rows of the model work, counted by the flow itself.
+"""How much of a pool is computed again when something about it changes: the rows of the model work,
+counted by the flow itself.
 
     python benchmarks/bench_reuse.py                            20,000 generated conversations, a store in a temporary folder
     python benchmarks/bench_reuse.py --pool pool_100k.jsonl.xz  one's own JSON Lines, also .xz
     python benchmarks/bench_reuse.py --store s3://bucket/prefix
 
-The length scorers stand for the models: which rows are computed does not depend on what computes them.
+The length scorers stand for the models: which rows are computed does not depend on what computes
+them.
 """
 
 from __future__ import annotations
@@ -25,15 +27,42 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
-WORDS = ("river", "stone", "garden", "number", "theory", "market", "letter", "window", "engine", "winter", "paper", "signal", "orbit")
+WORDS = (
+    "river",
+    "stone",
+    "garden",
+    "number",
+    "theory",
+    "market",
+    "letter",
+    "window",
+    "engine",
+    "winter",
+    "paper",
+    "signal",
+    "orbit",
+)
 
 
 def generated(rows: int, seed: int) -> list[str]:
     """JSON lines of conversations, no two alike."""
     dice = random.Random(seed)
-    texts = [(dice.choices(WORDS, k=dice.randrange(5, 40)), dice.choices(WORDS, k=dice.randrange(5, 120))) for _ in range(rows)]
+    texts = [
+        (
+            dice.choices(WORDS, k=dice.randrange(5, 40)),
+            dice.choices(WORDS, k=dice.randrange(5, 120)),
+        )
+        for _ in range(rows)
+    ]
     return [
-        json.dumps({"messages": [{"role": "user", "content": f"{seed}-{n} {' '.join(q)}"}, {"role": "assistant", "content": " ".join(a)}]})
+        json.dumps(
+            {
+                "messages": [
+                    {"role": "user", "content": f"{seed}-{n} {' '.join(q)}"},
+                    {"role": "assistant", "content": " ".join(a)},
+                ]
+            }
+        )
         for n, (q, a) in enumerate(texts)
     ]
 
@@ -73,7 +102,10 @@ class Bench:
         """The last pool once more, untouched."""
         self.runs -= 1
         pool = self.folder / f"pool-{self.runs + 1}.jsonl"
-        os.rename(self.folder / f"out-{self.runs + 1}", self.folder / f"old-{self.runs + 1}-{time.time_ns()}")
+        os.rename(
+            self.folder / f"out-{self.runs + 1}",
+            self.folder / f"old-{self.runs + 1}-{time.time_ns()}",
+        )
         return self.run(pool.read_text(encoding="utf-8").rstrip("\n").split("\n"))
 
     @staticmethod
@@ -91,7 +123,8 @@ def scenarios(bench: Bench, lines: list[str]) -> None:
         manifest, seconds = result
         computed, reused = manifest["computed"]["complexity"], manifest["reused"]["complexity"]
         print(
-            f"| {name} | {limit} | {computed:,} of {computed + reused:,} | {computed / (computed + reused):.2%} | {seconds:.1f} |",
+            f"| {name} | {limit} | {computed:,} of {computed + reused:,} | "
+            f"{computed / (computed + reused):.2%} | {seconds:.1f} |",
             flush=True,
         )
 
@@ -128,10 +161,10 @@ def delete_a_part(store: str) -> int:
     """Remove one part of the complexity scores; its rows."""
     from deita_tasks import storage
     from deita_tasks.artifacts.inventory import artifacts
-    from deita_tasks.artifacts.parts import Family
+    from deita_tasks.artifacts.parts import PartSet
 
     found = next(one for one in artifacts(store) if one.kind == "scores/complexity")
-    family = Family(storage.join(store, found.folder), found.digest)
+    family = PartSet(storage.join(store, found.folder), found.digest)
     digest, ids = next(iter(family.index().items()))
     storage.remove(family.part(digest))
     return len(ids)
@@ -139,9 +172,13 @@ def delete_a_part(store: str) -> int:
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pool", type=Path, help="JSON Lines, also .xz")
-    parser.add_argument("--rows", type=int, default=20_000, help="rows to generate without --pool, or to take of it")
+    parser.add_argument(
+        "--rows", type=int, default=20_000, help="rows to generate without --pool, or to take of it"
+    )
     parser.add_argument("--store", help="a folder or s3:// URI; must be empty")
     given = parser.parse_args()
     lines = (lines_of(given.pool) if given.pool else generated(given.rows, seed=0))[: given.rows]

@@ -1,10 +1,12 @@
-"""What a runner costs: to start, a shard, to end; and what two of its workers do in the time of one.
+"""What a runner costs: to start, a shard, to end; and what two of its workers do in the time of
+one.
 
     python benchmarks/bench_runners.py                                  all four, on a Prefect server of this run's own
     python benchmarks/bench_runners.py --runners process,ray --rows 0   the cost alone
 
-A shard of the first table computes nothing: what it takes is Prefect's and the runner's, its remembered result in the store included. The
-second table embeds generated conversations by MiniLM, every worker with one thread, when each has loaded its model.
+A shard of the first table computes nothing: what it takes is Prefect's and the runner's, its
+remembered result in the store included. The second table embeds generated conversations by MiniLM,
+every worker with one thread, when each has loaded its model.
 """
 
 from __future__ import annotations
@@ -45,23 +47,31 @@ def nothing(key: str) -> dict[str, Any]:
 
 @flow(result_serializer="json")
 def cost(options: Advanced, shards: int) -> dict[str, float]:
-    """Seconds until a first shard is done, for each of the next ones, and until the workers have ended."""
+    """Seconds until a first shard is done, for each of the next ones, and until the workers have
+    ended.
+    """
     bound = bind(nothing, options)
     begun = time.perf_counter()
-    with tasks.Crew(options, []) as crew:
+    with tasks.ShardRunner(options, []) as crew:
         crew.map(bound, None, {"key": ["first"]}, {})[0].result()
         first = time.perf_counter()
         for future in crew.map(bound, None, {"key": [f"{number}" for number in range(shards)]}, {}):
             future.result()
         last = time.perf_counter()
-    return {"start": first - begun, "shard": (last - first) / shards, "end": time.perf_counter() - last}
+    return {
+        "start": first - begun,
+        "shard": (last - first) / shards,
+        "end": time.perf_counter() - last,
+    }
 
 
 @flow(result_serializer="json")
 def throughput(options: Advanced, warm: str, pool: str) -> float:
-    """Rows a second that the embedding stage does of `pool`, when the workers have loaded their models for the rows of `warm`."""
+    """Rows a second that the embedding stage does of `pool`, when the workers have loaded their
+    models for the rows of `warm`.
+    """
     rates: list[float] = []
-    with tasks.Crew(options, []) as crew:
+    with tasks.ShardRunner(options, []) as crew:
         for path in (warm, pool):
             source = Source(input=[path])
             plan = plan_run(source, "mini", Scoring(), Embedding(), Selection(), None, options)
@@ -69,7 +79,10 @@ def throughput(options: Advanced, warm: str, pool: str) -> float:
             stage = tasks.stages(plan, options)[-1]
             work = plan_stage(stage, loaded, options)
             begun = time.perf_counter()
-            rates.append(tasks.run_stage(stage, loaded, options, work, crew)["computed"] / (time.perf_counter() - begun))
+            rates.append(
+                tasks.run_stage(stage, loaded, options, work, crew)["computed"]
+                / (time.perf_counter() - begun)
+            )
     return rates[-1]
 
 
@@ -87,7 +100,9 @@ def costs(runners: Sequence[str], shards: int, repeat: int) -> None:
         for _ in range(repeat):
             with tempfile.TemporaryDirectory() as store:
                 found.append(cost(Advanced(store=store, runner=runner), shards))  # type: ignore[arg-type]
-        start, shard, end = (statistics.median(one[name] for one in found) for name in ("start", "shard", "end"))
+        start, shard, end = (
+            statistics.median(one[name] for one in found) for name in ("start", "shard", "end")
+        )
         print(f"| {runner} | {start:.1f} | {1000 * shard:.0f} | {end:.1f} |", flush=True)
 
 
@@ -99,9 +114,18 @@ def scaling(runners: Sequence[str], rows: int, repeat: int) -> None:
         for turn in range(repeat):
             for workers in random.Random(turn).sample((1, 2), 2):
                 with tempfile.TemporaryDirectory() as folder:
-                    options = Advanced(store=f"{folder}/store", runner=runner, workers=workers, shard_rows=ROWS_A_SHARD)  # type: ignore[arg-type]
+                    options = Advanced(
+                        store=f"{folder}/store",
+                        runner=runner,
+                        workers=workers,
+                        shard_rows=ROWS_A_SHARD,
+                    )  # type: ignore[arg-type]
                     warm = write_pool(Path(folder) / "warm.jsonl", 4 * ROWS_A_SHARD, seed=1)
-                    rates[workers].append(throughput(options, warm, write_pool(Path(folder) / "pool.jsonl", rows, seed=2)))
+                    rates[workers].append(
+                        throughput(
+                            options, warm, write_pool(Path(folder) / "pool.jsonl", rows, seed=2)
+                        )
+                    )
         one, two = (statistics.median(rates[workers]) for workers in (1, 2))
         ratio = statistics.median(b / a for a, b in zip(rates[1], rates[2], strict=True))
         print(f"| {runner} | {one:.1f} | {two:.1f} | {ratio:.2f} |", flush=True)
@@ -109,7 +133,9 @@ def scaling(runners: Sequence[str], rows: int, repeat: int) -> None:
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runners", default="thread,process,dask,ray")
     parser.add_argument("--shards", type=int, default=60, help="shards without work")
     parser.add_argument("--rows", type=int, default=240, help="rows to embed; 0: none")

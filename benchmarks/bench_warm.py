@@ -1,14 +1,16 @@
-"""A large pool once more, with nothing new: the wall time of the whole command, its start and its end included.
+"""A large pool once more, with nothing new: the wall time of the whole command, its start and its
+end included.
 
     python benchmarks/bench_warm.py                             110,364 generated conversations, a store in a temporary folder
     python benchmarks/bench_warm.py --s3                        input, store and output in S3: moto's server, a process on the loopback
     python benchmarks/bench_warm.py --pool POOL --store STORE -- --complexity instruction_length --quality response_length
                                                                 a pool and a store of one's own; after -- what `deita select` is given
 
-The first command fills the store: length scorers, and clustered vectors of 384 numbers from a file stand for the models, since a run that
-finds everything in the store does not know what has computed it. Then the command is timed --rounds times; the median counts. Beside it
-stand the same with Prefect's own temporary server instead of the command's, `deita --help`, and a Python that imports what the command
-imports: what no run can go below.
+The first command fills the store: length scorers, and clustered vectors of 384 numbers from a file
+stand for the models, since a run that finds everything in the store does not know what has computed
+it. Then the command is timed --rounds times; the median counts. Beside it stand the same with
+Prefect's own temporary server instead of the command's, `deita --help`, and a Python that imports
+what the command imports: what no run can go below.
 """
 
 from __future__ import annotations
@@ -44,24 +46,39 @@ def write_inputs(folder: Path, rows: int) -> list[str]:
     dice = np.random.default_rng(0)
     centres = dice.normal(size=(rows // 20 + 1, 384)).astype(np.float32)
     with pq.ParquetWriter(
-        folder / "vectors.parquet", pa.schema({"source_row": pa.int64(), "embedding": pa.list_(pa.float32(), 384)})
+        folder / "vectors.parquet",
+        pa.schema({"source_row": pa.int64(), "embedding": pa.list_(pa.float32(), 384)}),
     ) as out:
         for start in range(0, rows, 8192):
             numbers = np.arange(start, min(rows, start + 8192))
-            vectors = centres[dice.integers(len(centres), size=len(numbers))] + 0.3 * dice.normal(size=(len(numbers), 384)).astype(
-                np.float32
-            )
+            vectors = centres[dice.integers(len(centres), size=len(numbers))] + 0.3 * dice.normal(
+                size=(len(numbers), 384)
+            ).astype(np.float32)
             flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), 384)
             out.write_table(pa.table({"source_row": numbers + 1, "embedding": flat}))
     lengths = ["--complexity", "instruction_length", "--quality", "response_length"]
-    return [*lengths, "--embedding", "provided", "--embeddings-file", str(folder / "vectors.parquet")]
+    return [
+        *lengths,
+        "--embedding",
+        "provided",
+        "--embeddings-file",
+        str(folder / "vectors.parquet"),
+    ]
 
 
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
     """moto's server as a process of its own; the environment that leads to it, and an empty bucket."""
     port = free_port()
-    command = [sys.executable, "-c", "import sys; from moto.server import main; main(sys.argv[1:])", "-H", "127.0.0.1", "-p", str(port)]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from moto.server import main; main(sys.argv[1:])",
+        "-H",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "bench",
@@ -86,11 +103,26 @@ def s3_server() -> Iterator[dict[str, str]]:
             server.terminate()
 
 
-def timed(command: Sequence[str], folder: Path, more: Mapping[str, str]) -> tuple[float, float, str]:
-    """Wall seconds and CPU seconds of a command, with what it says on standard output; it has to end well. `more`: environment."""
-    quiet = {"PREFECT_HOME": f"{folder}/prefect", "PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+def timed(
+    command: Sequence[str], folder: Path, more: Mapping[str, str]
+) -> tuple[float, float, str]:
+    """Wall seconds and CPU seconds of a command, with what it says on standard output; it has to
+    end well. `more`: environment.
+    """
+    quiet = {
+        "PREFECT_HOME": f"{folder}/prefect",
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **quiet, **more}, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **quiet, **more},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
@@ -115,21 +147,34 @@ def bench(folder: Path, root: str, pool: str, store: str, options: list[str], ro
 
     def tell(name: str, command: Sequence[str], times: int = 1, **environment: str) -> str:
         runs = [timed(command, folder, environment) for _ in range(times)]
-        wall, cpu = statistics.median(run[0] for run in runs), statistics.median(run[1] for run in runs)
+        wall, cpu = (
+            statistics.median(run[0] for run in runs),
+            statistics.median(run[1] for run in runs),
+        )
         print(f"| {name} | {wall:.1f} | {cpu:.1f} |", flush=True)
         return runs[-1][2]
 
     tell("the first run", select)
     said = tell(f"again, nothing new (median of {rounds})", select, rounds)
-    tell("the same, with Prefect's own temporary server", select, rounds, PREFECT_SERVER_EPHEMERAL_ENABLED="true")
+    tell(
+        "the same, with Prefect's own temporary server",
+        select,
+        rounds,
+        PREFECT_SERVER_EPHEMERAL_ENABLED="true",
+    )
     tell("`deita --help`", [*DEITA, "--help"])
-    tell("the imports alone", [sys.executable, "-c", "import flows.select, prefect.server.api.server"])
+    tell(
+        "the imports alone",
+        [sys.executable, "-c", "import flows.select, prefect.server.api.server"],
+    )
     print(f"\nload {os.getloadavg()[0]:.1f}; the last run said:\n\n{said}")
 
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=110_364, help="rows to generate without --pool")
     parser.add_argument("--pool", help="a pool of one's own, with --store")
     parser.add_argument("--store", help="a store of one's own")
@@ -144,7 +189,14 @@ def main() -> None:
             return
         options += write_inputs(folder, given.rows)
         if not given.s3:
-            bench(folder, name, f"{name}/pool.jsonl", given.store or f"{name}/store", options, given.rounds)
+            bench(
+                folder,
+                name,
+                f"{name}/pool.jsonl",
+                given.store or f"{name}/store",
+                options,
+                given.rounds,
+            )
             return
         with s3_server():
             from deita_tasks import storage

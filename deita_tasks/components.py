@@ -19,7 +19,9 @@ Table = Mapping[str, str]
 
 
 class Component(BaseModel):
-    """A stage's part and its options in one: constructing it checks every option and loads no model."""
+    """A stage's part and its options in one: constructing it checks every option and loads no
+    model.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -36,7 +38,9 @@ def component_class(table: Table, stage: str, name: str) -> type[Any]:
 
 
 def load_component(table: Table, stage: str, name: str, options: Mapping[str, Any]) -> Any:
-    """An instance of the component `name` with `options`. Raises UsageError for a wrong name, option or value."""
+    """An instance of the component `name` with `options`. Raises UsageError for a wrong name,
+    option or value.
+    """
     component = component_class(table, stage, name)
     try:
         return component(**options)
@@ -54,5 +58,7 @@ def explain(error: ValidationError) -> str:
         elif problem["type"] == "missing":
             parts.append(f"option {where!r} is required")
         else:
-            parts.append(f"{where} = {problem['input']!r}: {problem['msg']}" if where else problem["msg"])
+            parts.append(
+                f"{where} = {problem['input']!r}: {problem['msg']}" if where else problem["msg"]
+            )
     return "; ".join(parts)

@@ -15,8 +15,8 @@
         ├── MissingFile       it is not there
         └── DamagedArtifact   it is there, but it is not what was written
 
-Every message says what arrived, what was expected, and what to do. `exit_status` is what the command
-line ends with: 2 for what the user can put right in the command, 1 for everything else.
+Every message says what arrived, what was expected, and what to do. `exit_status` is what the
+command line ends with: 2 for what the user can put right in the command, 1 for everything else.
 """
 
 
@@ -27,7 +27,9 @@ class DeitaError(Exception):
 
 
 class UsageError(DeitaError):
-    """A parameter is wrong; raised before anything is computed where that can be known, and always before anything is written out."""
+    """A parameter is wrong; raised before anything is computed where that can be known, and always
+    before anything is written out.
+    """
 
     exit_status = 2
 
@@ -36,7 +38,10 @@ class MissingExtra(UsageError):
     """A choice needs an optional dependency that is not installed."""
 
     def __init__(self, choice: str, package: str, extra: str) -> None:
-        super().__init__(f"{choice!r} needs the package {package!r}, which is not installed: pip install 'deita-tasks[{extra}]'")
+        super().__init__(
+            f"{choice!r} needs the package {package!r}, which is not installed: pip install "
+            f"'deita-tasks[{extra}]'"
+        )
         self.asked = (choice, package, extra)
 
     def __reduce__(self) -> tuple[type["MissingExtra"], tuple[str, str, str]]:

@@ -10,17 +10,37 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    model_validator,
+)
 
 from deita_tasks import storage
 from deita_tasks.strict_json import strict_json
 
 FORMAT_VERSION = 1
-PACKAGES = ("deita-tasks", "prefect", "torch", "transformers", "sentence-transformers", "numpy", "pandas", "pyarrow")
+PACKAGES = (
+    "deita-tasks",
+    "prefect",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "numpy",
+    "pandas",
+    "pyarrow",
+)
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, protected_namespaces=()
+    )
 
 
 class InputFile(_Part):
@@ -80,16 +100,22 @@ def _utc(moment: datetime) -> datetime:
 
 
 class Provenance(_Part):
-    """What a result was made from, how, and which files it is: the part of manifest.json that every kind of result has."""
+    """What a result was made from, how, and which files it is: the part of manifest.json that every
+    kind of result has.
+    """
 
     format_version: int = FORMAT_VERSION
-    created: Annotated[AwareDatetime, AfterValidator(_utc)] = Field(default_factory=lambda: datetime.now(UTC))
+    created: Annotated[AwareDatetime, AfterValidator(_utc)] = Field(
+        default_factory=lambda: datetime.now(UTC)
+    )
     preset: str | None
     parameters: dict[str, Any]  # as given
     inputs: list[InputFile]
     pool: str  # URI of the pool artifact in the store
     models: list[Model]
-    fingerprints: dict[str, Any]  # complexity, quality, embedding, selection; None for a stage that did not run
+    fingerprints: dict[
+        str, Any
+    ]  # complexity, quality, embedding, selection; None for a stage that did not run
     computed: Work
     reused: Work
     timings: dict[str, NonNegativeFloat]  # seconds by stage
@@ -102,7 +128,10 @@ class Provenance(_Part):
 
     def settings(self) -> list[tuple[str, str]]:
         """The parameters for a table: "group.name" and the value as text."""
-        return [(name, value if isinstance(value, str) else strict_json(value)) for name, value in _flat(self.parameters)]
+        return [
+            (name, value if isinstance(value, str) else strict_json(value))
+            for name, value in _flat(self.parameters)
+        ]
 
     @staticmethod
     def pretty(value: Any) -> str:
@@ -119,7 +148,9 @@ class Manifest(Provenance):
 
 
 class SweepManifest(Provenance):
-    """manifest.json of a sweep. `candidates`: rows that could be chosen; `coverage_rows`: how many of them coverage was measured over."""
+    """manifest.json of a sweep. `candidates`: rows that could be chosen; `coverage_rows`: how many
+    of them coverage was measured over.
+    """
 
     candidates: NonNegativeInt
     coverage_rows: NonNegativeInt
@@ -145,8 +176,12 @@ def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 
 def digest_outputs(folder: Path) -> dict[str, OutputFile]:
-    """Every file under `folder` but manifest.json: its path there, with forward slashes -> sha256 and size."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "manifest.json")
+    """Every file under `folder` but manifest.json: its path there, with forward slashes -> sha256
+    and size.
+    """
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path != folder / "manifest.json"
+    )
     return {path.relative_to(folder).as_posix(): digest_file(path) for path in files}
 
 

@@ -1,6 +1,8 @@
-"""A look at a run before it: what its models will read of the pool, what they will cut, a few real scores, how long it may take.
+"""A look at a run before it: what its models will read of the pool, what they will cut, a few real
+scores, how long it may take.
 
-It costs seconds: a sample of the pool's first rows, tokenizers, and of the models only those whose scores are worth seeing first.
+It costs seconds: a sample of the pool's first rows, tokenizers, and of the models only those whose
+scores are worth seeing first.
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ CONSTANT = 1e-3  # a spread of scores, or of vectors' directions, that is none
 
 @dataclass(frozen=True)
 class Check:
-    """What there is to know of one stage; None for what it does not have, or what was not looked at.
+    """What there is to know of one stage; None for what it does not have, or what was not looked
+    at.
 
-    rows: the rows that the stage is to compute. sampled: those looked at; cut: how many of them do not fit the window.
-    tokens_a_row: the model's, on average. seconds_a_row: measured on a few rows, so more than in large batches.
-    scores: some of the real ones.
+    rows: the rows that the stage is to compute. sampled: those looked at; truncated_rows: how many of them do
+    not fit the window. tokens_a_row: the model's, on average. seconds_a_row: measured on a few
+    rows, so more than in large batches. scores: some of the real ones.
     """
 
     stage: str
@@ -47,7 +50,7 @@ class Check:
     digit_ids: list[int] | None
     rows: int | None
     sampled: int
-    cut: int | None
+    truncated_rows: int | None
     tokens_a_row: float | None
     seconds_a_row: float | None
     scores: list[float] = field(default_factory=list)
@@ -56,20 +59,31 @@ class Check:
     @property
     def tokens(self) -> float | None:
         """Tokens that the stage's model will read, about."""
-        return None if self.tokens_a_row is None or self.rows is None else self.tokens_a_row * self.rows
+        return (
+            None
+            if self.tokens_a_row is None or self.rows is None
+            else self.tokens_a_row * self.rows
+        )
 
     @property
     def seconds(self) -> float | None:
         """Seconds that the stage will take, at most about."""
-        return None if self.seconds_a_row is None or self.rows is None else self.seconds_a_row * self.rows
+        return (
+            None
+            if self.seconds_a_row is None or self.rows is None
+            else self.seconds_a_row * self.rows
+        )
 
     def __str__(self) -> str:
         where = " on ".join(filter(None, [self.dtype, self.device]))
         facts = [" ".join(filter(None, [self.backend, self.model])), where]
         if self.digit_ids is not None:
             facts.append(f"digits {self.digit_ids}")
-        if self.window is not None and self.cut is not None:
-            facts.append(f"{self.cut} of {self.sampled} sampled rows are over {self.window:,} tokens and would be cut")
+        if self.window is not None and self.truncated_rows is not None:
+            facts.append(
+                f"{self.truncated_rows} of {self.sampled} sampled rows are over {self.window:,} tokens "
+                "and would be cut"
+            )
         if self.scores:
             facts.append("scores such as " + " ".join(f"{score:.2f}" for score in self.scores))
         if self.tokens is not None:
@@ -80,7 +94,9 @@ class Check:
 
 
 def preflight(plan: Plan, format: str) -> Iterator[Check]:
-    """A Check of each of a plan's stages, on the first rows of its files; one model in memory at a time."""
+    """A Check of each of a plan's stages, on the first rows of its files; one model in memory at a
+    time.
+    """
     sample = read_sample(plan.files, format)
     if not sample:
         raise InputError(f"{', '.join(plan.files)}: no good rows; expected conversations")
@@ -92,11 +108,19 @@ def preflight(plan: Plan, format: str) -> Iterator[Check]:
             component.release()
 
 
-def check(stage: str, component: Scorer | Embedder, sample: Sequence[Conversation], rows: int | None) -> Check:
-    """Look at `component` over `sample`; `rows` are to be computed. Raises what the component raises where it cannot work at all."""
+def check(
+    stage: str, component: Scorer | Embedder, sample: Sequence[Conversation], rows: int | None
+) -> Check:
+    """Look at `component` over `sample`; `rows` are to be computed. Raises what the component
+    raises where it cannot work at all.
+    """
     identity = component.fingerprint()
     seen = component.forecast(sample)
-    tried = _try(component, sample[:: max(1, len(sample) // PROBE_ROWS)][:PROBE_ROWS]) if component.PROBED else _Tried()
+    tried = (
+        _try(component, sample[:: max(1, len(sample) // PROBE_ROWS)][:PROBE_ROWS])
+        if component.PROBED
+        else _Tried()
+    )
     dtype, device = getattr(component, "dtype", None), getattr(component, "device", None)
     return Check(
         stage=stage,
@@ -108,17 +132,23 @@ def check(stage: str, component: Scorer | Embedder, sample: Sequence[Conversatio
         digit_ids=None if seen.digit_ids is None else list(seen.digit_ids),
         rows=rows,
         sampled=len(sample),
-        cut=None if seen.cut is None else int((seen.cut > 0).sum()),
+        truncated_rows=None
+        if seen.truncated_tokens is None
+        else int((seen.truncated_tokens > 0).sum()),
         tokens_a_row=None if seen.tokens is None or not sample else float(seen.tokens.mean()),
         seconds_a_row=_seconds_a_row(component, seen, tried),
-        scores=[round(float(value), 3) for value in tried.values[:PROBE_ROWS]] if isinstance(component, Scorer) else [],
+        scores=[round(float(value), 3) for value in tried.values[:PROBE_ROWS]]
+        if isinstance(component, Scorer)
+        else [],
         warnings=list(_warnings(stage, component, tried)),
     )
 
 
 @dataclass
 class _Tried:
-    """What came of trying: the values that there are, why others are not; the last batch, and the seconds that it took."""
+    """What came of trying: the values that there are, why others are not; the last batch, and the
+    seconds that it took.
+    """
 
     values: NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.float32))
     problems: list[str] = field(default_factory=list)
@@ -128,7 +158,9 @@ class _Tried:
 
 
 def _try(component: Scorer | Embedder, probe: Sequence[Conversation]) -> _Tried:
-    """One row, for which the model is loaded; then one, two, four, for as long as PROBE_SECONDS are not over."""
+    """One row, for which the model is loaded; then one, two, four, for as long as PROBE_SECONDS are
+    not over.
+    """
     tried, found = _Tried(), []
     begun = 0.0
     for size in (1, 1, 2, 4):
@@ -146,11 +178,13 @@ def _try(component: Scorer | Embedder, probe: Sequence[Conversation]) -> _Tried:
     return tried
 
 
-def _measure(component: Scorer | Embedder, batch: Sequence[Conversation]) -> tuple[NDArray[np.float32], list[str]]:
+def _measure(
+    component: Scorer | Embedder, batch: Sequence[Conversation]
+) -> tuple[NDArray[np.float32], list[str]]:
     if isinstance(component, Embedder):
-        measured = component.measure(batch)
+        measured = component.compute(batch)
         return measured.values, list(measured.problems.values())
-    pairs, problems = component.measure_rows(batch)
+    pairs, problems = component.compute_rows(batch)
     return pairs.values, [*pairs.problems.values(), *problems.values()]
 
 
@@ -171,19 +205,35 @@ def _warnings(stage: str, component: Scorer | Embedder, tried: _Tried) -> Iterat
         lengths = np.linalg.norm(values, axis=1, keepdims=True)
         values, what = values / np.where(lengths > 0, lengths, 1), "vectors"
     if len(values) > 2 and np.ptp(values, axis=0).max() < CONSTANT:
-        yield f"{stage}: all {len(values)} {what} of the sample come out the same; is this the model that was trained for it?"
+        yield (
+            f"{stage}: all {len(values)} {what} of the sample come out the same; is this the "
+            "model that was trained for it?"
+        )
 
 
 def read_sample(files: Sequence[str], format: str) -> list[Conversation]:
     """The first good rows of the pool's files, SAMPLE_ROWS at most."""
-    good = (row for uri in files for row in open_unless_empty(uri, format) or () if isinstance(row, Conversation))
+    good = (
+        row
+        for uri in files
+        for row in open_unless_empty(uri, format) or ()
+        if isinstance(row, Conversation)
+    )
     return list(islice(good, SAMPLE_ROWS))
 
 
 def about_rows(files: Sequence[str], sample: Sequence[Conversation]) -> int | None:
-    """About how many rows the files have, from their size and the sample's; None where it cannot be told without reading them."""
+    """About how many rows the files have, from their size and the sample's; None where it cannot be
+    told without reading them.
+    """
     rows = 0.0
-    a_row = float(np.mean([sum(len(turn.content.encode()) + 30 for turn in one.turns) for one in sample])) if sample else 0.0
+    a_row = (
+        float(
+            np.mean([sum(len(turn.content.encode()) + 30 for turn in one.turns) for one in sample])
+        )
+        if sample
+        else 0.0
+    )
     for uri in files:
         if not storage.size_of(uri):
             continue

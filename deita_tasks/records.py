@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
-Kind = Literal["complexity", "quality"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+ScoreKind = Literal["complexity", "quality"]
+SCORE_KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
 
 QuarantineReason = Literal[
-    "malformed_row",  # not JSON, a CSV line with other columns than its header, a JSON value that is not an object
+    # not JSON, a CSV line with other columns than its header, a JSON value that is not an object
+    "malformed_row",
     "missing_field",  # the format's column is absent or null
     "unknown_role",
     "empty_conversation",  # no turns, or no text in any of them
@@ -54,19 +55,23 @@ class Pair(NamedTuple):
     response: str
 
 
-class Source(NamedTuple):
+class SourceRow(NamedTuple):
     """Where a row stood: the file's URI and its 1-based row (the line, for files of lines)."""
 
     uri: str
     row: int
 
 
-NOWHERE = Source("", 0)
+NOWHERE = SourceRow("", 0)
 
 
 def content_id(turns: Iterable[Turn]) -> str:
-    """First 32 hex digits of sha256 over the canonical JSON (RFC 8785) of [[role, content], ...], in UTF-8."""
-    canonical = json.dumps([[turn.role, turn.content] for turn in turns], ensure_ascii=False, separators=(",", ":"))
+    """First 32 hex digits of sha256 over the canonical JSON (RFC 8785) of [[role, content], ...],
+    in UTF-8.
+    """
+    canonical = json.dumps(
+        [[turn.role, turn.content] for turn in turns], ensure_ascii=False, separators=(",", ":")
+    )
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:32]
 
 
@@ -74,12 +79,13 @@ def content_id(turns: Iterable[Turn]) -> str:
 class Conversation:
     """A row of the pool.
 
-    `turns` is never empty. `source` is where the row stood. `extra` holds every other column of the input row, as JSON values,
-    for the export. `id` follows from the text (`content_id`), so equal texts have equal ids wherever they come from.
+    `turns` is never empty. `source` is where the row stood. `extra` holds every other column of the
+    input row, as JSON values, for the export. `id` follows from the text (`content_id`), so equal
+    texts have equal ids wherever they come from.
     """
 
     turns: tuple[Turn, ...]
-    source: Source = NOWHERE
+    source: SourceRow = NOWHERE
     extra: Mapping[str, Any] = field(default_factory=dict)
     id: str = ""
 
@@ -114,51 +120,57 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A row that could not become a Conversation: where it stood, why, and what it was (`raw`, undecodable bytes escaped)."""
+    """A row that could not become a Conversation: where it stood, why, and what it was (`raw`,
+    undecodable bytes escaped).
+    """
 
-    source: Source
+    source: SourceRow
     reason: QuarantineReason
     detail: str
     raw: str
 
 
 @dataclass(frozen=True)
-class Measured:
+class ModelOutput:
     """What a scorer or an embedder says of n inputs.
 
-    values: float32 (n,) scores in [1, 6], or float32 (n, d) vectors; NaN in the rows named in `problems`.
-    cut: int32 (n,), tokens that did not fit the model's window; 0 where the whole text was read.
-    problems: position -> why this one input has no value. Nothing is imputed.
+    values: float32 (n,) scores in [1, 6], or float32 (n, d) vectors; NaN in the rows named in
+    `problems`. truncated_tokens: int32 (n,), tokens that did not fit the model's window; 0 where the whole text
+    was read. problems: position -> why this one input has no value. Nothing is imputed.
     """
 
     values: NDArray[np.float32]
-    cut: NDArray[np.int32]
+    truncated_tokens: NDArray[np.int32]
     problems: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.values.dtype != np.float32 or self.cut.shape != self.values.shape[:1]:
+        if self.values.dtype != np.float32 or self.truncated_tokens.shape != self.values.shape[:1]:
             raise ValueError(
-                f"values {self.values.dtype} {self.values.shape} with cut {self.cut.shape}: "
+                f"values {self.values.dtype} {self.values.shape} with cut {self.truncated_tokens.shape}: "
                 "expected float32 values and one cut count for each of their rows"
             )
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a component can say of n conversations before its model is loaded; None where it has none of it.
+    """What a component can say of n conversations before its model is loaded; None where it has
+    none of it.
 
-    window: tokens that its model reads. digit_ids: the token ids of "1" to "6".
-    tokens: int64 (n,), what a model would read of each conversation, all its prompts together. cut: int64 (n,), what it would leave out.
+    window: tokens that its model reads. digit_ids: the token ids of "1" to "6". tokens: int64 (n,),
+    what a model would read of each conversation, all its prompts together. truncated_tokens: int64 (n,), what it
+    would leave out.
     """
 
     window: int | None = None
     digit_ids: Sequence[int] | None = None
     tokens: NDArray[np.int64] | None = None
-    cut: NDArray[np.int64] | None = None
+    truncated_tokens: NDArray[np.int64] | None = None
 
 
 class Rejection(NamedTuple):
-    """Why a row was not kept; for "too_similar", the kept row that blocked it and the similarity (else "" and NaN)."""
+    """Why a row was not kept; for "too_similar", the kept row that blocked it and the similarity
+    (else "" and NaN).
+    """
 
     id: str
     reason: Reason
@@ -167,7 +179,7 @@ class Rejection(NamedTuple):
 
 
 @runtime_checkable
-class Columns(Protocol):
+class RejectionColumns(Protocol):
     """Rejections that can be had by columns."""
 
     def columns(self) -> Mapping[str, Any]:
@@ -176,11 +188,12 @@ class Columns(Protocol):
 
 
 @dataclass(frozen=True)
-class Selection:
-    """`kept`: ids in the order chosen. `rejected`: one Rejection for every other id, in evol-score order.
+class SelectorResult:
+    """`kept`: ids in the order chosen. `rejected`: one Rejection for every other id, in evol-score
+    order.
 
-    A strategy may give `rejected` as any Sequence: over a large pool, as one that makes its Rejections on demand, and all of them at
-    once as `Columns`.
+    A strategy may give `rejected` as any Sequence: over a large pool, as one that makes its
+    Rejections on demand, and all of them at once as `Columns`.
     """
 
     kept: Sequence[str]

@@ -8,8 +8,10 @@ from typing import Any
 
 
 def strict_json(value: Any) -> str:
-    """`value` as JSON that UTF-8 can encode. NaN and the infinities, which JSON does not have, become null; where there is a lone
-    surrogate, which UTF-8 does not have, everything outside ASCII is written as \\u escapes."""
+    """`value` as JSON that UTF-8 can encode. NaN and the infinities, which JSON does not have,
+    become null; where there is a lone surrogate, which UTF-8 does not have, everything outside
+    ASCII is written as \\u escapes.
+    """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except ValueError:

@@ -1,7 +1,9 @@
-"""Deploy select, reselect and sweep to the Prefect server at PREFECT_API_URL: `python -m deployments.deploy`.
+"""Deploy select, reselect and sweep to the Prefect server at PREFECT_API_URL: `python -m
+deployments.deploy`.
 
-From a checkout and from an installed package alike. The work pool, of type process, is made where there is none; a worker then runs what
-is started from the UI: `prefect worker start --pool deita`. Deploying again leaves reselect's schedule as it is in the UI.
+From a checkout and from an installed package alike. The work pool, of type process, is made where
+there is none; a worker then runs what is started from the UI: `prefect worker start --pool deita`.
+Deploying again leaves reselect's schedule as it is in the UI.
 """
 
 from __future__ import annotations
@@ -26,14 +28,25 @@ def make_pools() -> None:
                 client.read_work_pool(name)
             except ObjectNotFound:
                 template = ProcessWorker.get_default_base_job_template()
-                client.create_work_pool(WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template))
+                client.create_work_pool(
+                    WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
+                )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Deploy; ends with Prefect's status."""
     variables = parse(__doc__, arguments)
     make_pools()
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(YAML)]
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "--no-prompt",
+        "deploy",
+        "--all",
+        "--prefect-file",
+        str(YAML),
+    ]
     sys.exit(subprocess.run(command, env={**os.environ, **variables}, check=False).returncode)
 
 

@@ -22,15 +22,30 @@ PERIODIC = "reselect-subset/reselect"
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The options that say what the deployments are filled in with."""
     made = argparse.ArgumentParser(description=description)
-    made.add_argument("--root", default=".", help="folder in which runs work, and where the form's paths begin; default: this one")
-    made.add_argument("--input", help="file, folder, glob or URI with which the form opens; default: pools in the root")
-    made.add_argument("--cron", help=f"when reselect runs, in UTC; default: as it was, at first {NIGHTLY!r}")
-    made.add_argument("--active", action=argparse.BooleanOptionalAction, help="turn that schedule on; default: as it was, at first off")
+    made.add_argument(
+        "--root",
+        default=".",
+        help="folder in which runs work, and where the form's paths begin; default: this one",
+    )
+    made.add_argument(
+        "--input",
+        help="file, folder, glob or URI with which the form opens; default: pools in the root",
+    )
+    made.add_argument(
+        "--cron", help=f"when reselect runs, in UTC; default: as it was, at first {NIGHTLY!r}"
+    )
+    made.add_argument(
+        "--active",
+        action=argparse.BooleanOptionalAction,
+        help="turn that schedule on; default: as it was, at first off",
+    )
     return made
 
 
 def environment(options: argparse.Namespace, client: SyncPrefectClient) -> dict[str, str]:
-    """The variables of `prefect.yaml`. A schedule that the server has keeps its hour and stays on or off, unless the options differ."""
+    """The variables of `prefect.yaml`. A schedule that the server has keeps its hour and stays on
+    or off, unless the options differ.
+    """
     root = Path(options.root).resolve()
     if not root.is_dir():
         fail(f"--root {options.root}: no such folder")
@@ -42,7 +57,10 @@ def environment(options: argparse.Namespace, client: SyncPrefectClient) -> dict[
         held = []
     crons = [str(getattr(one.schedule, "cron", "")) for one in held] or [NIGHTLY]
     if not options.cron and (len(crons) > 1 or not crons[0]):
-        fail("reselect has schedules that are not one line of cron, and would lose them: say --cron, or make it one in the UI")
+        fail(
+            "reselect has schedules that are not one line of cron, and would lose them: say "
+            "--cron, or make it one in the UI"
+        )
     cron = options.cron or crons[0]
     active = options.active if options.active is not None else any(one.active for one in held)
     zones = [str(zone) for one in held if (zone := getattr(one.schedule, "timezone", None))]
@@ -53,20 +71,30 @@ def environment(options: argparse.Namespace, client: SyncPrefectClient) -> dict[
 
 def described() -> list[dict[str, Any]]:
     """The deployments of `prefect.yaml`, not filled in."""
-    deployments: list[dict[str, Any]] = yaml.safe_load(YAML.read_text(encoding="utf-8"))["deployments"]
+    deployments: list[dict[str, Any]] = yaml.safe_load(YAML.read_text(encoding="utf-8"))[
+        "deployments"
+    ]
     return deployments
 
 
 @contextmanager
 def client_of_the_server() -> Iterator[SyncPrefectClient]:
-    """A client of the server that is to have the deployments; ends the program, in one line, where there is none."""
+    """A client of the server that is to have the deployments; ends the program, in one line, where
+    there is none.
+    """
     url = PREFECT_API_URL.value()
     if not url:
-        fail("PREFECT_API_URL is not set: start a server (`prefect server start`) and set it to http://127.0.0.1:4200/api")
+        fail(
+            "PREFECT_API_URL is not set: start a server (`prefect server start`) and set it "
+            "to http://127.0.0.1:4200/api"
+        )
     with get_client(sync_client=True) as client:
         problem = client.api_healthcheck()
         if problem is not None:
-            fail(f"no Prefect server answers at {url} ({problem}); start it, or set PREFECT_API_URL to where it is")
+            fail(
+                f"no Prefect server answers at {url} ({problem}); start it, or set "
+                "PREFECT_API_URL to where it is"
+            )
         yield client
 
 

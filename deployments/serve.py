@@ -1,7 +1,8 @@
-"""Offer select, reselect and sweep to the Prefect server at PREFECT_API_URL from this process: `python -m deployments.serve`.
+"""Offer select, reselect and sweep to the Prefect server at PREFECT_API_URL from this process:
+`python -m deployments.serve`.
 
-No work pool and no worker: runs are processes of this machine, for as long as this one lives. What is offered is `prefect.yaml`, as
-`deployments.deploy` deploys it.
+No work pool and no worker: runs are processes of this machine, for as long as this one lives. What
+is offered is `prefect.yaml`, as `deployments.deploy` deploys it.
 """
 
 from __future__ import annotations
@@ -28,18 +29,25 @@ def offered(variables: Mapping[str, str]) -> list[RunnerDeployment]:
 
 
 def _deployment(one: Mapping[str, Any]) -> RunnerDeployment:
-    times = [Cron(time["cron"], timezone=time["timezone"], active=time["active"] == "true") for time in one.get("schedules", ())]
+    times = [
+        Cron(time["cron"], timezone=time["timezone"], active=time["active"] == "true")
+        for time in one.get("schedules", ())
+    ]
     made: Any = load_flow_from_entrypoint(one["entrypoint"]).to_deployment(
         one["name"],
         parameters=one["parameters"],
         tags=one["tags"],
         schedules=times or None,
-        concurrency_limit=ConcurrencyLimitConfig(**one["concurrency_limit"]) if "concurrency_limit" in one else None,
+        concurrency_limit=ConcurrencyLimitConfig(**one["concurrency_limit"])
+        if "concurrency_limit" in one
+        else None,
         paused=False,  # it is since the last time that serving ended
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     deployment: RunnerDeployment = made
-    deployment.work_pool_name = deployment.work_queue_name = None  # said, so that one that was deployed to a pool leaves it
+    deployment.work_pool_name = deployment.work_queue_name = (
+        None  # said, so that one that was deployed to a pool leaves it
+    )
     return deployment
 
 

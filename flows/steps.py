@@ -30,12 +30,16 @@ class Clock:
         self.seconds[stage] = round(time.perf_counter() - start, 3)
 
 
-def measured(plan: Plan, pool: Pool, advanced: Advanced, clock: Clock) -> dict[str, dict[str, Any]]:
-    """See to it that the store holds all that a plan's stages compute of a pool; returns what each stage did, by name."""
+def score_and_embed(
+    plan: Plan, pool: Pool, advanced: Advanced, clock: Clock
+) -> dict[str, dict[str, Any]]:
+    """See to it that the store holds all that a plan's stages compute of a pool; returns what each
+    stage did, by name.
+    """
     tasks.tag_run()
     stages = tasks.stages(plan, advanced)
     done: dict[str, dict[str, Any]] = {}
-    with tasks.Crew(advanced, [stage.component for stage in stages]) as crew:
+    with tasks.ShardRunner(advanced, [stage.component for stage in stages]) as crew:
         with clock("preflight"):
             work = tasks.look_ahead(stages, pool, advanced, crew)
         for stage in stages:
@@ -44,16 +48,28 @@ def measured(plan: Plan, pool: Pool, advanced: Advanced, clock: Clock) -> dict[s
     return done
 
 
-def chosen(
-    plan: Plan, pool: Pool, done: Mapping[str, Any], preset: PresetName, groups: Mapping[str, Any], clock: Clock
+def choose(
+    plan: Plan,
+    pool: Pool,
+    done: Mapping[str, Any],
+    preset: PresetName,
+    groups: Mapping[str, Any],
+    clock: Clock,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Select from what has been measured; returns the selection, and what its manifest says of the run.
+    """Select from what has been measured; returns the selection, and what its manifest says of the
+    run.
 
-    `groups`: the flow's parameters by name. Raises TooManyBadRows or TooFewRows where the selection is not what they ask for.
+    `groups`: the flow's parameters by name. Raises TooManyBadRows or TooFewRows where the selection
+    is not what they ask for.
     """
     source, selection = groups["source"], groups["selection"]
     with clock("select"):
         selected = tasks.select(plan, pool, done, groups["advanced"])
     tasks.check_floor(pool, selected["unscorable"], source.min_good_fraction)
     check_size(selected["counts"], selection)
-    return selected, {**plan.facts(preset, groups), **tasks.work_facts(done), "seed": selection.seed, "timings": clock.seconds}
+    return selected, {
+        **plan.facts(preset, groups),
+        **tasks.work_facts(done),
+        "seed": selection.seed,
+        "timings": clock.seconds,
+    }

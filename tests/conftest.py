@@ -1,4 +1,6 @@
-"""What all tests share: surroundings that are never the developer's own, one Prefect server a session, and two pools."""
+"""What all tests share: surroundings that are never the developer's own, one Prefect server a
+session, and two pools.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before anything imports Prefect, which reads these once: its home is ours and empty, it says little and calls nobody."""
+    """Before anything imports Prefect, which reads these once: its home is ours and empty, it says
+    little and calls nobody.
+    """
     home = tempfile.mkdtemp(prefix="deita-tests-")
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
@@ -33,11 +37,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
-    """A Prefect server with an empty database, started (about 17 s) when the first flow test asks for it."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+    """A Prefect server with an empty database, started (about 17 s) when the first flow test asks
+    for it.
+    """
+    from prefect.settings import (
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_LOGGING_TO_API_ENABLED,
+        temporary_settings,
+    )
     from prefect.testing.utilities import prefect_test_harness
 
-    # Each flow run would end with a second of waiting for its heartbeat, and send every line of its log.
+    # Each flow run would end with a second of waiting for its heartbeat, and send every line of its
+    # log.
     quick = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_TO_API_ENABLED: False}
     with prefect_test_harness(server_startup_timeout=180), temporary_settings(quick):
         yield
@@ -63,7 +74,9 @@ def sample_pool() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The data that lies beside the checkout; a test that asks for it is skipped where there is none."""
+    """The data that lies beside the checkout; a test that asks for it is skipped where there is
+    none.
+    """
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip(f"needs the data in {folder}, which is not there")

@@ -1,4 +1,6 @@
-"""What the layout promises, read from the source: imports go one way, nothing is pickled, nothing heavy loads unasked."""
+"""What the layout promises, read from the source: imports go one way, nothing is pickled, nothing
+heavy loads unasked.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,17 @@ MODULES = {
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
 STAGES = ("loading", "scoring", "embedding", "selecting", "exporting")
-# From the ground up. A module imports from the floors below its own, and from its own room; rooms of one floor do not know each other.
+# From the ground up. A module imports from the floors below its own, and from its own room; rooms
+# of one floor do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("deita_tasks.errors",),
-    ("deita_tasks.records", "deita_tasks.progress", "deita_tasks.config", "deita_tasks.presets", "deita_tasks.components"),
+    (
+        "deita_tasks.records",
+        "deita_tasks.progress",
+        "deita_tasks.config",
+        "deita_tasks.presets",
+        "deita_tasks.components",
+    ),
     ("deita_tasks.strict_json", "deita_tasks.storage"),
     ("deita_tasks.manifest", "deita_tasks.models"),
     tuple(f"deita_tasks.{stage}" for stage in STAGES),
@@ -50,7 +59,17 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("flows.cli",),
     ("deployments", "benchmarks"),
 )
-PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle"}
+PICKLES = {
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "cloudpickle",
+    "dill",
+    "joblib",
+    "shelve",
+    "marshal",
+    "jsonpickle",
+}
 
 
 def tree(module: str) -> ast.Module:
@@ -58,16 +77,22 @@ def tree(module: str) -> ast.Module:
 
 
 def imports(module: str) -> set[str]:
-    """Every module that `module` imports anywhere in it: inside functions and for type checkers too."""
+    """Every module that `module` imports anywhere in it: inside functions and for type checkers
+    too.
+    """
     package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
     found: set[str] = set()
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             found.update(name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            above = (
+                package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            )
             base = ".".join([*above, *([node.module] if node.module else [])])
-            found.update(one if (one := f"{base}.{name.name}") in MODULES else base for name in node.names)
+            found.update(
+                one if (one := f"{base}.{name.name}") in MODULES else base for name in node.names
+            )
     return found
 
 
@@ -85,17 +110,23 @@ def in_stage(stage: str) -> list[str]:
 
 def test_the_reader_of_imports_sees_them() -> None:
     assert "prefect" in imports("deita_tasks.tasks.loading")
-    assert "deita_tasks.storage" in imports("deita_tasks.artifacts.pool")  # from deita_tasks import storage
+    assert "deita_tasks.storage" in imports(
+        "deita_tasks.artifacts.pool"
+    )  # from deita_tasks import storage
     assert "deita_tasks.plan" in imports("flows.cli.app")  # inside a function
     assert all(in_stage(stage) for stage in STAGES)
 
 
 def room_of(module: str) -> tuple[int, str]:
     """The floor of a module, and its room there."""
-    return next((floor, room) for floor, rooms in enumerate(FLOORS) for room in rooms if under(module, room))
+    return next(
+        (floor, room) for floor, rooms in enumerate(FLOORS) for room in rooms if under(module, room)
+    )
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module not in {"deita_tasks", "flows"}])
+@pytest.mark.parametrize(
+    "module", [module for module in MODULES if module not in {"deita_tasks", "flows"}]
+)
 def test_imports_lead_down(module: str) -> None:
     floor, room = room_of(module)
     rooms = {name: room_of(name) for name in ours(module) - {"deita_tasks", "flows"}}
@@ -103,19 +134,29 @@ def test_imports_lead_down(module: str) -> None:
     assert not wrong, f"{module} (floor {floor}) imports {wrong}: expected only what lies below it"
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("deita_tasks")])
+@pytest.mark.parametrize(
+    "module", [module for module in MODULES if module.startswith("deita_tasks")]
+)
 def test_the_package_knows_no_flow(module: str) -> None:
     assert not {name for name in ours(module) if not under(name, "deita_tasks")}
     if not under(module, "deita_tasks.tasks"):
         assert not {name for name in ours(module) if under(name, "deita_tasks.tasks")}
-        assert not {name for name in imports(module) if name.split(".")[0].startswith("prefect")}, f"{module}: only deita_tasks/tasks/ may"
+        assert not {name for name in imports(module) if name.split(".")[0].startswith("prefect")}, (
+            f"{module}: only deita_tasks/tasks/ may"
+        )
 
 
 def test_flows_use_stages_through_tasks() -> None:
     for module in MODULES:
         if under(module, "flows"):
-            assert not {name for name in ours(module) if under(name, *(f"deita_tasks.{stage}" for stage in STAGES))}, module
-            assert not {name for name in ours(module) if under(name, "deployments", "benchmarks")}, module
+            assert not {
+                name
+                for name in ours(module)
+                if under(name, *(f"deita_tasks.{stage}" for stage in STAGES))
+            }, module
+            assert not {
+                name for name in ours(module) if under(name, "deployments", "benchmarks")
+            }, module
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -125,11 +166,15 @@ def test_nothing_is_pickled_and_no_code_comes_with_a_model(module: str) -> None:
         name = ast.unparse(call.func)
         said = {keyword.arg: keyword.value for keyword in call.keywords}
         place = f"{module}:{call.lineno}: {name}"
-        assert not name.endswith(("torch.load", "torch.save", ".to_pickle", "read_pickle", "yaml.load", "unsafe_load")), place
+        assert not name.endswith(
+            ("torch.load", "torch.save", ".to_pickle", "read_pickle", "yaml.load", "unsafe_load")
+        ), place
         assert name not in {"eval", "exec"}, place
         for forbidden in ("trust_remote_code", "allow_pickle"):
             value = said.get(forbidden)
-            assert value is None or (isinstance(value, ast.Constant) and value.value is False), f"{place}({forbidden}=...)"
+            assert value is None or (isinstance(value, ast.Constant) and value.value is False), (
+                f"{place}({forbidden}=...)"
+            )
     for constant in _strings(tree(module)):
         assert constant not in {"pickle", "compressed/pickle"}, f"{module}: {constant!r}"
 
@@ -141,7 +186,9 @@ def _strings(node: ast.AST) -> Iterator[str]:
 
 
 def test_every_task_and_flow_remembers_in_json() -> None:
-    """Prefect's own choice is pickle; a task or flow that does not say otherwise pickles as soon as somebody turns persistence on."""
+    """Prefect's own choice is pickle; a task or flow that does not say otherwise pickles as soon as
+    somebody turns persistence on.
+    """
     from prefect import Flow, Task
 
     modules = [module for module in MODULES if under(module, "flows", "deita_tasks.tasks")]
@@ -157,13 +204,32 @@ def test_every_task_and_flow_remembers_in_json() -> None:
 
 @pytest.mark.parametrize(
     "wanted",
-    ["deita_tasks.config, flows.cli.app", "deita_tasks.plan, deita_tasks.artifacts.pool", *(f"deita_tasks.{stage}" for stage in STAGES)],
+    [
+        "deita_tasks.config, flows.cli.app",
+        "deita_tasks.plan, deita_tasks.artifacts.pool",
+        *(f"deita_tasks.{stage}" for stage in STAGES),
+    ],
 )
 def test_nothing_heavy_loads_unasked(wanted: str) -> None:
     """`deita --help` answers at once, and a wrong option is told before torch has loaded."""
-    heavy = ("torch", "prefect", "transformers", "sentence_transformers", "datasets", "matplotlib", "tokenizers")
+    heavy = (
+        "torch",
+        "prefect",
+        "transformers",
+        "sentence_transformers",
+        "datasets",
+        "matplotlib",
+        "tokenizers",
+    )
     code = f"import sys, {wanted}; print(*sorted(set({heavy}) & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     assert done.stdout.split() == []
 
 
@@ -181,7 +247,9 @@ def test_nothing_heavy_loads_unasked(wanted: str) -> None:
         for name in table
     ],
 )
-def test_every_name_in_a_table_is_a_component(table: Table, stage: str, name: str, base: type[Component]) -> None:
+def test_every_name_in_a_table_is_a_component(
+    table: Table, stage: str, name: str, base: type[Component]
+) -> None:
     found = component_class(table, stage, name)
     assert issubclass(found, base)
     assert not inspect.isabstract(found)

@@ -40,7 +40,10 @@ def test_only_the_chosen_one_is_imported() -> None:
 def test_an_unknown_name_says_which_there_are() -> None:
     with pytest.raises(UsageError) as caught:
         component_class(TABLE, "appliance", "ketle")
-    assert str(caught.value) == "unknown appliance 'ketle': expected one of kettle, absent; did you mean 'kettle'?"
+    assert (
+        str(caught.value)
+        == "unknown appliance 'ketle': expected one of kettle, absent; did you mean 'kettle'?"
+    )
     with pytest.raises(UsageError) as caught:
         component_class(TABLE, "appliance", "zzz")
     assert str(caught.value) == "unknown appliance 'zzz': expected one of kettle, absent"
@@ -52,7 +55,10 @@ def test_an_unknown_name_says_which_there_are() -> None:
         ({}, "appliance 'kettle': option 'litres' is required"),
         ({"litres": 1, "liters": 2}, "appliance 'kettle': unknown option 'liters'"),
         ({"litres": 0}, "appliance 'kettle': litres = 0: Input should be greater than 0"),
-        ({"litres": 1, "material": "tin"}, "appliance 'kettle': material = 'tin': Input should be 'steel' or 'glass'"),
+        (
+            {"litres": 1, "material": "tin"},
+            "appliance 'kettle': material = 'tin': Input should be 'steel' or 'glass'",
+        ),
         ({"material": "tin", "x": 1}, None),
     ],
 )
@@ -63,7 +69,10 @@ def test_wrong_options_are_one_line(options: dict[str, object], message: str | N
     assert "\n" not in said
     assert caught.value.exit_status == 2
     if message is None:  # three faults: all are named
-        assert all(part in said for part in ("'litres' is required", "material = 'tin'", "unknown option 'x'"))
+        assert all(
+            part in said
+            for part in ("'litres' is required", "material = 'tin'", "unknown option 'x'")
+        )
     else:
         assert said == message
 

@@ -1,4 +1,6 @@
-"""The parameters of the flow: one flag a field, the tables' names and no others, and nothing that is silently ignored."""
+"""The parameters of the flow: one flag a field, the tables' names and no others, and nothing that
+is silently ignored.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,19 @@ from pydantic import BaseModel, ValidationError
 
 from deita_tasks import config
 from deita_tasks.components import Table
-from deita_tasks.config import Advanced, Budget, Embedding, Export, Grid, Group, Output, Scoring, Selection, Source, Versions
+from deita_tasks.config import (
+    Advanced,
+    Budget,
+    Embedding,
+    Export,
+    Grid,
+    Group,
+    Output,
+    Scoring,
+    Selection,
+    Source,
+    Versions,
+)
 from deita_tasks.embedding import EMBEDDERS
 from deita_tasks.exporting import FORMATS as OUTPUT_FORMATS
 from deita_tasks.loading import FORMATS as INPUT_FORMATS
@@ -17,7 +31,12 @@ from deita_tasks.presets import PRESETS
 from deita_tasks.scoring import SCORERS
 from deita_tasks.selecting import SELECTORS
 
-MODELS: list[type[BaseModel]] = [Source, Scoring, Embedding, Advanced]  # of every command that runs a flow
+MODELS: list[type[BaseModel]] = [
+    Source,
+    Scoring,
+    Embedding,
+    Advanced,
+]  # of every command that runs a flow
 COMMANDS: dict[str, list[type[BaseModel]]] = {
     "select": [Selection, Export],
     "sweep": [Grid, Output],
@@ -27,11 +46,20 @@ COMMANDS: dict[str, list[type[BaseModel]]] = {
 }
 GROUPS = [*MODELS, *(group for own in COMMANDS.values() for group in own)]
 FIELDS = [(group, name) for group in GROUPS for name in group.model_fields]
-REQUIRED = {Source: {"input": ["pool.jsonl"]}, Export: {"output": "out"}, Output: {"output": "out"}, Versions: {"output": "out"}}
+REQUIRED = {
+    Source: {"input": ["pool.jsonl"]},
+    Export: {"output": "out"},
+    Output: {"output": "out"},
+    Versions: {"output": "out"},
+}
 
 
 def test_these_are_all_the_groups() -> None:
-    assert set(GROUPS) == {one for one in vars(config).values() if isinstance(one, type) and issubclass(one, Group) and one is not Group}
+    assert set(GROUPS) == {
+        one
+        for one in vars(config).values()
+        if isinstance(one, type) and issubclass(one, Group) and one is not Group
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -47,9 +75,14 @@ def test_every_field_explains_itself(group: type[BaseModel], name: str) -> None:
     assert field.title
     assert field.description
     assert field.description.endswith(".")
-    for limit, word in (("ge", "At least"), ("le", "Between")):  # enforced but not shown in the form, so the help has to say it
+    for limit, word in (
+        ("ge", "At least"),
+        ("le", "Between"),
+    ):  # enforced but not shown in the form, so the help has to say it
         if any(getattr(fact, limit, None) is not None for fact in field.metadata):
-            assert word in field.description or "Between" in field.description, f"{name} does not say its limits"
+            assert word in field.description or "Between" in field.description, (
+                f"{name} does not say its limits"
+            )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +96,9 @@ def test_every_field_explains_itself(group: type[BaseModel], name: str) -> None:
         (config.OutputFormat, OUTPUT_FORMATS, ("input",)),
     ],
 )
-def test_what_is_offered_is_what_there_is(offered: Any, table: Table, besides: tuple[str, ...]) -> None:
+def test_what_is_offered_is_what_there_is(
+    offered: Any, table: Table, besides: tuple[str, ...]
+) -> None:
     assert sorted(get_args(offered)) == sorted({*table, *besides})
 
 
@@ -117,7 +152,9 @@ def test_a_group_is_frozen_and_survives_json(group: type[BaseModel]) -> None:
         (Advanced, {"device": "tpu"}),
     ],
 )
-def test_values_out_of_their_limits_are_refused(group: type[BaseModel], values: dict[str, Any]) -> None:
+def test_values_out_of_their_limits_are_refused(
+    group: type[BaseModel], values: dict[str, Any]
+) -> None:
     with pytest.raises(ValidationError):
         group.model_validate(values)
 
@@ -130,8 +167,16 @@ def test_values_at_their_limits_are_taken() -> None:
 
 
 def test_a_grid_has_each_value_once_and_numbers_ascending() -> None:
-    grid = Grid(budgets=[9, 3, 9], similarities=[0.9, 0.5, 0.9], strategies=["top_score", "diverse", "top_score"])
-    assert (grid.budgets, grid.similarities, grid.strategies) == ([3, 9], [0.5, 0.9], ["top_score", "diverse"])
+    grid = Grid(
+        budgets=[9, 3, 9],
+        similarities=[0.9, 0.5, 0.9],
+        strategies=["top_score", "diverse", "top_score"],
+    )
+    assert (grid.budgets, grid.similarities, grid.strategies) == (
+        [3, 9],
+        [0.5, 0.9],
+        ["top_score", "diverse"],
+    )
 
 
 def test_one_input_is_a_list_of_one() -> None:
@@ -140,7 +185,9 @@ def test_one_input_is_a_list_of_one() -> None:
 
 
 def test_the_defaults_are_the_papers() -> None:
-    """A budget of 6,000 is the paper's DEITA-6K; 0.9 its similarity (section 2.5), kept in the preset."""
+    """A budget of 6,000 is the paper's DEITA-6K; 0.9 its similarity (section 2.5), kept in the
+    preset.
+    """
     assert Selection().budget == 6000
     assert Selection().strategy == "diverse"
     assert {preset.max_similarity for preset in PRESETS.values()} == {0.9}

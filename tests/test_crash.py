@@ -1,4 +1,6 @@
-"""A run that is killed, stopped, or finds no room: the store stays whole, and the same command goes on from there."""
+"""A run that is killed, stopped, or finds no room: the store stays whole, and the same command goes
+on from there.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def parts_in(store: Path) -> dict[Path, int]:
 
 
 def damage_in(store: Path) -> list[str]:
-    return [f"{checked.name}: {checked.problem}" for checked in verify(str(store)) if checked.problem]
+    return [
+        f"{checked.name}: {checked.problem}" for checked in verify(str(store)) if checked.problem
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +51,27 @@ def undisturbed(server, sample_pool, tmp_path_factory):
     """The selection and the ledger that a run nobody disturbs gives."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deita_tasks.results.selection.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
+        patch.setattr(
+            "deita_tasks.results.selection.build_report",
+            lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}),
+        )
         select(sample_pool, folder, shard_rows=100)
-    return (folder / "out" / "selected.jsonl").read_bytes(), storage.read_table(str(folder / "out" / "decisions.parquet"))
+    return (folder / "out" / "selected.jsonl").read_bytes(), storage.read_table(
+        str(folder / "out" / "decisions.parquet")
+    )
 
 
-def stop_at(arguments: list[str], store: Path, parts: int, signal_number: int, pause: float, server: dict[str, str]) -> tuple[int, str]:
-    """Start the command, send it a signal `pause` seconds after so many parts are there; its status and what it said."""
+def stop_at(
+    arguments: list[str],
+    store: Path,
+    parts: int,
+    signal_number: int,
+    pause: float,
+    server: dict[str, str],
+) -> tuple[int, str]:
+    """Start the command, send it a signal `pause` seconds after so many parts are there; its status
+    and what it said.
+    """
     process = start(arguments, **server)
     patience = time.monotonic() + 120
     while len(parts_in(store)) < parts and process.poll() is None and time.monotonic() < patience:
@@ -68,7 +86,9 @@ def test_killed_at_several_moments(server, undisturbed, sample_pool, tmp_path):
     """Twice over, at random moments, the second further on; then the command is left to finish."""
     dice = random.Random(5)
     store, output = tmp_path / "store", tmp_path / "out"
-    arguments = command(str(sample_pool), str(store), str(output), "--shard-rows", str(ROWS_A_SHARD))
+    arguments = command(
+        str(sample_pool), str(store), str(output), "--shard-rows", str(ROWS_A_SHARD)
+    )
     completed: dict[Path, int] = {}
     for moment in sorted(dice.sample(range(1, 25), 2)):
         status, said = stop_at(arguments, store, moment, signal.SIGKILL, dice.random() / 20, server)
@@ -91,14 +111,34 @@ def test_killed_at_several_moments(server, undisturbed, sample_pool, tmp_path):
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
     """The process ids of the worker processes of a command."""
-    children = [child for path in Path(f"/proc/{process.pid}/task").glob("*/children") for child in path.read_text().split()]
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    children = [
+        child
+        for path in Path(f"/proc/{process.pid}/task").glob("*/children")
+        for child in path.read_text().split()
+    ]
+    return [
+        int(child)
+        for child in children
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
 
 
 def test_a_worker_is_killed(server, undisturbed, sample_pool, tmp_path):
-    """The command says so and ends; the parts that were done stay, and the same command finishes with the same selection."""
+    """The command says so and ends; the parts that were done stay, and the same command finishes
+    with the same selection.
+    """
     store, output = tmp_path / "store", tmp_path / "out"
-    arguments = command(str(sample_pool), str(store), str(output), "--shard-rows", "8", "--runner", "process", "--workers", "2")
+    arguments = command(
+        str(sample_pool),
+        str(store),
+        str(output),
+        "--shard-rows",
+        "8",
+        "--runner",
+        "process",
+        "--workers",
+        "2",
+    )
     process = start(arguments, **server)
     patience = time.monotonic() + 120
     moment = random.Random(7).randrange(5, 20)
@@ -119,7 +159,9 @@ def test_a_worker_is_killed(server, undisturbed, sample_pool, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_by_a_signal(server, undisturbed, sample_pool, tmp_path, number):
     store, output = tmp_path / "store", tmp_path / "out"
-    arguments = command(str(sample_pool), str(store), str(output), "--shard-rows", str(ROWS_A_SHARD))
+    arguments = command(
+        str(sample_pool), str(store), str(output), "--shard-rows", str(ROWS_A_SHARD)
+    )
     status, said = stop_at(arguments, store, 10, number, 0.0, server)
     assert status != 0, said
     assert "Traceback" not in said.splitlines()[-1]
@@ -149,7 +191,10 @@ def select(pool: Path, folder: Path, **advanced: object) -> dict[str, object]:
 
 @pytest.fixture
 def quick(prefect_server, monkeypatch):
-    monkeypatch.setattr("deita_tasks.results.selection.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
+    monkeypatch.setattr(
+        "deita_tasks.results.selection.build_report",
+        lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}),
+    )
 
 
 def test_a_full_disk(quick, small_pool, tmp_path, monkeypatch):
@@ -172,7 +217,9 @@ def test_a_full_disk(quick, small_pool, tmp_path, monkeypatch):
     assert damage_in(tmp_path / "store") == []
     assert not (tmp_path / "out").exists()
     done = select(small_pool, tmp_path)
-    assert done["computed"]["quality"] == 30 - 8  # four parts of complexity, and one of quality, were there
+    assert (
+        done["computed"]["quality"] == 30 - 8
+    )  # four parts of complexity, and one of quality, were there
 
 
 def test_a_part_that_is_damaged_or_gone_costs_its_own_rows(quick, small_pool, tmp_path):
@@ -183,7 +230,9 @@ def test_a_part_that_is_damaged_or_gone_costs_its_own_rows(quick, small_pool, tm
     rows = [storage.read_table(str(path), ["id"]).num_rows for path in (quality[0], complexity[1])]
     quality[0].unlink()
     complexity[1].write_bytes(complexity[1].read_bytes()[:-40])
-    (tmp_path / "store" / "results" / next(iter(os.listdir(tmp_path / "store" / "results")))).write_bytes(b"{half a rec")
+    (
+        tmp_path / "store" / "results" / next(iter(os.listdir(tmp_path / "store" / "results")))
+    ).write_bytes(b"{half a rec")
     done = select(small_pool, tmp_path)
     assert (done["computed"]["quality"], done["computed"]["complexity"]) == tuple(rows)
     assert (tmp_path / "out" / "selected.jsonl").read_bytes() == expected
@@ -191,7 +240,9 @@ def test_a_part_that_is_damaged_or_gone_costs_its_own_rows(quick, small_pool, tm
 
 
 def test_a_planted_pickle_is_not_run(quick, small_pool, tmp_path):
-    """A record in a shared store names the serializer that is to read it: one that asks for pickle is made anew."""
+    """A record in a shared store names the serializer that is to read it: one that asks for pickle
+    is made anew.
+    """
     import base64
 
     trap = tmp_path / "sprung"

@@ -50,7 +50,15 @@ def test_the_file_has_the_documented_fields() -> None:
 
 def test_counts_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(ValidationError, match="the decisions add up to 3 rows where 4 were read"):
-        Counts(read=4, selected=1, too_similar=1, below_budget=1, duplicate=0, quarantined=0, unscorable=0)
+        Counts(
+            read=4,
+            selected=1,
+            too_similar=1,
+            below_budget=1,
+            duplicate=0,
+            quarantined=0,
+            unscorable=0,
+        )
 
 
 def test_it_refuses_unknown_fields_and_times_without_a_zone() -> None:
@@ -68,7 +76,14 @@ def test_a_new_one_is_of_now_in_whole_seconds_of_utc() -> None:
 
 
 def test_parameters_as_a_table() -> None:
-    made = manifest(selected=1, parameters={"selection": {"budget": 6000, "max_similarity": None}, "source": {"input": ["ä"]}, "empty": {}})
+    made = manifest(
+        selected=1,
+        parameters={
+            "selection": {"budget": 6000, "max_similarity": None},
+            "source": {"input": ["ä"]},
+            "empty": {},
+        },
+    )
     assert made.settings() == [
         ("selection.budget", "6000"),
         ("selection.max_similarity", "null"),
@@ -80,4 +95,12 @@ def test_parameters_as_a_table() -> None:
 def test_versions_name_python_and_what_is_installed() -> None:
     versions = package_versions(["numpy", "no-such-package-of-ours"])
     assert set(versions) == {"python", "numpy"}
-    assert {"deita-tasks", "prefect", "torch", "transformers", "sentence-transformers", "pandas", "pyarrow"} <= set(package_versions())
+    assert {
+        "deita-tasks",
+        "prefect",
+        "torch",
+        "transformers",
+        "sentence-transformers",
+        "pandas",
+        "pyarrow",
+    } <= set(package_versions())

@@ -13,7 +13,13 @@ import pytest
 from deita_tasks.config import Advanced, Embedding, Export, Scoring, Selection, Source
 from deita_tasks.errors import DeitaError, InputError, OutputExists, UsageError
 from deita_tasks.plan import Plan, check_output, embedder_spec, plan_run, scorer_spec
-from deita_tasks.presets import COMPLEXITY_SCORER, MINILM, MINILM_REVISION, PAPER_EMBEDDER, QUALITY_SCORER
+from deita_tasks.presets import (
+    COMPLEXITY_SCORER,
+    MINILM,
+    MINILM_REVISION,
+    PAPER_EMBEDDER,
+    QUALITY_SCORER,
+)
 
 
 def planned(tmp_path: Path, pool: Path | str, preset: Any = "mini", **groups: Any) -> Plan:
@@ -32,17 +38,34 @@ def planned(tmp_path: Path, pool: Path | str, preset: Any = "mini", **groups: An
 
 
 def test_the_preset_speaks_where_nothing_is_said() -> None:
-    assert scorer_spec("mini", "complexity", Scoring(), "auto") == {"name": "mini", "options": {"kind": "complexity"}}
-    assert scorer_spec("mini", "quality", Scoring(), "auto") == {"name": "mini", "options": {"kind": "quality"}}
-    assert embedder_spec("mini", Embedding(), "auto") == {"name": "sentence_transformers", "options": {"model": MINILM}}
+    assert scorer_spec("mini", "complexity", Scoring(), "auto") == {
+        "name": "mini",
+        "options": {"kind": "complexity"},
+    }
+    assert scorer_spec("mini", "quality", Scoring(), "auto") == {
+        "name": "mini",
+        "options": {"kind": "quality"},
+    }
+    assert embedder_spec("mini", Embedding(), "auto") == {
+        "name": "sentence_transformers",
+        "options": {"model": MINILM},
+    }
     paper = scorer_spec("paper", "complexity", Scoring(), "auto")
-    assert paper == {"name": "causal_lm", "options": {"kind": "complexity", "model": COMPLEXITY_SCORER}}
+    assert paper == {
+        "name": "causal_lm",
+        "options": {"kind": "complexity", "model": COMPLEXITY_SCORER},
+    }
     assert scorer_spec("paper", "quality", Scoring(), "auto")["options"]["model"] == QUALITY_SCORER
-    assert embedder_spec("paper", Embedding(), "auto") == {"name": "causal_lm", "options": {"model": PAPER_EMBEDDER}}
+    assert embedder_spec("paper", Embedding(), "auto") == {
+        "name": "causal_lm",
+        "options": {"model": PAPER_EMBEDDER},
+    }
 
 
 def test_an_option_goes_to_its_own_component() -> None:
-    scoring = Scoring(quality_model="me/other", quality_revision="v2", score_max_length=512, score_dtype="float32")
+    scoring = Scoring(
+        quality_model="me/other", quality_revision="v2", score_max_length=512, score_dtype="float32"
+    )
     assert scorer_spec("paper", "quality", scoring, "auto")["options"] == {
         "kind": "quality",
         "model": "me/other",
@@ -57,7 +80,10 @@ def test_an_option_goes_to_its_own_component() -> None:
         "dtype": "float32",
     }
     embedding = Embedding(embedding_max_length=128)
-    assert embedder_spec("mini", embedding, "auto")["options"] == {"model": MINILM, "max_length": 128}
+    assert embedder_spec("mini", embedding, "auto")["options"] == {
+        "model": MINILM,
+        "max_length": 128,
+    }
 
 
 def test_another_backend_leaves_the_presets_options_behind() -> None:
@@ -65,22 +91,40 @@ def test_another_backend_leaves_the_presets_options_behind() -> None:
         "name": "response_length",
         "options": {"kind": "quality"},
     }
-    other = embedder_spec("mini", Embedding(embedding="causal_lm", embedding_model="me/base"), "auto")
+    other = embedder_spec(
+        "mini", Embedding(embedding="causal_lm", embedding_model="me/base"), "auto"
+    )
     assert other == {"name": "causal_lm", "options": {"model": "me/base"}}
 
 
-def test_the_strategy_that_multiplies_matrices_gets_the_device(tmp_path: Path, small_pool: Path) -> None:
+def test_the_strategy_that_multiplies_matrices_gets_the_device(
+    tmp_path: Path, small_pool: Path
+) -> None:
     """It changes nothing that is selected, so it names nothing."""
-    here, by_default = (planned(tmp_path, small_pool, advanced=Advanced(device=device)) for device in ("cpu", "auto"))
-    assert here.specs["selection"]["options"] == {**by_default.specs["selection"]["options"], "device": "cpu"}
+    here, by_default = (
+        planned(tmp_path, small_pool, advanced=Advanced(device=device))
+        for device in ("cpu", "auto")
+    )
+    assert here.specs["selection"]["options"] == {
+        **by_default.specs["selection"]["options"],
+        "device": "cpu",
+    }
     assert here.fingerprints() == by_default.fingerprints()
-    top = planned(tmp_path, small_pool, selection=Selection(strategy="top_score"), advanced=Advanced(device="cpu"))
+    top = planned(
+        tmp_path,
+        small_pool,
+        selection=Selection(strategy="top_score"),
+        advanced=Advanced(device="cpu"),
+    )
     assert "device" not in top.specs["selection"]["options"]
 
 
 def test_the_device_goes_only_to_what_has_a_model() -> None:
     assert scorer_spec("paper", "quality", Scoring(), "cpu")["options"]["device"] == "cpu"
-    assert "device" not in scorer_spec("mini", "quality", Scoring(quality="response_length"), "cpu")["options"]
+    assert (
+        "device"
+        not in scorer_spec("mini", "quality", Scoring(quality="response_length"), "cpu")["options"]
+    )
     assert embedder_spec("mini", Embedding(), "cuda")["options"]["device"] == "cuda"
 
 
@@ -88,30 +132,66 @@ def test_the_device_goes_only_to_what_has_a_model() -> None:
     ("selection", "wanted"),
     [
         (Selection(budget=7), {"name": "diverse", "options": {"budget": 7, "max_similarity": 0.9}}),
-        (Selection(budget=7, max_similarity=0.5), {"name": "diverse", "options": {"budget": 7, "max_similarity": 0.5}}),
-        (Selection(budget=7, max_similarity=0.0), {"name": "diverse", "options": {"budget": 7, "max_similarity": 0.0}}),
-        (Selection(budget=7, strategy="top_score"), {"name": "top_score", "options": {"budget": 7}}),
-        (Selection(budget=7, strategy="k_center", candidates=9), {"name": "k_center", "options": {"budget": 7, "candidates": 9}}),
-        (Selection(budget=7, strategy="mmr", target_size="exact"), {"name": "mmr", "options": {"budget": 7}}),
-        (Selection(budget=7, strategy="random", seed=3), {"name": "random", "options": {"budget": 7, "seed": 3}}),
+        (
+            Selection(budget=7, max_similarity=0.5),
+            {"name": "diverse", "options": {"budget": 7, "max_similarity": 0.5}},
+        ),
+        (
+            Selection(budget=7, max_similarity=0.0),
+            {"name": "diverse", "options": {"budget": 7, "max_similarity": 0.0}},
+        ),
+        (
+            Selection(budget=7, strategy="top_score"),
+            {"name": "top_score", "options": {"budget": 7}},
+        ),
+        (
+            Selection(budget=7, strategy="k_center", candidates=9),
+            {"name": "k_center", "options": {"budget": 7, "candidates": 9}},
+        ),
+        (
+            Selection(budget=7, strategy="mmr", target_size="exact"),
+            {"name": "mmr", "options": {"budget": 7}},
+        ),
+        (
+            Selection(budget=7, strategy="random", seed=3),
+            {"name": "random", "options": {"budget": 7, "seed": 3}},
+        ),
         (
             Selection(budget=7, metric="euclidean", min_distance=0.5),
-            {"name": "diverse", "options": {"budget": 7, "metric": "euclidean", "min_distance": 0.5}},
+            {
+                "name": "diverse",
+                "options": {"budget": 7, "metric": "euclidean", "min_distance": 0.5},
+            },
         ),
         (
             Selection(budget=7, metric="dot", max_similarity=3.5),
             {"name": "diverse", "options": {"budget": 7, "metric": "dot", "max_similarity": 3.5}},
         ),
         (
-            Selection(budget=7, strategy="top_score", ranking="length", evol_score="mean", strata="source_uri", per_stratum=2),
+            Selection(
+                budget=7,
+                strategy="top_score",
+                ranking="length",
+                evol_score="mean",
+                strata="source_uri",
+                per_stratum=2,
+            ),
             {
                 "name": "top_score",
-                "options": {"budget": 7, "ranking": "length", "evol_score": "mean", "strata": "source_uri", "per_stratum": 2},
+                "options": {
+                    "budget": 7,
+                    "ranking": "length",
+                    "evol_score": "mean",
+                    "strata": "source_uri",
+                    "per_stratum": 2,
+                },
             },
         ),
     ],
 )
-def test_a_strategy_has_the_options_that_it_has(selection: Selection, wanted: dict[str, Any], tmp_path: Path, small_pool: Path) -> None:
+def test_a_strategy_has_the_options_that_it_has(
+    selection: Selection, wanted: dict[str, Any], tmp_path: Path, small_pool: Path
+) -> None:
     assert planned(tmp_path, small_pool, selection=selection).specs["selection"] == wanted
 
 
@@ -126,7 +206,9 @@ def test_only_the_diverse_strategy_embeds(tmp_path: Path, small_pool: Path) -> N
 def test_the_plan_says_models_and_fingerprints(tmp_path: Path, small_pool: Path) -> None:
     plan = planned(tmp_path, small_pool)
     assert plan.files == [str(small_pool)]
-    assert plan.models() == [{"use": "embedding", "id": MINILM, "revision": MINILM_REVISION, "licence": "apache-2.0"}]
+    assert plan.models() == [
+        {"use": "embedding", "id": MINILM, "revision": MINILM_REVISION, "licence": "apache-2.0"}
+    ]
     fingerprints = plan.fingerprints()
     assert set(fingerprints) == {"complexity", "quality", "embedding", "selection"}
     assert json.loads(json.dumps(fingerprints)) == fingerprints
@@ -134,8 +216,18 @@ def test_the_plan_says_models_and_fingerprints(tmp_path: Path, small_pool: Path)
 
 
 def test_fingerprints_do_not_know_how_a_run_goes(tmp_path: Path, small_pool: Path) -> None:
-    one = planned(tmp_path, small_pool, embedding=Embedding(embedding_dtype="float32"), advanced=Advanced(device="cpu"))
-    other = planned(tmp_path, small_pool, embedding=Embedding(embedding_dtype="float32"), advanced=Advanced(shard_rows=2, retries=9))
+    one = planned(
+        tmp_path,
+        small_pool,
+        embedding=Embedding(embedding_dtype="float32"),
+        advanced=Advanced(device="cpu"),
+    )
+    other = planned(
+        tmp_path,
+        small_pool,
+        embedding=Embedding(embedding_dtype="float32"),
+        advanced=Advanced(shard_rows=2, retries=9),
+    )
     assert one.fingerprints() == other.fingerprints()
     budget = planned(tmp_path, small_pool, selection=Selection(budget=6))
     assert budget.fingerprints()["selection"] != one.fingerprints()["selection"]
@@ -148,15 +240,29 @@ def test_fingerprints_do_not_know_how_a_run_goes(tmp_path: Path, small_pool: Pat
 @pytest.mark.parametrize(
     ("groups", "said"),
     [
-        ({"selection": Selection(budget=5, candidates=9)}, "candidates = 9: the strategy 'diverse' has none"),
-        ({"selection": Selection(strategy="random", max_similarity=0.5)}, "max_similarity = 0.5: the strategy 'random' has none"),
-        ({"scoring": Scoring(complexity="response_length")}, "scorer 'response_length': kind = 'complexity'"),
+        (
+            {"selection": Selection(budget=5, candidates=9)},
+            "candidates = 9: the strategy 'diverse' has none",
+        ),
+        (
+            {"selection": Selection(strategy="random", max_similarity=0.5)},
+            "max_similarity = 0.5: the strategy 'random' has none",
+        ),
+        (
+            {"scoring": Scoring(complexity="response_length")},
+            "scorer 'response_length': kind = 'complexity'",
+        ),
         ({"scoring": Scoring(quality_model="me/other")}, "scorer 'mini': unknown option 'model'"),
         ({"scoring": Scoring(score_dtype="float16")}, "scorer 'mini': unknown option 'dtype'"),
-        ({"scoring": Scoring(complexity="causal_lm")}, "scorer 'causal_lm': option 'model' is required"),
+        (
+            {"scoring": Scoring(complexity="causal_lm")},
+            "scorer 'causal_lm': option 'model' is required",
+        ),
     ],
 )
-def test_options_that_no_component_takes_are_errors(groups: dict[str, Any], said: str, tmp_path: Path, small_pool: Path) -> None:
+def test_options_that_no_component_takes_are_errors(
+    groups: dict[str, Any], said: str, tmp_path: Path, small_pool: Path
+) -> None:
     with pytest.raises(UsageError) as caught:
         planned(tmp_path, small_pool, **groups)
     assert said in str(caught.value)
@@ -187,7 +293,9 @@ def test_a_folder_of_pools_is_its_data_files(tmp_path: Path, small_pool: Path) -
 
 
 def test_a_file_that_is_named_twice_is_read_once(tmp_path: Path, small_pool: Path) -> None:
-    source = Source(input=[str(small_pool), str(small_pool.parent), str(small_pool.parent / "*.jsonl")])
+    source = Source(
+        input=[str(small_pool), str(small_pool.parent), str(small_pool.parent / "*.jsonl")]
+    )
     assert planned(tmp_path, small_pool, source=source).files == [str(small_pool)]
 
 
@@ -219,7 +327,9 @@ def test_an_earlier_result_is_replaced_only_when_asked(tmp_path: Path) -> None:
     check_output(Export(output=str(tmp_path), overwrite=True))
 
 
-@pytest.mark.parametrize("manifest", [None, "{}", '{"name": "an extension", "manifest_version": 3}', "[]", "not JSON"])
+@pytest.mark.parametrize(
+    "manifest", [None, "{}", '{"name": "an extension", "manifest_version": 3}', "[]", "not JSON"]
+)
 def test_what_is_not_ours_is_never_replaced(manifest: str | None, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     if manifest is not None:
@@ -232,7 +342,9 @@ def test_what_is_not_ours_is_never_replaced(manifest: str | None, tmp_path: Path
 
 
 @pytest.mark.parametrize("inside", ["input", "store", "the store itself"])
-def test_an_output_may_not_hold_what_the_run_needs(inside: str, tmp_path: Path, small_pool: Path) -> None:
+def test_an_output_may_not_hold_what_the_run_needs(
+    inside: str, tmp_path: Path, small_pool: Path
+) -> None:
     """--overwrite replaces the whole folder: a pool or a store in it would be lost."""
     output = tmp_path / "out"
     output.mkdir()
@@ -245,15 +357,31 @@ def test_an_output_may_not_hold_what_the_run_needs(inside: str, tmp_path: Path, 
         store = output / ".deita"
     else:
         store = output
-    with pytest.raises(UsageError, match=f"{pool if inside == 'input' else store}, which the run needs"):
-        planned(tmp_path, pool, export=Export(output=f"{output}/", overwrite=True), advanced=Advanced(store=str(store)))
+    with pytest.raises(
+        UsageError, match=f"{pool if inside == 'input' else store}, which the run needs"
+    ):
+        planned(
+            tmp_path,
+            pool,
+            export=Export(output=f"{output}/", overwrite=True),
+            advanced=Advanced(store=str(store)),
+        )
     (output / "pool.jsonl").unlink(missing_ok=True)
-    beside = Advanced(store=str(tmp_path / "out-store"))  # a name that begins alike is another folder
-    assert planned(tmp_path, small_pool, export=Export(output=str(output), overwrite=True), advanced=beside)
+    beside = Advanced(
+        store=str(tmp_path / "out-store")
+    )  # a name that begins alike is another folder
+    assert planned(
+        tmp_path, small_pool, export=Export(output=str(output), overwrite=True), advanced=beside
+    )
 
 
-@pytest.mark.parametrize(("store", "becomes_pool"), [("", True), ("store", True), (".deita", False), ("_work/store", False)])
-def test_a_store_may_not_become_pool(store: str, becomes_pool: bool, tmp_path: Path, small_pool: Path) -> None:
+@pytest.mark.parametrize(
+    ("store", "becomes_pool"),
+    [("", True), ("store", True), (".deita", False), ("_work/store", False)],
+)
+def test_a_store_may_not_become_pool(
+    store: str, becomes_pool: bool, tmp_path: Path, small_pool: Path
+) -> None:
     pools = tmp_path / "pools"
     pools.mkdir()
     (pools / "a.jsonl").write_bytes(small_pool.read_bytes())
@@ -291,15 +419,28 @@ def test_a_server_s_options_go_to_the_scorers_behind_one() -> None:
         "max_length": 512,
         **of_both,
     }
-    assert scorer_spec("mini", "quality", scoring)["options"] == {"kind": "quality", "model": "q", "base_url": "http://two/v1", **of_both}
+    assert scorer_spec("mini", "quality", scoring)["options"] == {
+        "kind": "quality",
+        "model": "q",
+        "base_url": "http://two/v1",
+        **of_both,
+    }
 
 
-def test_an_option_for_both_scorers_is_a_mistake_only_where_neither_takes_it(tmp_path: Path, small_pool: Path) -> None:
-    one = Scoring(complexity="provided", complexity_column="c", scores_file=None, score_max_length=512)
+def test_an_option_for_both_scorers_is_a_mistake_only_where_neither_takes_it(
+    tmp_path: Path, small_pool: Path
+) -> None:
+    one = Scoring(
+        complexity="provided", complexity_column="c", scores_file=None, score_max_length=512
+    )
     with pytest.raises(UsageError, match="unknown option 'max_length'"):
         planned(tmp_path, small_pool, scoring=one)
-    judged = Scoring(quality="judge", quality_model="q", quality_url="http://host/v1", concurrency=3)
-    assert planned(tmp_path, small_pool, scoring=judged).specs["complexity"]["options"] == {"kind": "complexity"}
+    judged = Scoring(
+        quality="judge", quality_model="q", quality_url="http://host/v1", concurrency=3
+    )
+    assert planned(tmp_path, small_pool, scoring=judged).specs["complexity"]["options"] == {
+        "kind": "complexity"
+    }
     with pytest.raises(UsageError, match="unknown option 'base_url'"):
         planned(tmp_path, small_pool, scoring=Scoring(complexity_url="http://host/v1"))
 
@@ -309,11 +450,16 @@ def test_an_option_for_both_scorers_is_a_mistake_only_where_neither_takes_it(tmp
     [
         (Scoring(quality="openai", quality_model="q"), "option 'base_url' is required"),
         (Scoring(quality="judge", quality_url="http://h/v1"), "option 'model' is required"),
-        (Scoring(quality="openai", quality_model="q", quality_url="http://u:hunter2@h/v1"), "expected none: a key comes from"),
+        (
+            Scoring(quality="openai", quality_model="q", quality_url="http://u:hunter2@h/v1"),
+            "expected none: a key comes from",
+        ),
         (Scoring(quality="provided", scores_file="/nowhere/s.parquet"), "no such file"),
     ],
 )
-def test_what_is_wrong_with_a_backend_is_told_first(tmp_path: Path, small_pool: Path, scoring: Scoring, match: str) -> None:
+def test_what_is_wrong_with_a_backend_is_told_first(
+    tmp_path: Path, small_pool: Path, scoring: Scoring, match: str
+) -> None:
     with pytest.raises(DeitaError, match=match) as caught:
         planned(tmp_path, small_pool, scoring=scoring)
     assert caught.value.exit_status == 2
@@ -323,7 +469,9 @@ def test_what_is_wrong_with_a_backend_is_told_first(tmp_path: Path, small_pool: 
 def test_bin_files_are_read_only_where_that_is_said() -> None:
     for spec in (scorer_spec("paper", "quality", Scoring()), embedder_spec("paper", Embedding())):
         assert "allow_bin" not in spec["options"]
-    assert scorer_spec("paper", "quality", Scoring(), allow_bin=True)["options"]["allow_bin"] is True
+    assert (
+        scorer_spec("paper", "quality", Scoring(), allow_bin=True)["options"]["allow_bin"] is True
+    )
     assert embedder_spec("paper", Embedding(), allow_bin=True)["options"]["allow_bin"] is True
     assert "allow_bin" not in scorer_spec("mini", "quality", Scoring(), allow_bin=True)["options"]
     assert "allow_bin" not in embedder_spec("mini", Embedding(), allow_bin=True)["options"]
@@ -332,7 +480,11 @@ def test_bin_files_are_read_only_where_that_is_said() -> None:
 def test_what_is_provided_knows_the_pool(tmp_path: Path, small_pool: Path) -> None:
     scoring = Scoring(complexity="provided", quality="provided", quality_column="q")
     plan = planned(tmp_path, small_pool, scoring=scoring, embedding=Embedding(embedding="provided"))
-    assert plan.specs["quality"]["options"] == {"kind": "quality", "column": "q", "pool": [str(small_pool)]}
+    assert plan.specs["quality"]["options"] == {
+        "kind": "quality",
+        "column": "q",
+        "pool": [str(small_pool)],
+    }
     assert plan.specs["embedding"]["options"] == {"pool": [str(small_pool)]}
     assert plan.fingerprints()["quality"]["column"] == "q"
     assert plan.models() == []

@@ -23,7 +23,9 @@ from tests.support.small_pool import ROWS, write_rows
 
 
 def talk(*contents: str) -> Conversation:
-    return Conversation(tuple(Turn(("user", "assistant")[i % 2], content) for i, content in enumerate(contents)))  # type: ignore[arg-type]
+    return Conversation(
+        tuple(Turn(("user", "assistant")[i % 2], content) for i, content in enumerate(contents))
+    )  # type: ignore[arg-type]
 
 
 SAMPLE = [
@@ -40,16 +42,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scorer(folder: Path, **options: Any) -> Any:
-    return load_scorer("causal_lm", **{"kind": "quality", "model": str(folder), "dtype": "float32", "device": "cpu", **options})
+    return load_scorer(
+        "causal_lm",
+        **{"kind": "quality", "model": str(folder), "dtype": "float32", "device": "cpu", **options},
+    )
 
 
 def test_a_scorer_s_check(folder: Path) -> None:
     one = scorer(folder)
     found = check("quality", one, SAMPLE, rows=1000)
-    assert (found.backend, found.model, found.dtype, found.device, found.window) == ("causal_lm", str(folder), "float32", "cpu", 256)
-    assert found.digit_ids == [reference_ids(folder, text_of("quality", ("x", "y")) + digit)[-1] for digit in "123456"]
-    assert (found.sampled, found.cut, found.rows) == (4, 1, 1000)
-    lengths = [sum(len(reference_ids(folder, text_of("quality", pair))) for pair in row.pairs) for row in SAMPLE]
+    assert (found.backend, found.model, found.dtype, found.device, found.window) == (
+        "causal_lm",
+        str(folder),
+        "float32",
+        "cpu",
+        256,
+    )
+    assert found.digit_ids == [
+        reference_ids(folder, text_of("quality", ("x", "y")) + digit)[-1] for digit in "123456"
+    ]
+    assert (found.sampled, found.truncated_tokens, found.rows) == (4, 1, 1000)
+    lengths = [
+        sum(len(reference_ids(folder, text_of("quality", pair))) for pair in row.pairs)
+        for row in SAMPLE
+    ]
     assert lengths[1] > 256
     lengths[1] = 256
     assert found.tokens_a_row == sum(lengths) / 4
@@ -58,34 +74,79 @@ def test_a_scorer_s_check(folder: Path) -> None:
     np.testing.assert_allclose(found.scores, expected, atol=1e-3)
     assert found.seconds_a_row is not None and 0 < found.seconds_a_row < 5
     assert found.warnings == []
-    for word in ("causal_lm", str(folder), "float32 on cpu", "1 of 4 sampled rows", "scores such as", "tokens"):
+    for word in (
+        "causal_lm",
+        str(folder),
+        "float32 on cpu",
+        "1 of 4 sampled rows",
+        "scores such as",
+        "tokens",
+    ):
         assert word in str(found)
 
 
 def test_what_is_forecast_of_a_cut_is_what_is_cut(folder: Path) -> None:
     one = scorer(folder)
-    cut = one.measure_rows(SAMPLE).pairs.cut
-    assert one.forecast(SAMPLE).cut.tolist() == [cut[0], cut[1], cut[2], cut[3] + cut[4]]
-    embedder = load_embedder("causal_lm", model=str(folder), max_length=20, dtype="float32", device="cpu")
-    assert embedder.forecast(SAMPLE).cut.tolist() == embedder.measure(SAMPLE).cut.tolist()
+    cut = one.compute_rows(SAMPLE).pairs.truncated_tokens
+    assert one.forecast(SAMPLE).truncated_tokens.tolist() == [
+        cut[0],
+        cut[1],
+        cut[2],
+        cut[3] + cut[4],
+    ]
+    embedder = load_embedder(
+        "causal_lm", model=str(folder), max_length=20, dtype="float32", device="cpu"
+    )
+    assert (
+        embedder.forecast(SAMPLE).truncated_tokens.tolist()
+        == embedder.compute(SAMPLE).truncated_tokens.tolist()
+    )
     minilm = load_embedder("sentence_transformers", device="cpu", max_length=16)
-    assert minilm.forecast(SAMPLE).cut.tolist() == minilm.measure(SAMPLE).cut.tolist()
+    assert (
+        minilm.forecast(SAMPLE).truncated_tokens.tolist()
+        == minilm.compute(SAMPLE).truncated_tokens.tolist()
+    )
     whole = load_embedder("sentence_transformers", device="cpu")
-    assert whole.forecast([talk("word " * 600)]).cut.tolist() == whole.measure([talk("word " * 600)]).cut.tolist()
+    assert (
+        whole.forecast([talk("word " * 600)]).truncated_tokens.tolist()
+        == whole.compute([talk("word " * 600)]).truncated_tokens.tolist()
+    )
     assert whole.forecast(SAMPLE).window == 256
 
 
 def test_mini_loads_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sentence_transformers.SentenceTransformer.__init__", lambda *_, **__: pytest.fail("a model was loaded"))
-    found = check("embedding", load_embedder("sentence_transformers", device="cpu"), SAMPLE, rows=10)
-    assert (found.backend, found.dtype, found.device, found.window, found.cut) == ("sentence_transformers", "float32", "cpu", 256, 0)
+    monkeypatch.setattr(
+        "sentence_transformers.SentenceTransformer.__init__",
+        lambda *_, **__: pytest.fail("a model was loaded"),
+    )
+    found = check(
+        "embedding", load_embedder("sentence_transformers", device="cpu"), SAMPLE, rows=10
+    )
+    assert (found.backend, found.dtype, found.device, found.window, found.truncated_tokens) == (
+        "sentence_transformers",
+        "float32",
+        "cpu",
+        256,
+        0,
+    )
     assert found.seconds is None and found.scores == []
     length = check("complexity", load_scorer("instruction_length"), SAMPLE, rows=10)
-    np.testing.assert_allclose(length.scores, load_scorer("instruction_length").score([p for row in SAMPLE for p in row.pairs]), atol=1e-3)
-    assert (length.window, length.digit_ids, length.tokens, length.device) == (None, None, None, None)
+    np.testing.assert_allclose(
+        length.scores,
+        load_scorer("instruction_length").score([p for row in SAMPLE for p in row.pairs]),
+        atol=1e-3,
+    )
+    assert (length.window, length.digit_ids, length.tokens, length.device) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
-def test_a_tokenizer_that_is_not_fit_is_told_before_a_model_loads(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_that_is_not_fit_is_told_before_a_model_loads(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tests.support.checkpoints import GPT2_PATTERN, byte_level_tokenizer, write_model
 
     monkeypatch.setattr(CausalLM, "__init__", lambda *_, **__: pytest.fail("a model was loaded"))
@@ -108,17 +169,29 @@ def zeroed(folder: Path, to: Path, name: str, value: float) -> Path:
 
 
 def test_constant_scores_are_warned_of(folder: Path, tmp_path: Path) -> None:
-    flat = check("quality", scorer(zeroed(folder, tmp_path / "flat", "lm_head.weight", 0.0)), SAMPLE, rows=1)
+    flat = check(
+        "quality", scorer(zeroed(folder, tmp_path / "flat", "lm_head.weight", 0.0)), SAMPLE, rows=1
+    )
     assert flat.scores == [3.5] * 5  # six equal probabilities
     (warning,) = flat.warnings
     assert "all 5 scores of the sample come out the same" in warning
     still = zeroed(folder, tmp_path / "still", "model.norm.weight", 0.0)
-    dead = check("embedding", load_embedder("causal_lm", model=str(still), dtype="float32", device="cpu"), SAMPLE, rows=1)
+    dead = check(
+        "embedding",
+        load_embedder("causal_lm", model=str(still), dtype="float32", device="cpu"),
+        SAMPLE,
+        rows=1,
+    )
     assert "vectors of the sample come out the same" in dead.warnings[0]
 
 
 def test_scores_that_are_not_there_are_warned_of(folder: Path, tmp_path: Path) -> None:
-    broken = check("quality", scorer(zeroed(folder, tmp_path / "nan", "lm_head.weight", float("nan"))), SAMPLE, rows=1)
+    broken = check(
+        "quality",
+        scorer(zeroed(folder, tmp_path / "nan", "lm_head.weight", float("nan"))),
+        SAMPLE,
+        rows=1,
+    )
     assert broken.scores == []
     assert "not finite" in broken.warnings[0]
     missing = check("quality", load_scorer("provided", kind="quality"), SAMPLE, rows=1)
@@ -134,11 +207,20 @@ def test_a_slow_model_is_tried_on_few_rows(folder: Path, monkeypatch: pytest.Mon
 
 def test_no_rows(folder: Path) -> None:
     found = check("quality", scorer(folder), [], rows=0)
-    assert (found.sampled, found.cut, found.scores, found.seconds, found.tokens) == (0, 0, [], None, None)
+    assert (found.sampled, found.truncated_tokens, found.scores, found.seconds, found.tokens) == (
+        0,
+        0,
+        [],
+        None,
+        None,
+    )
 
 
 def test_the_sample_is_the_first_good_rows(tmp_path: Path) -> None:
-    rows = [{"messages": []}, *({**ROWS[0], "messages": [{"role": "user", "content": f"Row {n}"}]} for n in range(1000))]
+    rows = [
+        {"messages": []},
+        *({**ROWS[0], "messages": [{"role": "user", "content": f"Row {n}"}]} for n in range(1000)),
+    ]
     pool = write_rows(tmp_path / "pool.jsonl", rows)
     sample = read_sample([str(pool)], "auto")
     assert [row.turns[0].content for row in sample] == [f"Row {n}" for n in range(SAMPLE_ROWS)]
@@ -158,4 +240,10 @@ def test_about_how_many_rows(tmp_path: Path, sample_pool: Path) -> None:
 
 
 def test_durations() -> None:
-    assert [duration(seconds) for seconds in (0.4, 89, 90, 5399, 12_600)] == ["under 1 s", "89 s", "2 min", "90 min", "3.5 h"]
+    assert [duration(seconds) for seconds in (0.4, 89, 90, 5399, 12_600)] == [
+        "under 1 s",
+        "89 s",
+        "2 min",
+        "90 min",
+        "3.5 h",
+    ]

@@ -18,10 +18,18 @@ BLOCKS = [text for language, text in FENCED if language == "python"]
 @pytest.mark.slow
 @pytest.mark.flow
 @pytest.mark.parametrize("block", BLOCKS)
-def test_python_blocks_run(block: str, prefect_server: None, sample_pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_blocks_run(
+    block: str,
+    prefect_server: None,
+    sample_pool: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with sample_pool.open(encoding="utf-8") as rows:  # a few are enough to see that it runs
         (tmp_path / "examples").mkdir()
-        (tmp_path / "examples" / "pool.jsonl").write_text("".join(islice(rows, 40)), encoding="utf-8")
+        (tmp_path / "examples" / "pool.jsonl").write_text(
+            "".join(islice(rows, 40)), encoding="utf-8"
+        )
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(compile(block, "README.md", "exec"), names)
@@ -54,7 +62,14 @@ def tree() -> list[str]:
 def test_tree_is_the_tree() -> None:
     listed = tree()
     assert [path for path in listed if not (ROOT / path).exists()] == []
-    modules = {path.relative_to(ROOT).as_posix() for folder in ("flows", "deita_tasks") for path in (ROOT / folder).glob("*.py")}
-    folders = {path.parent.relative_to(ROOT).as_posix() + "/" for path in (ROOT / "deita_tasks").glob("*/__init__.py")}
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("flows", "deita_tasks")
+        for path in (ROOT / folder).glob("*.py")
+    }
+    folders = {
+        path.parent.relative_to(ROOT).as_posix() + "/"
+        for path in (ROOT / "deita_tasks").glob("*/__init__.py")
+    }
     missing = {path for path in modules | folders if not path.endswith("__init__.py")} - set(listed)
     assert not missing, f"without a caption in the README: {sorted(missing)}"

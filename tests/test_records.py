@@ -1,4 +1,6 @@
-"""What the records promise: ids that follow from the text, pairs by role, invariants from the constructor on."""
+"""What the records promise: ids that follow from the text, pairs by role, invariants from the
+constructor on.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deita_tasks.records import KINDS, NOWHERE, ROLES, Conversation, Measured, Pair, Selection, Source, Turn, content_id
+from deita_tasks.records import (
+    NOWHERE,
+    ROLES,
+    SCORE_KINDS,
+    Conversation,
+    ModelOutput,
+    Pair,
+    SelectorResult,
+    SourceRow,
+    Turn,
+    content_id,
+)
 
 NAMES = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
 
@@ -52,25 +65,44 @@ def test_the_id_is_the_digest_of_the_canonical_json(content: str, canonical: byt
 
 
 def test_the_id_of_several_turns() -> None:
-    canonical = '[["system","Sei knapp."],["user","Wie spät?"],["assistant","12"],["tool","{\\"t\\":12}"]]'
+    canonical = (
+        '[["system","Sei knapp."],["user","Wie spät?"],["assistant","12"],["tool","{\\"t\\":12}"]]'
+    )
     said = turns("s: Sei knapp.", "u: Wie spät?", "a: 12", 't: {"t":12}')
     assert content_id(said) == sha32(canonical.encode())
     assert Conversation(said).id == content_id(said)
 
 
 def test_a_known_digest() -> None:
-    """`printf '[["user","Hello"],["assistant","Hi"]]' | sha256sum`, so that neither side of the test is ours."""
+    """`printf '[["user","Hello"],["assistant","Hi"]]' | sha256sum`, so that neither side of the
+    test is ours.
+    """
     assert content_id(turns("u: Hello", "a: Hi")) == "7126fbebc83a3065e4ebdc8810630d85"
 
 
 def test_only_the_text_makes_the_id() -> None:
     said = turns("u: q", "a: r")
-    assert Conversation(said, Source("a.jsonl", 1), {"n": 1}).id == Conversation(said, Source("b.csv", 9)).id
-    others = [turns("u: q", "a: r "), turns("u: q", "t: r"), turns("u: q"), turns("a: r", "u: q"), turns("u: qa", "a: r")]
+    assert (
+        Conversation(said, SourceRow("a.jsonl", 1), {"n": 1}).id
+        == Conversation(said, SourceRow("b.csv", 9)).id
+    )
+    others = [
+        turns("u: q", "a: r "),
+        turns("u: q", "t: r"),
+        turns("u: q"),
+        turns("a: r", "u: q"),
+        turns("u: qa", "a: r"),
+    ]
     assert len({Conversation(one).id for one in [said, *others]}) == 6
 
 
-@given(st.lists(st.tuples(st.sampled_from(ROLES), st.text(st.characters(exclude_categories=["Cs"]))), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(ROLES), st.text(st.characters(exclude_categories=["Cs"]))),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_every_text_has_an_id_that_can_be_made_again(said: list[tuple[Any, str]]) -> None:
     made = Conversation(tuple(Turn(role, content) for role, content in said))
     assert len(made.id) == 32
@@ -86,7 +118,10 @@ def test_every_text_has_an_id_that_can_be_made_again(said: list[tuple[Any, str]]
         (["u: 1", "a: 2", "u: 3", "a: 4"], [("1", "2"), ("3", "4")]),
         (["u: 1", "u: 2", "a: 3"], [("1", ""), ("2", "3")]),
         (["u: 1", "u: 2", "u: 3"], [("1", ""), ("2", ""), ("3", "")]),
-        (["u: 1", "a: 2", "a: 3", "u: 4", "a: 5"], [("1", "2"), ("4", "5")]),  # of two answers in a row, the first
+        (
+            ["u: 1", "a: 2", "a: 3", "u: 4", "a: 5"],
+            [("1", "2"), ("4", "5")],
+        ),  # of two answers in a row, the first
         (["a: hello", "u: 1", "a: 2"], [("1", "2")]),
         (["a: hello"], []),
         (["s: only"], []),
@@ -109,10 +144,14 @@ def test_pairs_go_by_role(said: list[str], pairs: list[tuple[str, str]]) -> None
 
 @given(st.lists(st.sampled_from("suat"), min_size=1, max_size=8))
 def test_one_pair_per_user_turn(roles: list[str]) -> None:
-    """Whatever the order, the instructions are the user turns, in order; a response is an assistant turn that follows, or ""."""
+    """Whatever the order, the instructions are the user turns, in order; a response is an assistant
+    turn that follows, or "".
+    """
     said = tuple(Turn(NAMES[role], f"{role}{number}") for number, role in enumerate(roles))  # type: ignore[arg-type]
     pairs = Conversation(said).pairs
-    assert [pair.instruction for pair in pairs] == [turn.content for turn in said if turn.role == "user"]
+    assert [pair.instruction for pair in pairs] == [
+        turn.content for turn in said if turn.role == "user"
+    ]
     for instruction, response in pairs:
         after = roles[int(instruction[1:]) + 1 :]
         until = after[: after.index("u")] if "u" in after else after
@@ -121,7 +160,9 @@ def test_one_pair_per_user_turn(roles: list[str]) -> None:
 
 
 def test_wrong_records_are_refused() -> None:
-    with pytest.raises(ValueError, match="role 'human': expected one of system, user, assistant, tool"):
+    with pytest.raises(
+        ValueError, match="role 'human': expected one of system, user, assistant, tool"
+    ):
         Turn("human", "q")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="content of type int: expected str"):
         Turn("user", 7)  # type: ignore[arg-type]
@@ -155,9 +196,9 @@ def test_turns_are_kept_as_a_tuple() -> None:
 )
 def test_measured_values_and_cuts_belong_together(values: Any, cut: Any) -> None:
     with pytest.raises(ValueError, match="expected float32 values and one cut count for each"):
-        Measured(values, cut)
+        ModelOutput(values, cut)
 
 
 def test_the_kinds_and_an_empty_selection() -> None:
-    assert KINDS == ("complexity", "quality")
-    assert Selection([], []).kept == []
+    assert SCORE_KINDS == ("complexity", "quality")
+    assert SelectorResult([], []).kept == []

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from deita_tasks import storage
 from deita_tasks.artifacts.inventory import artifacts
-from deita_tasks.artifacts.parts import Family, part_digest
+from deita_tasks.artifacts.parts import PartSet, part_digest
 from deita_tasks.errors import DamagedArtifact, MissingFile
 
 log = logging.getLogger(__name__)
@@ -29,16 +29,22 @@ class Merged:
 
 
 def compact(store: str, merged_rows: int = MERGED_ROWS) -> Iterator[Merged]:
-    """Merge the parts of every family that hold less than half of `merged_rows` rows into parts of about as many.
+    """Merge the parts of every family that hold less than half of `merged_rows` rows into parts of
+    about as many.
 
-    A new part is there before the old ones go, so every row is in one of them at any time. Damaged parts are left alone.
+    A new part is there before the old ones go, so every row is in one of them at any time. Damaged
+    parts are left alone.
     """
     for artifact in artifacts(store):
         if artifact.kind == "embeddings" or artifact.kind.startswith("scores/"):
-            family = Family(storage.join(store, artifact.folder), artifact.digest)
+            family = PartSet(storage.join(store, artifact.folder), artifact.digest)
             held = family.index()
             small = {digest: ids for digest, ids in held.items() if len(ids) < merged_rows / 2}
-            after = len(held) - len(small) + sum(_merge(family, group) for group in _groups(small, merged_rows))
+            after = (
+                len(held)
+                - len(small)
+                + sum(_merge(family, group) for group in _groups(small, merged_rows))
+            )
             if after < len(held):
                 yield Merged(artifact.folder, len(held), after)
 
@@ -54,8 +60,10 @@ def _groups(parts: Mapping[str, pa.Array], merged_rows: int) -> Iterator[dict[st
         yield group
 
 
-def _merge(family: Family, group: Mapping[str, pa.Array]) -> int:
-    """Merge some parts into one; returns how many there are of them then: 1, or as many as before where one has gone meanwhile."""
+def _merge(family: PartSet, group: Mapping[str, pa.Array]) -> int:
+    """Merge some parts into one; returns how many there are of them then: 1, or as many as before
+    where one has gone meanwhile.
+    """
     if len(group) < 2:
         return len(group)
     ids = pa.concat_arrays(list(group.values())).unique()
@@ -74,7 +82,7 @@ def _merge(family: Family, group: Mapping[str, pa.Array]) -> int:
     return 1
 
 
-def _distinct(family: Family, group: Iterable[str]) -> Iterator[pa.Table]:
+def _distinct(family: PartSet, group: Iterable[str]) -> Iterator[pa.Table]:
     """The rows of some parts, a part at a time, each id once."""
     seen: set[str] = set()
     for digest in group:

@@ -8,17 +8,27 @@ from datetime import datetime
 from typing import Any
 
 from deita_tasks import storage
-from deita_tasks.artifacts.parts import Family
+from deita_tasks.artifacts.parts import PartSet
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 
-DEPTHS = {"pools": 1, "selections": 1, "embeddings": 1, "scores": 2, "plans": 0, "results": 0}  # folders below the kind
+DEPTHS = {
+    "pools": 1,
+    "selections": 1,
+    "embeddings": 1,
+    "scores": 2,
+    "plans": 0,
+    "results": 0,
+}  # folders below the kind
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A pool, a selection, the parts of one fingerprint; or all plans, all results, all drafts that nobody finished."""
+    """A pool, a selection, the parts of one fingerprint; or all plans, all results, all drafts that
+    nobody finished.
+    """
 
-    kind: str  # pools, selections, embeddings, scores/complexity, scores/quality, plans, results, drafts
+    # pools, selections, embeddings, scores/complexity, scores/quality, plans, results, drafts
+    kind: str
     digest: str  # "" for plans, results and drafts
     files: tuple[storage.Found, ...]  # names from the store on
 
@@ -40,7 +50,9 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Described:
-    """An artifact with its rows (None where it has none to count, or cannot be read) and what it stands for."""
+    """An artifact with its rows (None where it has none to count, or cannot be read) and what it
+    stands for.
+    """
 
     artifact: Artifact
     rows: int | None
@@ -66,7 +78,9 @@ def artifacts(store: str) -> list[Artifact]:
 
 
 def describe(store: str) -> Iterator[Described]:
-    """Every artifact with its rows and what it stands for; reads their descriptions and the footers of the parts."""
+    """Every artifact with its rows and what it stands for; reads their descriptions and the footers
+    of the parts.
+    """
     for artifact in artifacts(store):
         try:
             yield Described(artifact, *_facts(store, artifact))
@@ -78,23 +92,31 @@ def _facts(store: str, artifact: Artifact) -> tuple[int | None, str]:
     uri = storage.join(store, artifact.folder)
     if artifact.kind == "pools":
         summary = storage.read_json(storage.join(uri, "pool.json"))
-        return summary["good"] + summary["quarantined"], ", ".join(file["uri"] for file in summary.get("inputs", []))
+        return summary["good"] + summary["quarantined"], ", ".join(
+            file["uri"] for file in summary.get("inputs", [])
+        )
     if artifact.kind == "selections":
         summary = storage.read_json(storage.join(uri, "selection.json"))
         made_of = summary.get("made_of", {})
         selector = made_of.get("selector", {})
         options = " ".join(f"{name}={value}" for name, value in selector.get("options", {}).items())
-        return summary["counts"]["selected"], f"{selector.get('name', '?')} {options} from pool {made_of.get('pool', '?')}"
+        return summary["counts"][
+            "selected"
+        ], f"{selector.get('name', '?')} {options} from pool {made_of.get('pool', '?')}"
     if artifact.digest:
-        family = Family(uri, artifact.digest)
+        family = PartSet(uri, artifact.digest)
         return sum(_rows(family, digest) for digest in family.listed()), stands_for(
             storage.read_json(storage.join(uri, "fingerprint.json"))
         )
-    names = {"plans": "rows to compute", "results": "what Prefect remembers", "drafts": "left by runs that were killed"}
+    names = {
+        "plans": "rows to compute",
+        "results": "what Prefect remembers",
+        "drafts": "left by runs that were killed",
+    }
     return None, names[artifact.kind]
 
 
-def _rows(family: Family, digest: str) -> int:
+def _rows(family: PartSet, digest: str) -> int:
     try:
         with storage.parquet_file(family.part(digest)) as parquet:
             return int(parquet.metadata.num_rows)
@@ -108,5 +130,7 @@ def stands_for(contract: Mapping[str, Any]) -> str:
     if "model" in contract or revision:
         model = f" {contract.get('model', '')}{'@' + revision if revision else ''}"
         return f"{contract.get('backend', '?')}{model} {contract.get('dtype', '')}".strip()
-    numbers = " ".join(f"{name}={value}" for name, value in contract.items() if isinstance(value, int | float))
+    numbers = " ".join(
+        f"{name}={value}" for name, value in contract.items() if isinstance(value, int | float)
+    )
     return f"{contract.get('backend', '?')} {numbers}".strip()

@@ -4,7 +4,8 @@
                            quarantine.parquet      every bad one, with its reason and what it was
                            pool.json               written last: counts, formats, digests; a pool without it is not there
 
-Rows are addressed by position (0 for the first good row). Texts are read a row group at a time, so memory does not grow with the pool.
+Rows are addressed by position (0 for the first good row). Texts are read a row group at a time, so
+memory does not grow with the pool.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from deita_tasks import storage
 from deita_tasks.errors import DamagedArtifact, StorageError
-from deita_tasks.records import Conversation, Quarantined, Source, Turn
+from deita_tasks.records import Conversation, Quarantined, SourceRow, Turn
 
 VERSION = 2  # of the artifact: another number is another pool
 
@@ -45,7 +46,13 @@ ROWS = pa.schema(
     }
 )
 QUARANTINE = pa.schema(
-    {"source_uri": pa.string(), "source_row": pa.int64(), "reason": pa.string(), "detail": pa.string(), "raw": pa.string()}
+    {
+        "source_uri": pa.string(),
+        "source_row": pa.int64(),
+        "reason": pa.string(),
+        "detail": pa.string(),
+        "raw": pa.string(),
+    }
 )
 INDEX_COLUMNS = ["id", "source_uri", "source_row", "n_pairs", "n_turns", "n_words"]
 
@@ -55,12 +62,16 @@ def pool_uri(store: str, digest: str) -> str:
     return storage.join(store, "pools", digest)
 
 
-def write_pool(uri: str, rows: Iterable[Conversation | Quarantined], facts: Mapping[str, Any]) -> dict[str, Any]:
+def write_pool(
+    uri: str, rows: Iterable[Conversation | Quarantined], facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Write the pool under `uri`; returns its pool.json:
 
-    {good, quarantined, files: [{name, groups, bytes, sha256}], quarantine: {bytes, sha256}, **facts}
+    {good, quarantined, files: [{name, groups, bytes, sha256}], quarantine: {bytes, sha256},
+    **facts}
 
-    `facts` is read after the last row, so the caller may fill it while the rows pass (the formats found, say).
+    `facts` is read after the last row, so the caller may fill it while the rows pass (the formats
+    found, say).
     """
     with _PoolWriter(uri) as writer:
         for row in rows:
@@ -68,9 +79,19 @@ def write_pool(uri: str, rows: Iterable[Conversation | Quarantined], facts: Mapp
                 writer.add(row)
             else:
                 writer.put_aside(row)
-    described = [{"name": name, "groups": groups, **storage.describe(storage.join(uri, name))} for name, groups in writer.files]
+    described = [
+        {"name": name, "groups": groups, **storage.describe(storage.join(uri, name))}
+        for name, groups in writer.files
+    ]
     aside = storage.describe(storage.join(uri, "quarantine.parquet"))
-    summary = {**facts, "version": VERSION, "good": writer.good, "quarantined": writer.bad, "files": described, "quarantine": aside}
+    summary = {
+        **facts,
+        "version": VERSION,
+        "good": writer.good,
+        "quarantined": writer.bad,
+        "files": described,
+        "quarantine": aside,
+    }
     storage.write_json(storage.join(uri, "pool.json"), summary)
     return summary
 
@@ -90,7 +111,9 @@ class _PoolWriter:
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> _PoolWriter:
-        self._aside_writer = self._aside.enter_context(storage.parquet_writer(storage.join(self.uri, "quarantine.parquet"), QUARANTINE))
+        self._aside_writer = self._aside.enter_context(
+            storage.parquet_writer(storage.join(self.uri, "quarantine.parquet"), QUARANTINE)
+        )
         return self
 
     def __exit__(self, *problem: Any) -> None:
@@ -114,13 +137,21 @@ class _PoolWriter:
                 "n_words": sum(len(turn.content.split()) for turn in row.turns),
             }
         )
-        self._chars += sum(len(turn.role) + len(turn.content) for turn in row.turns) + len(extra or "")
+        self._chars += sum(len(turn.role) + len(turn.content) for turn in row.turns) + len(
+            extra or ""
+        )
         self.good += 1
         if len(self._rows) >= GROUP_ROWS or self._chars >= GROUP_CHARS:
             self._flush_rows()
 
     def put_aside(self, row: Quarantined) -> None:
-        fields = {"source_uri": row.source.uri, "source_row": row.source.row, "reason": row.reason, "detail": row.detail, "raw": row.raw}
+        fields = {
+            "source_uri": row.source.uri,
+            "source_row": row.source.row,
+            "reason": row.reason,
+            "detail": row.detail,
+            "raw": row.raw,
+        }
         self._quarantine.append(fields)
         self.bad += 1
         if len(self._quarantine) >= GROUP_ROWS:
@@ -131,15 +162,21 @@ class _PoolWriter:
             self._file.close()
             name = f"rows-{len(self.files):05d}.parquet"
             self.files.append((name, []))
-            self._writer = self._file.enter_context(storage.parquet_writer(storage.join(self.uri, name), ROWS))
+            self._writer = self._file.enter_context(
+                storage.parquet_writer(storage.join(self.uri, name), ROWS)
+            )
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=ROWS), row_group_size=len(self._rows))
+            self._writer.write_table(
+                pa.Table.from_pylist(self._rows, schema=ROWS), row_group_size=len(self._rows)
+            )
             self.files[-1][1].append(len(self._rows))
         self._rows, self._chars = [], 0
 
     def _flush_aside(self) -> None:
         if self._quarantine:
-            self._aside_writer.write_table(pa.Table.from_pylist(self._quarantine, schema=QUARANTINE))
+            self._aside_writer.write_table(
+                pa.Table.from_pylist(self._quarantine, schema=QUARANTINE)
+            )
         self._quarantine = []
 
 
@@ -157,7 +194,10 @@ class Pool:
             raise StorageError(f"{uri}: no pool here; expected a pool.json")
         summary = storage.read_json(storage.join(uri, "pool.json"))
         if summary.get("version") != VERSION:
-            raise StorageError(f"{uri}: pool of version {summary.get('version')!r}, expected {VERSION}; load it again")
+            raise StorageError(
+                f"{uri}: pool of version {summary.get('version')!r}, expected {VERSION}; "
+                "load it again"
+            )
         return cls(uri, summary)
 
     @property
@@ -166,28 +206,46 @@ class Pool:
         return storage.filesystem(self.uri)[1] if storage.is_local(self.uri) else self.uri
 
     def is_intact(self) -> bool:
-        """Whether every file is what was written: by sha256 on a local disk, by size where reading it all would mean a download."""
-        files = {**{file["name"]: file for file in self.summary["files"]}, "quarantine.parquet": self.summary["quarantine"]}
-        return all(storage.is_same(storage.join(self.uri, name), facts) for name, facts in files.items())
+        """Whether every file is what was written: by sha256 on a local disk, by size where reading
+        it all would mean a download.
+        """
+        files = {
+            **{file["name"]: file for file in self.summary["files"]},
+            "quarantine.parquet": self.summary["quarantine"],
+        }
+        return all(
+            storage.is_same(storage.join(self.uri, name), facts) for name, facts in files.items()
+        )
 
     def index(self, columns: Sequence[str] = INDEX_COLUMNS) -> pa.Table:
         """Some columns of every good row, in source order; row i is position i. No texts are read."""
-        tables = [storage.read_table(storage.join(self.uri, file["name"]), list(columns)) for file in self.summary["files"]]
+        tables = [
+            storage.read_table(storage.join(self.uri, file["name"]), list(columns))
+            for file in self.summary["files"]
+        ]
         return pa.concat_tables(tables).combine_chunks()
 
     @cached_property
     def distinct(self) -> tuple[pa.Array, NDArray[np.int64]]:
-        """What is scored: each id once, and the positions at which they first stand, ascending. Read once, for all stages."""
+        """What is scored: each id once, and the positions at which they first stand, ascending.
+        Read once, for all stages.
+        """
         held = self.index(["id"])["id"].combine_chunks()
         positions = first_positions(held)
         return held.take(pa.array(positions)), positions
 
     def quarantine(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows that could not become a conversation, in source order."""
-        return storage.read_table(storage.join(self.uri, "quarantine.parquet"), list(columns) if columns else None)
+        return storage.read_table(
+            storage.join(self.uri, "quarantine.parquet"), list(columns) if columns else None
+        )
 
-    def read(self, positions: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Conversation]]:
-        """(position, conversation) for each of `positions`, ascending, each once; one row group in memory at a time."""
+    def read(
+        self, positions: Sequence[int] | NDArray[np.int64]
+    ) -> Iterator[tuple[int, Conversation]]:
+        """(position, conversation) for each of `positions`, ascending, each once; one row group in
+        memory at a time.
+        """
         wanted = np.unique(np.asarray(positions, dtype=np.int64))
         first = 0
         for file in self.summary["files"]:
@@ -198,12 +256,16 @@ class Pool:
             first += sum(file["groups"])
 
     def find(self, ids: Sequence[str]) -> dict[str, Conversation]:
-        """The conversations with these ids, each as it first stands in the pool. Raises KeyError where one is not in it."""
+        """The conversations with these ids, each as it first stands in the pool. Raises KeyError
+        where one is not in it.
+        """
         held, first = self.distinct
         where = pc.index_in(pa.array(ids, pa.string()), value_set=held)
         if where.null_count:
             raise KeyError(f"{where.null_count} of {len(where)} ids are not in the pool {self.uri}")
-        return {conversation.id: conversation for _, conversation in self.read(first[where.to_numpy()])}
+        return {
+            conversation.id: conversation for _, conversation in self.read(first[where.to_numpy()])
+        }
 
 
 def _read_groups(
@@ -224,11 +286,15 @@ def _read_groups(
 def _conversation(fields: Mapping[str, Any]) -> Conversation:
     turns = tuple(Turn(turn["role"], turn["content"]) for turn in fields["turns"])
     extra = json.loads(fields["extra"]) if fields["extra"] else {}
-    return Conversation(turns, Source(fields["source_uri"], fields["source_row"]), extra, fields["id"])
+    return Conversation(
+        turns, SourceRow(fields["source_uri"], fields["source_row"]), extra, fields["id"]
+    )
 
 
 def first_positions(ids: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
-    """Positions of the first row of each distinct id, ascending: what is scored; the others are duplicates."""
+    """Positions of the first row of each distinct id, ascending: what is scored; the others are
+    duplicates.
+    """
     import pandas as pd
 
     return np.flatnonzero(~pd.Series(ids.to_pandas()).duplicated().to_numpy()).astype(np.int64)

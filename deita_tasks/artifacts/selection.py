@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from deita_tasks import storage
 from deita_tasks.artifacts.decisions import build_ledger
-from deita_tasks.artifacts.parts import WIDTH, Family, place_vectors, vector_problems, vector_width
+from deita_tasks.artifacts.parts import WIDTH, PartSet, place_vectors, vector_problems, vector_width
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.config import Selection
 from deita_tasks.errors import StorageError, TooFewRows, UsageError
@@ -32,7 +32,9 @@ from deita_tasks.selecting.evol import How, evol_scores_of, ranking_scores
 
 IN_MEMORY = 2**29  # bytes of vectors
 
-Parts = Mapping[str, Mapping[str, Any]]  # by stage: {"family": {"uri", "fingerprint"}, "parts": [digest, …]}
+Parts = Mapping[
+    str, Mapping[str, Any]
+]  # by stage: {"family": {"uri", "fingerprint"}, "parts": [digest, …]}
 SCORES = pa.schema(
     {
         "id": pa.string(),
@@ -47,7 +49,9 @@ SCORES = pa.schema(
 
 @dataclass(frozen=True)
 class Candidates:
-    """n rows that every stage has a value for. `vectors`: float32 (n, d), or None where no stage has made any."""
+    """n rows that every stage has a value for. `vectors`: float32 (n, d), or None where no stage
+    has made any.
+    """
 
     pool: Pool
     scores: pa.Table  # SCORES
@@ -61,21 +65,36 @@ class Candidates:
 
     def ranking(self, strategy: Selector) -> NDArray[np.float64]:
         """What `strategy` goes by: float64 (n,). Length is in words."""
-        lengths = self._first(["n_words"])["n_words"].to_numpy() if strategy.ranking == "length" else None
-        return ranking_scores(strategy.ranking, strategy.evol_score, self.scores["complexity"], self.scores["quality"], lengths)
+        lengths = (
+            self._first(["n_words"])["n_words"].to_numpy() if strategy.ranking == "length" else None
+        )
+        return ranking_scores(
+            strategy.ranking,
+            strategy.evol_score,
+            self.scores["complexity"],
+            self.scores["quality"],
+            lengths,
+        )
 
     def strata(self, strategy: Selector) -> list[str] | None:
-        """The values of the column that `strategy` counts by; None where it counts none. Raises UsageError where it is not there."""
+        """The values of the column that `strategy` counts by; None where it counts none. Raises
+        UsageError where it is not there.
+        """
         column = strategy.strata
         if column is None:
             return None
         if column == "source_uri":
             uris: list[str] = self._first(["source_uri"])["source_uri"].to_pylist()
             return uris
-        extras = [json.loads(text) if text else {} for text in self._first(["extra"])["extra"].to_pylist()]
+        extras = [
+            json.loads(text) if text else {} for text in self._first(["extra"])["extra"].to_pylist()
+        ]
         missing = sum(column not in extra for extra in extras)
         if missing:
-            raise UsageError(f"strata = {column!r}: {missing:,} of {len(extras):,} rows have no such column; expected one of every row")
+            raise UsageError(
+                f"strata = {column!r}: {missing:,} of {len(extras):,} rows have no such "
+                "column; expected one of every row"
+            )
         return [json.dumps(extra[column], sort_keys=True) for extra in extras]
 
     def _first(self, columns: list[str]) -> pa.Table:
@@ -89,29 +108,53 @@ def is_selection(uri: str) -> bool:
     try:
         files = storage.read_json(storage.join(uri, "selection.json"))["files"]
         return all(storage.is_same(storage.join(uri, name), facts) for name, facts in files.items())
-    except (StorageError, KeyError, TypeError, AttributeError):  # not there, damaged, or another program's JSON
+    except (
+        StorageError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # not there, damaged, or another program's JSON
         return False
 
 
-def write_selection(uri: str, pool: Pool, parts: Parts, selector: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose from `pool` by what `parts` say, and write the artifact under `uri`; returns its selection.json."""
+def write_selection(
+    uri: str, pool: Pool, parts: Parts, selector: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Choose from `pool` by what `parts` say, and write the artifact under `uri`; returns its
+    selection.json.
+    """
     rows = pool.index(["id", "source_uri", "source_row"])
     strategy = load_selector(selector["name"], **selector["options"])
     scores, truncated = _scores(rows["id"].unique(), parts, strategy.evol_score)
     with _candidates(pool, scores, parts) as found:
-        selection = strategy.select(found.ids, found.ranking(strategy), found.vectors, found.strata(strategy))
-    ledger, counts = build_ledger(rows, pool.quarantine(["source_uri", "source_row", "reason", "detail"]), scores, selection)
-    files = {"decisions.parquet": ledger, "kept.parquet": pa.table({"id": pa.array(list(selection.kept), pa.string())})}
+        selection = strategy.select(
+            found.ids, found.ranking(strategy), found.vectors, found.strata(strategy)
+        )
+    ledger, counts = build_ledger(
+        rows, pool.quarantine(["source_uri", "source_row", "reason", "detail"]), scores, selection
+    )
+    files = {
+        "decisions.parquet": ledger,
+        "kept.parquet": pa.table({"id": pa.array(list(selection.kept), pa.string())}),
+    }
     for name, table in files.items():
         storage.write_table(storage.join(uri, name), table)
     described = {name: storage.describe(storage.join(uri, name)) for name in files}
-    unscorable = ledger.filter(pc.equal(ledger["decision"], "unscorable"))["reason"].to_pandas().value_counts().to_dict()
+    unscorable = (
+        ledger.filter(pc.equal(ledger["decision"], "unscorable"))["reason"]
+        .to_pandas()
+        .value_counts()
+        .to_dict()
+    )
     summary = {
         "uri": uri,
         "made_of": {
             "pool": pool.uri.rsplit("/", 1)[1],
             "families": {stage: held["family"]["fingerprint"] for stage, held in parts.items()},
-            "selector": {"name": selector["name"], "options": strategy.model_dump(exclude_unset=True)},
+            "selector": {
+                "name": selector["name"],
+                "options": strategy.model_dump(exclude_unset=True),
+            },
         },
         "counts": counts,
         "truncated": truncated,
@@ -124,19 +167,34 @@ def write_selection(uri: str, pool: Pool, parts: Parts, selector: Mapping[str, A
 
 def ran_out(counts: Mapping[str, int], selection: Selection) -> str:
     """What to say where a selection has fewer rows than its budget."""
-    reached = " whose stratum had room" if selection.per_stratum else " that was considered" if counts["below_budget"] else ""
-    told = f"The pool ran out before the budget: {counts['selected']:,} of {selection.budget:,} conversations were kept"
+    reached = (
+        " whose stratum had room"
+        if selection.per_stratum
+        else " that was considered"
+        if counts["below_budget"]
+        else ""
+    )
+    told = (
+        f"The pool ran out before the budget: {counts['selected']:,} of {selection.budget:,} "
+        "conversations were kept"
+    )
     told = f"{told}, and every row{reached} was reached."
     if not counts["too_similar"] or selection.metric not in (None, "cosine"):
         return told
-    return f"{told}\n`deita solve --budget {selection.budget}` finds the smallest --max-similarity that fills it, if there is one."
+    return (
+        f"{told}\n`deita solve --budget {selection.budget}` finds the smallest --max-similarity "
+        "that fills it, if there is one."
+    )
 
 
 def check_size(counts: Mapping[str, int], selection: Selection) -> None:
     """Raises TooFewRows where the target size is exact and the pool ran out before it."""
     if selection.target_size == "exact" and counts["selected"] < selection.budget:
         told = ran_out(counts, selection)
-        raise TooFewRows(f"{told}\nThe target size is exact, so nothing was written; scores, vectors and decisions are in the store.")
+        raise TooFewRows(
+            f"{told}\nThe target size is exact, so nothing was written; scores, vectors and "
+            "decisions are in the store."
+        )
 
 
 @contextmanager
@@ -154,7 +212,9 @@ def _candidates(pool: Pool, scores: pa.Table, parts: Parts) -> Iterator[Candidat
         yield Candidates(pool, able, vectors)
 
 
-def _scores(ids: pa.ChunkedArray, parts: Parts, how: How = "sum") -> tuple[pa.Table, dict[str, int]]:
+def _scores(
+    ids: pa.ChunkedArray, parts: Parts, how: How = "sum"
+) -> tuple[pa.Table, dict[str, int]]:
     """SCORES of each of `ids`, in their order; rows that were cut, by stage."""
     if not len(ids):  # a pool of bad rows alone has no parts
         return SCORES.empty_table(), dict.fromkeys(parts, 0)
@@ -163,7 +223,7 @@ def _scores(ids: pa.ChunkedArray, parts: Parts, how: How = "sum") -> tuple[pa.Ta
     cut: dict[str, NDArray[np.bool_]] = {}
     for stage, held in parts.items():
         wanted = ["id", "cut", "problem", WIDTH if stage == "embedding" else "values"]
-        table = _aligned(Family(**held["family"]).gather(held["parts"], wanted), ids)
+        table = _aligned(PartSet(**held["family"]).gather(held["parts"], wanted), ids)
         why = vector_problems(table) if stage == "embedding" else table["problem"]
         prefix = pc.binary_join_element_wise(stage, why, ": ")
         problem = pc.coalesce(problem, prefix)
@@ -180,17 +240,22 @@ def _aligned(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
     """The rows of `table` in the order of `ids`. Raises StorageError where one is missing."""
     rows = pc.index_in(ids, value_set=table["id"])
     if rows.null_count:
-        raise StorageError(f"{rows.null_count} of {len(rows)} rows are in no part; run again: they will be computed")
+        raise StorageError(
+            f"{rows.null_count} of {len(rows)} rows are in no part; run again: they "
+            "will be computed"
+        )
     return table.take(rows)
 
 
 @contextmanager
 def _vectors(ids: Sequence[str], parts: Parts) -> Any:
-    """float32 (n, d), row i of ids[i], NaN where there is none; over IN_MEMORY bytes in a scratch file. None without vectors."""
+    """float32 (n, d), row i of ids[i], NaN where there is none; over IN_MEMORY bytes in a scratch
+    file. None without vectors.
+    """
     if "embedding" not in parts or not ids:
         yield None if "embedding" not in parts else np.zeros((0, 1), np.float32)
         return
-    family, digests = Family(**parts["embedding"]["family"]), parts["embedding"]["parts"]
+    family, digests = PartSet(**parts["embedding"]["family"]), parts["embedding"]["parts"]
     shape = (len(ids), vector_width(family, digests, ids))
     if shape[0] * shape[1] * 4 <= IN_MEMORY:
         held = np.empty(shape, np.float32)
@@ -198,7 +263,9 @@ def _vectors(ids: Sequence[str], parts: Parts) -> Any:
         yield held
         return
     with tempfile.TemporaryDirectory(prefix="deita-") as folder:
-        target: NDArray[np.float32] = np.memmap(Path(folder) / "vectors.f32", np.float32, "w+", shape=shape)
+        target: NDArray[np.float32] = np.memmap(
+            Path(folder) / "vectors.f32", np.float32, "w+", shape=shape
+        )
         place_vectors(family, digests, ids, target)
         yield target
         del target

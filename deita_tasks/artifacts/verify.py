@@ -1,4 +1,6 @@
-"""Whether a store is whole: every digest compared, every page of every table read and its checksum verified."""
+"""Whether a store is whole: every digest compared, every page of every table read and its checksum
+verified.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +13,26 @@ import pyarrow.compute as pc
 
 from deita_tasks import storage
 from deita_tasks.artifacts.inventory import artifacts
-from deita_tasks.artifacts.parts import Family, part_digest
+from deita_tasks.artifacts.parts import PartSet, part_digest
 from deita_tasks.errors import DamagedArtifact, MissingFile
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A file or a folder of the store (`name`, from the store on), and what is wrong with it: "" for nothing."""
+    """A file or a folder of the store (`name`, from the store on), and what is wrong with it: ""
+    for nothing.
+    """
 
     name: str
     problem: str = ""
 
 
 def verify(store: str, remove: bool = False) -> Iterator[Checked]:
-    """Check everything in the store, one after the other; `remove` what is damaged, so that it is computed again.
+    """Check everything in the store, one after the other; `remove` what is damaged, so that it is
+    computed again.
 
-    A pool or a selection that a killed run has not finished is not damaged: nothing refers to it, and a run that wants it
-    makes it anew.
+    A pool or a selection that a killed run has not finished is not damaged: nothing refers to it,
+    and a run that wants it makes it anew.
     """
     for artifact in artifacts(store):
         checks: dict[str, Callable[[], None]] = {}
@@ -36,10 +41,14 @@ def verify(store: str, remove: bool = False) -> Iterator[Checked]:
             check = _check_pool if artifact.kind == "pools" else _check_selection
             checks[artifact.folder] = lambda uri=uri, check=check: check(uri)  # type: ignore[misc]
         elif artifact.digest:
-            family = Family(uri, artifact.digest)
-            checks[f"{artifact.folder}/fingerprint.json"] = lambda family=family: _check_fingerprint(family)  # type: ignore[misc]
+            family = PartSet(uri, artifact.digest)
+            checks[f"{artifact.folder}/fingerprint.json"] = lambda family=family: (
+                _check_fingerprint(family)
+            )  # type: ignore[misc]
             for part in family.listed():
-                checks[f"{artifact.folder}/part-{part}.parquet"] = lambda family=family, part=part: _check_part(family, part)  # type: ignore[misc]
+                checks[f"{artifact.folder}/part-{part}.parquet"] = lambda family=family, part=part: (
+                    _check_part(family, part)
+                )  # type: ignore[misc]
         for name, check_it in checks.items():
             checked = Checked(name, _problem(check_it))
             if checked.problem and remove:
@@ -61,10 +70,18 @@ def _problem(check: Callable[[], None]) -> str:
 
 def _check_pool(uri: str) -> None:
     summary = storage.read_json(storage.join(uri, "pool.json"))
-    _check_files(uri, {**{file["name"]: file for file in summary["files"]}, "quarantine.parquet": summary["quarantine"]})
+    _check_files(
+        uri,
+        {
+            **{file["name"]: file for file in summary["files"]},
+            "quarantine.parquet": summary["quarantine"],
+        },
+    )
     quarantined = storage.read_table(storage.join(uri, "quarantine.parquet")).num_rows
     if quarantined != summary["quarantined"]:
-        raise DamagedArtifact(f"{uri}: {quarantined} rows in quarantine, expected {summary['quarantined']}")
+        raise DamagedArtifact(
+            f"{uri}: {quarantined} rows in quarantine, expected {summary['quarantined']}"
+        )
     good = sum(sum(file["groups"]) for file in summary["files"])
     if good != summary["good"]:
         raise DamagedArtifact(f"{uri}: {good} good rows, expected {summary['good']}")
@@ -75,7 +92,9 @@ def _check_selection(uri: str) -> None:
     _check_files(uri, summary["files"])
     rows = storage.read_table(storage.join(uri, "decisions.parquet"), ["decision"]).num_rows
     if rows != summary["counts"]["read"]:
-        raise DamagedArtifact(f"{uri}: decisions for {rows} rows, expected {summary['counts']['read']}")
+        raise DamagedArtifact(
+            f"{uri}: decisions for {rows} rows, expected {summary['counts']['read']}"
+        )
 
 
 def _check_files(uri: str, files: Mapping[str, Mapping[str, Any]]) -> None:
@@ -85,16 +104,18 @@ def _check_files(uri: str, files: Mapping[str, Mapping[str, Any]]) -> None:
             raise DamagedArtifact(f"{place}: is not there")
         found = storage.describe(place)
         if (found["bytes"], found["sha256"]) != (facts["bytes"], facts["sha256"]):
-            raise DamagedArtifact(f"{place}: {found['bytes']} bytes that are not the {facts['bytes']} bytes written")
+            raise DamagedArtifact(
+                f"{place}: {found['bytes']} bytes that are not the {facts['bytes']} bytes written"
+            )
 
 
-def _check_fingerprint(family: Family) -> None:
+def _check_fingerprint(family: PartSet) -> None:
     digest = storage.digest_of(storage.read_json(storage.join(family.uri, "fingerprint.json")))
     if digest != family.fingerprint:
         raise DamagedArtifact(f"{family.uri}/fingerprint.json: stands for {digest}")
 
 
-def _check_part(family: Family, digest: str) -> None:
+def _check_part(family: PartSet, digest: str) -> None:
     uri = family.part(digest)
     table = storage.read_table(uri)
     if not {"id", "values", "cut", "problem"} <= set(table.column_names):

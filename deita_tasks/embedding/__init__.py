@@ -13,6 +13,8 @@ EMBEDDERS: Table = {
 
 
 def load_embedder(name: str, **options: Any) -> Embedder:
-    """The embedder `name` of EMBEDDERS. Raises UsageError for a wrong name or option; loads no model yet."""
+    """The embedder `name` of EMBEDDERS. Raises UsageError for a wrong name or option; loads no
+    model yet.
+    """
     embedder: Embedder = load_component(EMBEDDERS, "embedder", name, options)
     return embedder

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deita_tasks.components import Component
 from deita_tasks.errors import ComputeError
-from deita_tasks.records import Conversation, Forecast, Measured
+from deita_tasks.records import Conversation, Forecast, ModelOutput
 
 
 class Embedder(Component):
@@ -21,20 +21,26 @@ class Embedder(Component):
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that can change a vector, as JSON values: backend, model and revision or weights digest, template, max length,
-        dtype, VERSION. Never batch size, device or worker count, which may not change one. Loads no weights."""
+        """Everything that can change a vector, as JSON values: backend, model and revision or
+        weights digest, template, max length, dtype, VERSION. Never batch size, device or worker
+        count, which may not change one. Loads no weights.
+        """
 
     @abstractmethod
-    def measure(self, conversations: Sequence[Conversation]) -> Measured:
-        """Vectors of `conversations`, float32 (n, d), with what was cut and which have none and why. Never raises for one bad row."""
+    def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:
+        """Vectors of `conversations`, float32 (n, d), with what was cut and which have none and
+        why. Never raises for one bad row.
+        """
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
         """What can be said of `conversations` without the model's weights."""
         return Forecast()
 
     def embed(self, conversations: Sequence[Conversation]) -> NDArray[np.float32]:
-        """Vectors of `conversations`: float32 (n, d), as the model gives them, NOT normalised. Raises ComputeError where one has none."""
-        measured = self.measure(conversations)
+        """Vectors of `conversations`: float32 (n, d), as the model gives them, NOT normalised.
+        Raises ComputeError where one has none.
+        """
+        measured = self.compute(conversations)
         for position, why in measured.problems.items():
             raise ComputeError(f"conversation {conversations[position].id} has no vector: {why}")
         return measured.values

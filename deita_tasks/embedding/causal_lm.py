@@ -15,9 +15,9 @@ from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.component import CausalLMComponent
 from deita_tasks.models.hardware import choose_dtype
 from deita_tasks.models.lazy import Lazy
-from deita_tasks.models.prefetch import ahead
+from deita_tasks.models.prefetch import prefetch
 from deita_tasks.models.tokenizer import common_beginning, load_tokenizer
-from deita_tasks.records import Conversation, Forecast, Measured, Turn
+from deita_tasks.records import Conversation, Forecast, ModelOutput, Turn
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,16 +29,22 @@ class _Reader(NamedTuple):
 
 
 class CausalLMEmbedder(CausalLMComponent, Embedder):
-    """Last layer's hidden state, after the final norm, at the last real token (section 2.5; the original's embedder/clm_embedder.py).
+    """Last layer's hidden state, after the final norm, at the last real token (section 2.5; the
+    original's embedder/clm_embedder.py).
 
-    The text is the vicuna_v1.1 rendering, or with `only_answer` the assistant's turns alone; over `max_length` tokens its end is left
-    out, as in the original, and counted. Unlike there, no padding token or side and no CUDA device is needed.
+    The text is the vicuna_v1.1 rendering, or with `only_answer` the assistant's turns alone; over
+    `max_length` tokens its end is left out, as in the original, and counted. Unlike there, no
+    padding token or side and no CUDA device is needed.
     """
 
     VERSION: ClassVar[int] = 1
 
-    only_answer: bool = Field(False, description="embed the assistant's turns alone, joined by newlines")
-    max_length: int = Field(2048, ge=2, description="longest text in tokens; the end of a longer one is left out")
+    only_answer: bool = Field(
+        False, description="embed the assistant's turns alone, joined by newlines"
+    )
+    max_length: int = Field(
+        2048, ge=2, description="longest text in tokens; the end of a longer one is left out"
+    )
 
     _reader: Lazy[_Reader] = PrivateAttr(default_factory=Lazy)
 
@@ -54,29 +60,51 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
         whole = np.array([len(ids) for ids in self._tokens(conversations)], np.int64)
-        return Forecast(self.max_length, None, np.minimum(whole, self.max_length), np.maximum(whole - self.max_length, 0))
+        return Forecast(
+            self.max_length,
+            None,
+            np.minimum(whole, self.max_length),
+            np.maximum(whole - self.max_length, 0),
+        )
 
-    def measure(self, conversations: Sequence[Conversation]) -> Measured:
+    def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:
         model = self._model.get(self._load)
         whole: list[list[int]] = []
         vectors = np.empty((len(conversations), model.base.config.hidden_size), np.float32)
         problems: dict[int, str] = {}
-        for piece in ahead(conversations, self._tokens):
+        for piece in prefetch(conversations, self._tokens):
             start = len(whole)
             whole += piece
-            hidden, too_much = model.last_hidden([ids[: self.max_length] for ids in piece], self.batch_tokens)
+            hidden, too_much = model.last_hidden(
+                [ids[: self.max_length] for ids in piece], self.batch_tokens
+            )
             vectors[start : len(whole)] = hidden.cpu().numpy()
-            problems |= {start + i: f"out of memory on {model.device} with its {len(piece[i])} tokens alone" for i in too_much}
+            problems |= {
+                start + i: f"out of memory on {model.device} with its {len(piece[i])} tokens alone"
+                for i in too_much
+            }
         for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
-            problems.setdefault(int(i), "the model gave a vector that is not finite" if whole[i] else "its text has no token")
+            problems.setdefault(
+                int(i),
+                "the model gave a vector that is not finite"
+                if whole[i]
+                else "its text has no token",
+            )
         vectors[list(problems)] = np.nan
-        return Measured(vectors, np.array([max(0, len(ids) - self.max_length) for ids in whole], np.int32), problems)
+        return ModelOutput(
+            vectors,
+            np.array([max(0, len(ids) - self.max_length) for ids in whole], np.int32),
+            problems,
+        )
 
     def _tokens(self, conversations: Sequence[Conversation]) -> list[list[int]]:
         """Token ids of each whole conversation."""
         render = answers if self.only_answer else vicuna
         tokenizer = self._reader.get(self._read).tokenizer
-        return [encoding.ids for encoding in tokenizer.encode_batch_fast([render(one) for one in conversations])]
+        return [
+            encoding.ids
+            for encoding in tokenizer.encode_batch_fast([render(one) for one in conversations])
+        ]
 
     def _read(self) -> _Reader:
         checkpoint = find_checkpoint(self.model, self.revision)
@@ -85,6 +113,8 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
 
     def _load(self) -> CausalLM:
         reader = self._reader.get(self._read)
-        texts = [vicuna(Conversation((Turn("user", word),))) for word in ("Write", "how", "1", "「")]
+        texts = [
+            vicuna(Conversation((Turn("user", word),))) for word in ("Write", "how", "1", "「")
+        ]
         prefix = [] if self.only_answer else common_beginning(reader.tokenizer, texts)
         return self._load_model(reader.checkpoint, prefix[: self.max_length - 2])

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.models.provided import NoValue, ProvidedComponent
-from deita_tasks.records import Conversation, Measured
+from deita_tasks.records import Conversation, ModelOutput
 
 
 class ProvidedEmbedder(ProvidedComponent, Embedder):
-    """Vectors from a column of lists of numbers: one of the pool's rows, or with `file` one of a Parquet file joined to them (see
-    `deita_tasks/models/provided.py`); by default `embedding`. Each has to be finite, and as wide as most of those it is read with.
+    """Vectors from a column of lists of numbers: one of the pool's rows, or with `file` one of a
+    Parquet file joined to them (see `deita_tasks/models/provided.py`); by default `embedding`. Each
+    has to be finite, and as wide as most of those it is read with.
     """
 
     VERSION: ClassVar[int] = 1
@@ -25,7 +26,7 @@ class ProvidedEmbedder(ProvidedComponent, Embedder):
     def fingerprint(self) -> dict[str, Any]:
         return {"backend": "provided", "version": self.VERSION, **self._source().identity()}
 
-    def measure(self, conversations: Sequence[Conversation]) -> Measured:
+    def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:
         """As of every embedder; where no conversation has a vector, d is 1."""
         found: dict[int, NDArray[np.float32]] = {}
         problems: dict[int, str] = {}
@@ -41,7 +42,7 @@ class ProvidedEmbedder(ProvidedComponent, Embedder):
                 vectors[row] = vector
             else:
                 problems[row] = f"its vector has {len(vector)} numbers, where others have {width}"
-        return Measured(vectors, np.zeros(len(conversations), np.int32), problems)
+        return ModelOutput(vectors, np.zeros(len(conversations), np.int32), problems)
 
     def _usual(self) -> tuple[str, str]:
         return "embedding", "embedding"
@@ -58,7 +59,9 @@ def vector_in(value: Any) -> NDArray[np.float32]:
             raise NoValue(f"{value[:40]!r} is not a list of numbers") from None
     if not isinstance(value, list | np.ndarray) or not len(value):
         raise NoValue(f"{str(value)[:40]!r} is not a list of numbers")
-    if isinstance(value, list) and not all(isinstance(number, int | float) and not isinstance(number, bool) for number in value):
+    if isinstance(value, list) and not all(
+        isinstance(number, int | float) and not isinstance(number, bool) for number in value
+    ):
         raise NoValue("its vector holds something that is not a number")
     if isinstance(value, np.ndarray) and value.dtype.kind not in "fiu":
         raise NoValue("its vector holds something that is not a number")

@@ -1,4 +1,6 @@
-"""Exporting: the subset in the formats that trainers read, the ledger, the manifest, the report; one file a format."""
+"""Exporting: the subset in the formats that trainers read, the ledger, the manifest, the report;
+one file a format.
+"""
 
 from typing import Any
 

@@ -13,8 +13,9 @@ INT64 = range(-(2**63), 2**63)
 
 
 def arrow_type(value: Any) -> pa.DataType | None:
-    """The Arrow type that holds the JSON value `value` exactly; None where there is none (an object without keys, an integer over
-    64 bits, a lone surrogate)."""
+    """The Arrow type that holds the JSON value `value` exactly; None where there is none (an object
+    without keys, an integer over 64 bits, a lone surrogate).
+    """
     match value:
         case None:
             return pa.null()
@@ -38,7 +39,9 @@ def arrow_type(value: Any) -> pa.DataType | None:
 
 
 def merge(one: pa.DataType | None, other: pa.DataType | None) -> pa.DataType | None:
-    """The type of a column that holds both; None where only JSON text can (a mixture, or objects with unequal keys)."""
+    """The type of a column that holds both; None where only JSON text can (a mixture, or objects
+    with unequal keys).
+    """
     if one is None or other is None:
         return None
     if one == other:
@@ -62,7 +65,9 @@ def names(struct: pa.StructType) -> list[str]:
 
 
 def settled(column: pa.DataType | None) -> pa.DataType:
-    """`column`, with string for JSON text and for parts that are null in every row, which some readers of Parquet refuse."""
+    """`column`, with string for JSON text and for parts that are null in every row, which some
+    readers of Parquet refuse.
+    """
     if column is None or pa.types.is_null(column):
         return pa.string()
     if pa.types.is_list(column):
@@ -73,7 +78,9 @@ def settled(column: pa.DataType | None) -> pa.DataType:
 
 
 def as_column(values: list[Any], column: pa.DataType | None) -> pa.Array:
-    """`values` as an array of the settled type of `column`; JSON text where `column` is None, null staying null."""
+    """`values` as an array of the settled type of `column`; JSON text where `column` is None, null
+    staying null.
+    """
     if column is None:
         values = [None if value is None else strict_json(value) for value in values]
     return pa.array(values, type=settled(column))

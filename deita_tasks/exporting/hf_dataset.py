@@ -22,26 +22,43 @@ if TYPE_CHECKING:
 
 CHARACTERS_A_SHARD = 300_000_000
 LICENCE_COLUMNS = ("license", "licence")
-# The identifiers of the hub (https://huggingface.co/docs/hub/repositories-licenses) that datasets are commonly under.
+# The identifiers of the hub (https://huggingface.co/docs/hub/repositories-licenses) that datasets
+# are commonly under.
 HUB_LICENCES = frozenset({
     "apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0",
     "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0",
     "cc-by-nd-4.0", "odc-by", "odbl", "pddl", "gfdl", "gpl-3.0", "cdla-permissive-2.0", "unlicense",
 })  # fmt: skip
-SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M")]
+SIZES = [
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+]
 
 
 class HFDataset(Parquet):
-    """data/train-*.parquet as the format parquet writes them, and README.md, the card; loads with datasets.load_dataset(folder)."""
+    """data/train-*.parquet as the format parquet writes them, and README.md, the card; loads with
+    datasets.load_dataset(folder).
+    """
 
     name: ClassVar[str] = "hf_dataset"
     tallied_columns: ClassVar[tuple[str, ...]] = ("source", "dataset", *LICENCE_COLUMNS)
 
-    def write(self, rows: Iterable[dict[str, Any]], survey: Survey, folder: Path, manifest: Manifest | None) -> list[Path]:
+    def write(
+        self,
+        rows: Iterable[dict[str, Any]],
+        survey: Survey,
+        folder: Path,
+        manifest: Manifest | None,
+    ) -> list[Path]:
         shards = max(1, math.ceil(survey.characters / CHARACTERS_A_SHARD))
         rows_a_shard = math.ceil(survey.rows / shards)
         waiting = iter(rows)
-        paths = [folder / "data" / f"train-{shard:05}-of-{shards:05}.parquet" for shard in range(shards)]
+        paths = [
+            folder / "data" / f"train-{shard:05}-of-{shards:05}.parquet" for shard in range(shards)
+        ]
         for path in paths:
             write_rows(islice(waiting, rows_a_shard), column_types(survey), path)
         card = folder / "README.md"
@@ -61,10 +78,19 @@ def card_text(survey: Survey, manifest: Manifest | None) -> str:
     )
     licences = sum((survey.values[name] for name in LICENCE_COLUMNS), Counter[str]())
     front = yaml.safe_dump(front_matter(survey.rows, licences), sort_keys=False, allow_unicode=True)
-    types = {name: str(settled(kind)) if kind else "JSON text" for name, kind in survey.types.items()}
+    types = {
+        name: str(settled(kind)) if kind else "JSON text" for name, kind in survey.types.items()
+    }
     tallies = {name: tally.most_common(20) for name, tally in survey.values.items() if tally}
     template = environment.get_template("card.md.jinja")
-    return template.render(front=Verbatim(front), survey=survey, manifest=manifest, licences=licences, tallies=tallies, types=types)
+    return template.render(
+        front=Verbatim(front),
+        survey=survey,
+        manifest=manifest,
+        licences=licences,
+        tallies=tallies,
+        types=types,
+    )
 
 
 class Verbatim(str):
@@ -80,7 +106,9 @@ def as_cell(value: Any) -> Any:
 
 
 def front_matter(rows: int, licences: Counter[str]) -> dict[str, Any]:
-    """The YAML head of the card, as the hub defines it (https://huggingface.co/docs/hub/datasets-cards)."""
+    """The YAML head of the card, as the hub defines it
+    (https://huggingface.co/docs/hub/datasets-cards).
+    """
     identifiers = sorted({name.strip().lower() for name in licences})
     known = bool(identifiers) and HUB_LICENCES.issuperset(identifiers) and licences.total() == rows
     return {
@@ -89,5 +117,10 @@ def front_matter(rows: int, licences: Counter[str]) -> dict[str, Any]:
         "task_categories": ["text-generation"],
         "tags": ["instruction-tuning", "data-selection", "deita"],
         "size_categories": [next((name for limit, name in SIZES if rows < limit), "n>10M")],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": "train", "path": "data/train-*.parquet"}],
+            }
+        ],
     }

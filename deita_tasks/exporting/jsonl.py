@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 class JsonLines(Exporter, ABC):
     """A format of one JSON object a line, in selected.jsonl."""
 
-    def write(self, rows: Iterable[dict[str, Any]], survey: Survey, folder: Path, manifest: Manifest | None) -> list[Path]:
+    def write(
+        self,
+        rows: Iterable[dict[str, Any]],
+        survey: Survey,
+        folder: Path,
+        manifest: Manifest | None,
+    ) -> list[Path]:
         path = folder / "selected.jsonl"
         with storage.write_atomic(str(path)) as lines:
             lines.writelines(f"{strict_json(row)}\n".encode() for row in rows)

@@ -11,7 +11,9 @@ from deita_tasks.records import Conversation
 
 
 class Messages(JsonLines):
-    """selected.jsonl in the form of chat APIs and of transformers' chat templates; holds every conversation."""
+    """selected.jsonl in the form of chat APIs and of transformers' chat templates; holds every
+    conversation.
+    """
 
     name: ClassVar[str] = "messages"
     own_columns: ClassVar[tuple[str, ...]] = ("messages",)

@@ -15,8 +15,9 @@ AS_TURNS = "prompt and response are lists of turns"
 class PromptResponse(JsonLines):
     """selected.jsonl with the columns prompt and response; holds every conversation.
 
-    Both are texts where every conversation is one user and one assistant turn. Otherwise both are lists of {role, content} in every
-    row, as in TRL's conversational data sets: prompt ends with the last user turn, and response holds what follows.
+    Both are texts where every conversation is one user and one assistant turn. Otherwise both are
+    lists of {role, content} in every row, as in TRL's conversational data sets: prompt ends with
+    the last user turn, and response holds what follows.
     """
 
     name: ClassVar[str] = "prompt_response"
@@ -25,7 +26,9 @@ class PromptResponse(JsonLines):
     def columns(self, conversation: Conversation, survey: Survey) -> Columns:
         turns, extra = turn_objects(conversation)
         roles = [turn.role for turn in conversation.turns]
-        if roles != ["user", "assistant"] or any(turn.keys() != {"role", "content"} for turn in turns):
+        if roles != ["user", "assistant"] or any(
+            turn.keys() != {"role", "content"} for turn in turns
+        ):
             survey.notes.add(AS_TURNS)
         if AS_TURNS not in survey.notes:
             prompt, response = (turn.content for turn in conversation.turns)

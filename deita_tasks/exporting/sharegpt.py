@@ -13,7 +13,9 @@ NAMES: dict[Role, str] = {"system": "system", "user": "human", "assistant": "gpt
 
 
 class ShareGPT(JsonLines):
-    """selected.jsonl in the form that the original project and most trainers read; holds every conversation."""
+    """selected.jsonl in the form that the original project and most trainers read; holds every
+    conversation.
+    """
 
     name: ClassVar[str] = "sharegpt"
     own_columns: ClassVar[tuple[str, ...]] = ("conversations",)

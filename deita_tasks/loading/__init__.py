@@ -15,7 +15,14 @@ from deita_tasks.loading.base import RowFormat
 from deita_tasks.loading.pool import PoolFile, inspect, pool_files
 from deita_tasks.records import Conversation, Quarantined
 
-__all__ = ["FORMATS", "PoolFile", "open_pool", "open_unless_empty", "pool_files", "read_conversations"]
+__all__ = [
+    "FORMATS",
+    "PoolFile",
+    "open_pool",
+    "open_unless_empty",
+    "pool_files",
+    "read_conversations",
+]
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +37,25 @@ FORMATS: Table = {
 def layouts(format: str = "auto") -> list[RowFormat]:
     """Every layout of `format`, or of all formats. Raises UsageError for an unknown name."""
     names = list(FORMATS) if format == "auto" else [format]
-    return [layout for name in names for layout in component_class(FORMATS, "format", name).layouts()]
+    return [
+        layout for name in names for layout in component_class(FORMATS, "format", name).layouts()
+    ]
 
 
 def open_pool(uri: str, format: str = "auto") -> PoolFile:
-    """The file `uri`, known by its first rows: what it is, and iterable for its rows, any number of times.
+    """The file `uri`, known by its first rows: what it is, and iterable for its rows, any number of
+    times.
 
-    Raises UsageError for an unknown format, and InputError for a file that is absent, empty, or of no known format.
+    Raises UsageError for an unknown format, and InputError for a file that is absent, empty, or of
+    no known format.
     """
     return inspect(uri, layouts(format), detect=format == "auto")
 
 
 def open_unless_empty(uri: str, format: str = "auto") -> PoolFile | None:
-    """As `open_pool`; None, and a warning, for a file that holds nothing, which is no reason to do without the others of a pool."""
+    """As `open_pool`; None, and a warning, for a file that holds nothing, which is no reason to do
+    without the others of a pool.
+    """
     try:
         return open_pool(uri, format)
     except EmptyFile as error:
@@ -50,17 +63,23 @@ def open_unless_empty(uri: str, format: str = "auto") -> PoolFile | None:
         return None
 
 
-def read_conversations(uri: str | Sequence[str], format: str = "auto") -> Iterator[Conversation | Quarantined]:
-    """Every row of the pool, in order: a Conversation, or Quarantined where it cannot be one. Memory does not grow with the files.
+def read_conversations(
+    uri: str | Sequence[str], format: str = "auto"
+) -> Iterator[Conversation | Quarantined]:
+    """Every row of the pool, in order: a Conversation, or Quarantined where it cannot be one.
+    Memory does not grow with the files.
 
-    uri: a file, a folder, a glob, anything fsspec knows (s3://, hf://, memory://), or a list of them.
-    format: a name in FORMATS, or "auto" to detect it in each file from its first rows.
-    Raises UsageError and InputError at once for an unknown format, and for a file that is absent or of no known format, and EmptyFile
-    where all are empty; BrokenFile (an InputError) while reading, after all rows before that place, where a file breaks off.
+    uri: a file, a folder, a glob, anything fsspec knows (s3://, hf://, memory://), or a list of
+    them. format: a name in FORMATS, or "auto" to detect it in each file from its first rows. Raises
+    UsageError and InputError at once for an unknown format, and for a file that is absent or of no
+    known format, and EmptyFile where all are empty; BrokenFile (an InputError) while reading, after
+    all rows before that place, where a file breaks off.
     """
     layouts(format)  # a wrong name is told first
     files = pool_files(uri)
-    opened = [file for file in (open_unless_empty(one, format) for one in files) if file is not None]
+    opened = [
+        file for file in (open_unless_empty(one, format) for one in files) if file is not None
+    ]
     if not opened:
         raise EmptyFile(f"{', '.join(files)}: no rows; expected conversations")
     return chain.from_iterable(opened)

@@ -1,4 +1,6 @@
-"""Alpaca: `instruction`, `input`, `output`; earlier exchanges in `history`, a system prompt in `system`."""
+"""Alpaca: `instruction`, `input`, `output`; earlier exchanges in `history`, a system prompt in
+`system`.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,10 @@ from deita_tasks.records import Turn
 class Alpaca(RowFormat):
     """One exchange a row, with those before it in `history` as [user, assistant] pairs.
 
-    The user's text is the instruction, or instruction + "\\n" + input where there is an input. Such an input stays an extra column too:
-    the last user text ends with "\\n" + input, so that an export can part them again. An absent, a null and an empty input, history
-    or system are the same.
+    The user's text is the instruction, or instruction + "\\n" + input where there is an input. Such
+    an input stays an extra column too: the last user text ends with "\\n" + input, so that an
+    export can part them again. An absent, a null and an empty input, history or system are the
+    same.
     """
 
     name: ClassVar[str] = "alpaca"
@@ -58,11 +61,16 @@ def _history(value: Any) -> list[list[str]]:
     if not value:
         return []
     if not isinstance(value, list):
-        raise BadRow("malformed_row", f"'history' is {kind_of(value)}; expected a list of [user, assistant] pairs")
+        raise BadRow(
+            "malformed_row",
+            f"'history' is {kind_of(value)}; expected a list of [user, assistant] pairs",
+        )
     for i, pair in enumerate(value, 1):
         if not isinstance(pair, list) or len(pair) != 2:
             shape = f"a list of {len(pair)}" if isinstance(pair, list) else kind_of(pair)
-            raise BadRow("malformed_row", f"entry {i} of 'history' is {shape}; expected [user, assistant]")
+            raise BadRow(
+                "malformed_row", f"entry {i} of 'history' is {shape}; expected [user, assistant]"
+            )
         for text in pair:
             text_of(text, f"a text in entry {i} of 'history'")
     return value

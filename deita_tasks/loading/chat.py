@@ -8,7 +8,8 @@ from deita_tasks.loading.base import BadRow, kind_of, text_of
 from deita_tasks.loading.json_text import parse
 from deita_tasks.records import Role, Turn
 
-# Who speaks and what is said: ShareGPT's names, and those of chat APIs. Pools mix the one's column with the other's names.
+# Who speaks and what is said: ShareGPT's names, and those of chat APIs. Pools mix the one's column
+# with the other's names.
 KEYS = (("from", "value"), ("role", "content"))
 
 ROLES: dict[str, Role] = {
@@ -37,17 +38,23 @@ SPECIAL_ROLES: dict[str, Role] = {
     "ipython": "tool",  # Llama 3.1
 }
 
-# The extra column for what a turn holds beside role and text (tool_calls, name, weight, ...): a list with an object or null a turn.
+# The extra column for what a turn holds beside role and text (tool_calls, name, weight, ...): a
+# list with an object or null a turn.
 TURN_FIELDS = "turn_fields"
 
 
 def chat_turns(value: Any, column: str) -> tuple[list[Turn], list[dict[str, Any] | None]]:
-    """The turns in a column, which is a list of objects or its JSON text, and for each turn what else it holds. Raises BadRow."""
+    """The turns in a column, which is a list of objects or its JSON text, and for each turn what
+    else it holds. Raises BadRow.
+    """
     if isinstance(value, str):
         try:
             value = parse(value)
         except BadRow as problem:
-            raise BadRow(problem.reason, f"the text in {column!r} is {problem.detail}; expected a JSON list of turns") from None
+            raise BadRow(
+                problem.reason,
+                f"the text in {column!r} is {problem.detail}; expected a JSON list of turns",
+            ) from None
     if not isinstance(value, list):
         raise BadRow("malformed_row", f"{column!r} is {kind_of(value)}; expected a list of turns")
     turns: list[Turn] = []
@@ -67,14 +74,20 @@ def _turn(turn: Any, where: str) -> tuple[Turn, dict[str, Any] | None]:
         raise BadRow("missing_field", f"{where} has neither 'from' nor 'role'")
     name = text_of(turn[speaker], f"{speaker!r} of {where}")
     role, special = role_of(name, where)
-    fields = {key: value for key, value in turn.items() if key not in (speaker, said) and value is not None}
+    fields = {
+        key: value
+        for key, value in turn.items()
+        if key not in (speaker, said) and value is not None
+    }
     if special:
         fields[speaker] = name
     if said not in turn and not _calls(fields):
         raise BadRow("missing_field", f"{where} has no {said!r}")
     content = turn.get(said)
     if not isinstance(content, str):
-        content = "" if content is None and _calls(fields) else _joined(content, f"{said!r} of {where}")
+        content = (
+            "" if content is None and _calls(fields) else _joined(content, f"{said!r} of {where}")
+        )
     return Turn(role, content), fields or None
 
 
@@ -85,7 +98,10 @@ def role_of(name: str, where: str) -> tuple[Role, bool]:
         return ROLES[plain], False
     if plain in SPECIAL_ROLES:
         return SPECIAL_ROLES[plain], True
-    raise BadRow("unknown_role", f"{where} has the role {name[:40]!r}; known are {', '.join([*ROLES, *SPECIAL_ROLES])}")
+    raise BadRow(
+        "unknown_role",
+        f"{where} has the role {name[:40]!r}; known are {', '.join([*ROLES, *SPECIAL_ROLES])}",
+    )
 
 
 def _calls(fields: dict[str, Any]) -> bool:
@@ -94,15 +110,28 @@ def _calls(fields: dict[str, Any]) -> bool:
 
 
 def _joined(content: Any, what: str) -> str:
-    """The text of a list of text parts, joined as chat templates do, with nothing between. Raises BadRow for anything else."""
+    """The text of a list of text parts, joined as chat templates do, with nothing between. Raises
+    BadRow for anything else.
+    """
     if not isinstance(content, list):
         return text_of(content, what)
     texts = []
     for part in content:
-        held = {key: value for key, value in part.items() if value is not None} if isinstance(part, dict) else {}
-        if held.keys() != {"type", "text"} or held["type"] != "text" or not isinstance(held["text"], str):
+        held = (
+            {key: value for key, value in part.items() if value is not None}
+            if isinstance(part, dict)
+            else {}
+        )
+        if (
+            held.keys() != {"type", "text"}
+            or held["type"] != "text"
+            or not isinstance(held["text"], str)
+        ):
             kind = held.get("type") if isinstance(held.get("type"), str) else kind_of(part)
-            raise BadRow("not_text", f"{what} is a list that holds {kind!r:.40}; expected parts of type 'text' alone")
+            raise BadRow(
+                "not_text",
+                f"{what} is a list that holds {kind!r:.40}; expected parts of type 'text' alone",
+            )
         texts.append(held["text"])
     if not texts:
         raise BadRow("not_text", f"{what} is an empty list; expected a string")

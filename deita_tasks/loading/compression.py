@@ -16,9 +16,13 @@ Compression = Literal["none", "gzip", "xz", "zstd"]
 
 BLOCK = 1 << 20
 MAX_WINDOW = 128 << 20  # what zstd's own command line allows; xz -9 needs 65 MiB
-ZSTD_STEP = 1 << 8  # a byte of zstd can make 32 KiB, and the decoder gives all that its input holds at once
+ZSTD_STEP = (
+    1 << 8
+)  # a byte of zstd can make 32 KiB, and the decoder gives all that its input holds at once
 BOMB_BYTES = 256 << 20
-BOMB_RATIO = 500  # text shrinks to a fifth; a file of one row repeated, to a fiftieth or a hundredth of that
+BOMB_RATIO = (
+    500  # text shrinks to a fifth; a file of one row repeated, to a fiftieth or a hundredth of that
+)
 
 MAGIC: tuple[tuple[bytes, Compression], ...] = (
     (b"\x1f\x8b", "gzip"),
@@ -41,10 +45,12 @@ def compression_of(head: bytes) -> Compression:
 
 
 def blocks(handle: IO[bytes], compression: Compression) -> Iterator[bytes]:
-    """The bytes behind `handle`, decompressed, in blocks of about a MiB. Several streams in one file are read one after another.
+    """The bytes behind `handle`, decompressed, in blocks of about a MiB. Several streams in one
+    file are read one after another.
 
-    Raises InputError for what swells beyond BOMB_RATIO, and BrokenFile where the compressed stream breaks off, after all the bytes before
-    that place, or is damaged, after all but the last block before it.
+    Raises InputError for what swells beyond BOMB_RATIO, and BrokenFile where the compressed stream
+    breaks off, after all the bytes before that place, or is damaged, after all but the last block
+    before it.
     """
     if compression == "none":
         while block := handle.read(BLOCK):
@@ -57,7 +63,9 @@ def blocks(handle: IO[bytes], compression: Compression) -> Iterator[bytes]:
             read += len(data)
             while data:
                 if decoder is None:
-                    data = data.lstrip(b"\0") if made else data  # xz pads its streams, tar pads gzip's
+                    data = (
+                        data.lstrip(b"\0") if made else data
+                    )  # xz pads its streams, tar pads gzip's
                     if not data:
                         break
                     decoder = _DECODERS[compression]()
@@ -65,7 +73,8 @@ def blocks(handle: IO[bytes], compression: Compression) -> Iterator[bytes]:
                     made += len(block)
                     if made > BOMB_BYTES and made > BOMB_RATIO * read:
                         raise InputError(
-                            f"{read:,} bytes of {compression} make over {made:,}: more than {BOMB_RATIO} times as much, as a "
+                            f"{read:,} bytes of {compression} make over {made:,}: more than "
+                            f"{BOMB_RATIO} times as much, as a "
                             "decompression bomb does; decompress it yourself if it is meant so"
                         )
                     yield block
@@ -73,9 +82,13 @@ def blocks(handle: IO[bytes], compression: Compression) -> Iterator[bytes]:
                 if decoder.eof:
                     data, decoder = decoder.unused_data, None
     except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-        raise BrokenFile(f"the {compression} stream is damaged near byte {read:,} ({error})") from error
+        raise BrokenFile(
+            f"the {compression} stream is damaged near byte {read:,} ({error})"
+        ) from error
     if decoder is not None:
-        raise BrokenFile(f"the {compression} stream breaks off after {read:,} bytes: the file is not whole")
+        raise BrokenFile(
+            f"the {compression} stream breaks off after {read:,} bytes: the file is not whole"
+        )
 
 
 class _Gzip:

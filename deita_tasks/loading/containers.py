@@ -1,4 +1,6 @@
-"""What a file's bytes are a container of, told from its first bytes; the name helps only where they leave it open."""
+"""What a file's bytes are a container of, told from its first bytes; the name helps only where they
+leave it open.
+"""
 
 from __future__ import annotations
 
@@ -33,22 +35,26 @@ REFUSED = (
 
 
 def container_of(head: bytes, uri: str, layouts: Iterable[RowFormat]) -> Container:
-    """What the file `uri`, whose decompressed content begins with `head`, contains. Raises InputError for what is certainly no pool.
+    """What the file `uri`, whose decompressed content begins with `head`, contains. Raises
+    InputError for what is certainly no pool.
 
-    CSV is what begins neither like JSON nor like Parquet, and whose first line names the columns of one of `layouts`, or whose
-    own name says so.
+    CSV is what begins neither like JSON nor like Parquet, and whose first line names the columns of
+    one of `layouts`, or whose own name says so.
     """
     if head.startswith(b"PAR1"):
         return "parquet"
     for magic, what in REFUSED:
         if head.startswith(magic):
             raise InputError(
-                f"the content is {what}; expected JSON, JSON Lines or CSV in UTF-8, plain or compressed with gzip, xz or zstd, or Parquet"
+                f"the content is {what}; expected JSON, JSON Lines or CSV in UTF-8, plain or "
+                "compressed with gzip, xz or zstd, or Parquet"
             )
     text = head.removeprefix(BOM).lstrip()
     if text.startswith(b"[") and not _lines_of_lists(text):
         return "json_array"
-    if not text.startswith((b"[", b"{")) and (CSV_NAME.search(uri) or _names_columns(text, layouts)):
+    if not text.startswith((b"[", b"{")) and (
+        CSV_NAME.search(uri) or _names_columns(text, layouts)
+    ):
         return "csv"
     return "json_lines"
 
@@ -62,7 +68,8 @@ def _names_columns(text: bytes, layouts: Iterable[RowFormat]) -> bool:
 
 
 def _lines_of_lists(text: bytes) -> bool:
-    """Whether `text`, which begins with "[", is JSON Lines with a bad first line: a whole list by itself, or before a line that is whole.
+    """Whether `text`, which begins with "[", is JSON Lines with a bad first line: a whole list by
+    itself, or before a line that is whole.
 
     In an array, one line ends with a comma or an opening bracket before the next element begins.
     """

@@ -1,7 +1,8 @@
 """CSV with a header (RFC 4180): cells of text, which may go over several lines within quotes.
 
-Where a record cannot be parsed (a quote that is never closed, or closed amid a text), its first line alone is quarantined and reading
-goes on with the next line: what is wrong with one record must not swallow the good ones after it.
+Where a record cannot be parsed (a quote that is never closed, or closed amid a text), its first
+line alone is quarantined and reading goes on with the next line: what is wrong with one record must
+not swallow the good ones after it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ class _Unclosed(Exception):
 
 
 class _Feed:
-    """Lines for csv.reader, which takes as many as a record needs; those of a record that failed can be given back."""
+    """Lines for csv.reader, which takes as many as a record needs; those of a record that failed
+    can be given back.
+    """
 
     def __init__(self, source: Iterator[Line]) -> None:
         self._source = source
@@ -51,8 +54,12 @@ class _Feed:
 
 
 def rows(blocks: Iterable[bytes]) -> Iterator[Row]:
-    """The rows of a CSV file, numbered by the line they begin in. Raises InputError where there is no header with unique names."""
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW))  # one limit for the process, 128 KiB at first; _Feed holds ours
+    """The rows of a CSV file, numbered by the line they begin in. Raises InputError where there is
+    no header with unique names.
+    """
+    csv.field_size_limit(
+        max(csv.field_size_limit(), MAX_ROW)
+    )  # one limit for the process, 128 KiB at first; _Feed holds ours
     source = lines(blocks)
     first = next((line for line in source if line.content.strip()), None)
     if first is None:
@@ -73,7 +80,9 @@ def rows(blocks: Iterable[bytes]) -> Iterator[Row]:
             feed.give_back()
             size = feed.taken[0].size
             unclosed = BadRow(
-                "malformed_row", f"not CSV from this line on: a quote is not closed within {MAX_ROW:,} bytes or {MAX_LINES:,} lines"
+                "malformed_row",
+                f"not CSV from this line on: a quote is not closed within {MAX_ROW:,} bytes "
+                f"or {MAX_LINES:,} lines",
             )
             yield _bad(feed, too_long(size) if size > MAX_ROW else unclosed)
         else:
@@ -82,18 +91,26 @@ def rows(blocks: Iterable[bytes]) -> Iterator[Row]:
 
 
 def delimiter_of(header: bytes) -> str:
-    """The character between the columns of `header`: a comma, a tab or a semicolon, the one that occurs most."""
+    """The character between the columns of `header`: a comma, a tab or a semicolon, the one that
+    occurs most.
+    """
     return max(",\t;", key=lambda character: header.count(character.encode()))
 
 
 def header_of(line: bytes) -> list[str]:
     """The names of the columns. Raises InputError where `line` does not hold unique names."""
     try:
-        names = next(csv.reader([line.decode("utf-8")], delimiter=delimiter_of(line), strict=True), [])
+        names = next(
+            csv.reader([line.decode("utf-8")], delimiter=delimiter_of(line), strict=True), []
+        )
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"the header cannot be read ({error}); expected the names of columns in UTF-8") from error
+        raise InputError(
+            f"the header cannot be read ({error}); expected the names of columns in UTF-8"
+        ) from error
     if len(set(names)) != len(names):
-        raise InputError(f"two columns of one name in the header {listed(names)}; expected unique names")
+        raise InputError(
+            f"two columns of one name in the header {listed(names)}; expected unique names"
+        )
     return names
 
 
@@ -106,9 +123,18 @@ def _row(feed: _Feed, header: list[str], cells: list[str]) -> Row:
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        return _bad(feed, BadRow("invalid_utf8", f"byte {error.start + 1} of the row, 0x{raw[error.start]:02x}, is not UTF-8"))
+        return _bad(
+            feed,
+            BadRow(
+                "invalid_utf8",
+                f"byte {error.start + 1} of the row, 0x{raw[error.start]:02x}, is not UTF-8",
+            ),
+        )
     if b"\0" in raw:
         return _bad(feed, BadRow("nul_byte", f"a NUL byte at byte {raw.index(0) + 1} of the row"))
     if len(cells) != len(header):
-        return _bad(feed, BadRow("malformed_row", f"{len(cells)} cells; the header names {len(header)} columns"))
+        return _bad(
+            feed,
+            BadRow("malformed_row", f"{len(cells)} cells; the header names {len(header)} columns"),
+        )
     return Row(feed.taken[0].number, dict(zip(header, cells, strict=True)), raw)

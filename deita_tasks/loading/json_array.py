@@ -1,8 +1,9 @@
 """One JSON array of objects, however it is laid out in lines.
 
-The file is cut at the commas of its outermost array, and each piece is parsed by itself. So memory holds one row, and a malformed
-element costs that element alone as long as its quotes and brackets match. (A streaming parser, ijson 3.6 for
-one, stops at the first fault, makes "?" of a lone surrogate, and 100 KB of "[" cost it gigabytes.)
+The file is cut at the commas of its outermost array, and each piece is parsed by itself. So memory
+holds one row, and a malformed element costs that element alone as long as its quotes and brackets
+match. (A streaming parser, ijson 3.6 for one, stops at the first fault, makes "?" of a lone
+surrogate, and 100 KB of "[" cost it gigabytes.)
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from collections.abc import Iterable, Iterator
 from deita_tasks.loading.base import KEPT, MAX_ROW, BrokenFile, Row, too_long
 from deita_tasks.loading.json_lines import json_row
 
-# What is over MAX_ROW is scanned for its end without being held, but not for ever: a lost quote would cost the rest of the file.
+# What is over MAX_ROW is scanned for its end without being held, but not for ever: a lost quote
+# would cost the rest of the file.
 MAX_SCAN = 4 * MAX_ROW
 
-# A string as far as the block holds it, a run of brackets, or a comma. Possessive, so that matching takes no memory of its own.
+# A string as far as the block holds it, a run of brackets, or a comma. Possessive, so that matching
+# takes no memory of its own.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+("?)|[\[{]++|[\]}]++|,', re.DOTALL)
 _REST_OF_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
 _QUOTE, _COMMA, _OPENING = ord('"'), ord(","), frozenset(b"[{")
@@ -61,10 +64,13 @@ class _Cutter:
         self._hold(block[start:])
 
     def _close(self, block: bytes, start: int, end: int) -> int | None:
-        """Takes the closing brackets in block[start:end]; the place of the one that ends the array, or None."""
+        """Takes the closing brackets in block[start:end]; the place of the one that ends the array,
+        or None.
+        """
         inner = min(end - start, self.depth - 1)
         self.depth -= inner
-        # What is left stands between elements: a stray "}" stays part of its element, which is then malformed by itself.
+        # What is left stands between elements: a stray "}" stays part of its element, which is then
+        # malformed by itself.
         place = block.find(b"]", start + inner, end)
         return None if place < 0 else place
 
@@ -88,7 +94,8 @@ class _Cutter:
             self._held = [(b"".join(self._held) + piece[:KEPT])[:KEPT]]
         if self._size > MAX_SCAN:
             raise BrokenFile(
-                f"record {self.number + 1:,} of the JSON array does not end within {MAX_SCAN:,} bytes: a quote or a bracket has no partner"
+                f"record {self.number + 1:,} of the JSON array does not end within "
+                f"{MAX_SCAN:,} bytes: a quote or a bracket has no partner"
             )
 
     def _element(self, piece: bytes) -> Iterator[Row]:
@@ -98,7 +105,11 @@ class _Cutter:
         if not content:  # nothing between two commas, or after the last: no row is there
             return
         self.number += 1
-        yield Row(self.number, None, content, too_long(size)) if size > MAX_ROW else json_row(self.number, content)
+        yield (
+            Row(self.number, None, content, too_long(size))
+            if size > MAX_ROW
+            else json_row(self.number, content)
+        )
 
     def last(self) -> Iterator[Row]:
         """The element that the end of the file cut off from what followed, if it is whole."""
@@ -112,11 +123,15 @@ class _Cutter:
         """Raises BrokenFile where anything follows the array."""
         if rest.strip():
             shown = rest.strip()[:40].decode("utf-8", "backslashreplace")
-            raise BrokenFile(f"the array ends after record {self.number:,}, but the file goes on with {shown!r}")
+            raise BrokenFile(
+                f"the array ends after record {self.number:,}, but the file goes on with {shown!r}"
+            )
 
 
 def rows(blocks: Iterable[bytes]) -> Iterator[Row]:
-    """The rows of a JSON array. Raises BrokenFile, after the rows before it, for an element that never ends and for text after it."""
+    """The rows of a JSON array. Raises BrokenFile, after the rows before it, for an element that
+    never ends and for text after it.
+    """
     cutter = _Cutter()
     for block in blocks:
         if cutter.ended:
@@ -126,6 +141,7 @@ def rows(blocks: Iterable[bytes]) -> Iterator[Row]:
     if not cutter.ended:
         yield from cutter.last()
         raise BrokenFile(
-            f"the JSON array is not closed: after record {cutter.number:,} the file breaks off, or a quote or a bracket there has no "
+            f"the JSON array is not closed: after record {cutter.number:,} the file breaks "
+            "off, or a quote or a bracket there has no "
             "partner, so that what follows cannot be told apart into records"
         )

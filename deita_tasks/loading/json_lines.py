@@ -11,7 +11,9 @@ from deita_tasks.loading.json_text import parse_row
 
 
 class Line(NamedTuple):
-    """`number` is 1-based. `content` has its line end; of a line over MAX_ROW bytes it is the beginning alone. `size` is the whole's."""
+    """`number` is 1-based. `content` has its line end; of a line over MAX_ROW bytes it is the
+    beginning alone. `size` is the whole's.
+    """
 
     number: int
     content: bytes

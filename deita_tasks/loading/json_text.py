@@ -16,7 +16,10 @@ def parse_row(raw: bytes) -> dict[str, Any]:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadRow("invalid_utf8", f"byte {error.start + 1} of the row, 0x{raw[error.start]:02x}, is not UTF-8") from None
+        raise BadRow(
+            "invalid_utf8",
+            f"byte {error.start + 1} of the row, 0x{raw[error.start]:02x}, is not UTF-8",
+        ) from None
     row = parse(text)
     if not isinstance(row, dict):
         raise BadRow("malformed_row", f"the row is {kind_of(row)}; expected a JSON object")
@@ -24,23 +27,35 @@ def parse_row(raw: bytes) -> dict[str, Any]:
 
 
 def parse(text: str) -> Any:
-    """The JSON value in `text`: names unique, numbers finite, no NUL and no lone surrogate in any text. Raises BadRow."""
+    """The JSON value in `text`: names unique, numbers finite, no NUL and no lone surrogate in any
+    text. Raises BadRow.
+    """
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise BadRow("malformed_row", f"not JSON: {error.msg} at character {error.pos + 1}") from None
+        raise BadRow(
+            "malformed_row", f"not JSON: {error.msg} at character {error.pos + 1}"
+        ) from None
     except RecursionError:
         raise BadRow("malformed_row", f"nested deeper than {MAX_DEPTH} levels") from None
     except ValueError:  # int() refuses thousands of digits, which take quadratic time
         raise BadRow("malformed_row", "a number with more digits than can be read") from None
-    # All that follows is rare, and a search in the text is much cheaper than a walk through the values.
-    if "\\ud" in text or "\\uD" in text or "\\u0000" in text or text.count("[") + text.count("{") > MAX_DEPTH:
+    # All that follows is rare, and a search in the text is much cheaper than a walk through the
+    # values.
+    if (
+        "\\ud" in text
+        or "\\uD" in text
+        or "\\u0000" in text
+        or text.count("[") + text.count("{") > MAX_DEPTH
+    ):
         check(value)
     return value
 
 
 def check(value: Any) -> None:
-    """Raises BadRow for a NUL or a lone surrogate in any text of `value`, and for nesting beyond MAX_DEPTH."""
+    """Raises BadRow for a NUL or a lone surrogate in any text of `value`, and for nesting beyond
+    MAX_DEPTH.
+    """
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH + 1):
         deeper: list[Any] = []
@@ -65,7 +80,10 @@ def check_text(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadRow("lone_surrogate", f"a text holds U+{ord(text[error.start]):04X}, half of a surrogate pair") from None
+        raise BadRow(
+            "lone_surrogate",
+            f"a text holds U+{ord(text[error.start]):04X}, half of a surrogate pair",
+        ) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -88,4 +106,6 @@ def _finite(digits: str) -> float:
     return number
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite
+)

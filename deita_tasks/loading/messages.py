@@ -1,4 +1,6 @@
-"""Messages: `messages`, a list of {"role": ..., "content": ...}, as chat APIs and chat templates have it."""
+"""Messages: `messages`, a list of {"role": ..., "content": ...}, as chat APIs and chat templates
+have it.
+"""
 
 from __future__ import annotations
 

@@ -23,9 +23,13 @@ BUFFER = 1 << 20  # of each column; without it Arrow holds a whole row group's b
 
 
 def rows(handle: IO[bytes]) -> Iterator[Row]:
-    """The rows of a Parquet file. Raises InputError for what is not one, BrokenFile where its pages are damaged."""
+    """The rows of a Parquet file. Raises InputError for what is not one, BrokenFile where its pages
+    are damaged.
+    """
     try:
-        parquet = pq.ParquetFile(handle, buffer_size=BUFFER, pre_buffer=False, page_checksum_verification=True)
+        parquet = pq.ParquetFile(
+            handle, buffer_size=BUFFER, pre_buffer=False, page_checksum_verification=True
+        )
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"not readable as Parquet ({_first_line(error)})") from error
     names = parquet.schema_arrow.names
@@ -38,7 +42,9 @@ def rows(handle: IO[bytes]) -> Iterator[Row]:
                 number += 1
                 yield _row(number, row)
     except (pa.ArrowException, OSError) as error:
-        raise BrokenFile(f"the Parquet file is damaged after row {number:,} ({_first_line(error)})") from error
+        raise BrokenFile(
+            f"the Parquet file is damaged after row {number:,} ({_first_line(error)})"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -58,7 +64,10 @@ def _batch(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
     except (ValueError, OverflowError, pa.ArrowException):  # one cell is enough; find it
         for i in range(batch.num_rows):
-            yield {name: _cell(column[i]) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+            yield {
+                name: _cell(column[i])
+                for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            }
 
 
 class _Unreadable:
@@ -72,9 +81,20 @@ def _cell(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
     except UnicodeDecodeError as error:
-        return _Unreadable(BadRow("invalid_utf8", f"byte {error.start + 1} of a text, 0x{error.object[error.start]:02x}, is not UTF-8"))
+        return _Unreadable(
+            BadRow(
+                "invalid_utf8",
+                f"byte {error.start + 1} of a text, "
+                f"0x{error.object[error.start]:02x}, is not UTF-8",
+            )
+        )
     except (ValueError, OverflowError, pa.ArrowException) as error:
-        return _Unreadable(BadRow("malformed_row", f"a value of type {scalar.type} cannot be read ({_first_line(error)})"))
+        return _Unreadable(
+            BadRow(
+                "malformed_row",
+                f"a value of type {scalar.type} cannot be read ({_first_line(error)})",
+            )
+        )
 
 
 def _row(number: int, values: dict[str, Any]) -> Row:
@@ -99,8 +119,10 @@ def _row(number: int, values: dict[str, Any]) -> Row:
 
 
 def json_value(value: Any) -> Any:
-    """`value` as JSON has it: bytes in base64, times in ISO 8601, durations in seconds, decimals as their digits; NaN and infinity,
-    which JSON does not have, as null; anything else (a UUID, ...) as its text."""
+    """`value` as JSON has it: bytes in base64, times in ISO 8601, durations in seconds, decimals as
+    their digits; NaN and infinity, which JSON does not have, as null; anything else (a UUID, ...)
+    as its text.
+    """
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):

@@ -22,13 +22,19 @@ PAIRS = (
 
 
 class PromptResponse(RowFormat):
-    """A text the user sent, and the answer. Either may be a list of {role, content}, as TRL's conversational data sets have it.
+    """A text the user sent, and the answer. Either may be a list of {role, content}, as TRL's
+    conversational data sets have it.
 
-    A column with a system prompt stays what it is, an extra column: its names vary, and scores do not read it.
+    A column with a system prompt stays what it is, an extra column: its names vary, and scores do
+    not read it.
     """
 
     name: ClassVar[str] = "prompt_response"
-    expected: ClassVar[str] = "prompt, response (or " + "; ".join(f"{prompt}, {response}" for prompt, response in PAIRS[1:]) + ")"
+    expected: ClassVar[str] = (
+        "prompt, response (or "
+        + "; ".join(f"{prompt}, {response}" for prompt, response in PAIRS[1:])
+        + ")"
+    )
 
     prompt: str = "prompt"
     response: str = "response"
@@ -47,7 +53,9 @@ class PromptResponse(RowFormat):
         return asked + answered
 
 
-def _side(columns: dict[str, Any], name: str, role: Role) -> tuple[list[Turn], list[dict[str, Any] | None]]:
+def _side(
+    columns: dict[str, Any], name: str, role: Role
+) -> tuple[list[Turn], list[dict[str, Any] | None]]:
     value = columns.pop(name)
     if isinstance(value, list):
         return chat_turns(value, name)

@@ -1,4 +1,5 @@
-"""What scoring and embedding share: finding a checkpoint, its tokenizer, its weights, and running batches through it.
+"""What scoring and embedding share: finding a checkpoint, its tokenizer, its weights, and running
+batches through it.
 
     checkpoint.py        a folder or a hub id, pinned to what it holds
     hardware.py          device and dtype

@@ -17,11 +17,17 @@ class CausalLMComponent(Component):
     """Options, and the model that they name: loaded when it is first needed, let go by `release`."""
 
     model: str = Field(min_length=1, description="hub id or local folder")
-    revision: str | None = Field(None, description="hub commit, tag or branch; default: the pinned one, else main")
+    revision: str | None = Field(
+        None, description="hub commit, tag or branch; default: the pinned one, else main"
+    )
     dtype: Dtype = "auto"
     device: Device = "auto"
-    batch_tokens: int | None = Field(None, ge=1, description="tokens in a batch, padding included; default: by device")
-    allow_bin: bool = Field(False, description="read pytorch_model.bin where there is no safetensors file")
+    batch_tokens: int | None = Field(
+        None, ge=1, description="tokens in a batch, padding included; default: by device"
+    )
+    allow_bin: bool = Field(
+        False, description="read pytorch_model.bin where there is no safetensors file"
+    )
 
     _model: Lazy[CausalLM] = PrivateAttr(default_factory=Lazy)
 
@@ -29,7 +35,16 @@ class CausalLMComponent(Component):
         """Forgets the loaded weights; the next `measure` loads them again."""
         self._model.release()
 
-    def _load_model(self, checkpoint: Checkpoint, prefix: Sequence[int], head_ids: Sequence[int] | None = None) -> CausalLM:
+    def _load_model(
+        self, checkpoint: Checkpoint, prefix: Sequence[int], head_ids: Sequence[int] | None = None
+    ) -> CausalLM:
         device = present_device(self.device)
         dtype = choose_dtype(self.dtype, device)
-        return CausalLM(checkpoint, dtype=dtype, device=device, allow_bin=self.allow_bin, head_ids=head_ids, prefix=prefix)
+        return CausalLM(
+            checkpoint,
+            dtype=dtype,
+            device=device,
+            allow_bin=self.allow_bin,
+            head_ids=head_ids,
+            prefix=prefix,
+        )

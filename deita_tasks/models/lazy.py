@@ -12,7 +12,8 @@ T = TypeVar("T")
 class Lazy(Generic[T]):
     """Holds one value, made by the first caller while other threads wait.
 
-    It is no part of a component's identity: all are equal, and a copy (of a component sent to another process) starts out empty.
+    It is no part of a component's identity: all are equal, and a copy (of a component sent to
+    another process) starts out empty.
     """
 
     def __init__(self) -> None:

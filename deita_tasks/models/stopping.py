@@ -10,7 +10,9 @@ _check: ContextVar[Callable[[], None]] = ContextVar("check", default=lambda: Non
 
 
 def may_stop() -> None:
-    """Called where work may be stopped: raises what the one who started it wants raised, which is nothing where it may go on."""
+    """Called where work may be stopped: raises what the one who started it wants raised, which is
+    nothing where it may go on.
+    """
     _check.get()()
 
 

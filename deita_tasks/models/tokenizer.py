@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The checkpoint's tokenizer.json as it is; else built from its tokenizer.model; else what transformers makes.
+    """The checkpoint's tokenizer.json as it is; else built from its tokenizer.model; else what
+    transformers makes.
 
-    The classes of transformers 5 are gone round on purpose: they rebuild LLaMA's and Mistral's from the vocabulary, not always exactly.
-    Raises ModelError where none of them can be had.
+    The classes of transformers 5 are gone round on purpose: they rebuild LLaMA's and Mistral's from
+    the vocabulary, not always exactly. Raises ModelError where none of them can be had.
     """
     from tokenizers import Tokenizer
 
@@ -26,7 +27,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
-            raise ModelError(f"{checkpoint.location}: tokenizer.json cannot be read: {error}") from error
+            raise ModelError(
+                f"{checkpoint.location}: tokenizer.json cannot be read: {error}"
+            ) from error
     elif path := checkpoint.file("tokenizer.model"):
         tokenizer = load_sentencepiece_bpe(path, checkpoint.json("tokenizer_config.json"))
     else:
@@ -37,8 +40,12 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 
 def common_beginning(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
-    """The token ids that all `texts` begin with. Each is tokenised whole: where a template ends and a text begins, tokens may span both."""
-    columns = zip(*(encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))), strict=False)
+    """The token ids that all `texts` begin with. Each is tokenised whole: where a template ends and
+    a text begins, tokens may span both.
+    """
+    columns = zip(
+        *(encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))), strict=False
+    )
     return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
 
 
@@ -47,12 +54,18 @@ def _from_transformers(checkpoint: Checkpoint) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        wrapper = AutoTokenizer.from_pretrained(checkpoint.location, revision=checkpoint.revision, trust_remote_code=False)
+        wrapper = AutoTokenizer.from_pretrained(
+            checkpoint.location, revision=checkpoint.revision, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ModelError(
-            f"{checkpoint.location} has no usable tokenizer: expected a tokenizer.json or a sentencepiece tokenizer.model ({error})"
+            f"{checkpoint.location} has no usable tokenizer: expected a tokenizer.json or a "
+            f"sentencepiece tokenizer.model ({error})"
         ) from error
     backend = getattr(wrapper, "backend_tokenizer", None)
     if backend is None:
-        raise ModelError(f"{checkpoint.location}: {type(wrapper).__name__} has no fast tokenizer; save it as a tokenizer.json")
+        raise ModelError(
+            f"{checkpoint.location}: {type(wrapper).__name__} has no fast tokenizer; save it "
+            "as a tokenizer.json"
+        )
     return Tokenizer.from_str(backend.to_str())

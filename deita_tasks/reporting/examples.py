@@ -66,9 +66,14 @@ def best_selected(ledger: pa.Table) -> list[dict[str, Any]]:
 
 
 def closest_calls(ledger: pa.Table, measure: str = "similarity") -> list[dict[str, Any]]:
-    """The too similar rows that are nearest to the limit, on its wrong side: of the least similarity, or the greatest distance."""
+    """The too similar rows that are nearest to the limit, on its wrong side: of the least
+    similarity, or the greatest distance.
+    """
     order = "descending" if measure == "distance" else "ascending"
-    return _first(ledger.filter(pc.field("decision") == "too_similar"), [("similarity", order), ("rank", "ascending")])
+    return _first(
+        ledger.filter(pc.field("decision") == "too_similar"),
+        [("similarity", order), ("rank", "ascending")],
+    )
 
 
 def nearest_copies(ledger: pa.Table, measure: str = "similarity") -> list[dict[str, Any]]:
@@ -83,20 +88,32 @@ def first_left_over(ledger: pa.Table) -> list[dict[str, Any]]:
 
 def _first(rows: pa.Table, order: list[tuple[str, str]]) -> list[dict[str, Any]]:
     most = BEST if order[0][0] == "rank" else CLOSEST
-    found: list[dict[str, Any]] = rows.take(pc.sort_indices(rows, sort_keys=order)[:most]).to_pylist()
+    found: list[dict[str, Any]] = rows.take(
+        pc.sort_indices(rows, sort_keys=order)[:most]
+    ).to_pylist()
     return found
 
 
 def chosen_examples(ledger: pa.Table) -> set[str]:
     """The ids of every conversation that `example_groups` shows."""
-    rows = [*best_selected(ledger), *closest_calls(ledger), *nearest_copies(ledger), *first_left_over(ledger)]
+    rows = [
+        *best_selected(ledger),
+        *closest_calls(ledger),
+        *nearest_copies(ledger),
+        *first_left_over(ledger),
+    ]
     return {row["id"] for row in rows} | {row["nearest_id"] for row in rows if row["nearest_id"]}
 
 
 def example_groups(
-    ledger: pa.Table, conversations: Mapping[str, Conversation], limit: float | None, measure: str = "similarity"
+    ledger: pa.Table,
+    conversations: Mapping[str, Conversation],
+    limit: float | None,
+    measure: str = "similarity",
 ) -> list[Group]:
-    """The examples of the report, those of the selection first. `measure`: similarity or distance, of which `limit` is one."""
+    """The examples of the report, those of the selection first. `measure`: similarity or distance,
+    of which `limit` is one.
+    """
     calls, copies = closest_calls(ledger, measure), nearest_copies(ledger, measure)
     seen = {row["id"] for row in calls}
     copies = [row for row in copies if row["id"] not in seen]
@@ -106,46 +123,71 @@ def example_groups(
         return pairs_of(rows, ledger, conversations)
 
     return [
-        Group("Best selected", "The selected conversations with the highest evol scores.", pairs(best_selected(ledger))),
+        Group(
+            "Best selected",
+            "The selected conversations with the highest evol scores.",
+            pairs(best_selected(ledger)),
+        ),
         Group(
             f"Rejected, just {'under' if measure == 'distance' else 'over'} the limit",
-            f"The rejected conversations whose {measure} is nearest to the limit{bound}, each beside the kept one that blocked it. "
+            f"The rejected conversations whose {measure} is nearest to the limit{bound}, each "
+            "beside the kept one that blocked it. "
             "Where such a pair is not a repetition, the limit is too strict for this pool.",
             pairs(calls),
         ),
         Group(
             "Rejected, nearest to a kept one",
-            f"The rejected conversations of the {'least' if measure == 'distance' else 'greatest'} {measure}, which should be repetitions, "
+            "The rejected conversations of the "
+            f"{'least' if measure == 'distance' else 'greatest'} {measure}, which should be "
+            "repetitions, "
             "each beside the kept one that blocked it.",
             pairs(copies),
         ),
         Group(
-            "Left over", "The conversations with the highest evol scores that the budget had no room for.", pairs(first_left_over(ledger))
+            "Left over",
+            "The conversations with the highest evol scores that the budget had no room for.",
+            pairs(first_left_over(ledger)),
         ),
     ]
 
 
-def pairs_of(rows: Sequence[Mapping[str, Any]], ledger: pa.Table, conversations: Mapping[str, Conversation]) -> list[Pair]:
+def pairs_of(
+    rows: Sequence[Mapping[str, Any]], ledger: pa.Table, conversations: Mapping[str, Conversation]
+) -> list[Pair]:
     """Rows of the ledger, each with the kept row that blocked it."""
     blockers = _rows_by_id(ledger, [row["nearest_id"] for row in rows if row["nearest_id"]])
     return [_pair(row, blockers.get(row["nearest_id"]), conversations) for row in rows]
 
 
 def _rows_by_id(ledger: pa.Table, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    kept = ledger.filter((pc.field("decision") == "selected") & pc.field("id").isin(pa.array(ids, pa.string())))
+    kept = ledger.filter(
+        (pc.field("decision") == "selected") & pc.field("id").isin(pa.array(ids, pa.string()))
+    )
     return {row["id"]: row for row in kept.to_pylist()}
 
 
-def _pair(row: Mapping[str, Any], blocker: Mapping[str, Any] | None, conversations: Mapping[str, Conversation]) -> Pair:
-    return Pair(_example(row, conversations[row["id"]]), _example(blocker, conversations[blocker["id"]]) if blocker else None)
+def _pair(
+    row: Mapping[str, Any],
+    blocker: Mapping[str, Any] | None,
+    conversations: Mapping[str, Conversation],
+) -> Pair:
+    return Pair(
+        _example(row, conversations[row["id"]]),
+        _example(blocker, conversations[blocker["id"]]) if blocker else None,
+    )
 
 
 def _example(row: Mapping[str, Any], conversation: Conversation) -> Example:
     turns = [
-        ShownTurn(turn.role, turn.content[:MOST_CHARACTERS], max(0, len(turn.content) - MOST_CHARACTERS))
+        ShownTurn(
+            turn.role, turn.content[:MOST_CHARACTERS], max(0, len(turn.content) - MOST_CHARACTERS)
+        )
         for turn in conversation.turns[:MOST_TURNS]
     ]
-    asked = next((turn.content for turn in conversation.turns if turn.role == "user"), conversation.turns[0].content)
+    asked = next(
+        (turn.content for turn in conversation.turns if turn.role == "user"),
+        conversation.turns[0].content,
+    )
     words = " ".join(asked[: 4 * SNIPPET].split())
     snippet = words if len(words) <= SNIPPET else words[:SNIPPET].rsplit(" ", 1)[0] + " …"
     return Example(row, snippet, turns, max(0, len(conversation.turns) - MOST_TURNS))
@@ -162,11 +204,22 @@ def unscorable_groups(ledger: pa.Table) -> list[Problem]:
 
 
 def _problems(rows: pa.Table) -> list[Problem]:
-    tally = sorted((-pair["counts"], pair["values"]) for pair in pc.value_counts(rows["reason"]).to_pylist())
-    columns = [name for name in ("source_uri", "source_row", "detail", "raw") if name in rows.column_names]
+    tally = sorted(
+        (-pair["counts"], pair["values"]) for pair in pc.value_counts(rows["reason"]).to_pylist()
+    )
+    columns = [
+        name for name in ("source_uri", "source_row", "detail", "raw") if name in rows.column_names
+    ]
     problems = []
     for count, reason in tally[:MOST_REASONS]:
         few = rows.filter(pc.field("reason") == reason).select(columns).slice(0, FEW).to_pylist()
-        shown = [{**row, "raw": (row.get("raw") or "")[:MOST_RAW], "detail": (row.get("detail") or "")[:MOST_RAW]} for row in few]
+        shown = [
+            {
+                **row,
+                "raw": (row.get("raw") or "")[:MOST_RAW],
+                "detail": (row.get("detail") or "")[:MOST_RAW],
+            }
+            for row in few
+        ]
         problems.append(Problem(reason, -count, shown))
     return problems

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-# Okabe and Ito's colours, which the colour-blind can tell apart (https://jfly.uni-koeln.de/color/); the pool is a neutral grey.
+# Okabe and Ito's colours, which the colour-blind can tell apart (https://jfly.uni-koeln.de/color/);
+# the pool is a neutral grey.
 POOL, SELECTED, REJECTED, INK, FAINT = "#8a94a3", "#0072b2", "#d55e00", "#1d232b", "#d9dee5"
 DECISION_COLOURS = {
     "selected": SELECTED,
@@ -25,7 +26,8 @@ DECISION_COLOURS = {
     "unscorable": "#56b4e9",
 }
 STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: the page gives it its font, a screen reader its voice
+    # text stays text: the page gives it its font, a screen reader its voice
+    "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.edgecolor": "#6b7480",
@@ -44,7 +46,9 @@ STYLE: Any = {
 }
 WIDE, NARROW = (9.0, 2.7), (5.6, 3.3)  # inches; the page scales them
 MOST_TURNS = 10
-MOST_VECTOR_POINTS = 500  # a map of more points is an image inside the SVG, so that the page stays small
+MOST_VECTOR_POINTS = (
+    500  # a map of more points is an image inside the SVG, so that the page stays small
+)
 
 
 class Split(NamedTuple):
@@ -55,7 +59,9 @@ class Split(NamedTuple):
 
 
 def svg(name: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> bytes:
-    """What `draw` draws, as an SVG element without prologue, dates or metadata; `name` keeps its ids apart from other figures'."""
+    """What `draw` draws, as an SVG element without prologue, dates or metadata; `name` keeps its
+    ids apart from other figures'.
+    """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
@@ -72,9 +78,20 @@ def decisions(counts: Mapping[str, int]) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         names = list(DECISION_COLOURS)
         numbers = [counts[name] for name in names]
-        axes.barh([name.replace("_", " ") for name in names], numbers, color=list(DECISION_COLOURS.values()), height=0.72)
+        axes.barh(
+            [name.replace("_", " ") for name in names],
+            numbers,
+            color=list(DECISION_COLOURS.values()),
+            height=0.72,
+        )
         for i, number in enumerate(numbers):
-            axes.annotate(f"{number:,}{share(number, counts['read'])}", (number, i), xytext=(5, 0), textcoords="offset points", va="center")
+            axes.annotate(
+                f"{number:,}{share(number, counts['read'])}",
+                (number, i),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+            )
         axes.invert_yaxis()
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
@@ -93,16 +110,33 @@ def share(number: int, total: int) -> str:
     return " (under 0.1%)" if 0 < number / total < 0.0005 else f" ({number / total:.1%})"
 
 
-def histogram(split: Split, label: str, unit: str, limits: tuple[float, float] | None = None, log: bool = False) -> Callable[[Axes], None]:
-    """Two histograms over one another, each as shares of its own group, so that groups of any size compare."""
+def histogram(
+    split: Split,
+    label: str,
+    unit: str,
+    limits: tuple[float, float] | None = None,
+    log: bool = False,
+) -> Callable[[Axes], None]:
+    """Two histograms over one another, each as shares of its own group, so that groups of any size
+    compare.
+    """
 
     def draw(axes: Axes) -> None:
         edges = bin_edges(split.pool, limits, log)
-        for values, colour, filled, name in ((split.pool, POOL, True, "pool"), (split.selected, SELECTED, False, "selected")):
+        for values, colour, filled, name in (
+            (split.pool, POOL, True, "pool"),
+            (split.selected, SELECTED, False, "selected"),
+        ):
             if len(values):
                 shares = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
-                kind: dict[str, Any] = {"facecolor": colour, "alpha": 0.45} if filled else {"edgecolor": colour, "linewidth": 1.9}
-                heights = np.where(shares > 0, shares, np.nan)  # no line along the axis where there is nothing
+                kind: dict[str, Any] = (
+                    {"facecolor": colour, "alpha": 0.45}
+                    if filled
+                    else {"edgecolor": colour, "linewidth": 1.9}
+                )
+                heights = np.where(
+                    shares > 0, shares, np.nan
+                )  # no line along the axis where there is nothing
                 axes.stairs(heights, edges, fill=filled, label=f"{name} ({len(values):,})", **kind)
         if log:
             axes.set_xscale("log")
@@ -113,11 +147,20 @@ def histogram(split: Split, label: str, unit: str, limits: tuple[float, float] |
 
 
 def bin_edges(
-    values: NDArray[np.floating | np.integer], limits: tuple[float, float] | None, log: bool, bins: int = 40
+    values: NDArray[np.floating | np.integer],
+    limits: tuple[float, float] | None,
+    log: bool,
+    bins: int = 40,
 ) -> NDArray[np.float64]:
-    """Edges over `limits`, or over `values` but their highest thousandth, which the last bin takes in too."""
+    """Edges over `limits`, or over `values` but their highest thousandth, which the last bin takes
+    in too.
+    """
     if limits is None:
-        limits = (float(np.min(values)), float(np.quantile(values, 0.999))) if len(values) else (0.0, 1.0)
+        limits = (
+            (float(np.min(values)), float(np.quantile(values, 0.999)))
+            if len(values)
+            else (0.0, 1.0)
+        )
     low, high = max(limits[0], 1.0) if log else limits[0], limits[1]
     if high <= low:
         low, high = (low, low * 2) if log else (low - 0.5, low + 0.5)
@@ -128,20 +171,35 @@ def turns(split: Split) -> Callable[[Axes], None]:
     """Bars by number of user turns, MOST_TURNS and more in one."""
 
     def draw(axes: Axes) -> None:
-        most = int(min(MOST_TURNS, max((values.max() for values in split if len(values)), default=1)))
+        most = int(
+            min(MOST_TURNS, max((values.max() for values in split if len(values)), default=1))
+        )
         places = np.arange(1, most + 1)
-        for values, colour, shift, name in ((split.pool, POOL, -0.2, "pool"), (split.selected, SELECTED, 0.2, "selected")):
+        for values, colour, shift, name in (
+            (split.pool, POOL, -0.2, "pool"),
+            (split.selected, SELECTED, 0.2, "selected"),
+        ):
             if len(values):
-                shares = np.bincount(np.clip(values, 1, most).astype(np.int64), minlength=most + 1)[1:] / len(values)
-                axes.bar(places + shift, shares, 0.4, color=colour, label=f"{name} ({len(values):,})")
-        axes.set_xticks(places, [*map(str, places[:-1]), f"{most}+" if most == MOST_TURNS else str(most)])
+                shares = np.bincount(np.clip(values, 1, most).astype(np.int64), minlength=most + 1)[
+                    1:
+                ] / len(values)
+                axes.bar(
+                    places + shift, shares, 0.4, color=colour, label=f"{name} ({len(values):,})"
+                )
+        axes.set_xticks(
+            places, [*map(str, places[:-1]), f"{most}+" if most == MOST_TURNS else str(most)]
+        )
         finish(axes, "user turns", "share of conversations")
 
     return draw
 
 
-def similarities(rejected: NDArray[np.float32], kept: NDArray[np.float32], limit: float | None) -> Callable[[Axes], None]:
-    """How near rejected rows are to the row that blocked them, and kept rows to their nearest kept neighbour."""
+def similarities(
+    rejected: NDArray[np.float32], kept: NDArray[np.float32], limit: float | None
+) -> Callable[[Axes], None]:
+    """How near rejected rows are to the row that blocked them, and kept rows to their nearest kept
+    neighbour.
+    """
 
     def draw(axes: Axes) -> None:
         edges = similarity_edges(float(np.concatenate([rejected, kept]).min(initial=1.0)), limit)
@@ -151,33 +209,64 @@ def similarities(rejected: NDArray[np.float32], kept: NDArray[np.float32], limit
         ):
             if len(values):
                 shares = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
-                axes.stairs(shares, edges, fill=True, facecolor=colour, alpha=0.6, label=f"{name} ({len(values):,})")
+                axes.stairs(
+                    shares,
+                    edges,
+                    fill=True,
+                    facecolor=colour,
+                    alpha=0.6,
+                    label=f"{name} ({len(values):,})",
+                )
         if limit is not None:
             axes.axvline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
             shift, side = (-5, "right") if limit > edges[[0, -1]].mean() else (5, "left")
-            where: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "ha": side, "va": "top"}
+            where: dict[str, Any] = {
+                "xycoords": axes.get_xaxis_transform(),
+                "textcoords": "offset points",
+                "ha": side,
+                "va": "top",
+            }
             axes.annotate(f"limit {limit:g}", (limit, 1.0), xytext=(shift, -2), **where)
         finish(axes, "cosine similarity", "share of rows")
 
     return draw
 
 
-def similarity_edges(lowest: float, limit: float | None, width: float = 0.0125) -> NDArray[np.float64]:
-    """Edges from `lowest` or below to 1 or above, one of them at `limit`, so that no bin holds both kept and rejected rows."""
+def similarity_edges(
+    lowest: float, limit: float | None, width: float = 0.0125
+) -> NDArray[np.float64]:
+    """Edges from `lowest` or below to 1 or above, one of them at `limit`, so that no bin holds both
+    kept and rejected rows.
+    """
     start = 1.0 if limit is None else limit
-    below, above = np.ceil(max(start - lowest, width) / width - 1e-9), np.ceil((1 - start) / width - 1e-9)
+    below, above = (
+        np.ceil(max(start - lowest, width) / width - 1e-9),
+        np.ceil((1 - start) / width - 1e-9),
+    )
     return np.asarray(start + width * np.arange(-below, above + 1))
 
 
 def scatter(
-    pool: NDArray[np.float64], selected: NDArray[np.float64], totals: tuple[int, int], explained: tuple[float, float]
+    pool: NDArray[np.float64],
+    selected: NDArray[np.float64],
+    totals: tuple[int, int],
+    explained: tuple[float, float],
 ) -> Callable[[Axes], None]:
-    """The pool's points with the selected ones over them; `totals`: of how many rows each is a sample."""
+    """The pool's points with the selected ones over them; `totals`: of how many rows each is a
+    sample.
+    """
 
     def draw(axes: Axes) -> None:
         as_image = len(pool) + len(selected) > MOST_VECTOR_POINTS
-        look: dict[str, Any] = {"s": 7.0 if as_image else 14.0, "linewidths": 0, "rasterized": as_image}
-        groups = ((pool, POOL, 0.45, "pool", totals[0]), (selected, SELECTED, 0.75, "selected", totals[1]))
+        look: dict[str, Any] = {
+            "s": 7.0 if as_image else 14.0,
+            "linewidths": 0,
+            "rasterized": as_image,
+        }
+        groups = (
+            (pool, POOL, 0.45, "pool", totals[0]),
+            (selected, SELECTED, 0.75, "selected", totals[1]),
+        )
         for points, colour, alpha, name, total in groups:
             label = f"{name} ({len(points):,} of {total:,})"
             axes.scatter(points[:, 0], points[:, 1], c=colour, alpha=alpha, label=label, **look)
@@ -187,7 +276,14 @@ def scatter(
         axes.set_yticks([])
         axes.set_xlabel(f"first principal component ({explained[0]:.1%} of the variance)")
         axes.set_ylabel(f"second ({explained[1]:.1%})")
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, markerscale=2.2, handletextpad=0.2, borderaxespad=0.2)
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            ncols=2,
+            markerscale=2.2,
+            handletextpad=0.2,
+            borderaxespad=0.2,
+        )
 
     return draw
 
@@ -205,4 +301,11 @@ def finish(axes: Axes, x: str, y: str) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     axes.margins(x=0.01)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, handlelength=1.4, borderaxespad=0.2, columnspacing=1.2)
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            ncols=3,
+            handlelength=1.4,
+            borderaxespad=0.2,
+            columnspacing=1.2,
+        )

@@ -7,12 +7,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_FITTED = 2_000  # rows that the plane is fitted to: an exact decomposition of at most 2,000 x 2,000, a few seconds
+# rows that the plane is fitted to: an exact decomposition of at most 2,000 x 2,000, a few seconds
+MOST_FITTED = 2_000
 BLOCK = 1_024
 
 
 class Plane(NamedTuple):
-    """Two axes through the mean of some vectors; `explained`: the share of their variance along each."""
+    """Two axes through the mean of some vectors; `explained`: the share of their variance along
+    each.
+    """
 
     mean: NDArray[np.float64]  # (d,)
     axes: NDArray[np.float64]  # (2, d), orthonormal
@@ -24,16 +27,20 @@ class Plane(NamedTuple):
 
 
 def normalised(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """`vectors` (n, d) that have a direction, L2-normalised, float32 (m, d), and which of the n they are: neither zero nor not finite."""
+    """`vectors` (n, d) that have a direction, L2-normalised, float32 (m, d), and which of the n
+    they are: neither zero nor not finite.
+    """
     lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
     fit = np.isfinite(lengths) & (lengths > 0)
     return (vectors[fit] / lengths[fit, None]).astype(np.float32), fit
 
 
 def fit_plane(vectors: NDArray[np.float32]) -> Plane | None:
-    """The first two principal components of the first MOST_FITTED of normalised `vectors`; None where they do not span a plane.
+    """The first two principal components of the first MOST_FITTED of normalised `vectors`; None
+    where they do not span a plane.
 
-    From the eigenvectors of the smaller of X X' and X' X, in float64. The sign of an axis is such that its largest part is positive.
+    From the eigenvectors of the smaller of X X' and X' X, in float64. The sign of an axis is such
+    that its largest part is positive.
     """
     rows = vectors[:MOST_FITTED].astype(np.float64)
     if min(rows.shape) < 2:
@@ -55,7 +62,9 @@ def fit_plane(vectors: NDArray[np.float32]) -> Plane | None:
 
 
 def nearest_similarities(vectors: NDArray[np.float32], queries: int) -> NDArray[np.float32]:
-    """For each of the first `queries` of normalised `vectors` (n, d), its largest cosine similarity to any other one of the n."""
+    """For each of the first `queries` of normalised `vectors` (n, d), its largest cosine similarity
+    to any other one of the n.
+    """
     if len(vectors) < 2:
         return np.empty(0, np.float32)
     found = []

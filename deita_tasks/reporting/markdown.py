@@ -1,4 +1,6 @@
-"""A selection in brief, for a place that shows Markdown and tables but no page of ours: the run's page in the Prefect UI."""
+"""A selection in brief, for a place that shows Markdown and tables but no page of ours: the run's
+page in the Prefect UI.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,30 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deita_tasks.reporting.changes import Changes
-from deita_tasks.reporting.examples import Pair, best_selected, closest_calls, pairs_of, quarantine_groups, unscorable_groups
-from deita_tasks.reporting.report import ReportData, limit_of, measure_of, measures, reach, summary_table
+from deita_tasks.reporting.examples import (
+    Pair,
+    best_selected,
+    closest_calls,
+    pairs_of,
+    quarantine_groups,
+    unscorable_groups,
+)
+from deita_tasks.reporting.report import (
+    ReportData,
+    limit_of,
+    measure_of,
+    measures,
+    reach,
+    summary_table,
+)
 
 FIGURES = {
     "evol_score": "Evol scores of the pool and of the selection",
     "complexity": "Complexity of a user turn",
     "quality": "Quality of a user turn",
-    "similarity": "Similarities of rejected rows to the kept row that blocked them, and of kept rows to their nearest",
+    "similarity": "Similarities of rejected rows to the kept row that blocked them, and of "
+    "kept rows to "
+    "their nearest",
     "map": "Map of the pool and of the selection in two dimensions",
 }
 MEANINGS = {
@@ -30,18 +48,37 @@ MEANINGS = {
 
 
 def markdown(data: ReportData, figures: Mapping[str, bytes], output: str) -> str:
-    """The counts, where the result lies, what is different from before, and the figures, which are images in the text itself."""
+    """The counts, where the result lies, what is different from before, and the figures, which are
+    images in the text itself.
+    """
     counts = data.manifest.counts
-    parts = [f"# {counts.selected:,} of {counts.read:,} rows selected", _lead(data), _places(data, output)]
-    rows = [(name.replace("_", " "), f"{getattr(counts, name):,}", why) for name, why in MEANINGS.items()]
+    parts = [
+        f"# {counts.selected:,} of {counts.read:,} rows selected",
+        _lead(data),
+        _places(data, output),
+    ]
+    rows = [
+        (name.replace("_", " "), f"{getattr(counts, name):,}", why)
+        for name, why in MEANINGS.items()
+    ]
     parts += ["## What became of each row", _table(("decision", "rows", ""), rows)]
     if data.changes is not None:
         parts += ["## Since the version before", *_changes(data.changes)]
-    parts += ["## Scores", _table(("", "pool, mean", "median", "selected, mean", "median"), _measured(data))]
-    parts += [f"![{title}]({_image(figures[name])})\n\n*{title}.*" for name, title in FIGURES.items() if name in figures]
+    parts += [
+        "## Scores",
+        _table(("", "pool, mean", "median", "selected, mean", "median"), _measured(data)),
+    ]
+    parts += [
+        f"![{title}]({_image(figures[name])})\n\n*{title}.*"
+        for name, title in FIGURES.items()
+        if name in figures
+    ]
     bad = [*quarantine_groups(data.quarantine), *unscorable_groups(data.ledger)]
     if bad:
-        parts += ["## Bad rows", _table(("reason", "rows"), [(plain(one.reason), f"{one.rows:,}") for one in bad])]
+        parts += [
+            "## Bad rows",
+            _table(("reason", "rows"), [(plain(one.reason), f"{one.rows:,}") for one in bad]),
+        ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -50,15 +87,26 @@ def _lead(data: ReportData) -> str:
     if found is None:
         return ""
     told = f"From the best evol score down to rank {found['last']:,} of {found['ranked']:,}"
-    told += f", passing over {found['too_similar']:,} as too similar to one already kept." if found["too_similar"] else "."
+    told += (
+        f", passing over {found['too_similar']:,} as too similar to one already kept."
+        if found["too_similar"]
+        else "."
+    )
     short = found["budget"] > data.manifest.counts.selected
-    return f"{told} The budget of {found['budget']:,} was not filled: every row was reached." if short else told
+    return (
+        f"{told} The budget of {found['budget']:,} was not filled: every row was reached."
+        if short
+        else told
+    )
 
 
 def _places(data: ReportData, output: str) -> str:
     """Links to a disk or a bucket lose their target in the UI, so places are said as text."""
     files = ", ".join(f"`{name}`" for name in ("manifest.json", *data.manifest.outputs))
-    return f"Written to {code(output)}: {files}. Open `report.html` there for the whole report, with examples."
+    return (
+        f"Written to {code(output)}: {files}. Open `report.html` there for the whole report, "
+        "with examples."
+    )
 
 
 def _measured(data: ReportData) -> list[tuple[str, ...]]:
@@ -67,16 +115,23 @@ def _measured(data: ReportData) -> list[tuple[str, ...]]:
 
 def _changes(changes: Changes) -> Iterable[str]:
     yield (
-        f"Compared with {code(changes.before)}: {changes.pool_added:,} conversations are new in the pool and {changes.pool_removed:,} are "
-        f"gone; **{changes.added:,} came into the selection and {changes.dropped:,} went out of it**."
+        f"Compared with {code(changes.before)}: {changes.pool_added:,} conversations are new "
+        f"in the pool and {changes.pool_removed:,} are "
+        f"gone; **{changes.added:,} came into the selection and {changes.dropped:,} "
+        "went out of it**."
     )
     if changes.budget[0] != changes.budget[1]:
         yield f"The budget was {changes.budget[0]} and is {changes.budget[1]}."
     if changes.settings:
         yield f"Made differently than before: {', '.join(changes.settings)}."
-    yield _table(("", "why", "conversations"), [(change, plain(why), f"{count:,}") for change, why, count in changes.reasons()])
+    yield _table(
+        ("", "why", "conversations"),
+        [(change, plain(why), f"{count:,}") for change, why, count in changes.reasons()],
+    )
     shifts = [
-        (one.measure, f"{one.old_mean:.2f}", f"{one.new_mean:.2f}", f"{one.shift:+.2f}") for one in changes.drift if one.shift is not None
+        (one.measure, f"{one.old_mean:.2f}", f"{one.new_mean:.2f}", f"{one.shift:+.2f}")
+        for one in changes.drift
+        if one.shift is not None
     ]
     if shifts:
         yield _table(("mean score of", "rows that were there", "new rows", "shift"), shifts)
@@ -106,9 +161,17 @@ def _asked(pair: Pair) -> dict[str, Any]:
 
 def _scores(pair: Pair) -> dict[str, Any]:
     row = pair.example.row
-    means = {kind: round(sum(row[kind]) / len(row[kind]), 2) if row[kind] else None for kind in ("complexity", "quality")}
+    means = {
+        kind: round(sum(row[kind]) / len(row[kind]), 2) if row[kind] else None
+        for kind in ("complexity", "quality")
+    }
     score = None if row["evol_score"] is None else round(float(row["evol_score"]), 3)
-    return {"rank": row["rank"], "evol score": score, **means, "turns": len(row["complexity"] or ())}
+    return {
+        "rank": row["rank"],
+        "evol score": score,
+        **means,
+        "turns": len(row["complexity"] or ()),
+    }
 
 
 def _image(svg: bytes) -> str:
@@ -129,7 +192,11 @@ def code(text: str) -> str:
 
 def one_line(text: str) -> str:
     """`text` on one line, without characters that act instead of being seen."""
-    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", " ", text).split())
+    return " ".join(
+        re.sub(
+            r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", " ", text
+        ).split()
+    )
 
 
 def plain(text: str) -> str:

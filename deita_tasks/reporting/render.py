@@ -8,7 +8,9 @@ import jinja2
 
 
 def render(template: str, **values: Any) -> bytes:
-    """The page that `template` of this folder makes of `values`; everything in them that is not Markup is escaped."""
+    """The page that `template` of this folder makes of `values`; everything in them that is not
+    Markup is escaped.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("deita_tasks.reporting"),
         autoescape=True,
@@ -17,5 +19,7 @@ def render(template: str, **values: Any) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters["count"] = lambda number: f"{number:,}"
-    environment.filters["number"] = lambda number: "–" if number != number else f"{number:,.2f}"  # NaN: of no rows
+    environment.filters["number"] = lambda number: (
+        "–" if number != number else f"{number:,.2f}"
+    )  # NaN: of no rows
     return environment.get_template(template).render(**values).encode("utf-8", "backslashreplace")

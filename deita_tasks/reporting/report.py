@@ -20,12 +20,18 @@ from deita_tasks.manifest import Manifest
 from deita_tasks.records import Conversation
 from deita_tasks.reporting import figures
 from deita_tasks.reporting.changes import Changes
-from deita_tasks.reporting.examples import chosen_examples, example_groups, quarantine_groups, unscorable_groups
+from deita_tasks.reporting.examples import (
+    chosen_examples,
+    example_groups,
+    quarantine_groups,
+    unscorable_groups,
+)
 from deita_tasks.reporting.figures import Split
 from deita_tasks.reporting.geometry import fit_plane, nearest_similarities, normalised
 from deita_tasks.reporting.render import render
 
-# Ids are digests of the texts, so the smallest ones are a random sample, and the same one whatever the order of the rows.
+# Ids are digests of the texts, so the smallest ones are a random sample, and the same one whatever
+# the order of the rows.
 SAMPLE_POOL = 4_000  # rows of the pool on the map
 SAMPLE_MAP = 2_000  # selected rows on the map
 SAMPLE_NEAREST = 2_000  # selected rows whose nearest neighbour is looked for ...
@@ -43,10 +49,12 @@ class Wanted(NamedTuple):
 class ReportData:
     """What a report is made of.
 
-    ledger: as `build_ledger` gives it. shapes: id, n_pairs (user turns), n_words of every good row, in any order, repeated ids allowed.
-    conversations: by id, those of `wanted`. quarantine: source_uri, source_row, reason, detail, and raw where it is at hand.
-    vectors: float32 (n, d), row i of vector_ids[i], not normalised, NaN for none; those of `wanted`, or None without embeddings.
-    changes: what is different from an earlier selection, if there is one to compare with.
+    ledger: as `build_ledger` gives it. shapes: id, n_pairs (user turns), n_words of every good row,
+    in any order, repeated ids allowed. conversations: by id, those of `wanted`. quarantine:
+    source_uri, source_row, reason, detail, and raw where it is at hand. vectors: float32 (n, d),
+    row i of vector_ids[i], not normalised, NaN for none; those of `wanted`, or None without
+    embeddings. changes: what is different from an earlier selection, if there is one to compare
+    with.
     """
 
     manifest: Manifest
@@ -67,9 +75,14 @@ class Report(NamedTuple):
 
 
 def wanted(ledger: pa.Table) -> Wanted:
-    """Which rows of the pool the report will show; a few dozen texts, at most SAMPLE_POOL + SAMPLE_KEPT vectors."""
+    """Which rows of the pool the report will show; a few dozen texts, at most SAMPLE_POOL +
+    SAMPLE_KEPT vectors.
+    """
     distinct = distinct_rows(ledger)
-    vectors = {*smallest(distinct["id"], SAMPLE_POOL), *smallest(of(distinct, "selected")["id"], SAMPLE_KEPT)}
+    vectors = {
+        *smallest(distinct["id"], SAMPLE_POOL),
+        *smallest(of(distinct, "selected")["id"], SAMPLE_KEPT),
+    }
     return Wanted(sorted(chosen_examples(ledger)), sorted(vectors))
 
 
@@ -82,11 +95,19 @@ def build_report(data: ReportData) -> Report:
         "report.html.jinja",
         manifest=manifest,
         counts=manifest.counts,
-        figures={name: Markup(figure.decode()) for name, figure in drawn.items()},  # drawn here, of numbers alone
+        figures={
+            name: Markup(figure.decode()) for name, figure in drawn.items()
+        },  # drawn here, of numbers alone
         facts=facts,
         reach=reach(data.ledger, manifest),
         summary=summary_table(values),
-        groups=[group for group in example_groups(data.ledger, data.conversations, limit_of(manifest), measure) if group.examples],
+        groups=[
+            group
+            for group in example_groups(
+                data.ledger, data.conversations, limit_of(manifest), measure
+            )
+            if group.examples
+        ],
         measure=measure,
         bad=quarantine_groups(data.quarantine),
         unscorable=unscorable_groups(data.ledger),
@@ -95,16 +116,30 @@ def build_report(data: ReportData) -> Report:
     return Report(page, drawn)
 
 
-def draw_figures(data: ReportData, values: Mapping[str, Split]) -> tuple[dict[str, bytes], dict[str, Any]]:
+def draw_figures(
+    data: ReportData, values: Mapping[str, Split]
+) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The figures by name, and the numbers that their captions state."""
     drawn = {
-        "decisions": figures.svg("decisions", figures.WIDE, figures.decisions(data.manifest.counts.model_dump())),
-        "evol_score": figures.svg("evol_score", figures.WIDE, figures.histogram(values["evol score"], "evol score", "conversations")),
-        "words": figures.svg("words", figures.NARROW, figures.histogram(values["words"], "words in all turns", "conversations", log=True)),
+        "decisions": figures.svg(
+            "decisions", figures.WIDE, figures.decisions(data.manifest.counts.model_dump())
+        ),
+        "evol_score": figures.svg(
+            "evol_score",
+            figures.WIDE,
+            figures.histogram(values["evol score"], "evol score", "conversations"),
+        ),
+        "words": figures.svg(
+            "words",
+            figures.NARROW,
+            figures.histogram(values["words"], "words in all turns", "conversations", log=True),
+        ),
         "turns": figures.svg("turns", figures.NARROW, figures.turns(values["user turns"])),
     }
     for kind in ("complexity", "quality"):
-        draw = figures.histogram(values[kind], f"{kind} of a user turn", "user turns", limits=(1, 6))
+        draw = figures.histogram(
+            values[kind], f"{kind} of a user turn", "user turns", limits=(1, 6)
+        )
         drawn[kind] = figures.svg(kind, figures.NARROW, draw)
     facts: dict[str, Any] = {}
     if data.vectors is not None:
@@ -112,8 +147,12 @@ def draw_figures(data: ReportData, values: Mapping[str, Split]) -> tuple[dict[st
     return drawn, facts
 
 
-def _draw_vectors(data: ReportData, vectors: NDArray[np.float32], drawn: dict[str, bytes]) -> dict[str, Any]:
-    """Adds the figures that need vectors to `drawn`, where there are enough of them; returns what their captions state."""
+def _draw_vectors(
+    data: ReportData, vectors: NDArray[np.float32], drawn: dict[str, bytes]
+) -> dict[str, Any]:
+    """Adds the figures that need vectors to `drawn`, where there are enough of them; returns what
+    their captions state.
+    """
     distinct = distinct_rows(data.ledger)
     chosen = of(distinct, "selected")["id"]
     units, fit = normalised(vectors)
@@ -130,12 +169,23 @@ def _draw_vectors(data: ReportData, vectors: NDArray[np.float32], drawn: dict[st
     if plane:
         totals = (distinct.num_rows, len(chosen))
         points, chosen_points = plane.place(pool), plane.place(kept[:SAMPLE_MAP])
-        drawn["map"] = figures.svg("map", figures.map_size(points), figures.scatter(points, chosen_points, totals, plane.explained))
-    return {"nearest": len(nearest), "among": len(kept), "all_kept": len(chosen), "explained": sum(plane.explained) if plane else 0.0}
+        drawn["map"] = figures.svg(
+            "map",
+            figures.map_size(points),
+            figures.scatter(points, chosen_points, totals, plane.explained),
+        )
+    return {
+        "nearest": len(nearest),
+        "among": len(kept),
+        "all_kept": len(chosen),
+        "explained": sum(plane.explained) if plane else 0.0,
+    }
 
 
 def measures(data: ReportData) -> dict[str, Split]:
-    """By name: values over the pool's distinct rows (or their user turns) and over the selected ones; rows without a value are left out."""
+    """By name: values over the pool's distinct rows (or their user turns) and over the selected
+    ones; rows without a value are left out.
+    """
     distinct = distinct_rows(data.ledger)
     chosen = of(distinct, "selected")
 
@@ -146,7 +196,10 @@ def measures(data: ReportData) -> dict[str, Split]:
     for kind in ("complexity", "quality"):
         found[kind] = split(pc.list_flatten(distinct[kind]), pc.list_flatten(chosen[kind]))
     for name, column in (("words", "n_words"), ("user turns", "n_pairs")):
-        looked_up = [data.shapes[column].take(pc.index_in(rows["id"], value_set=data.shapes["id"])) for rows in (distinct, chosen)]
+        looked_up = [
+            data.shapes[column].take(pc.index_in(rows["id"], value_set=data.shapes["id"]))
+            for rows in (distinct, chosen)
+        ]
         found[name] = split(*looked_up)
     return found
 
@@ -157,7 +210,10 @@ def summary_table(values: Mapping[str, Split]) -> list[tuple[str, list[str]]]:
     def shown(numbers: NDArray[Any]) -> list[str]:
         if not len(numbers):
             return ["–", "–"]
-        return [f"{number:,.2f}" if number < 100 else f"{number:,.0f}" for number in (numbers.mean(dtype=np.float64), np.median(numbers))]
+        return [
+            f"{number:,.2f}" if number < 100 else f"{number:,.0f}"
+            for number in (numbers.mean(dtype=np.float64), np.median(numbers))
+        ]
 
     return [(name, shown(split.pool) + shown(split.selected)) for name, split in values.items()]
 
@@ -172,19 +228,34 @@ def reach(ledger: pa.Table, manifest: Manifest) -> dict[str, int] | None:
     if of(upper, "below_budget").num_rows:
         return None
     budget = (manifest.fingerprints.get("selection") or {}).get("budget")
-    return {"last": last, "ranked": ranked.num_rows, "too_similar": of(upper, "too_similar").num_rows, "budget": budget or 0}
+    return {
+        "last": last,
+        "ranked": ranked.num_rows,
+        "too_similar": of(upper, "too_similar").num_rows,
+        "budget": budget or 0,
+    }
 
 
 def limit_of(manifest: Manifest) -> float | None:
-    """The largest similarity allowed, or the least distance; None for a strategy that has no such limit."""
+    """The largest similarity allowed, or the least distance; None for a strategy that has no such
+    limit.
+    """
     options = manifest.fingerprints.get("selection") or {}
-    limit = options.get("max_similarity") if measure_of(manifest) == "similarity" else options["min_distance"]
+    limit = (
+        options.get("max_similarity")
+        if measure_of(manifest) == "similarity"
+        else options["min_distance"]
+    )
     return None if limit is None else float(limit)
 
 
 def measure_of(manifest: Manifest) -> str:
     """What the limit is one of: similarity or distance."""
-    return "similarity" if (manifest.fingerprints.get("selection") or {}).get("min_distance") is None else "distance"
+    return (
+        "similarity"
+        if (manifest.fingerprints.get("selection") or {}).get("min_distance") is None
+        else "distance"
+    )
 
 
 def by_cosine(manifest: Manifest) -> bool:

@@ -1,8 +1,8 @@
 """A sweep's files: the table, the overlap of its selections, and one self-contained page with both.
 
-sweep.csv       a line for each selection
-overlap.csv     the Jaccard overlap of each pair of selections, a square matrix
-sweep.html      the table, how each setting does as the budget grows, and how alike the selections are
+sweep.csv       a line for each selection overlap.csv     the Jaccard overlap of each pair of
+selections, a square matrix sweep.html      the table, how each setting does as the budget grows,
+and how alike the selections are
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ MOST_MAPS = 6  # budgets whose overlap is drawn
 
 
 class Row(NamedTuple):
-    """A selection of the sweep. The measures are those of `selecting/compare.py`, NaN for none; random_...: of as many rows at random."""
+    """A selection of the sweep. The measures are those of `selecting/compare.py`, NaN for none;
+    random_...: of as many rows at random.
+    """
 
     strategy: str
     max_similarity: float | None
@@ -43,7 +45,11 @@ class Row(NamedTuple):
     @property
     def setting(self) -> str:
         """diverse 0.9"""
-        return self.strategy if self.max_similarity is None else f"{self.strategy} {self.max_similarity}"
+        return (
+            self.strategy
+            if self.max_similarity is None
+            else f"{self.strategy} {self.max_similarity}"
+        )
 
     @property
     def name(self) -> str:
@@ -52,12 +58,17 @@ class Row(NamedTuple):
 
     def fields(self) -> dict[str, Any]:
         """By name, as JSON values: None for NaN."""
-        return {"selection": self.name, **{name: None if value != value else value for name, value in self._asdict().items()}}
+        return {
+            "selection": self.name,
+            **{name: None if value != value else value for name, value in self._asdict().items()},
+        }
 
 
 @dataclass(frozen=True)
 class SweepData:
-    """`rows`: by budget, the settings in one order, random last. `overlap`: float64 (rows, rows), Jaccard."""
+    """`rows`: by budget, the settings in one order, random last. `overlap`: float64 (rows, rows),
+    Jaccard.
+    """
 
     manifest: SweepManifest
     rows: Sequence[Row]
@@ -66,9 +77,17 @@ class SweepData:
 
 def write_files(folder: Path, data: SweepData) -> None:
     """Write sweep.csv, overlap.csv and sweep.html into `folder`."""
-    _write_csv(folder / "sweep.csv", [list(data.rows[0].fields()), *([_number(v) for v in row.fields().values()] for row in data.rows)])
+    _write_csv(
+        folder / "sweep.csv",
+        [
+            list(data.rows[0].fields()),
+            *([_number(v) for v in row.fields().values()] for row in data.rows),
+        ],
+    )
     names = [row.name for row in data.rows]
-    matrix = [[name, *map(_number, line)] for name, line in zip(names, data.overlap.tolist(), strict=True)]
+    matrix = [
+        [name, *map(_number, line)] for name, line in zip(names, data.overlap.tolist(), strict=True)
+    ]
     _write_csv(folder / "overlap.csv", [["selection", *names], *matrix])
     (folder / "sweep.html").write_bytes(build_page(data))
 
@@ -88,7 +107,9 @@ def build_page(data: SweepData) -> bytes:
     rows = data.rows
     colours = sweep_figures.colours([row.setting for row in rows])
     drawn = {
-        measure: figures.svg(measure, figures.NARROW, sweep_figures.lines(_lines(rows, measure), colours, label))
+        measure: figures.svg(
+            measure, figures.NARROW, sweep_figures.lines(_lines(rows, measure), colours, label)
+        )
         for measure, label in sweep_figures.MEASURES.items()
     }
     budgets = list(dict.fromkeys(row.budget for row in rows))
@@ -99,7 +120,9 @@ def build_page(data: SweepData) -> bytes:
         rows=rows,
         budgets=budgets,
         settings=list(colours),
-        figures={name: Markup(figure.decode()) for name, figure in drawn.items()},  # drawn here, of numbers and our own names alone
+        figures={
+            name: Markup(figure.decode()) for name, figure in drawn.items()
+        },  # drawn here, of numbers and our own names alone
         maps=[(budget, Markup(figure.decode())) for budget, figure in maps],
         measures=list(sweep_figures.MEASURES),
         short=[row for row in rows if row.kept < row.budget],
@@ -107,7 +130,9 @@ def build_page(data: SweepData) -> bytes:
 
 
 def _lines(rows: Sequence[Row], measure: str) -> dict[str, list[tuple[int, float]]]:
-    """By setting: rows kept and the measure. Random has a point for every size that a selection has."""
+    """By setting: rows kept and the measure. Random has a point for every size that a selection
+    has.
+    """
     found: dict[str, dict[int, float]] = {row.setting: {} for row in rows}
     for row in rows:
         found[row.setting][row.kept] = getattr(row, measure)
@@ -119,4 +144,6 @@ def _map(data: SweepData, budget: int) -> bytes:
     here = [i for i, row in enumerate(data.rows) if row.budget == budget]
     names = [data.rows[i].setting for i in here]
     size = (1.9 + 0.62 * len(names), 1.2 + 0.46 * len(names))
-    return figures.svg(f"overlap {budget}", size, sweep_figures.heat_map(data.overlap[np.ix_(here, here)], names))
+    return figures.svg(
+        f"overlap {budget}", size, sweep_figures.heat_map(data.overlap[np.ix_(here, here)], names)
+    )

@@ -32,10 +32,11 @@ class Shown(NamedTuple):
 class Explanation:
     """What is known of a row.
 
-    `line`: its line of the ledger (a duplicate's: that of the row that it repeats). `duplicates`: the lines that repeat it.
-    `selector`: the strategy with its options. `ranked`: how many rows have a rank. `conversation`: None for a quarantined row, which has
-    `raw` instead. `blocker`: for a row that is too similar, the kept one that blocked it. `blocked`: of the `blocked_rows` rows that
-    this one blocked, being kept, the most similar.
+    `line`: its line of the ledger (a duplicate's: that of the row that it repeats). `duplicates`:
+    the lines that repeat it. `selector`: the strategy with its options. `ranked`: how many rows
+    have a rank. `conversation`: None for a quarantined row, which has `raw` instead. `blocker`: for
+    a row that is too similar, the kept one that blocked it. `blocked`: of the `blocked_rows` rows
+    that this one blocked, being kept, the most similar.
     """
 
     line: Line
@@ -50,9 +51,11 @@ class Explanation:
 
 
 def explain(output: str, wanted: str, store: str | None = None, shown: int = 20) -> Explanation:
-    """Explain the row `wanted` of the result in `output`: an id, the beginning of one, or FILE:ROW as the ledger has them.
+    """Explain the row `wanted` of the result in `output`: an id, the beginning of one, or FILE:ROW
+    as the ledger has them.
 
-    `store`: where the store lies now, if it is not where the run had it. Raises UsageError where there is no such row, result or pool.
+    `store`: where the store lies now, if it is not where the run had it. Raises UsageError where
+    there is no such row, result or pool.
     """
     manifest = _manifest(output)
     ledger = storage.read_table(storage.join(output, "decisions.parquet"))
@@ -63,7 +66,11 @@ def explain(output: str, wanted: str, store: str | None = None, shown: int = 20)
         return Explanation(line, [], selector, ranked, None, _raw(pool, line), None, [], 0)
     blocked = ledger.filter(pc.field("nearest_id") == line["id"])
     nearest_first = "descending" if selector.get("min_distance") is None else "ascending"
-    first = blocked.take(pc.sort_indices(blocked, sort_keys=[("similarity", nearest_first), ("rank", "ascending")])[:shown]).to_pylist()
+    first = blocked.take(
+        pc.sort_indices(blocked, sort_keys=[("similarity", nearest_first), ("rank", "ascending")])[
+            :shown
+        ]
+    ).to_pylist()
     nearest = line["nearest_id"]
     texts = pool.find([line["id"], *([nearest] if nearest else []), *(row["id"] for row in first)])
     return Explanation(
@@ -83,24 +90,41 @@ def _manifest(output: str) -> Mapping[str, Any]:
     try:
         manifest: Mapping[str, Any] = storage.read_json(storage.join(output, "manifest.json"))
     except MissingFile as error:
-        raise UsageError(f"{output}: no result here (no manifest.json); expected the output folder of `deita select`") from error
+        raise UsageError(
+            f"{output}: no result here (no manifest.json); expected the output folder of "
+            "`deita select`"
+        ) from error
     if not isinstance(manifest, dict) or not manifest.keys() >= {"pool", "counts", "fingerprints"}:
-        raise UsageError(f"{output}: its manifest.json is not that of a selection; expected the output folder of `deita select`")
+        raise UsageError(
+            f"{output}: its manifest.json is not that of a selection; expected the output "
+            "folder of `deita select`"
+        )
     return manifest
 
 
 def _pool(manifest: Mapping[str, Any], store: str | None) -> Pool:
     """The pool that the result was made from, where the run had it or in `store`."""
-    uri = manifest["pool"] if store is None else storage.join(store, "pools", manifest["pool"].rsplit("/", 1)[1])
+    uri = (
+        manifest["pool"]
+        if store is None
+        else storage.join(store, "pools", manifest["pool"].rsplit("/", 1)[1])
+    )
     if not storage.exists(storage.join(uri, "pool.json")):
-        raise UsageError(f"{uri}: the pool of this result is not there; give the store in which it lies now with --store")
+        raise UsageError(
+            f"{uri}: the pool of this result is not there; give the store in which it lies "
+            "now with --store"
+        )
     return Pool.open(uri)
 
 
 def _lines(ledger: pa.Table, wanted: str, output: str) -> tuple[Line, list[Line]]:
     """The line that `wanted` names, with those of its duplicates."""
     place = PLACE.fullmatch(wanted)
-    found = _at_place(ledger, place["uri"], int(place["row"]), output) if place else _by_id(ledger, wanted, output)
+    found = (
+        _at_place(ledger, place["uri"], int(place["row"]), output)
+        if place
+        else _by_id(ledger, wanted, output)
+    )
     if found["id"][0].is_valid:
         found = ledger.filter(pc.field("id") == found["id"][0])
     lines = sorted(found.to_pylist(), key=lambda line: line["decision"] == "duplicate")
@@ -109,32 +133,51 @@ def _lines(ledger: pa.Table, wanted: str, output: str) -> tuple[Line, list[Line]
 
 def _by_id(ledger: pa.Table, wanted: str, output: str) -> pa.Table:
     if len(wanted) < SHORTEST_ID:
-        raise UsageError(f"{wanted!r}: expected an id, at least its first {SHORTEST_ID} characters, or FILE:ROW")
+        raise UsageError(
+            f"{wanted!r}: expected an id, at least its first {SHORTEST_ID} characters, or FILE:ROW"
+        )
     found = ledger.filter(pc.fill_null(pc.starts_with(ledger["id"], wanted.lower()), False))
     ids = pc.unique(found["id"]).to_pylist()
     if not ids:
-        raise UsageError(f"{wanted!r}: no row of {output} has this id; expected one of the column id of its decisions.parquet, or FILE:ROW")
+        raise UsageError(
+            f"{wanted!r}: no row of {output} has this id; expected one of the column id of "
+            "its decisions.parquet, or FILE:ROW"
+        )
     if len(ids) > 1:
         some = ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
-        raise UsageError(f"{wanted!r}: {len(ids)} ids begin so ({some}); expected more of one of them")
+        raise UsageError(
+            f"{wanted!r}: {len(ids)} ids begin so ({some}); expected more of one of them"
+        )
     return found
 
 
 def _at_place(ledger: pa.Table, uri: str, row: int, output: str) -> pa.Table:
-    """The line of that row of the file `uri`; the last steps of its path are enough where they name one file."""
+    """The line of that row of the file `uri`; the last steps of its path are enough where they name
+    one file.
+    """
     uris = pc.unique(ledger["source_uri"]).to_pylist()
     files = [uri] if uri in uris else [one for one in uris if one.endswith(f"/{uri}")]
     if len(files) != 1:
-        told = f"{len(files)} files of {output} end so ({', '.join(files[:3])})" if files else f"no such file in {output}"
-        raise UsageError(f"{uri!r}: {told}; expected one of the column source_uri of its decisions.parquet")
+        told = (
+            f"{len(files)} files of {output} end so ({', '.join(files[:3])})"
+            if files
+            else f"no such file in {output}"
+        )
+        raise UsageError(
+            f"{uri!r}: {told}; expected one of the column source_uri of its decisions.parquet"
+        )
     found = ledger.filter((pc.field("source_uri") == files[0]) & (pc.field("source_row") == row))
     if not found.num_rows:
-        raise UsageError(f"{uri}:{row}: {files[0]} has no conversation in row {row}; rows count from 1")
+        raise UsageError(
+            f"{uri}:{row}: {files[0]} has no conversation in row {row}; rows count from 1"
+        )
     return found
 
 
 def _raw(pool: Pool, line: Line) -> str:
     """What a quarantined row was."""
     quarantine = pool.quarantine(["source_uri", "source_row", "raw"])
-    here = (pc.field("source_uri") == line["source_uri"]) & (pc.field("source_row") == line["source_row"])
+    here = (pc.field("source_uri") == line["source_uri"]) & (
+        pc.field("source_row") == line["source_row"]
+    )
     return str(quarantine.filter(here)["raw"][0])

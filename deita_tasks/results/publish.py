@@ -1,6 +1,8 @@
-"""A finished result takes its place: a local folder whole, by renames; an object store's prefix with manifest.json last.
+"""A finished result takes its place: a local folder whole, by renames; an object store's prefix
+with manifest.json last.
 
-A reader finds the old result until the new one has arrived in full. What a killed run leaves behind is put right by the next run.
+A reader finds the old result until the new one has arrived in full. What a killed run leaves behind
+is put right by the next run.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from deita_tasks import storage
 from deita_tasks.errors import DamagedArtifact, StorageError
-from deita_tasks.storage.failures import told
+from deita_tasks.storage.failures import storage_errors
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"  # lies in an output while it changes in place; says which files are ours
@@ -27,12 +29,18 @@ DAY = 86_400.0
 
 
 def is_unfinished(uri: str) -> bool:
-    """Whether a run was killed while it put its result under `uri`: a folder without a manifest, and ours to finish."""
-    return storage.exists(storage.join(uri, UNFINISHED)) and not storage.exists(storage.join(uri, MANIFEST))
+    """Whether a run was killed while it put its result under `uri`: a folder without a manifest,
+    and ours to finish.
+    """
+    return storage.exists(storage.join(uri, UNFINISHED)) and not storage.exists(
+        storage.join(uri, MANIFEST)
+    )
 
 
 def foreign_files(uri: str) -> list[str]:
-    """The files under `uri` that the result there does not call its own: replacing it would lose them."""
+    """The files under `uri` that the result there does not call its own: replacing it would lose
+    them.
+    """
     ours = _ours(uri)
     return [name for name in _names(uri) if name not in ours]
 
@@ -42,13 +50,17 @@ def _names(uri: str) -> list[str]:
 
 
 def _ours(uri: str) -> set[str]:
-    """The files that the manifest under `uri`, or a run that did not finish, calls its own; none that would lie outside."""
+    """The files that the manifest under `uri`, or a run that did not finish, calls its own; none
+    that would lie outside.
+    """
     names = {MANIFEST}
     for one in (MANIFEST, UNFINISHED):
         place = storage.join(uri, one)
         if storage.exists(place):
             with suppress(DamagedArtifact, TypeError, KeyError):
-                names.update(name for name in storage.read_json(place)["outputs"] if _is_inside(uri, name))
+                names.update(
+                    name for name in storage.read_json(place)["outputs"] if _is_inside(uri, name)
+                )
     return names
 
 
@@ -60,13 +72,15 @@ def _is_inside(uri: str, name: object) -> bool:
 
 
 def publish(folder: str, uri: str) -> None:
-    """Put a finished local folder under `uri`, in the place of what is there; the folder is used up.
+    """Put a finished local folder under `uri`, in the place of what is there; the folder is used
+    up.
 
-    On a local disk the whole result changes by renames. On an object store (and where a local folder cannot be renamed: a
-    mount point) everything is staged first, then moved into place, manifest.json last: a result without it is not one.
+    On a local disk the whole result changes by renames. On an object store (and where a local
+    folder cannot be renamed: a mount point) everything is staged first, then moved into place,
+    manifest.json last: a result without it is not one.
     """
     fs, path = storage.filesystem(uri)
-    with told(uri):
+    with storage_errors(uri):
         recover(uri)
         if isinstance(fs, LocalFileSystem):
             path = os.path.realpath(path)
@@ -97,7 +111,9 @@ def _beside(path: str, middle: str, end: str) -> str:
 
 
 def recover(uri: str) -> None:
-    """Put right what a killed run left: an old result that was moved away comes back, drafts of more than a day ago go."""
+    """Put right what a killed run left: an old result that was moved away comes back, drafts of
+    more than a day ago go.
+    """
     fs, path = storage.filesystem(uri)
     if not isinstance(fs, LocalFileSystem):
         return
@@ -105,13 +121,21 @@ def recover(uri: str) -> None:
     moved_away = glob.glob(_beside(glob.escape(path), "*", "old"))
     if moved_away and not os.path.lexists(path):
         os.rename(moved_away.pop(), path)
-    drafts = [draft for draft in glob.glob(_beside(glob.escape(path), "*", "new")) if time.time() - os.stat(draft).st_mtime > DAY]
+    drafts = [
+        draft
+        for draft in glob.glob(_beside(glob.escape(path), "*", "new"))
+        if time.time() - os.stat(draft).st_mtime > DAY
+    ]
     for leftover in moved_away + drafts:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _move_in(fs: AbstractFileSystem, folder: str, uri: str, path: str) -> None:
-    files = sorted(os.path.relpath(posixpath.join(base, name), folder) for base, _, names in os.walk(folder) for name in names)
+    files = sorted(
+        os.path.relpath(posixpath.join(base, name), folder)
+        for base, _, names in os.walk(folder)
+        for name in names
+    )
     ours = _ours(uri) | set(files)
     storage.write_json(storage.join(uri, UNFINISHED), {"outputs": sorted(ours)})
     draft = posixpath.join(path, DRAFTS + uuid.uuid4().hex)
@@ -127,7 +151,9 @@ def _move_in(fs: AbstractFileSystem, folder: str, uri: str, path: str) -> None:
         storage.remove(posixpath.join(uri, posixpath.basename(draft)))
     for name in ours - set(files):
         storage.remove(storage.join(uri, name))
-    for leftover in {one.name.split("/")[0] for one in storage.find(uri) if one.name.startswith(DRAFTS)}:
+    for leftover in {
+        one.name.split("/")[0] for one in storage.find(uri) if one.name.startswith(DRAFTS)
+    }:
         storage.remove(storage.join(uri, leftover))
     storage.remove(storage.join(uri, UNFINISHED))
     shutil.rmtree(folder)

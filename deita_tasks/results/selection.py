@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deita_tasks import storage
-from deita_tasks.artifacts.parts import Family, place_vectors, vector_width
+from deita_tasks.artifacts.parts import PartSet, place_vectors, vector_width
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.selection import Parts
 from deita_tasks.errors import StorageError
@@ -48,10 +48,12 @@ def write_output(
     facts: Mapping[str, Any],
     before: str | None = None,
 ) -> Written:
-    """Write the subset of `pool` that `selection` names, with decisions.parquet, report.html and manifest.json, under `output`.
+    """Write the subset of `pool` that `selection` names, with decisions.parquet, report.html and
+    manifest.json, under `output`.
 
-    `facts`: the manifest's fields that only the run knows. `before`: an earlier result; then changes.json and changes.parquet say what is
-    different from it. The folder appears whole or not at all.
+    `facts`: the manifest's fields that only the run knows. `before`: an earlier result; then
+    changes.json and changes.parquet say what is different from it. The folder appears whole or not
+    at all.
     """
     ledger = storage.read_table(storage.join(selection["uri"], "decisions.parquet"))
     kept = storage.read_table(storage.join(selection["uri"], "kept.parquet"))["id"].to_pylist()
@@ -70,7 +72,10 @@ def write_output(
         (folder / "report.html").write_bytes(report.html)
         if data.changes is not None:
             pq.write_table(data.changes.table, folder / "changes.parquet", compression="zstd")
-            (folder / "changes.json").write_text(json.dumps(data.changes.summary(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            (folder / "changes.json").write_text(
+                json.dumps(data.changes.summary(), indent=2, allow_nan=False) + "\n",
+                encoding="utf-8",
+            )
         manifest = manifest.model_copy(update={"outputs": digest_outputs(folder)})
         (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
         publish(str(folder), output)
@@ -83,7 +88,12 @@ def _changes(before: str | None, ledger: pa.Table, manifest: Manifest) -> Change
         return None
     try:
         earlier = storage.read_json(storage.join(before, "manifest.json"))
-        return compare(before.rsplit("/", 1)[1], storage.read_table(storage.join(before, "decisions.parquet")), ledger, (earlier, manifest))
+        return compare(
+            before.rsplit("/", 1)[1],
+            storage.read_table(storage.join(before, "decisions.parquet")),
+            ledger,
+            (earlier, manifest),
+        )
     except StorageError as error:
         log.warning("no comparison with the version before: %s", error)
         return None
@@ -97,19 +107,25 @@ def _format(inputs: Sequence[Mapping[str, Any]]) -> str:
 
 def _rows(pool: Pool, kept: Sequence[str], ledger: pa.Table) -> list[ExportRow]:
     """The kept conversations in the order chosen; only they are held in memory."""
-    selected = ledger.filter(pc.equal(ledger["decision"], "selected")).select(["id", "evol_score", "rank"])
+    selected = ledger.filter(pc.equal(ledger["decision"], "selected")).select(
+        ["id", "evol_score", "rank"]
+    )
     facts = {row["id"]: row for row in selected.to_pylist()}
     conversations = pool.find(kept)
     return [ExportRow(conversations[id], facts[id]["evol_score"], facts[id]["rank"]) for id in kept]
 
 
-def _report_data(pool: Pool, parts: Parts, ledger: pa.Table, manifest: Manifest, changes: Changes | None) -> ReportData:
+def _report_data(
+    pool: Pool, parts: Parts, ledger: pa.Table, manifest: Manifest, changes: Changes | None
+) -> ReportData:
     """The few dozen texts and the sample of vectors that the report shows."""
     needs = wanted(ledger)
     vectors: NDArray[np.float32] | None = None
     if "embedding" in parts and needs.vectors:
-        family, digests = Family(**parts["embedding"]["family"]), parts["embedding"]["parts"]
-        vectors = np.empty((len(needs.vectors), vector_width(family, digests, needs.vectors)), np.float32)
+        family, digests = PartSet(**parts["embedding"]["family"]), parts["embedding"]["parts"]
+        vectors = np.empty(
+            (len(needs.vectors), vector_width(family, digests, needs.vectors)), np.float32
+        )
         place_vectors(family, digests, needs.vectors, vectors)
     return ReportData(
         manifest=manifest,

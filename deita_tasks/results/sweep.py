@@ -1,4 +1,6 @@
-"""Many selections from one pool, side by side: what the store holds, measured and written to the output folder."""
+"""Many selections from one pool, side by side: what the store holds, measured and written to the
+output folder.
+"""
 
 from __future__ import annotations
 
@@ -26,29 +28,46 @@ from deita_tasks.selecting.solve import Solution, solve
 
 
 def write_sweep(
-    pool: Pool, parts: Parts, grid: Mapping[str, Any], output: str, facts: Mapping[str, Any], device: str = "auto"
+    pool: Pool,
+    parts: Parts,
+    grid: Mapping[str, Any],
+    output: str,
+    facts: Mapping[str, Any],
+    device: str = "auto",
 ) -> dict[str, Any]:
-    """Make and measure every selection of `grid` (config.Grid as JSON), and write them under `output`, whole or not at all.
+    """Make and measure every selection of `grid` (config.Grid as JSON), and write them under
+    `output`, whole or not at all.
 
-    `facts`: the manifest's fields that only the run knows. Returns the manifest, with the table as "selections".
+    `facts`: the manifest's fields that only the run knows. Returns the manifest, with the table as
+    "selections".
     """
     start = time.perf_counter()
     compared = settings(grid["strategies"], grid["similarities"])
     with candidates(pool, parts) as able:
         ids, vectors = able.ids, able.vectors
         if not ids or vectors is None:
-            raise InputError(f"{pool.uri}: no conversation with scores and a vector; expected some to choose from")
+            raise InputError(
+                f"{pool.uri}: no conversation with scores and a vector; expected some "
+                "to choose from"
+            )
         sample = smallest(ids, grid["coverage_rows"])
         cells = []
         with progress.bar("sweep", len(compared) * len(grid["budgets"])) as advance:
-            for cell in sweep(ids, able.ranking, vectors, grid["budgets"], compared, sample, grid["seed"], device):
+            for cell in sweep(
+                ids, able.ranking, vectors, grid["budgets"], compared, sample, grid["seed"], device
+            ):
                 cells.append(cell)
                 advance(1)
         known = {"candidates": len(ids), "coverage_rows": len(sample)}
-    cells.sort(key=lambda cell: cell.budget)  # stable: the settings stay in one order within each budget
+    cells.sort(
+        key=lambda cell: cell.budget
+    )  # stable: the settings stay in one order within each budget
     rows = [_row(cell) for cell in cells]
     overlap = np.array([[jaccard(one.kept, other.kept) for other in cells] for one in cells])
-    fingerprints = {**facts["fingerprints"], "selection": [_fingerprint(cell, grid["seed"]) for cell in cells]}
+    fingerprints = {
+        **facts["fingerprints"],
+        "selection": [_fingerprint(cell, grid["seed"]) for cell in cells],
+    }
     timings = {**facts["timings"], "sweep": round(time.perf_counter() - start, 3)}
     found = {**facts, "fingerprints": fingerprints, "timings": timings, **known}
     manifest = SweepManifest(inputs=pool.summary["inputs"], pool=pool.address, **found)
@@ -63,14 +82,24 @@ def write_sweep(
 
 
 def smallest(ids: Sequence[str], most: int) -> NDArray[np.int64]:
-    """Positions of the `most` smallest of `ids`, ascending. Ids are digests, so they are a random sample, the same for any order."""
+    """Positions of the `most` smallest of `ids`, ascending. Ids are digests, so they are a random
+    sample, the same for any order.
+    """
     order = pc.sort_indices(pa.array(ids, pa.string())).to_numpy()[:most]
     return np.sort(order).astype(np.int64)
 
 
 def _row(cell: Cell) -> Row:
-    random = {f"random_{name}": getattr(cell.control, name) for name in Measures._fields if name != "kept"}
-    return Row(cell.setting.strategy, cell.setting.max_similarity, cell.budget, **cell.measures._asdict(), **random)
+    random = {
+        f"random_{name}": getattr(cell.control, name) for name in Measures._fields if name != "kept"
+    }
+    return Row(
+        cell.setting.strategy,
+        cell.setting.max_similarity,
+        cell.budget,
+        **cell.measures._asdict(),
+        **random,
+    )
 
 
 def _fingerprint(cell: Cell, seed: int) -> dict[str, Any]:
@@ -78,10 +107,17 @@ def _fingerprint(cell: Cell, seed: int) -> dict[str, Any]:
 
 
 def find_limit(pool: Pool, parts: Parts, budget: int, device: str = "auto") -> dict[str, Any]:
-    """The smallest limit of `diverse` that still yields `budget` rows of `pool`: {max_similarity, kept, candidates}."""
+    """The smallest limit of `diverse` that still yields `budget` rows of `pool`: {max_similarity,
+    kept, candidates}.
+    """
     with candidates(pool, parts) as able:
         ids, vectors = able.ids, able.vectors
         if not ids or vectors is None:
-            raise InputError(f"{pool.uri}: no conversation with scores and a vector; expected some to choose from")
-        solution: Solution = solve(ids, able.ranking(load_selector("diverse", budget=budget)), vectors, budget, device)
+            raise InputError(
+                f"{pool.uri}: no conversation with scores and a vector; expected some "
+                "to choose from"
+            )
+        solution: Solution = solve(
+            ids, able.ranking(load_selector("diverse", budget=budget)), vectors, budget, device
+        )
     return {**solution._asdict(), "candidates": len(ids)}

@@ -18,6 +18,8 @@ SCORERS: Table = {
 
 
 def load_scorer(name: str, **options: Any) -> Scorer:
-    """The scorer `name` of SCORERS. Raises UsageError for a wrong name or option; loads no model yet."""
+    """The scorer `name` of SCORERS. Raises UsageError for a wrong name or option; loads no model
+    yet.
+    """
     scorer: Scorer = load_component(SCORERS, "scorer", name, options)
     return scorer

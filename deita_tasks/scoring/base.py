@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from deita_tasks.components import Component
 from deita_tasks.errors import ComputeError
-from deita_tasks.records import Conversation, Forecast, Kind, Measured
+from deita_tasks.records import Conversation, Forecast, ModelOutput, ScoreKind
 
 
 class RowScores(NamedTuple):
-    """`pairs`: the scores of all pairs of n conversations, one conversation after the other. `problems`: position of a conversation ->
-    why it as a whole has none, beside those of its pairs."""
+    """`pairs`: the scores of all pairs of n conversations, one conversation after the other.
+    `problems`: position of a conversation -> why it as a whole has none, beside those of its pairs.
+    """
 
-    pairs: Measured
+    pairs: ModelOutput
     problems: Mapping[int, str]
 
 
@@ -27,28 +28,34 @@ class Scorer(Component):
 
     PROBED: ClassVar[bool] = True  # whether a preflight has it score a few rows
 
-    kind: Kind
+    kind: ScoreKind
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that can change a score, as JSON values: backend, model and revision or weights digest, template, token ids,
-        max length, dtype, VERSION. Never batch size, device or worker count, which may not change one. Loads no weights."""
+        """Everything that can change a score, as JSON values: backend, model and revision or
+        weights digest, template, token ids, max length, dtype, VERSION. Never batch size, device or
+        worker count, which may not change one. Loads no weights.
+        """
 
     @abstractmethod
-    def measure(self, pairs: Sequence[tuple[str, str]]) -> Measured:
-        """Scores of `pairs`, float32 (n,), with what was cut and which pairs have none and why. Never raises for one bad pair."""
+    def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
+        """Scores of `pairs`, float32 (n,), with what was cut and which pairs have none and why.
+        Never raises for one bad pair.
+        """
 
-    def measure_rows(self, conversations: Sequence[Conversation]) -> RowScores:
+    def compute_rows(self, conversations: Sequence[Conversation]) -> RowScores:
         """Scores of every pair of `conversations`; what a run asks for."""
-        return RowScores(self.measure([pair for one in conversations for pair in one.pairs]), {})
+        return RowScores(self.compute([pair for one in conversations for pair in one.pairs]), {})
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
         """What can be said of `conversations` without the model's weights."""
         return Forecast()
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """Scores of (instruction, response) `pairs`: float32 (n,) in [1, 6]. Raises ComputeError where a pair has none."""
-        measured = self.measure(pairs)
+        """Scores of (instruction, response) `pairs`: float32 (n,) in [1, 6]. Raises ComputeError
+        where a pair has none.
+        """
+        measured = self.compute(pairs)
         for position, why in measured.problems.items():
             raise ComputeError(f"pair {position} has no {self.kind} score: {why}")
         return measured.values

@@ -1,4 +1,6 @@
-"""The paper's scorers: a causal language model's distribution over the digits 1 to 6, right after a prompt that asks for a score."""
+"""The paper's scorers: a causal language model's distribution over the digits 1 to 6, right after a
+prompt that asks for a score.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.component import CausalLMComponent
 from deita_tasks.models.hardware import choose_dtype
 from deita_tasks.models.lazy import Lazy
-from deita_tasks.models.prefetch import ahead
-from deita_tasks.records import Conversation, Forecast, Kind, Measured
+from deita_tasks.models.prefetch import prefetch
+from deita_tasks.records import Conversation, Forecast, ModelOutput, ScoreKind
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.expected import expected_score
 from deita_tasks.scoring.prompt_encoder import Reader
@@ -22,40 +24,58 @@ from deita_tasks.scoring.tokens import DIGITS, Tokens
 
 
 class CausalLMScorer(CausalLMComponent, Scorer):
-    """Expected score under a scorer checkpoint (section 2.3 and 2.4; the original's scorer/base.py), transformers backend.
+    """Expected score under a scorer checkpoint (section 2.3 and 2.4; the original's
+    scorer/base.py), transformers backend.
 
-    Unlike the original: raw logits whatever generation_config.json says; digit ids from the tokenizer, each proved; long prompts cut in
-    their content, and counted; no 3.0 where something fails. A response that is missing is scored as "", as there.
+    Unlike the original: raw logits whatever generation_config.json says; digit ids from the
+    tokenizer, each proved; long prompts cut in their content, and counted; no 3.0 where something
+    fails. A response that is missing is scored as "", as there.
     """
 
     VERSION: ClassVar[int] = 1
 
-    kind: Kind
-    max_length: int | None = Field(None, ge=1, description="longest prompt in tokens; default: the model's own window")
+    kind: ScoreKind
+    max_length: int | None = Field(
+        None, ge=1, description="longest prompt in tokens; default: the model's own window"
+    )
 
     _reader: Lazy[Reader] = PrivateAttr(default_factory=Lazy)
 
     def fingerprint(self) -> dict[str, Any]:
         identity = self._reader.get(self._read).identity()
-        return {"backend": "causal_lm", "version": self.VERSION, **identity, "dtype": choose_dtype(self.dtype, self.device)}
+        return {
+            "backend": "causal_lm",
+            "version": self.VERSION,
+            **identity,
+            "dtype": choose_dtype(self.dtype, self.device),
+        }
 
-    def measure(self, pairs: Sequence[tuple[str, str]]) -> Measured:
+    def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
         reader = self._reader.get(self._read)
         model = self._model.get(self._load)
         tokens: list[Tokens] = []
         logits = np.empty((len(pairs), len(DIGITS)), np.float32)
         problems: dict[int, str] = {}
-        for piece in ahead(pairs, reader.tokens):
+        for piece in prefetch(pairs, reader.tokens):
             start = len(tokens)
             tokens += piece
             hidden, too_much = model.last_hidden([one.ids for one in piece], self.batch_tokens)
             logits[start : len(tokens)] = model.logits(hidden).cpu().numpy()
-            problems |= {start + i: f"out of memory on {model.device} with its {len(piece[i].ids)} tokens alone" for i in too_much}
+            problems |= {
+                start
+                + i: f"out of memory on {model.device} with its {len(piece[i].ids)} tokens alone"
+                for i in too_much
+            }
         scores = expected_score(logits)
         for i in np.flatnonzero(np.isnan(scores)):
             uncuttable = f"its prompt cannot be cut to {reader.max_length} tokens"
-            problems.setdefault(int(i), "the model's logits for the digits are not finite" if tokens[i].ids else uncuttable)
-        return Measured(scores, np.array([one.cut for one in tokens], np.int32), problems)
+            problems.setdefault(
+                int(i),
+                "the model's logits for the digits are not finite" if tokens[i].ids else uncuttable,
+            )
+        return ModelOutput(
+            scores, np.array([one.truncated_tokens for one in tokens], np.int32), problems
+        )
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
         return self._reader.get(self._read).forecast(conversations)

@@ -21,22 +21,40 @@ MASKED = -9999.0  # what vLLM writes for minus infinity, which JSON has no numbe
 
 
 class CompletionsScorer(ServedScorer):
-    """Expected score from the log-probabilities of "1" to "6" as the first token of a completion (section 2.3 and 2.4).
+    """Expected score from the log-probabilities of "1" to "6" as the first token of a completion
+    (section 2.3 and 2.4).
 
-    The prompt goes out as token ids: servers tokenise text in ways of their own. `server` "vllm": the six are asked for by id, and come
-    exact. "other": the `top_logprobs` most probable tokens are asked for, and the digits found among them by their text; where one is not
-    among them, the pair has a problem, since a probability would be made up. Log-probabilities have to be the model's own (vLLM's
-    --logprobs-mode raw_logprobs, its default).
-    The default length is one token under causal_lm's: a server wants a place for the token that it generates.
+    The prompt goes out as token ids: servers tokenise text in ways of their own. `server` "vllm":
+    the six are asked for by id, and come exact. "other": the `top_logprobs` most probable tokens
+    are asked for, and the digits found among them by their text; where one is not among them, the
+    pair has a problem, since a probability would be made up. Log-probabilities have to be the
+    model's own (vLLM's --logprobs-mode raw_logprobs, its default). The default length is one token
+    under causal_lm's: a server wants a place for the token that it generates.
     """
 
     VERSION: ClassVar[int] = 1
 
-    tokenizer: str | None = Field(None, min_length=1, description="hub id or local folder of the served checkpoint; default: `model`")
-    revision: str | None = Field(None, description="hub commit, tag or branch of the tokenizer; default: the pinned one, else main")
-    max_length: int | None = Field(None, ge=1, description="longest prompt in tokens; default: the model's own window, less one")
-    server: Literal["vllm", "other"] = Field("vllm", description="vllm: the six digits are asked for by token id; other: by text")
-    top_logprobs: int = Field(20, ge=6, description="tokens that a server of the kind `other` is asked for")
+    tokenizer: str | None = Field(
+        None,
+        min_length=1,
+        description="hub id or local folder of the served checkpoint; default: `model`",
+    )
+    revision: str | None = Field(
+        None,
+        description="hub commit, tag or branch of the tokenizer; default: the pinned "
+        "one, else main",
+    )
+    max_length: int | None = Field(
+        None,
+        ge=1,
+        description="longest prompt in tokens; default: the model's own window, less one",
+    )
+    server: Literal["vllm", "other"] = Field(
+        "vllm", description="vllm: the six digits are asked for by token id; other: by text"
+    )
+    top_logprobs: int = Field(
+        20, ge=6, description="tokens that a server of the kind `other` is asked for"
+    )
 
     _reader: Lazy[Reader] = PrivateAttr(default_factory=Lazy)
 
@@ -53,10 +71,17 @@ class CompletionsScorer(ServedScorer):
         reader = self._reader.get(self._read)
         tokens = reader.tokens([pair])[0]
         if not tokens.ids:
-            return Rating(math.nan, tokens.cut, f"its prompt cannot be cut to {reader.max_length} tokens")
-        answer = self.post("completions", {"prompt": tokens.ids, "max_tokens": 1, "temperature": 0, **self._asked(reader.digits)})
+            return Rating(
+                math.nan,
+                tokens.truncated_tokens,
+                f"its prompt cannot be cut to {reader.max_length} tokens",
+            )
+        answer = self.post(
+            "completions",
+            {"prompt": tokens.ids, "max_tokens": 1, "temperature": 0, **self._asked(reader.digits)},
+        )
         logprobs = _digits(_first_token(answer), reader.digits)
-        return Rating(float(expected_score(np.array([logprobs]))[0]), tokens.cut)
+        return Rating(float(expected_score(np.array([logprobs]))[0]), tokens.truncated_tokens)
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
         return self._reader.get(self._read).forecast(conversations)
@@ -67,7 +92,9 @@ class CompletionsScorer(ServedScorer):
         return {"logprobs": 1, "logprob_token_ids": digits, "return_tokens_as_token_ids": True}
 
     def _read(self) -> Reader:
-        return Reader.for_engine(self.kind, self.tokenizer or self.model, self.revision, self.max_length)
+        return Reader.for_engine(
+            self.kind, self.tokenizer or self.model, self.revision, self.max_length
+        )
 
 
 def _first_token(answer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -89,7 +116,14 @@ def _digits(first: Mapping[str, Any], ids: list[int]) -> list[float]:
         value = first.get(f"token_id:{identity}" if by_id else digit)
         if value is None:
             raise NoScore(f"the server gave no log-probability for {digit!r}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not MASKED < value < math.inf:
-            raise NoScore(f"the server gave {value!r} as the log-probability of {digit!r}, expected that of a token it may generate")
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not MASKED < value < math.inf
+        ):
+            raise NoScore(
+                f"the server gave {value!r} as the log-probability of {digit!r}, expected "
+                "that of a token it may generate"
+            )
         found.append(float(value))
     return found

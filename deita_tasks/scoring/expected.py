@@ -1,4 +1,6 @@
-"""The expected score: what makes a next-token distribution a number (section 2.3; the original's scorer/base.py)."""
+"""The expected score: what makes a next-token distribution a number (section 2.3; the original's
+scorer/base.py).
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,11 @@ from numpy.typing import NDArray
 
 
 def expected_score(logits: NDArray[Any]) -> NDArray[np.float32]:
-    """Softmax over the logits of the tokens "1" to "6", times 1..6: (n, 6) -> float32 (n,) in [1, 6].
+    """Softmax over the logits of the tokens "1" to "6", times 1..6: (n, 6) -> float32 (n,) in [1,
+    6].
 
-    Raw logits or log-probabilities: softmax does not tell them apart. NaN where a row's are not all finite: nothing is imputed.
+    Raw logits or log-probabilities: softmax does not tell them apart. NaN where a row's are not all
+    finite: nothing is imputed.
     """
     exact = np.asarray(logits, np.float64)
     finite = np.all(np.isfinite(exact), axis=1, keepdims=True)

@@ -1,4 +1,6 @@
-"""An OpenAI-compatible server: JSON in, JSON out, patience while it is busy, and a key that nothing repeats."""
+"""An OpenAI-compatible server: JSON in, JSON out, patience while it is busy, and a key that nothing
+repeats.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,13 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from deita_tasks.errors import ModelError, ServerError
 from deita_tasks.models.stopping import may_stop
@@ -22,7 +30,9 @@ UNFIT = {401, 403, 404, 405}  # no request of ours will get an answer: a wrong k
 
 
 class Refused(Exception):
-    """The server understood this one request and will not answer it: its text is too long, say. `str` says why."""
+    """The server understood this one request and will not answer it: its text is too long, say.
+    `str` says why.
+    """
 
 
 class _Busy(Exception):
@@ -32,12 +42,21 @@ class _Busy(Exception):
 
 
 class Server:
-    """`url`: the API's base, http://localhost:8000/v1. `key`: asked for the key at each request; None for a server that wants none.
+    """`url`: the API's base, http://localhost:8000/v1. `key`: asked for the key at each request;
+    None for a server that wants none.
 
     `post` may be called from `concurrency` threads at a time.
     """
 
-    def __init__(self, url: str, key: Callable[[], str | None], *, timeout: float, attempts: int, concurrency: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: Callable[[], str | None],
+        *,
+        timeout: float,
+        attempts: int,
+        concurrency: int,
+    ) -> None:
         self.url = url
         self._key = key
         self._timeout = timeout
@@ -48,24 +67,35 @@ class Server:
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object that the server answers to `body`.
 
-        Asked again where the server is busy (429), broken (5xx, a dropped connection, half an answer) or does not answer in time: after
-        what its Retry-After says, else after random, growing pauses. Raises ServerError when the attempts are used up, ModelError for a
-        wrong key, model or address, Refused where this request alone is at fault. Between attempts it may be stopped (`may_stop`).
+        Asked again where the server is busy (429), broken (5xx, a dropped connection, half an
+        answer) or does not answer in time: after what its Retry-After says, else after random,
+        growing pauses. Raises ServerError when the attempts are used up, ModelError for a wrong
+        key, model or address, Refused where this request alone is at fault. Between attempts it may
+        be stopped (`may_stop`).
         """
         busy = retry_if_exception_type(_Busy)
-        retrying = Retrying(stop=stop_after_attempt(self._attempts), wait=_pause, retry=busy, sleep=_sleep, reraise=True)
+        retrying = Retrying(
+            stop=stop_after_attempt(self._attempts),
+            wait=_pause,
+            retry=busy,
+            sleep=_sleep,
+            reraise=True,
+        )
         try:
             return retrying(self._post_once, f"{self.url}/{path}", body)
         except _Busy as error:
             raise ServerError(
-                f"{self.url}/{path}: no answer in {self._attempts} attempts, at last {error}; run again when the server is back: "
+                f"{self.url}/{path}: no answer in {self._attempts} attempts, at last {error}; "
+                "run again when the server is back: "
                 "what was computed is kept"
             ) from None
 
     def _post_once(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
         key = self._key()
         try:
-            response = self._client.post(url, json=body, headers={"Authorization": f"Bearer {key}"} if key else {})
+            response = self._client.post(
+                url, json=body, headers={"Authorization": f"Bearer {key}"} if key else {}
+            )
         except httpx.TimeoutException:
             raise _Busy(f"no answer within {self._timeout:g} s") from None
         except httpx.TransportError as error:
@@ -78,7 +108,10 @@ class Server:
         if status in BUSY or status >= 500:
             raise _Busy(said, _retry_after(response.headers.get("retry-after")))
         if status in UNFIT or status < 400:
-            raise ModelError(f"{url}: {said}; expected an OpenAI-compatible API there, the model's name as the server has it, and its key")
+            raise ModelError(
+                f"{url}: {said}; expected an OpenAI-compatible API there, the model's name as "
+                "the server has it, and its key"
+            )
         raise Refused(f"the server refuses it, {said}")
 
     def close(self) -> None:
@@ -87,15 +120,24 @@ class Server:
 
 
 def checked_url(url: str) -> str:
-    """`url` without its last slash. Raises ValueError, which repeats nothing secret, for one that is no address of an API."""
+    """`url` without its last slash. Raises ValueError, which repeats nothing secret, for one that
+    is no address of an API.
+    """
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
-        raise ValueError("the base URL is none; expected one such as http://localhost:8000/v1") from None
+        raise ValueError(
+            "the base URL is none; expected one such as http://localhost:8000/v1"
+        ) from None
     if parsed.userinfo or parsed.query or parsed.fragment:
-        raise ValueError("the base URL holds a user, a password or a query; expected none: a key comes from an environment variable")
+        raise ValueError(
+            "the base URL holds a user, a password or a query; expected none: a key comes "
+            "from an environment variable"
+        )
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError(f"the base URL {url!r} is none; expected one such as http://localhost:8000/v1")
+        raise ValueError(
+            f"the base URL {url!r} is none; expected one such as http://localhost:8000/v1"
+        )
     return url.rstrip("/")
 
 
@@ -116,7 +158,9 @@ def _object(response: httpx.Response) -> dict[str, Any]:
 
 
 def _message(response: httpx.Response) -> str:
-    """What the server says of an error: OpenAI's {"error": {"message"}}, or the beginning of its body."""
+    """What the server says of an error: OpenAI's {"error": {"message"}}, or the beginning of its
+    body.
+    """
     try:
         said: Any = response.json()
     except ValueError:
@@ -154,7 +198,9 @@ def _sleep(seconds: float) -> None:
 
 
 def _pause(state: RetryCallState) -> float:
-    """What the server asks for and up to a second more, so that not all come back at once; else a random time, growing."""
+    """What the server asks for and up to a second more, so that not all come back at once; else a
+    random time, growing.
+    """
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, _Busy) and error.retry_after is not None:
         return error.retry_after + random.random()

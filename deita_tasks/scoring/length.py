@@ -1,14 +1,18 @@
-"""The paper's cheap baselines: the length of the instruction, the length of the response (section 2, tables 2 and 3).
+"""The paper's cheap baselines: the length of the instruction, the length of the response (section
+2, tables 2 and 3).
 
-The paper ranks by the length itself; an evol score multiplies two scores in [1, 6], so lengths are mapped there by
+The paper ranks by the length itself; an evol score multiplies two scores in [1, 6], so lengths are
+mapped there by
 
     score = 1 + 5 * w / (w + middle)        w: words; score(0) = 1, score(middle) = 3.5, below 6 for every length
 
-which is a logistic curve in log(w): equal ratios of length count alike, as lengths are spread (about log-normally), and no text is
-so long that its length drowns the other score. It is strictly monotone, so ranking by one score is ranking by length (in float32
-until about 2,000 times the square root of `middle`, where one word more is under the resolution of a score).
-`middle` is the 75th percentile of a mix of public instruction pools (13 words in the median instruction, 25 at the 75th percentile,
-46 at the 90th; 18, 46 and 89 in a response): a selection is made in the upper part, where the curve should tell lengths apart.
+which is a logistic curve in log(w): equal ratios of length count alike, as lengths are spread
+(about log-normally), and no text is so long that its length drowns the other score. It is strictly
+monotone, so ranking by one score is ranking by length (in float32 until about 2,000 times the
+square root of `middle`, where one word more is under the resolution of a score). `middle` is the
+75th percentile of a mix of public instruction pools (13 words in the median instruction, 25 at the
+75th percentile, 46 at the 90th; 18, 46 and 89 in a response): a selection is made in the upper
+part, where the curve should tell lengths apart.
 """
 
 from __future__ import annotations
@@ -21,16 +25,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from deita_tasks.records import Measured
+from deita_tasks.records import ModelOutput
 from deita_tasks.scoring.base import Scorer
 
-# Scripts that write without spaces and whose characters stand for about a word: Han, Hiragana, Katakana.
-_CJK = re.compile(r"[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U000323af]")
+# Scripts that write without spaces and whose characters stand for about a word: Han, Hiragana,
+# Katakana.
+_CJK = re.compile(
+    r"[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U000323af]"
+)
 _WORD = re.compile(r"[^\W_]\S*")
 
 
 def count_words(text: str) -> int:
-    """Words of `text`: each Han or Kana character is one; of what is left, each run between white space that holds a letter or digit."""
+    """Words of `text`: each Han or Kana character is one; of what is left, each run between white
+    space that holds a letter or digit.
+    """
     if text.isascii():
         return len(_WORD.findall(text))
     without_cjk, characters = _CJK.subn(" ", text)
@@ -44,12 +53,17 @@ class _Length(Scorer):
     middle: float = Field(gt=0, allow_inf_nan=False, description="words that score 3.5")
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"backend": self.BACKEND, "version": self.VERSION, "kind": self.kind, "middle": self.middle}
+        return {
+            "backend": self.BACKEND,
+            "version": self.VERSION,
+            "kind": self.kind,
+            "middle": self.middle,
+        }
 
-    def _scores(self, texts: Sequence[str]) -> Measured:
+    def _scores(self, texts: Sequence[str]) -> ModelOutput:
         words: NDArray[np.float64] = np.fromiter(map(count_words, texts), np.float64, len(texts))
         scores = 1 + 5 * words / (words + self.middle)
-        return Measured(scores.astype(np.float32), np.zeros(len(texts), np.int32))
+        return ModelOutput(scores.astype(np.float32), np.zeros(len(texts), np.int32))
 
 
 class InstructionLength(_Length):
@@ -60,17 +74,19 @@ class InstructionLength(_Length):
     kind: Literal["complexity"] = "complexity"
     middle: float = Field(25.0, gt=0, allow_inf_nan=False, description="words that score 3.5")
 
-    def measure(self, pairs: Sequence[tuple[str, str]]) -> Measured:
+    def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
         return self._scores([instruction for instruction, _ in pairs])
 
 
 class ResponseLength(_Length):
-    """Quality by the number of words in the response ("response length", table 3); no response scores exactly 1."""
+    """Quality by the number of words in the response ("response length", table 3); no response
+    scores exactly 1.
+    """
 
     BACKEND: ClassVar[str] = "response_length"
 
     kind: Literal["quality"] = "quality"
     middle: float = Field(50.0, gt=0, allow_inf_nan=False, description="words that score 3.5")
 
-    def measure(self, pairs: Sequence[tuple[str, str]]) -> Measured:
+    def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
         return self._scores([response for _, response in pairs])

@@ -11,27 +11,36 @@ import numpy as np
 
 from deita_tasks.errors import UsageError
 from deita_tasks.models.provided import NoValue, ProvidedComponent
-from deita_tasks.records import Conversation, Measured
+from deita_tasks.records import Conversation, ModelOutput
 from deita_tasks.scoring.base import RowScores, Scorer
 
 
 class ProvidedScorer(ProvidedComponent, Scorer):
-    """Scores from a column: a list with one for each user turn (as the original program writes them), or one number for a row with one
-    user turn; in a CSV file the same as JSON text. Each has to be finite and in [1, 6].
+    """Scores from a column: a list with one for each user turn (as the original program writes
+    them), or one number for a row with one user turn; in a CSV file the same as JSON text. Each has
+    to be finite and in [1, 6].
 
-    The column is one of the pool's rows, by default `complexity_scores` or `quality_scores`, or with `file` one of a Parquet file joined to
-    them (see `deita_tasks/models/provided.py`), by default `complexity` or `quality`.
+    The column is one of the pool's rows, by default `complexity_scores` or `quality_scores`, or
+    with `file` one of a Parquet file joined to them (see `deita_tasks/models/provided.py`), by
+    default `complexity` or `quality`.
     """
 
     VERSION: ClassVar[int] = 1
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"backend": "provided", "version": self.VERSION, "kind": self.kind, **self._source().identity()}
+        return {
+            "backend": "provided",
+            "version": self.VERSION,
+            "kind": self.kind,
+            **self._source().identity(),
+        }
 
-    def measure(self, pairs: Sequence[tuple[str, str]]) -> Measured:
-        raise UsageError("the scorer 'provided' knows rows, not pairs: use measure_rows(conversations)")
+    def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
+        raise UsageError(
+            "the scorer 'provided' knows rows, not pairs: use compute_rows(conversations)"
+        )
 
-    def measure_rows(self, conversations: Sequence[Conversation]) -> RowScores:
+    def compute_rows(self, conversations: Sequence[Conversation]) -> RowScores:
         scores: list[float] = []
         problems: dict[int, str] = {}
         for row, value in enumerate(self._source().values(conversations)):
@@ -41,7 +50,9 @@ class ProvidedScorer(ProvidedComponent, Scorer):
             except NoValue as error:
                 problems[row] = str(error)
                 scores += [math.nan] * pairs
-        return RowScores(Measured(np.array(scores, np.float32), np.zeros(len(scores), np.int32)), problems)
+        return RowScores(
+            ModelOutput(np.array(scores, np.float32), np.zeros(len(scores), np.int32)), problems
+        )
 
     def _usual(self) -> tuple[str, str]:
         return f"{self.kind}_scores", self.kind

@@ -15,9 +15,9 @@ from pydantic import Field, PrivateAttr, model_validator
 from deita_tasks.errors import MissingExtra, ModelError, UsageError
 from deita_tasks.models.hardware import Dtype, choose_dtype
 from deita_tasks.models.lazy import Lazy
-from deita_tasks.models.prefetch import ahead
+from deita_tasks.models.prefetch import prefetch
 from deita_tasks.models.stopping import may_stop
-from deita_tasks.records import Conversation, Forecast, Measured
+from deita_tasks.records import Conversation, Forecast, ModelOutput
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.expected import expected_score
 from deita_tasks.scoring.prompt_encoder import Reader
@@ -27,21 +27,33 @@ log = logging.getLogger(__name__)
 
 
 class VLLMScorer(Scorer):
-    """Expected score from the log-probabilities of "1" to "6" right after the prompt (section 2.3 and 2.4), by vLLM's offline engine.
+    """Expected score from the log-probabilities of "1" to "6" right after the prompt (section 2.3
+    and 2.4), by vLLM's offline engine.
 
-    Token ids go in, from the same tokenizer as causal_lm's; the six raw log-probabilities come out by `logprob_token_ids`. The default
-    length is one token under causal_lm's: the engine wants a place for the token that it generates.
+    Token ids go in, from the same tokenizer as causal_lm's; the six raw log-probabilities come out
+    by `logprob_token_ids`. The default length is one token under causal_lm's: the engine wants a
+    place for the token that it generates.
     """
 
     VERSION: ClassVar[int] = 1
     device: ClassVar[str] = "cuda"
 
     model: str = Field(min_length=1, description="hub id or local folder")
-    revision: str | None = Field(None, description="hub commit, tag or branch; default: the pinned one, else main")
-    max_length: int | None = Field(None, ge=1, description="longest prompt in tokens; default: the model's own window, less one")
+    revision: str | None = Field(
+        None, description="hub commit, tag or branch; default: the pinned one, else main"
+    )
+    max_length: int | None = Field(
+        None,
+        ge=1,
+        description="longest prompt in tokens; default: the model's own window, less one",
+    )
     dtype: Dtype = "auto"
-    gpus: int = Field(1, ge=1, description="GPUs that one model is spread over (tensor parallelism)")
-    gpu_memory: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that the engine may take")
+    gpus: int = Field(
+        1, ge=1, description="GPUs that one model is spread over (tensor parallelism)"
+    )
+    gpu_memory: float = Field(
+        0.9, gt=0, le=1, description="share of a GPU's memory that the engine may take"
+    )
 
     _reader: Lazy[Reader] = PrivateAttr(default_factory=Lazy)
     _engine: Lazy[Any] = PrivateAttr(default_factory=Lazy)
@@ -55,27 +67,47 @@ class VLLMScorer(Scorer):
 
     def fingerprint(self) -> dict[str, Any]:
         identity = self._reader.get(self._read).identity()
-        return {"backend": "vllm", "version": self.VERSION, **identity, "dtype": choose_dtype(self.dtype, "auto")}
+        return {
+            "backend": "vllm",
+            "version": self.VERSION,
+            **identity,
+            "dtype": choose_dtype(self.dtype, "auto"),
+        }
 
-    def measure(self, pairs: Sequence[tuple[str, str]]) -> Measured:
+    def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
         reader = self._reader.get(self._read)
         tokens: list[Tokens] = []
         parts = []
         if pairs:
             self._engine.get(self._load)  # before any thread runs: the engine forks
-        for piece in ahead(pairs, reader.tokens):
-            may_stop()  # the engine itself does not ask: without pieces a shard could not be stopped
+        for piece in prefetch(pairs, reader.tokens):
+            # the engine itself does not ask: without pieces a shard could not be stopped
+            may_stop()
             tokens += piece
             parts.append(self._logprobs(piece, reader.digits))
-        problems = {i: f"its prompt cannot be cut to {reader.max_length} tokens" for i, one in enumerate(tokens) if not one.ids}
+        problems = {
+            i: f"its prompt cannot be cut to {reader.max_length} tokens"
+            for i, one in enumerate(tokens)
+            if not one.ids
+        }
         logprobs = np.concatenate(parts)
         scores = expected_score(logprobs)
         for i in np.flatnonzero(np.isnan(scores)).tolist():
-            missing = [digit for digit, value in zip(DIGITS, logprobs[i], strict=True) if not math.isfinite(value)]
-            problems.setdefault(i, f"vLLM gave no finite log-probability for {', '.join(map(repr, missing))}")
-        return Measured(scores, np.array([one.cut for one in tokens], np.int32), problems)
+            missing = [
+                digit
+                for digit, value in zip(DIGITS, logprobs[i], strict=True)
+                if not math.isfinite(value)
+            ]
+            problems.setdefault(
+                i, f"vLLM gave no finite log-probability for {', '.join(map(repr, missing))}"
+            )
+        return ModelOutput(
+            scores, np.array([one.truncated_tokens for one in tokens], np.int32), problems
+        )
 
-    def _logprobs(self, tokens: Sequence[Tokens], digits: Sequence[int]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    def _logprobs(
+        self, tokens: Sequence[Tokens], digits: Sequence[int]
+    ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
         """(n, 6), natural logarithms; NaN where there is no prompt, or the engine told none."""
         from vllm import SamplingParams
 
@@ -102,7 +134,8 @@ class VLLMScorer(Scorer):
         window = getattr(reader.checkpoint.config(), "max_position_embeddings", None)
         if window is not None and reader.max_length >= window:
             raise UsageError(
-                f"max_length={reader.max_length}: vLLM generates a token, and {self.model} has a window of {window}; ask for {window - 1}"
+                f"max_length={reader.max_length}: vLLM generates a token, and {self.model} "
+                f"has a window of {window}; ask for {window - 1}"
             )
         return reader
 
@@ -129,7 +162,9 @@ class VLLMScorer(Scorer):
 
 
 def _digits(request: Any, ids: Sequence[int]) -> list[float]:
-    """The log-probabilities of the six ids at the first generated position; NaN for one that is not there."""
+    """The log-probabilities of the six ids at the first generated position; NaN for one that is not
+    there.
+    """
     positions = request.outputs[0].logprobs if request.outputs else None
     first: Mapping[int, Any] = positions[0] if positions else {}
     return [first[identity].logprob if identity in first else math.nan for identity in ids]

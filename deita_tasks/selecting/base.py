@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from deita_tasks.components import Component
-from deita_tasks.records import Selection
+from deita_tasks.records import SelectorResult
 from deita_tasks.selecting.evol import How, Ranking
 from deita_tasks.selecting.ledger import Ledger
 
@@ -18,8 +18,9 @@ from deita_tasks.selecting.ledger import Ledger
 class Selector(Component):
     """Chooses at most `budget` rows. Its fields are its options.
 
-    Three of them say what its caller has to hand over: `ranking` and `evol_score`, which scores (evol.ranking_scores makes them), and
-    `strata`, the values of which column, where no more than `per_stratum` rows of each are to be kept.
+    Three of them say what its caller has to hand over: `ranking` and `evol_score`, which scores
+    (evol.ranking_scores makes them), and `strata`, the values of which column, where no more than
+    `per_stratum` rows of each are to be kept.
     """
 
     needs_embeddings: ClassVar[bool] = True
@@ -32,15 +33,25 @@ class Selector(Component):
 
     @abstractmethod
     def select(
-        self, ids: Sequence[str], evol_scores: NDArray[Any], embeddings: NDArray[Any] | None, strata: Sequence[Hashable] | None = None
-    ) -> Selection:
-        """`ids`: n distinct ids, in any order. `evol_scores`: (n,), NaN for none; of whichever `ranking` is. `embeddings`: (n, d) of
-        float32 or float16, row i is ids[i], not normalised, may be a memory map; None where `needs_embeddings` is False. `strata`: (n,),
-        the stratum of each row, where there is a `per_stratum`: a row whose stratum has its number is passed over, as below_budget.
+        self,
+        ids: Sequence[str],
+        evol_scores: NDArray[Any],
+        embeddings: NDArray[Any] | None,
+        strata: Sequence[Hashable] | None = None,
+    ) -> SelectorResult:
+        """`ids`: n distinct ids, in any order. `evol_scores`: (n,), NaN for none; of whichever
+        `ranking` is. `embeddings`: (n, d) of float32 or float16, row i is ids[i], not normalised,
+        may be a memory map; None where `needs_embeddings` is False. `strata`: (n,), the stratum of
+        each row, where there is a `per_stratum`: a row whose stratum has its number is passed over,
+        as below_budget.
 
-        Raises UsageError where the ids repeat, or scores, vectors or strata are missing or of another number."""
+        Raises UsageError where the ids repeat, or scores, vectors or strata are missing or of
+        another number.
+        """
 
-    def ledger(self, ids: Sequence[str], evol_scores: NDArray[Any], strata: Sequence[Hashable] | None) -> Ledger:
+    def ledger(
+        self, ids: Sequence[str], evol_scores: NDArray[Any], strata: Sequence[Hashable] | None
+    ) -> Ledger:
         """The pool in the order of its scores, with nothing decided yet."""
         return Ledger(ids, evol_scores, strata, self.per_stratum)
 

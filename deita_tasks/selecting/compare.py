@@ -1,4 +1,6 @@
-"""What a selection is worth beside others: how well it covers the pool, how much it repeats itself, what it shares with others."""
+"""What a selection is worth beside others: how well it covers the pool, how much it repeats itself,
+what it shares with others.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ CONTROL = "random"
 
 
 class Measures(NamedTuple):
-    """A selection beside the pool; NaN where there is nothing to measure. Distances are 1 - cosine similarity, from 0 to 2.
+    """A selection beside the pool; NaN where there is nothing to measure. Distances are 1 - cosine
+    similarity, from 0 to 2.
 
-    coverage_mean, coverage_worst: over rows of the pool, the mean distance to the nearest kept row, and the largest.
-    redundancy: mean similarity of a kept row to its nearest other kept row.
+    coverage_mean, coverage_worst: over rows of the pool, the mean distance to the nearest kept row,
+    and the largest. redundancy: mean similarity of a kept row to its nearest other kept row.
     """
 
     kept: int
@@ -46,7 +49,9 @@ class Setting(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One selection of a sweep, and a random one of as many rows. `kept`: int64, positions in the order chosen."""
+    """One selection of a sweep, and a random one of as many rows. `kept`: int64, positions in the
+    order chosen.
+    """
 
     setting: Setting
     budget: int
@@ -58,7 +63,12 @@ class Cell(NamedTuple):
 def settings(strategies: Sequence[str], similarities: Sequence[float]) -> list[Setting]:
     """Every strategy, diverse with every limit; the control last."""
     limits = {"diverse": similarities}
-    named = [Setting(name, limit) for name in strategies if name != CONTROL for limit in limits.get(name, [None])]
+    named = [
+        Setting(name, limit)
+        for name in strategies
+        if name != CONTROL
+        for limit in limits.get(name, [None])
+    ]
     return [*named, Setting(CONTROL)]
 
 
@@ -74,9 +84,10 @@ def sweep(
 ) -> Iterator[Cell]:
     """A selection for each setting and each of the ascending `budgets`, measured.
 
-    `ranking` gives the scores, (n,), that a strategy goes by; the measures go by the control's, the evol scores.
-    Budgets nest, so each setting is run once, for the largest. Coverage is measured over the rows at the positions `sample`.
-    Held at a time: the vectors of the sample and of one selection, float32.
+    `ranking` gives the scores, (n,), that a strategy goes by; the measures go by the control's, the
+    evol scores. Budgets nest, so each setting is run once, for the largest. Coverage is measured
+    over the rows at the positions `sample`. Held at a time: the vectors of the sample and of one
+    selection, float32.
     """
     where = {id: position for position, id in enumerate(ids)}
     judge = Judge(ranking(Setting(CONTROL).selector(budgets[-1], seed)), embeddings, sample)
@@ -90,28 +101,42 @@ def sweep(
     controls = dict(zip(budgets, judge.measure(drawn, budgets), strict=True))
     for setting in compared:
         kept = drawn if setting.strategy == CONTROL else kept_by(setting)
-        found = [controls[budget] for budget in budgets] if kept is drawn else judge.measure(kept, budgets)
-        other = sorted({measures.kept for measures in found} - controls.keys())  # where the pool ran out
+        found = (
+            [controls[budget] for budget in budgets]
+            if kept is drawn
+            else judge.measure(kept, budgets)
+        )
+        other = sorted(
+            {measures.kept for measures in found} - controls.keys()
+        )  # where the pool ran out
         controls |= dict(zip(other, judge.measure(drawn, other), strict=True))
         for budget, measures in zip(budgets, found, strict=True):
             yield Cell(setting, budget, kept[:budget], measures, controls[measures.kept])
 
 
 class Judge:
-    """Measures selections from one pool. `sample`: positions of the rows over which coverage is measured."""
+    """Measures selections from one pool. `sample`: positions of the rows over which coverage is
+    measured.
+    """
 
-    def __init__(self, evol_scores: NDArray[np.float64], embeddings: NDArray[Any], sample: NDArray[np.int64]) -> None:
+    def __init__(
+        self, evol_scores: NDArray[np.float64], embeddings: NDArray[Any], sample: NDArray[np.int64]
+    ) -> None:
         self._scores = evol_scores
         self._vectors = Vectors(embeddings, len(evol_scores))
         points, fit = self._vectors.read(sample)
         self._points = points[fit]
 
     def measure(self, kept: NDArray[np.int64], budgets: Sequence[int]) -> list[Measures]:
-        """Measures of the first `budget` of the rows `kept`, for each of the ascending `budgets`, in one pass for all of them."""
+        """Measures of the first `budget` of the rows `kept`, for each of the ascending `budgets`,
+        in one pass for all of them.
+        """
         if not budgets:
             return []
         rows, fit = self._vectors.read(kept[: budgets[-1]])
-        sizes = [int(fit[:budget].sum()) for budget in budgets]  # a row without a usable vector covers nothing
+        sizes = [
+            int(fit[:budget].sum()) for budget in budgets
+        ]  # a row without a usable vector covers nothing
         rows = rows[fit]
         covered = [_Summary() for _ in sizes]
         for near in nearest(self._points, rows, sizes):
@@ -124,7 +149,9 @@ class Judge:
         return [
             Measures(
                 kept=min(budget, len(kept)),
-                mean_evol_score=float(self._scores[kept[:budget]].mean()) if len(kept) else float("nan"),
+                mean_evol_score=float(self._scores[kept[:budget]].mean())
+                if len(kept)
+                else float("nan"),
                 coverage_mean=cover.mean,
                 coverage_worst=cover.largest,
                 redundancy=like.mean,
@@ -134,7 +161,9 @@ class Judge:
 
 
 class _Summary:
-    """Mean and largest of numbers that come in pieces; NaN for none, and for those that are not finite: nothing to compare with."""
+    """Mean and largest of numbers that come in pieces; NaN for none, and for those that are not
+    finite: nothing to compare with.
+    """
 
     def __init__(self) -> None:
         self._sum, self._count, self._largest = 0.0, 0, -np.inf
@@ -153,10 +182,14 @@ class _Summary:
         return self._largest if np.isfinite(self._largest) else float("nan")
 
 
-def nearest(points: Floats, rows: Floats, sizes: Sequence[int], others: bool = False) -> Iterator[NDArray[np.float64]]:
-    """For some `points` (m, d) at a time, the largest cosine similarity to the first `size` of `rows` (k, d), for each ascending size.
+def nearest(
+    points: Floats, rows: Floats, sizes: Sequence[int], others: bool = False
+) -> Iterator[NDArray[np.float64]]:
+    """For some `points` (m, d) at a time, the largest cosine similarity to the first `size` of
+    `rows` (k, d), for each ascending size.
 
-    Normalised rows; gives float64 (b, sizes), -inf where there is no row. `others`: point i is row i, which is not compared with itself.
+    Normalised rows; gives float64 (b, sizes), -inf where there is no row. `others`: point i is row
+    i, which is not compared with itself.
     """
     step = max(1, PRODUCTS // max(1, len(rows)))
     for start in range(0, len(points), step):
@@ -165,11 +198,16 @@ def nearest(points: Floats, rows: Floats, sizes: Sequence[int], others: bool = F
         if others:
             own = np.arange(len(products))
             products[own, start + own] = -np.inf
-        pieces = [products[:, low:high].max(axis=1, initial=-np.inf) for low, high in zip([0, *sizes], sizes, strict=False)]
+        pieces = [
+            products[:, low:high].max(axis=1, initial=-np.inf)
+            for low, high in zip([0, *sizes], sizes, strict=False)
+        ]
         yield np.maximum.accumulate(np.column_stack(pieces), axis=1).astype(np.float64)
 
 
-def _with_starts(blocks: Iterator[NDArray[np.float64]]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def _with_starts(
+    blocks: Iterator[NDArray[np.float64]],
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
     start = 0
     for block in blocks:
         yield start, block

@@ -6,10 +6,11 @@ from deita_tasks.selecting.marginal import Marginal
 
 
 class KCenter(Marginal):
-    """The best row by evol score, then always the row that is least similar to all kept ones (Gonzalez 1985, greedy k-center).
+    """The best row by evol score, then always the row that is least similar to all kept ones
+    (Gonzalez 1985, greedy k-center).
 
-    So many rows cannot cover the pool within less than half of the angle within which these do. It pays no heed to scores after the first
-    row, and likes outliers.
+    So many rows cannot cover the pool within less than half of the angle within which these do. It
+    pays no heed to scores after the first row, and likes outliers.
     """
 
     def share(self) -> float:

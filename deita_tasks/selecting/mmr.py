@@ -8,7 +8,8 @@ from deita_tasks.selecting.marginal import Marginal
 
 
 class MMR(Marginal):
-    """Next is the row of the largest weight * score - (1 - weight) * similarity (Carbonell and Goldstein 1998), as Marginal says.
+    """Next is the row of the largest weight * score - (1 - weight) * similarity (Carbonell and
+    Goldstein 1998), as Marginal says.
 
     A `weight` of 1 is top_score; one of 0 is k_center.
     """

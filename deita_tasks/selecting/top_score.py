@@ -1,4 +1,6 @@
-"""The best rows by their score alone: the paper's ranking without its Repr Filter, and its simpler baselines."""
+"""The best rows by their score alone: the paper's ranking without its Repr Filter, and its simpler
+baselines.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deita_tasks.records import Selection
+from deita_tasks.records import SelectorResult
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.ledger import Ledger
 from deita_tasks.selecting.similarity.exact import Indices
@@ -25,7 +27,7 @@ class TopScore(Selector):
         evol_scores: NDArray[Any],
         embeddings: NDArray[Any] | None = None,
         strata: Sequence[Hashable] | None = None,
-    ) -> Selection:
+    ) -> SelectorResult:
         """See Selector.select. `embeddings` are not read."""
         ledger = self.ledger(ids, evol_scores, strata)
         ranks = self.in_order(ledger)
@@ -50,6 +52,8 @@ class QualityOnly(TopScore):
 
 
 class Length(TopScore):
-    """TopScore by length: the longest rows (paper, tables 2 and 3). With the filter: diverse with ranking="length"."""
+    """TopScore by length: the longest rows (paper, tables 2 and 3). With the filter: diverse with
+    ranking="length".
+    """
 
     ranking: Literal["length"] = "length"

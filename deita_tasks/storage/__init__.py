@@ -1,8 +1,9 @@
 """Files in a local folder, in S3 or in memory, through fsspec; whole or not at all.
 
-A URI is a plain path, `file://`, `s3://`, `memory://`, `hf://` or whatever else fsspec knows. Everything that the project reads
-or writes goes through here, so that what holds for one kind of store holds for all: a file appears whole or not at all, and whatever
-goes wrong is a StorageError in one line (`faults.py`). Where files lie and what is there is in `places.py`.
+A URI is a plain path, `file://`, `s3://`, `memory://`, `hf://` or whatever else fsspec knows.
+Everything that the project reads or writes goes through here, so that what holds for one kind of
+store holds for all: a file appears whole or not at all, and whatever goes wrong is a StorageError
+in one line (`faults.py`). Where files lie and what is there is in `places.py`.
 """
 
 from deita_tasks.storage.files import (

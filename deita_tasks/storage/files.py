@@ -1,8 +1,9 @@
 """Files in a local folder, in S3 or in memory, through fsspec; whole or not at all.
 
-A URI is a plain path, `file://`, `s3://`, `memory://`, `hf://` or whatever else fsspec knows. Everything that the project reads
-or writes goes through here, so that what holds for one kind of store holds for all: a file appears whole or not at all, and whatever
-goes wrong is a StorageError in one line (`faults.py`). Where files lie and what is there is in `places.py`.
+A URI is a plain path, `file://`, `s3://`, `memory://`, `hf://` or whatever else fsspec knows.
+Everything that the project reads or writes goes through here, so that what holds for one kind of
+store holds for all: a file appears whole or not at all, and whatever goes wrong is a StorageError
+in one line (`faults.py`). Where files lie and what is there is in `places.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from deita_tasks.errors import DamagedArtifact, MissingFile
-from deita_tasks.storage.failures import told
+from deita_tasks.storage.failures import storage_errors
 from deita_tasks.storage.filesystems import filesystem, is_local, size_of
 
 BLOCK = 1 << 20  # bytes read at a time while hashing or copying
@@ -34,12 +35,14 @@ UPLOADS_ARE_ATOMIC = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf"}
 
 
 class _Reading(io.RawIOBase):
-    """A file that is read: what goes wrong in the middle of it is told like everything else, and never taken for damage."""
+    """A file that is read: what goes wrong in the middle of it is told like everything else, and
+    never taken for damage.
+    """
 
     def __init__(self, uri: str, **how: Any) -> None:
         self.uri = uri
         fs, path = filesystem(uri)
-        with told(uri):
+        with storage_errors(uri):
             self.inner = fs.open(path, "rb", **how)
 
     def readable(self) -> bool:
@@ -49,7 +52,7 @@ class _Reading(io.RawIOBase):
         return bool(self.inner.seekable())
 
     def read(self, size: int = -1) -> bytes:
-        with told(self.uri):
+        with storage_errors(self.uri):
             return bytes(self.inner.read(size))
 
     def readall(self) -> bytes:
@@ -79,16 +82,20 @@ def open_read(uri: str) -> IO[bytes]:
 
 @contextmanager
 def write_atomic(uri: str) -> Iterator[IO[bytes]]:
-    """A file to write into that appears under `uri` when the block ends well, whole, and not at all when it does not.
+    """A file to write into that appears under `uri` when the block ends well, whole, and not at all
+    when it does not.
 
-    On an object store the upload itself is atomic: the object appears when it is complete. Elsewhere it is written beside its place,
-    under a hidden name, and renamed; on a local disk it is flushed to the disk before.
+    On an object store the upload itself is atomic: the object appears when it is complete.
+    Elsewhere it is written beside its place, under a hidden name, and renamed; on a local disk it
+    is flushed to the disk before.
     """
     fs, path = filesystem(uri)
-    with told(uri):
+    with storage_errors(uri):
         if isinstance(fs, LocalFileSystem):
             yield from _write_local(path)
-        elif UPLOADS_ARE_ATOMIC.isdisjoint([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
+        elif UPLOADS_ARE_ATOMIC.isdisjoint(
+            [fs.protocol] if isinstance(fs.protocol, str) else fs.protocol
+        ):
             yield from _write_beside(fs, path)
         else:
             handle = fs.open(path, "wb", block_size=UPLOAD_PART)
@@ -96,7 +103,9 @@ def write_atomic(uri: str) -> Iterator[IO[bytes]]:
                 yield handle
             except BaseException:
                 handle.discard()
-                handle.closed = True  # or the garbage collector would close it, and so upload what there is
+                handle.closed = (
+                    True  # or the garbage collector would close it, and so upload what there is
+                )
                 raise
             handle.close()
 
@@ -155,14 +164,23 @@ def read_json(uri: str) -> Any:
 
 
 def write_json(uri: str, value: Any) -> None:
-    """Write `value` as JSON under `uri`, atomically; keys sorted, so that equal values are equal bytes."""
-    write_bytes(uri, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    """Write `value` as JSON under `uri`, atomically; keys sorted, so that equal values are equal
+    bytes.
+    """
+    write_bytes(
+        uri, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    )
 
 
 @contextmanager
 def parquet_writer(uri: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A Parquet writer whose file appears under `uri` when the block ends well. Pages carry checksums, so damage is noticed."""
-    with write_atomic(uri) as handle, pq.ParquetWriter(handle, schema, compression="zstd", write_page_checksum=True) as writer:
+    """A Parquet writer whose file appears under `uri` when the block ends well. Pages carry
+    checksums, so damage is noticed.
+    """
+    with (
+        write_atomic(uri) as handle,
+        pq.ParquetWriter(handle, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
         yield writer
 
 
@@ -174,7 +192,8 @@ def write_table(uri: str, table: pa.Table) -> None:
 
 @contextmanager
 def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
-    """The Parquet file under `uri`, checksums verified as pages are read. Raises DamagedArtifact for what is not one.
+    """The Parquet file under `uri`, checksums verified as pages are read. Raises DamagedArtifact
+    for what is not one.
 
     Only what is asked for is fetched: the footer, then the wanted columns of the wanted row groups.
     """
@@ -189,20 +208,24 @@ def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """The table (or some columns of it) under `uri`. Raises DamagedArtifact where it cannot be read."""
+    """The table (or some columns of it) under `uri`. Raises DamagedArtifact where it cannot be
+    read.
+    """
     with parquet_file(uri) as parquet:
         return parquet.read(columns=columns)
 
 
 def content_digest(uri: str) -> str:
-    """A digest that changes when the content of the file does: "sha256:<hex>" of a local file, the store's own token elsewhere.
+    """A digest that changes when the content of the file does: "sha256:<hex>" of a local file, the
+    store's own token elsewhere.
 
-    An object store gives its ETag or version with the listing, so a large object need not be downloaded to see that it is the same.
+    An object store gives its ETag or version with the listing, so a large object need not be
+    downloaded to see that it is the same.
     """
     fs, path = filesystem(uri)
     if isinstance(fs, LocalFileSystem):
         return f"sha256:{sha256_of(uri)}"
-    with told(uri):
+    with storage_errors(uri):
         info = fs.info(path)
     names = ("ETag", "etag", "blob_id", "LastModified", "mtime", "created")
     token = next((info[name] for name in names if info.get(name)), None)
@@ -226,13 +249,19 @@ def describe(uri: str) -> dict[str, Any]:
 
 
 def is_same(uri: str, facts: Mapping[str, Any]) -> bool:
-    """Whether the file is there and is what `describe` saw: by sha256 on a local disk, by size where that would mean a download."""
+    """Whether the file is there and is what `describe` saw: by sha256 on a local disk, by size
+    where that would mean a download.
+    """
     try:
-        return size_of(uri) == facts["bytes"] and (not is_local(uri) or sha256_of(uri) == facts["sha256"])
+        return size_of(uri) == facts["bytes"] and (
+            not is_local(uri) or sha256_of(uri) == facts["sha256"]
+        )
     except MissingFile:
         return False
 
 
 def digest_of(value: Any) -> str:
     """32 hex digits that name a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()[:32]
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    ).hexdigest()[:32]

@@ -1,4 +1,6 @@
-"""Tell the Prefect server of a new selection, so that an automation can act on it: start a training run, say."""
+"""Tell the Prefect server of a new selection, so that an automation can act on it: start a training
+run, say.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +12,12 @@ from deita_tasks import storage
 EVENT = "deita.selection.created"
 
 
-def announce(output: str, name: str, manifest: Mapping[str, Any], changes: Mapping[str, Any] | None) -> None:
-    """Emit EVENT for the version `name` under `output`. Its resource is the output: one thing, of which versions come."""
+def announce(
+    output: str, name: str, manifest: Mapping[str, Any], changes: Mapping[str, Any] | None
+) -> None:
+    """Emit EVENT for the version `name` under `output`. Its resource is the output: one thing, of
+    which versions come.
+    """
     emit_event(
         event=EVENT,
         resource={

@@ -30,7 +30,9 @@ def plan_pool(store: str, files: Sequence[str], format: str) -> tuple[str, bool]
 
 def _digest(contents: Sequence[Sequence[str]], format: str) -> str:
     """Names the pool of files with these contents: [uri, digest] of each."""
-    return storage.digest_of({"files": [list(one) for one in contents], "format": format, "loader": LOADER_VERSION})
+    return storage.digest_of(
+        {"files": [list(one) for one in contents], "format": format, "loader": LOADER_VERSION}
+    )
 
 
 def load(plan: Plan, source: Source, options: Advanced) -> Pool:
@@ -53,8 +55,12 @@ def load_pool(key: str, files: Sequence[str], format: str) -> dict[str, Any]:
     return summary
 
 
-def _rows(key: str, files: Sequence[str], format: str, inputs: list[dict[str, Any]]) -> Iterator[Conversation | Quarantined]:
-    """The rows of all files in order; says in `inputs` what each file was. Raises InputError where they are not those that `key` names."""
+def _rows(
+    key: str, files: Sequence[str], format: str, inputs: list[dict[str, Any]]
+) -> Iterator[Conversation | Quarantined]:
+    """The rows of all files in order; says in `inputs` what each file was. Raises InputError where
+    they are not those that `key` names.
+    """
     logger = get_run_logger()
     for uri in files:
         digest, rows = storage.content_digest(uri), 0
@@ -65,14 +71,29 @@ def _rows(key: str, files: Sequence[str], format: str, inputs: list[dict[str, An
             progress.tick(1)
             yield row
         if storage.content_digest(uri) != digest:
-            raise InputError(f"{uri}: changed while it was read; run again when nobody writes to it")
-        inputs.append({"uri": uri, "digest": digest, "rows": rows, "format": file.format.name if file else EMPTY})
-    if _digest([[one["uri"], one["digest"]] for one in inputs], format) != key.rsplit("/", 1)[-1]:  # the pool is filed under it
-        raise InputError(f"{', '.join(files)}: changed before all was read; run again when nobody writes there")
+            raise InputError(
+                f"{uri}: changed while it was read; run again when nobody writes to it"
+            )
+        inputs.append(
+            {
+                "uri": uri,
+                "digest": digest,
+                "rows": rows,
+                "format": file.format.name if file else EMPTY,
+            }
+        )
+    if (
+        _digest([[one["uri"], one["digest"]] for one in inputs], format) != key.rsplit("/", 1)[-1]
+    ):  # the pool is filed under it
+        raise InputError(
+            f"{', '.join(files)}: changed before all was read; run again when nobody writes there"
+        )
 
 
 def check_floor(pool: Pool, unscorable: Mapping[str, int], floor: float) -> None:
-    """Raises TooManyBadRows where fewer than `floor` of the rows read are good; `unscorable` counts rows by why they have no score."""
+    """Raises TooManyBadRows where fewer than `floor` of the rows read are good; `unscorable` counts
+    rows by why they have no score.
+    """
     bad = Counter(pool.quarantine(["reason"])["reason"].to_pylist())
     bad.update(unscorable)
     read = pool.summary["good"] + pool.summary["quarantined"]
@@ -80,6 +101,8 @@ def check_floor(pool: Pool, unscorable: Mapping[str, int], floor: float) -> None
     if good < floor * read:
         reasons = ", ".join(f"{reason} ({count:,})" for reason, count in bad.most_common(5))
         raise TooManyBadRows(
-            f"{good:,} of {read:,} rows are good, which is under the floor of {floor:.0%}: {reasons}. "
-            f"Each bad row is in {storage.join(pool.uri, 'quarantine.parquet')}; mend the pool or lower min_good_fraction."
+            f"{good:,} of {read:,} rows are good, which is under the floor of "
+            f"{floor:.0%}: {reasons}. "
+            f"Each bad row is in {storage.join(pool.uri, 'quarantine.parquet')}; mend the "
+            "pool or lower min_good_fraction."
         )

@@ -1,4 +1,6 @@
-"""The model that a worker process holds: loaded once, for one shard at a time, and let go of between batches when a run is to end."""
+"""The model that a worker process holds: loaded once, for one shard at a time, and let go of
+between batches when a run is to end.
+"""
 
 import json
 import os
@@ -23,10 +25,14 @@ from deita_tasks.tasks.device_slots import device_slot, devices_of
 LOADERS: Mapping[str, Callable[..., Any]] = {"scorer": load_scorer, "embedder": load_embedder}
 
 own_environment: dict[str, str] = {}  # of this process, whatever environment a task brings along
-stopping: ContextVar[threading.Event | None] = ContextVar("stopping", default=None)  # set by the run when it ends before its shards do
+stopping: ContextVar[threading.Event | None] = ContextVar(
+    "stopping", default=None
+)  # set by the run when it ends before its shards do
 
 _loading = threading.Lock()
-_computing = threading.Lock()  # a model takes a whole device, and its tokenizer may not be used by two threads at a time
+_computing = (
+    threading.Lock()
+)  # a model takes a whole device, and its tokenizer may not be used by two threads at a time
 _held: dict[str, Any] = {}  # what a component was made of -> it; one at most
 
 
@@ -35,7 +41,9 @@ class Stopped(BaseException):
 
 
 class Bounds(NamedTuple):
-    """What a run says of each of its shards: seconds that an attempt may take, and how many may compute on one device at a time."""
+    """What a run says of each of its shards: seconds that an attempt may take, and how many may
+    compute on one device at a time.
+    """
 
     seconds: float | None = None
     slots: int | None = None
@@ -47,9 +55,11 @@ class Bounds(NamedTuple):
 
 
 def component_of(stage: str, spec: Spec, fingerprint: str | None = None) -> Any:
-    """The component of a spec; the next one that is asked for takes its place. It loads its model when it is first used.
+    """The component of a spec; the next one that is asked for takes its place. It loads its model
+    when it is first used.
 
-    Raises ModelError where another process than the run's own finds another component under the same name: `fingerprint` is the run's.
+    Raises ModelError where another process than the run's own finds another component under the
+    same name: `fingerprint` is the run's.
     """
     os.environ.update(own_environment)
     made_of = json.dumps([stage, spec], sort_keys=True)
@@ -69,7 +79,8 @@ def _check(component: Any, fingerprint: str | None) -> None:
     contract = component.fingerprint()
     if storage.digest_of(dict(contract)) != fingerprint:
         raise ModelError(
-            f"this worker would compute with {json.dumps(contract)}, which is not what the run asks for ({fingerprint}): expected the same "
+            f"this worker would compute with {json.dumps(contract)}, which is not what the "
+            f"run asks for ({fingerprint}): expected the same "
             "version of deita-tasks and the same model files on every machine"
         )
 
@@ -81,8 +92,11 @@ def forget_models() -> None:
 
 
 @contextmanager
-def held(stage: str, spec: Spec, bounds: Bounds, fingerprint: str | None = None) -> Iterator[Any]:
-    """The component of a spec, alone on its devices, where it has one; `may_stop` ends its work when the run ends or the time is over.
+def borrow_model(
+    stage: str, spec: Spec, bounds: Bounds, fingerprint: str | None = None
+) -> Iterator[Any]:
+    """The component of a spec, alone on its devices, where it has one; `may_stop` ends its work
+    when the run ends or the time is over.
 
     The time runs from when the component is ours.
     """
@@ -92,7 +106,10 @@ def held(stage: str, spec: Spec, bounds: Bounds, fingerprint: str | None = None)
         if event is not None and event.is_set():
             raise Stopped("the run is ending")
         if time.monotonic() > deadline:
-            raise ComputeError(f"not done after {bounds.seconds:g} s, which is shard_timeout; expected less: raise it, or lower shard_rows")
+            raise ComputeError(
+                f"not done after {bounds.seconds:g} s, which is shard_timeout; expected less: "
+                "raise it, or lower shard_rows"
+            )
 
     deadline = float("inf")
     with stopped_by(check):

@@ -42,14 +42,17 @@ def _within_a_run(record: logging.LogRecord) -> bool:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """A failure that we know is one line in the log: it says what arrived, what was expected and what to do."""
+    """A failure that we know is one line in the log: it says what arrived, what was expected and
+    what to do.
+    """
     if record.exc_info and isinstance(record.exc_info[1], DeitaError):
         record.exc_info = record.exc_text = None
     return True
 
 
 def tell_prefect() -> None:
-    """Send what our modules log within a run to Prefect, at the level of Prefect's own log: PREFECT_LOGGING_EXTRA_LOGGERS, by default.
+    """Send what our modules log within a run to Prefect, at the level of Prefect's own log:
+    PREFECT_LOGGING_EXTRA_LOGGERS, by default.
 
     What Prefect itself says of a failure that we know is said without tracebacks.
     """
@@ -61,4 +64,6 @@ def tell_prefect() -> None:
     handler = APILogHandler()
     handler.addFilter(_within_a_run)
     ours.addHandler(handler)
-    ours.setLevel(min(logging.getLogger("prefect").level, logging.WARNING))  # a terminal shows bars and no log, but warnings
+    ours.setLevel(
+        min(logging.getLogger("prefect").level, logging.WARNING)
+    )  # a terminal shows bars and no log, but warnings

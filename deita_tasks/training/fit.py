@@ -1,4 +1,6 @@
-"""The fits: kernel ridge regression, ridge regression with weights that may not be negative, and Bradley-Terry on comparisons."""
+"""The fits: kernel ridge regression, ridge regression with weights that may not be negative, and
+Bradley-Terry on comparisons.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ Matrix = NDArray[np.float64]  # (n, k), or (n,) for a vector
 
 
 def normal_ranks(labels: Matrix) -> Matrix:
-    """Labels as the normal distribution's values at their ranks: scales differ between sources, ranks do not."""
+    """Labels as the normal distribution's values at their ranks: scales differ between sources,
+    ranks do not.
+    """
     ranks = pd.Series(labels).rank().to_numpy()
     return np.array([NormalDist().inv_cdf(float(rank - 0.5) / len(labels)) for rank in ranks])
 
@@ -30,18 +34,24 @@ def centred(x: Matrix, groups: NDArray[np.int64]) -> Matrix:
 
 
 def kernel_ridge(near: Matrix, y: Matrix, penalty: float) -> Matrix:
-    """Weights w (n,) on the closeness to each of n examples, where |near w - y|^2 + penalty * w' near w is least; y is centred first.
-    `near`: (n, n), how close they are to each other."""
+    """Weights w (n,) on the closeness to each of n examples, where |near w - y|^2 + penalty * w'
+    near w is least; y is centred first. `near`: (n, n), how close they are to each other.
+    """
     return np.linalg.solve(near + penalty * np.eye(len(near)), y - y.mean())
 
 
-def positive_ridge(parts: Sequence[tuple[Matrix, Matrix]], penalty: float, rounds: int = 2000) -> Matrix:
-    """Weights (k,) >= 0 of the mean squared error plus penalty * |w|^2, over (x, y) of several sources that count alike, centred already.
+def positive_ridge(
+    parts: Sequence[tuple[Matrix, Matrix]], penalty: float, rounds: int = 2000
+) -> Matrix:
+    """Weights (k,) >= 0 of the mean squared error plus penalty * |w|^2, over (x, y) of several
+    sources that count alike, centred already.
 
-    More of a feature may not mean less complexity: a sign that one source alone asks for does not carry over to another.
-    By coordinates, until none moves.
+    More of a feature may not mean less complexity: a sign that one source alone asks for does not
+    carry over to another. By coordinates, until none moves.
     """
-    gram: Matrix = np.mean([x.T @ x / len(x) for x, _ in parts], axis=0) + penalty * np.eye(parts[0][0].shape[1])
+    gram: Matrix = np.mean([x.T @ x / len(x) for x, _ in parts], axis=0) + penalty * np.eye(
+        parts[0][0].shape[1]
+    )
     aim: Matrix = np.mean([x.T @ y / len(x) for x, y in parts], axis=0)
     weights = np.zeros(len(aim))
     for _ in range(rounds):
@@ -54,15 +64,20 @@ def positive_ridge(parts: Sequence[tuple[Matrix, Matrix]], penalty: float, round
 
 
 def bradley_terry(differences: Sequence[Matrix], penalty: float) -> Matrix:
-    """Weights (k,) under which the better of two is likelier, from the features of better minus worse, by Newton's method.
-    Sources count alike."""
+    """Weights (k,) under which the better of two is likelier, from the features of better minus
+    worse, by Newton's method. Sources count alike.
+    """
     x = np.concatenate(list(differences))
-    share = np.concatenate([np.full(len(one), 1 / len(one) / len(differences)) for one in differences])
+    share = np.concatenate(
+        [np.full(len(one), 1 / len(one) / len(differences)) for one in differences]
+    )
     weights = np.zeros(x.shape[1])
     for _ in range(50):
         wrong = 1 / (1 + np.exp(x @ weights))
         gradient = -(x * (share * wrong)[:, None]).sum(0) + penalty * weights
-        curvature = (x * (share * wrong * (1 - wrong))[:, None]).T @ x + penalty * np.eye(len(weights))
+        curvature = (x * (share * wrong * (1 - wrong))[:, None]).T @ x + penalty * np.eye(
+            len(weights)
+        )
         step = np.linalg.solve(curvature, gradient)
         weights -= step
         if np.abs(step).max() < 1e-9:
@@ -70,12 +85,21 @@ def bradley_terry(differences: Sequence[Matrix], penalty: float) -> Matrix:
     return weights
 
 
-def agreeing(by_family: Sequence[Sequence[Matrix]], always: int, penalty: float) -> NDArray[np.bool_]:
-    """Which features are kept: those that, beside the feature `always`, pull the same way in every family. bool (k,)."""
+def agreeing(
+    by_family: Sequence[Sequence[Matrix]], always: int, penalty: float
+) -> NDArray[np.bool_]:
+    """Which features are kept: those that, beside the feature `always`, pull the same way in every
+    family. bool (k,).
+    """
     pulls = []
     for differences in by_family:
         k = differences[0].shape[1]
-        pulls.append([bradley_terry([one[:, [always, j]] for one in differences], penalty)[1] for j in range(k)])
+        pulls.append(
+            [
+                bradley_terry([one[:, [always, j]] for one in differences], penalty)[1]
+                for j in range(k)
+            ]
+        )
     keep: NDArray[np.bool_] = np.abs(np.sign(pulls).sum(0)) == len(pulls)
     keep[always] = True
     return keep

@@ -1,7 +1,8 @@
 """A Prefect server for one command, where none is configured.
 
-Prefect starts one by itself, but only when the flow begins, and after it has imported the whole server into the command's own process.
-This one starts first of all and gets ready while the command imports what it needs: seconds less for every command.
+Prefect starts one by itself, but only when the flow begins, and after it has imported the whole
+server into the command's own process. This one starts first of all and gets ready while the command
+imports what it needs: seconds less for every command.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ HOST = "127.0.0.1"
 PATIENCE = 180.0  # seconds, on a busy machine
 QUIET = {
     "PREFECT_UI_ENABLED": "0",
-    "PREFECT__SERVER_EPHEMERAL": "1",  # as Prefect starts its own: without the services that a scheduled run needs
+    # as Prefect starts its own: without the services that a scheduled run needs
+    "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
 }
 
@@ -32,21 +34,33 @@ QUIET = {
 def is_configured() -> bool:
     """Whether anything says which server to use, or may say so; then it is Prefect's to find out."""
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    spoken = {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_SERVER_EPHEMERAL_ENABLED"}
+    spoken = {
+        "PREFECT_API_URL",
+        "PREFECT_PROFILE",
+        "PREFECT_PROFILES_PATH",
+        "PREFECT_SERVER_EPHEMERAL_ENABLED",
+    }
     spoken |= {"PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"}
     pyproject = Path("pyproject.toml")
     return (
         "prefect" in sys.modules  # it has read its settings
         or not spoken.isdisjoint(os.environ)
-        or any(path.exists() for path in (home / "profiles.toml", Path("prefect.toml"), Path(".env")))
-        or (pyproject.exists() and "[tool.prefect" in pyproject.read_text(encoding="utf-8", errors="replace"))
+        or any(
+            path.exists() for path in (home / "profiles.toml", Path("prefect.toml"), Path(".env"))
+        )
+        or (
+            pyproject.exists()
+            and "[tool.prefect" in pyproject.read_text(encoding="utf-8", errors="replace")
+        )
     )
 
 
 def start_server() -> Callable[[], None]:
-    """Start a server that ends with this process, and name it by PREFECT_API_URL; call what is returned to wait until it answers.
+    """Start a server that ends with this process, and name it by PREFECT_API_URL; call what is
+    returned to wait until it answers.
 
-    It ends after all that Prefect itself does at the end, for which it is needed: functions that are registered first run last.
+    It ends after all that Prefect itself does at the end, for which it is needed: functions that
+    are registered first run last.
     """
     if is_configured():
         return lambda: None
@@ -59,9 +73,13 @@ def start_server() -> Callable[[], None]:
 
 
 def free_port(wanted: int = 0) -> int:
-    """A port of the loopback that nobody listens on: `wanted`, or any other where that one is taken."""
+    """A port of the loopback that nobody listens on: `wanted`, or any other where that one is
+    taken.
+    """
     with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was let go of a moment ago is free
+        tried.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # one that was let go of a moment ago is free
         try:
             tried.bind((HOST, wanted))
         except OSError:
@@ -70,11 +88,14 @@ def free_port(wanted: int = 0) -> int:
 
 
 def _start(port: int) -> subprocess.Popen[bytes]:
-    # -P: a folder `flows` where the command is called is not ours. In a session of its own: Ctrl-C ends the command, which has something
-    # to tell the server before that ends. What the server complains of while it ends is of no use to who reads the command's log.
+    # -P: a folder `flows` where the command is called is not ours. In a session of its own: Ctrl-C
+    # ends the command, which has something to tell the server before that ends. What the server
+    # complains of while it ends is of no use to who reads the command's log.
     environment = {"PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL", **os.environ, **QUIET}
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "flows.cli.server", str(port), str(os.getpid())], env=environment, start_new_session=True
+        [sys.executable, "-P", "-m", "flows.cli.server", str(port), str(os.getpid())],
+        env=environment,
+        start_new_session=True,
     )
 
 
@@ -85,13 +106,19 @@ def _wait(process: subprocess.Popen[bytes], port: int) -> None:
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         if process.poll() is not None:
-            raise ServerError(f"Prefect's temporary server ended with status {process.returncode}; run again, or set PREFECT_API_URL")
+            raise ServerError(
+                f"Prefect's temporary server ended with status {process.returncode}; run "
+                "again, or set PREFECT_API_URL"
+            )
         try:
             if httpx.get(f"http://{HOST}:{port}/api/health", timeout=5).is_success:
                 return
         except httpx.TransportError:
             time.sleep(0.05)
-    raise ServerError(f"Prefect's temporary server did not answer in {PATIENCE:.0f} s; run again, or start one and set PREFECT_API_URL")
+    raise ServerError(
+        f"Prefect's temporary server did not answer in {PATIENCE:.0f} s; run again, or start "
+        "one and set PREFECT_API_URL"
+    )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -104,11 +131,20 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def serve(port: int, parent: int) -> None:
-    """Be the server, as long as the process that started it lives: a command that is killed leaves nothing behind."""
+    """Be the server, as long as the process that started it lives: a command that is killed leaves
+    nothing behind.
+    """
     import uvicorn
 
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    uvicorn.run("prefect.server.api.server:create_app", factory=True, host=HOST, port=port, log_level="error", lifespan="on")
+    uvicorn.run(
+        "prefect.server.api.server:create_app",
+        factory=True,
+        host=HOST,
+        port=port,
+        log_level="error",
+        lifespan="on",
+    )
 
 
 def _end_with(parent: int) -> None:

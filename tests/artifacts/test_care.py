@@ -1,4 +1,6 @@
-"""Looking after a store: over a local folder, memory:// and S3. The stores are made by hand, without Prefect."""
+"""Looking after a store: over a local folder, memory:// and S3. The stores are made by hand,
+without Prefect.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ from deita_tasks import storage
 from deita_tasks.artifacts.compaction import compact
 from deita_tasks.artifacts.garbage import abandoned, collect, garbage
 from deita_tasks.artifacts.inventory import artifacts, describe
-from deita_tasks.artifacts.parts import Family, part_digest, score_table, vector_table
+from deita_tasks.artifacts.parts import PartSet, part_digest, score_table, vector_table
 from deita_tasks.artifacts.pool import Pool, pool_uri, write_pool
 from deita_tasks.artifacts.selection import write_selection
 from deita_tasks.artifacts.verify import verify
 from deita_tasks.errors import StorageError
-from deita_tasks.records import Conversation, Measured, Quarantined, Source, Turn
+from deita_tasks.records import Conversation, ModelOutput, Quarantined, SourceRow, Turn
 
 pytest_plugins = ["tests.support.s3_fixtures"]
 
@@ -28,48 +30,68 @@ STAGES = {"complexity": "scores/complexity", "quality": "scores/quality", "embed
 
 def conversations(*numbers: int) -> list[Conversation]:
     return [
-        Conversation((Turn("user", f"question {number}"), Turn("assistant", "answer " * number)), Source("pool.jsonl", number))
+        Conversation(
+            (Turn("user", f"question {number}"), Turn("assistant", "answer " * number)),
+            SourceRow("pool.jsonl", number),
+        )
         for number in numbers
     ]
 
 
 def make_pool(store: str, *numbers: int) -> Pool:
     uri = pool_uri(store, storage.digest_of(numbers))
-    bad = Quarantined(Source("pool.jsonl", 99), "malformed_row", "not JSON", "{")
+    bad = Quarantined(SourceRow("pool.jsonl", 99), "malformed_row", "not JSON", "{")
     write_pool(
         uri,
         [*conversations(*numbers), bad],
-        {"inputs": [{"uri": "pool.jsonl", "digest": "", "rows": len(numbers) + 1, "format": "messages"}]},
+        {
+            "inputs": [
+                {"uri": "pool.jsonl", "digest": "", "rows": len(numbers) + 1, "format": "messages"}
+            ]
+        },
     )
     return Pool.open(uri)
 
 
 def add_part(store: str, stage: str, *numbers: int, **contract: object) -> str:
     """A part in which row n scores 1 + n/100, or has the vector (1, n); its URI."""
-    family = Family.of(store, STAGES[stage], {"backend": "by_hand", "stage": stage, **contract})
+    family = PartSet.of(store, STAGES[stage], {"backend": "by_hand", "stage": stage, **contract})
     ids = [conversation.id for conversation in conversations(*numbers)]
     cut = np.zeros(len(numbers), np.int32)
     if stage == "embedding":
-        table = vector_table(ids, Measured(np.array([[1, number] for number in numbers], np.float32), cut))
+        table = vector_table(
+            ids, ModelOutput(np.array([[1, number] for number in numbers], np.float32), cut)
+        )
     else:
-        table = score_table(ids, [1] * len(ids), Measured(np.array([1 + number / 100 for number in numbers], np.float32), cut))
+        table = score_table(
+            ids,
+            [1] * len(ids),
+            ModelOutput(np.array([1 + number / 100 for number in numbers], np.float32), cut),
+        )
     digest = part_digest(table["id"])
     family.write(digest, table)
     return family.part(digest)
 
 
-def family_of(uri: str) -> Family:
+def family_of(uri: str) -> PartSet:
     folder = uri.rsplit("/", 1)[0]
-    return Family(folder, folder.rsplit("/", 1)[1])
+    return PartSet(folder, folder.rsplit("/", 1)[1])
 
 
 def make_selection(store: str, pool: Pool, budget: int = 2, **contract: object) -> str:
     parts = {}
     for stage, folder in STAGES.items():
-        family = Family.of(store, folder, {"backend": "by_hand", "stage": stage, **contract})
+        family = PartSet.of(store, folder, {"backend": "by_hand", "stage": stage, **contract})
         parts[stage] = {"family": dataclasses.asdict(family), "parts": family.listed()}
-    uri = storage.join(store, "selections", storage.digest_of([pool.uri.rsplit("/", 1)[1], budget, contract]))
-    write_selection(uri, pool, parts, {"name": "diverse", "options": {"budget": budget, "max_similarity": 0.9999}})
+    uri = storage.join(
+        store, "selections", storage.digest_of([pool.uri.rsplit("/", 1)[1], budget, contract])
+    )
+    write_selection(
+        uri,
+        pool,
+        parts,
+        {"name": "diverse", "options": {"budget": budget, "max_similarity": 0.9999}},
+    )
     return uri
 
 
@@ -98,7 +120,13 @@ def test_what_is_in_a_store(place):
     make_store(place)
     storage.write_bytes(f"{place}/notes.txt", b"somebody's own")
     found = {one.artifact.kind: one for one in describe(place)}
-    assert set(found) == {"pools", "selections", "scores/complexity", "scores/quality", "embeddings"}
+    assert set(found) == {
+        "pools",
+        "selections",
+        "scores/complexity",
+        "scores/quality",
+        "embeddings",
+    }
     assert {kind: one.rows for kind, one in found.items()} == {
         "pools": 5,
         "selections": 2,
@@ -107,7 +135,9 @@ def test_what_is_in_a_store(place):
         "embeddings": 4,
     }
     assert found["pools"].stands_for == "pool.jsonl"
-    assert found["selections"].stands_for.startswith("diverse budget=2 max_similarity=0.9999 from pool ")
+    assert found["selections"].stands_for.startswith(
+        "diverse budget=2 max_similarity=0.9999 from pool "
+    )
     assert found["embeddings"].stands_for == "by_hand"
     assert len(found["embeddings"].artifact.files) == 3  # two parts and fingerprint.json
     total = sum(one.artifact.bytes for one in found.values())
@@ -118,10 +148,18 @@ def test_fingerprints_in_a_few_words():
     from deita_tasks.artifacts.inventory import stands_for
 
     assert stands_for(
-        {"backend": "causal_lm", "model": "org/m", "revision": "0123456789abcdef", "dtype": "bfloat16", "template": "x" * 99}
+        {
+            "backend": "causal_lm",
+            "model": "org/m",
+            "revision": "0123456789abcdef",
+            "dtype": "bfloat16",
+            "template": "x" * 99,
+        }
     ) == ("causal_lm org/m@0123456789ab bfloat16")
     assert (
-        stands_for({"backend": "instruction_length", "kind": "complexity", "middle": 25.0, "version": 1})
+        stands_for(
+            {"backend": "instruction_length", "kind": "complexity", "middle": 25.0, "version": 1}
+        )
         == "instruction_length middle=25.0 version=1"
     )
 
@@ -167,7 +205,14 @@ def test_uploads_that_nobody_finished_are_given_up(s3):
     bucket = path.split("/")[0]
     for key in ("place/scores/quality/part", "placebo/part"):  # the second is not ours
         begun = fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
-        fs.call_s3("upload_part", Bucket=bucket, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"x" * 10)
+        fs.call_s3(
+            "upload_part",
+            Bucket=bucket,
+            Key=key,
+            UploadId=begun["UploadId"],
+            PartNumber=1,
+            Body=b"x" * 10,
+        )
     found = abandoned(store, now=LATER)
     assert abandoned(store, now=found[0].begun + timedelta(days=6)) == []  # it may be under way
     assert [upload.key for upload in found] == ["place/scores/quality/part"]
@@ -183,7 +228,11 @@ def test_an_upload_under_way_is_left_alone_and_so_is_gc_where_one_may_not_look(m
     monkeypatch.setattr(storage, "unfinished_uploads", lambda store: [begun])
     assert abandoned("s3://x", grace=timedelta(0), now=LATER + timedelta(minutes=59)) == []
     assert abandoned("s3://x", grace=timedelta(0), now=LATER + timedelta(minutes=61)) == [begun]
-    monkeypatch.setattr(storage, "unfinished_uploads", lambda store: (_ for _ in ()).throw(StorageError("AccessDenied")))
+    monkeypatch.setattr(
+        storage,
+        "unfinished_uploads",
+        lambda store: (_ for _ in ()).throw(StorageError("AccessDenied")),
+    )
     assert abandoned("s3://x", now=LATER) == []
     assert "AccessDenied" in caplog.text
 
@@ -192,7 +241,11 @@ def test_what_prefect_remembers_of_what_stays_stays(place):
     selection = make_store(place)
     part = add_part(place, "quality", 1, 2).rsplit("part-", 1)[1].removesuffix(".parquet")
     pool = names(place) and next(one.digest for one in artifacts(place) if one.kind == "pools")
-    for name in (f"quality-{'1' * 32}-{part}", f"select-rows-{selection.rsplit('/', 1)[1]}", f"load-pool-{pool}"):
+    for name in (
+        f"quality-{'1' * 32}-{part}",
+        f"select-rows-{selection.rsplit('/', 1)[1]}",
+        f"load-pool-{pool}",
+    ):
         storage.write_bytes(f"{place}/results/{name}", b"{}")
     assert garbage_names(place) == set()
 
@@ -214,7 +267,9 @@ def test_old_selections_can_be_forgotten(place):
 
 def test_a_part_stays_while_one_of_its_rows_is_needed(place):
     pool = make_pool(place, 1, 2)
-    parts = [add_part(place, stage, 2, 50) for stage in STAGES] + [add_part(place, stage, 1) for stage in STAGES]
+    parts = [add_part(place, stage, 2, 50) for stage in STAGES] + [
+        add_part(place, stage, 1) for stage in STAGES
+    ]
     make_selection(place, pool)
     gone = add_part(place, "quality", 51)
     assert {f"{place}/{name}" for name in garbage_names(place)} == {gone}
@@ -237,10 +292,21 @@ def test_a_whole_store(place):
     make_store(place)
     checked = list(verify(place))
     assert problems(place) == {}
-    assert len(checked) == 2 + 3 * 3  # a pool, a selection; of each family its description and two parts
+    assert (
+        len(checked) == 2 + 3 * 3
+    )  # a pool, a selection; of each family its description and two parts
 
 
-@pytest.mark.parametrize("what", ["rows-00000.parquet", "quarantine.parquet", "decisions.parquet", "kept.parquet", "fingerprint.json"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "rows-00000.parquet",
+        "quarantine.parquet",
+        "decisions.parquet",
+        "kept.parquet",
+        "fingerprint.json",
+    ],
+)
 @pytest.mark.parametrize("how", ["flipped", "truncated"])
 def test_all_damage_is_found(tmp_path, what, how):
     store = str(tmp_path / "store")
@@ -258,7 +324,9 @@ def test_all_damage_is_found(tmp_path, what, how):
 
 
 def test_a_flipped_bit_in_a_part_is_found_or_changes_nothing(tmp_path):
-    """A part has no digest beside it: the checksums of its pages and the name made of its ids have to do."""
+    """A part has no digest beside it: the checksums of its pages and the name made of its ids have
+    to do.
+    """
     store = str(tmp_path)
     path = Path(add_part(store, "quality", *range(1, 60)))
     whole, table = path.read_bytes(), storage.read_table(str(path))
@@ -283,7 +351,10 @@ def test_deleted_files_and_a_wrong_name(place):
     storage.remove(part)
     storage.write_bytes(part.replace("part-", "part-")[:-40] + f"{'0' * 32}.parquet", content)
     found = problems(place)
-    assert sorted(why.split(": ")[1] for why in found.values()) == ["is not there", "its ids are not those that its name stands for"]
+    assert sorted(why.split(": ")[1] for why in found.values()) == [
+        "is not there",
+        "its ids are not those that its name stands for",
+    ]
 
 
 def test_what_a_killed_run_left_is_not_damage(place):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from deita_tasks.artifacts.decisions import DECISIONS, SCHEMA, build_ledger
-from deita_tasks.records import Rejection, Selection
+from deita_tasks.records import Rejection, SelectorResult
 
 A, B, C, D, E = (letter * 32 for letter in "abcde")
 
@@ -18,7 +18,11 @@ A, B, C, D, E = (letter * 32 for letter in "abcde")
 def pool(*rows: tuple[str, str, int]) -> pa.Table:
     ids, uris, numbers = zip(*rows, strict=True) if rows else ((), (), ())
     return pa.table(
-        {"id": pa.array(ids, pa.string()), "source_uri": pa.array(uris, pa.string()), "source_row": pa.array(numbers, pa.int64())}
+        {
+            "id": pa.array(ids, pa.string()),
+            "source_uri": pa.array(uris, pa.string()),
+            "source_row": pa.array(numbers, pa.int64()),
+        }
     )
 
 
@@ -29,22 +33,52 @@ def bad(*rows: tuple[str, int, str, str | None]) -> pa.Table:
     return table.append_column("source_row", pa.array(numbers, pa.int64()))
 
 
-def scored(*rows: tuple[str, list[float] | None, list[float] | None, float | None, bool, str | None]) -> pa.Table:
+def scored(
+    *rows: tuple[str, list[float] | None, list[float] | None, float | None, bool, str | None],
+) -> pa.Table:
     names = ("id", "complexity", "quality", "evol_score", "truncated", "problem")
     lists = pa.list_(pa.float32())
-    schema = pa.schema(list(zip(names, (pa.string(), lists, lists, pa.float64(), pa.bool_(), pa.string()), strict=True)))
+    schema = pa.schema(
+        list(
+            zip(
+                names,
+                (pa.string(), lists, lists, pa.float64(), pa.bool_(), pa.string()),
+                strict=True,
+            )
+        )
+    )
     return pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], schema=schema)
 
 
 def simple(*scores: tuple[str, float | None]) -> pa.Table:
     return scored(
-        *((id_, None if score is None else [score], None if score is None else [1.0], score, False, None) for id_, score in scores)
+        *(
+            (
+                id_,
+                None if score is None else [score],
+                None if score is None else [1.0],
+                score,
+                False,
+                None,
+            )
+            for id_, score in scores
+        )
     )
 
 
 def test_a_pool_with_every_decision() -> None:
-    """C is nearest to A, D is never reached, E has a turn without a score; A and E stand twice; two rows are bad."""
-    rows = pool((C, "p1", 1), (A, "p1", 2), (E, "p1", 4), (A, "p1", 5), (D, "p2", 1), (B, "p2", 2), (E, "p2", 3))
+    """C is nearest to A, D is never reached, E has a turn without a score; A and E stand twice; two
+    rows are bad.
+    """
+    rows = pool(
+        (C, "p1", 1),
+        (A, "p1", 2),
+        (E, "p1", 4),
+        (A, "p1", 5),
+        (D, "p2", 1),
+        (B, "p2", 2),
+        (E, "p2", 3),
+    )
     quarantine = bad(("p1", 3, "no_user_turn", "only assistant turns"), ("p2", 4, "nul_byte", ""))
     scores = scored(
         (E, None, None, None, True, "turn 2: no digit has any probability"),
@@ -53,11 +87,38 @@ def test_a_pool_with_every_decision() -> None:
         (C, [2.0], [4.0], 8.0, False, None),
         (A, [5.0], [4.0], 20.0, True, None),
     )
-    selection = Selection([A, B], [Rejection(C, "too_similar", A, 0.9375), Rejection(D, "below_budget"), Rejection(E, "unscorable")])
+    selection = SelectorResult(
+        [A, B],
+        [
+            Rejection(C, "too_similar", A, 0.9375),
+            Rejection(D, "below_budget"),
+            Rejection(E, "unscorable"),
+        ],
+    )
     table, counts = build_ledger(rows, quarantine, scores, selection)
     assert table.schema == SCHEMA
-    assert counts == {"read": 9, "selected": 2, "too_similar": 1, "below_budget": 1, "duplicate": 2, "quarantined": 2, "unscorable": 1}
-    got = table.select(["source_uri", "source_row", "id", "decision", "rank", "evol_score", "nearest_id", "similarity", "duplicate_of"])
+    assert counts == {
+        "read": 9,
+        "selected": 2,
+        "too_similar": 1,
+        "below_budget": 1,
+        "duplicate": 2,
+        "quarantined": 2,
+        "unscorable": 1,
+    }
+    got = table.select(
+        [
+            "source_uri",
+            "source_row",
+            "id",
+            "decision",
+            "rank",
+            "evol_score",
+            "nearest_id",
+            "similarity",
+            "duplicate_of",
+        ]
+    )
     assert [tuple(row.values()) for row in got.to_pylist()] == [
         ("p1", 1, C, "too_similar", 3, 8.0, A, 0.9375, None),
         ("p1", 2, A, "selected", 1, 20.0, None, None, None),
@@ -80,17 +141,52 @@ def test_a_pool_with_every_decision() -> None:
         "the same text as row 4 of p1",
         "nul_byte",
     ]
-    assert table["complexity"].to_pylist() == [[2.0], [5.0], None, None, [5.0], [1.0], [3.0, 1.0], None, None]
-    assert table["quality"].to_pylist() == [[4.0], [4.0], None, None, [4.0], [1.0], [3.0, 1.0], None, None]
-    assert table["truncated"].to_pylist() == [False, True, None, True, True, False, False, True, None]
+    assert table["complexity"].to_pylist() == [
+        [2.0],
+        [5.0],
+        None,
+        None,
+        [5.0],
+        [1.0],
+        [3.0, 1.0],
+        None,
+        None,
+    ]
+    assert table["quality"].to_pylist() == [
+        [4.0],
+        [4.0],
+        None,
+        None,
+        [4.0],
+        [1.0],
+        [3.0, 1.0],
+        None,
+        None,
+    ]
+    assert table["truncated"].to_pylist() == [
+        False,
+        True,
+        None,
+        True,
+        True,
+        False,
+        False,
+        True,
+        None,
+    ]
 
 
 def test_rows_come_by_uri_and_row_and_the_first_read_is_the_row() -> None:
     """The files were given as z, then a: the copy in a is the later one, though it stands first."""
     rows = pool((A, "z", 1), (B, "z", 2), (A, "a", 2), (C, "a", 10))
     quarantine = bad(("m", 1, "malformed_row", None), ("a", 9, "malformed_row", "not JSON"))
-    table, _ = build_ledger(rows, quarantine, simple((A, 3), (B, 2), (C, 1)), Selection([A, B, C], []))
-    assert [(row["source_uri"], row["source_row"], row["decision"], row["reason"]) for row in table.to_pylist()] == [
+    table, _ = build_ledger(
+        rows, quarantine, simple((A, 3), (B, 2), (C, 1)), SelectorResult([A, B, C], [])
+    )
+    assert [
+        (row["source_uri"], row["source_row"], row["decision"], row["reason"])
+        for row in table.to_pylist()
+    ] == [
         ("a", 2, "duplicate", "the same text as row 1 of z"),
         ("a", 9, "quarantined", "malformed_row: not JSON"),
         ("a", 10, "selected", None),
@@ -102,8 +198,17 @@ def test_rows_come_by_uri_and_row_and_the_first_read_is_the_row() -> None:
 
 def test_a_duplicate_names_the_place_of_the_first_row_of_its_text() -> None:
     rows = pool((A, "p", 10), (A, "p", 20), (B, "p", 30), (C, "p", 40), (B, "p", 50), (C, "p", 60))
-    table, _ = build_ledger(rows, bad(), simple((A, 3), (B, 2), (C, 1)), Selection([A, B, C], []))
-    repeats = [None, "the same text as row 10 of p", None, None, "the same text as row 30 of p", "the same text as row 40 of p"]
+    table, _ = build_ledger(
+        rows, bad(), simple((A, 3), (B, 2), (C, 1)), SelectorResult([A, B, C], [])
+    )
+    repeats = [
+        None,
+        "the same text as row 10 of p",
+        None,
+        None,
+        "the same text as row 30 of p",
+        "the same text as row 40 of p",
+    ]
     assert table["reason"].to_pylist() == repeats
     assert table["duplicate_of"].to_pylist() == [None, A, None, None, B, C]
 
@@ -111,11 +216,23 @@ def test_a_duplicate_names_the_place_of_the_first_row_of_its_text() -> None:
 def test_ranks_break_ties_by_id_and_leave_no_holes() -> None:
     rows = pool((E, "p", 1), (D, "p", 2), (C, "p", 3), (B, "p", 4), (A, "p", 5))
     scores = simple((A, 1.0), (B, 5.0), (C, None), (D, 5.0), (E, float("nan")))
-    selection = Selection(
-        [D], [Rejection(B, "below_budget"), Rejection(A, "below_budget"), Rejection(C, "unscorable"), Rejection(E, "unscorable")]
+    selection = SelectorResult(
+        [D],
+        [
+            Rejection(B, "below_budget"),
+            Rejection(A, "below_budget"),
+            Rejection(C, "unscorable"),
+            Rejection(E, "unscorable"),
+        ],
     )
     table, _ = build_ledger(rows, bad(), scores, selection)
-    assert dict(zip(table["id"].to_pylist(), table["rank"].to_pylist(), strict=True)) == {B: 1, D: 2, A: 3, C: None, E: None}
+    assert dict(zip(table["id"].to_pylist(), table["rank"].to_pylist(), strict=True)) == {
+        B: 1,
+        D: 2,
+        A: 3,
+        C: None,
+        E: None,
+    }
     assert table["evol_score"].to_pylist() == [None, 5.0, None, 5.0, 1.0], "NaN is no score"
 
 
@@ -124,24 +241,31 @@ def test_a_row_with_a_score_but_no_vector_says_so() -> None:
         pool((A, "p", 1), (B, "p", 2)),
         bad(),
         simple((A, 2), (B, None)),
-        Selection([], [Rejection(A, "unscorable"), Rejection(B, "unscorable")]),
+        SelectorResult([], [Rejection(A, "unscorable"), Rejection(B, "unscorable")]),
     )
-    assert table["reason"].to_pylist() == ["its vector is missing, zero or not finite", "it has no evol score"]
+    assert table["reason"].to_pylist() == [
+        "its vector is missing, zero or not finite",
+        "it has no evol score",
+    ]
     assert counts["unscorable"] == 2
 
 
 def test_a_row_with_a_problem_need_not_be_in_the_selection() -> None:
     scores = scored((A, None, None, None, False, "no tokens"), (B, [1.0], [1.0], 1.0, False, None))
-    table, counts = build_ledger(pool((A, "p", 1), (B, "p", 2)), bad(), scores, Selection([B], []))
+    table, counts = build_ledger(
+        pool((A, "p", 1), (B, "p", 2)), bad(), scores, SelectorResult([B], [])
+    )
     assert (counts["unscorable"], counts["selected"]) == (1, 1)
     assert table["reason"].to_pylist() == ["no tokens", None]
 
 
 def test_an_empty_pool_and_one_of_bad_rows_only() -> None:
-    table, counts = build_ledger(pool(), bad(), scored(), Selection([], []))
+    table, counts = build_ledger(pool(), bad(), scored(), SelectorResult([], []))
     assert table.num_rows == 0
     assert counts == dict.fromkeys(("read", *DECISIONS), 0)
-    table, counts = build_ledger(pool(), bad(("p", 1, "too_long", "9 MB")), scored(), Selection([], []))
+    table, counts = build_ledger(
+        pool(), bad(("p", 1, "too_long", "9 MB")), scored(), SelectorResult([], [])
+    )
     assert table["reason"].to_pylist() == ["too_long: 9 MB"]
     assert (counts["read"], counts["quarantined"]) == (1, 1)
 
@@ -149,19 +273,30 @@ def test_an_empty_pool_and_one_of_bad_rows_only() -> None:
 @pytest.mark.parametrize(
     ("selection", "complaint"),
     [
-        (Selection([A], []), f"1 ids have neither a decision nor a problem, the first {B}"),
-        (Selection([A, B], [Rejection(B, "below_budget")]), f"1 ids are decided more than once, the first {B}"),
-        (Selection([A, A, B], []), f"1 ids are decided more than once, the first {A}"),
-        (Selection([A, B, D], []), f"1 selected ids are not in the pool, the first {D}"),
-        (Selection([A, B], [Rejection(D, "below_budget")]), f"1 rejected ids are not in the pool, the first {D}"),
-        (Selection([A], [Rejection(B, "too_similar", D, 0.9)]), f"1 ids that blocked a row are not in the pool, the first {D}"),
+        (SelectorResult([A], []), f"1 ids have neither a decision nor a problem, the first {B}"),
         (
-            Selection([], [Rejection(B, "too_similar", A, 0.9), Rejection(A, "below_budget")]),
+            SelectorResult([A, B], [Rejection(B, "below_budget")]),
+            f"1 ids are decided more than once, the first {B}",
+        ),
+        (SelectorResult([A, A, B], []), f"1 ids are decided more than once, the first {A}"),
+        (SelectorResult([A, B, D], []), f"1 selected ids are not in the pool, the first {D}"),
+        (
+            SelectorResult([A, B], [Rejection(D, "below_budget")]),
+            f"1 rejected ids are not in the pool, the first {D}",
+        ),
+        (
+            SelectorResult([A], [Rejection(B, "too_similar", D, 0.9)]),
+            f"1 ids that blocked a row are not in the pool, the first {D}",
+        ),
+        (
+            SelectorResult([], [Rejection(B, "too_similar", A, 0.9), Rejection(A, "below_budget")]),
             f"1 ids blocked a row but are not kept, the first {A}",
         ),
     ],
 )
-def test_a_selection_that_does_not_fit_the_pool_is_refused(selection: Selection, complaint: str) -> None:
+def test_a_selection_that_does_not_fit_the_pool_is_refused(
+    selection: SelectorResult, complaint: str
+) -> None:
     with pytest.raises(ValueError, match="the ledger does not add up") as caught:
         build_ledger(pool((A, "p", 1), (B, "p", 2)), bad(), simple((A, 2), (B, 1)), selection)
     assert complaint in str(caught.value)
@@ -169,9 +304,13 @@ def test_a_selection_that_does_not_fit_the_pool_is_refused(selection: Selection,
 
 def test_ids_without_scores_and_selected_ids_without_evol_score_are_refused() -> None:
     with pytest.raises(ValueError, match=f"1 rows of the pool have no scores, the first {B}"):
-        build_ledger(pool((A, "p", 1), (B, "p", 2)), bad(), simple((A, 2)), Selection([A, B], []))
-    with pytest.raises(ValueError, match=f"1 ids are selected without an evol score, the first {A}"):
-        build_ledger(pool((A, "p", 1)), bad(), simple((A, None)), Selection([A], []))
+        build_ledger(
+            pool((A, "p", 1), (B, "p", 2)), bad(), simple((A, 2)), SelectorResult([A, B], [])
+        )
+    with pytest.raises(
+        ValueError, match=f"1 ids are selected without an evol score, the first {A}"
+    ):
+        build_ledger(pool((A, "p", 1)), bad(), simple((A, None)), SelectorResult([A], []))
 
 
 class OnDemand(Sequence[Rejection]):
@@ -194,12 +333,16 @@ def test_a_large_pool_in_chunks_adds_up_and_ranks_as_numpy_does() -> None:
     order = sorted(range(len(ids)), key=lambda i: (-evol_scores[i], ids[i]))
     rows = pool(*((id_, f"file_{i % 3}", i) for i, id_ in enumerate([*ids, *ids[:500]])))
     ones = pa.array([[1.0]] * len(ids), pa.list_(pa.float32()))
-    scores = pa.table({"id": ids, "complexity": ones, "quality": ones, "evol_score": evol_scores}).append_column(
-        "truncated", pa.array([False] * len(ids))
-    )
+    scores = pa.table(
+        {"id": ids, "complexity": ones, "quality": ones, "evol_score": evol_scores}
+    ).append_column("truncated", pa.array([False] * len(ids)))
     scores = scores.append_column("problem", pa.nulls(len(ids), pa.string()))
-    selection = Selection([ids[i] for i in order[:1000]], OnDemand([ids[i] for i in order[1000:]]))
-    table, counts = build_ledger(rows, bad(("file_0", 10**6, "malformed_row", "x")), scores, selection)
+    selection = SelectorResult(
+        [ids[i] for i in order[:1000]], OnDemand([ids[i] for i in order[1000:]])
+    )
+    table, counts = build_ledger(
+        rows, bad(("file_0", 10**6, "malformed_row", "x")), scores, selection
+    )
     assert counts == {
         "read": 150_501,
         "selected": 1000,
@@ -209,7 +352,13 @@ def test_a_large_pool_in_chunks_adds_up_and_ranks_as_numpy_does() -> None:
         "quarantined": 1,
         "unscorable": 0,
     }
-    found = {row["id"]: row["rank"] for row in table.select(["id", "rank"]).to_pylist() if row["rank"] is not None}
+    found = {
+        row["id"]: row["rank"]
+        for row in table.select(["id", "rank"]).to_pylist()
+        if row["rank"] is not None
+    }
     assert found == {ids[i]: rank for rank, i in enumerate(order, 1)}
-    places = list(zip(table["source_uri"].to_pylist(), table["source_row"].to_pylist(), strict=True))
+    places = list(
+        zip(table["source_uri"].to_pylist(), table["source_row"].to_pylist(), strict=True)
+    )
     assert places == sorted(places)

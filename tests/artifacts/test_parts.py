@@ -12,7 +12,7 @@ import pytest
 from deita_tasks import storage
 from deita_tasks.artifacts.parts import (
     WIDTH,
-    Family,
+    PartSet,
     Shard,
     part_digest,
     place_vectors,
@@ -23,7 +23,7 @@ from deita_tasks.artifacts.parts import (
     vector_width,
 )
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
-from deita_tasks.records import Measured
+from deita_tasks.records import ModelOutput
 
 pytest_plugins = ["tests.support.s3_fixtures"]
 
@@ -35,26 +35,28 @@ def ids_of(*numbers: int) -> list[str]:
 def scored(*numbers: int) -> pa.Table:
     """A part in which the score of row `n` is 1 + n/1000."""
     values = np.array([1 + number / 1000 for number in numbers], np.float32)
-    return score_table(ids_of(*numbers), [1] * len(numbers), Measured(values, np.zeros(len(numbers), np.int32)))
+    return score_table(
+        ids_of(*numbers), [1] * len(numbers), ModelOutput(values, np.zeros(len(numbers), np.int32))
+    )
 
 
 def embedded(*numbers: int) -> pa.Table:
     """A part in which the vector of row `n` is (n, -n)."""
     values = np.array([[number, -number] for number in numbers], np.float32)
-    return vector_table(ids_of(*numbers), Measured(values, np.zeros(len(numbers), np.int32)))
+    return vector_table(ids_of(*numbers), ModelOutput(values, np.zeros(len(numbers), np.int32)))
 
 
-def add(family: Family, table: pa.Table) -> str:
+def add(family: PartSet, table: pa.Table) -> str:
     digest = part_digest(table["id"])
     family.write(digest, table)
     return digest
 
 
-def family_of(place: str, **contract: object) -> Family:
-    return Family.of(place, "scores/quality", contract or {"backend": "test"})
+def family_of(place: str, **contract: object) -> PartSet:
+    return PartSet.of(place, "scores/quality", contract or {"backend": "test"})
 
 
-def plan(family: Family, store: str, *numbers: int, shard_rows: int | None = None):
+def plan(family: PartSet, store: str, *numbers: int, shard_rows: int | None = None):
     return family.plan(store, pa.array(ids_of(*numbers)), np.arange(len(numbers)) * 10, shard_rows)
 
 
@@ -71,7 +73,10 @@ def test_only_what_is_missing_is_planned(place):
     assert present == []
     assert [shard.rows for shard in missing] == [2, 1]
     assert [read_plan(shard)["position"].to_pylist() for shard in missing] == [[0, 10], [20]]
-    assert [shard.digest for shard in missing] == [part_digest(pa.array(ids_of(1, 2))), part_digest(pa.array(ids_of(3)))]
+    assert [shard.digest for shard in missing] == [
+        part_digest(pa.array(ids_of(1, 2))),
+        part_digest(pa.array(ids_of(3))),
+    ]
     one = add(family, scored(1, 2))
     present, missing = plan(family, place, 3, 2, 4, 1, shard_rows=2)  # another order, another file
     assert present == [Shard(one, 2)]
@@ -121,14 +126,18 @@ def test_a_damaged_page_is_noticed_on_a_local_disk(tmp_path):
 
 
 def test_a_part_damaged_in_its_values_goes_and_is_computed_again(place):
-    """An index over an object store reads only ids, so such a part would be named, and would fail, in every run."""
+    """An index over an object store reads only ids, so such a part would be named, and would fail,
+    in every run.
+    """
     family = family_of(place)
     digest, whole = add(family, scored(*range(2_000))), add(family, scored(3_000))
     with storage.open_read(family.part(digest)) as handle:
         content = bytearray(handle.read())
     content[len(content) - 4_000] ^= 1
     storage.write_bytes(family.part(digest), bytes(content))
-    with pytest.raises(StorageError, match="it is removed: run again, and its rows will be computed"):
+    with pytest.raises(
+        StorageError, match="it is removed: run again, and its rows will be computed"
+    ):
         family.gather([whole, digest])
     assert family.listed() == [whole]
     _, missing = plan(family, place, *range(2_000), shard_rows=2_000)
@@ -136,18 +145,20 @@ def test_a_part_damaged_in_its_values_goes_and_is_computed_again(place):
 
 
 def test_what_is_no_damage_removes_nothing(place, monkeypatch):
-    """No memory for a row group, or a part that another run has put in the place of the damaged one since."""
+    """No memory for a row group, or a part that another run has put in the place of the damaged one
+    since.
+    """
     family = family_of(place)
     digest = add(family, scored(1, 2))
-    groups = Family._groups
+    groups = PartSet._groups
 
     def fails(error):
         def once(self, *given):
-            monkeypatch.setattr(Family, "_groups", groups)
+            monkeypatch.setattr(PartSet, "_groups", groups)
             raise error
             yield
 
-        monkeypatch.setattr(Family, "_groups", once)
+        monkeypatch.setattr(PartSet, "_groups", once)
 
     fails(pa.lib.ArrowMemoryError("no room"))
     with pytest.raises(MemoryError):
@@ -158,8 +169,12 @@ def test_what_is_no_damage_removes_nothing(place, monkeypatch):
     assert family.listed() == [digest]
     content = storage.open_read(family.part(digest)).read()
     storage.write_bytes(family.part(digest), content[:-9])
-    monkeypatch.setattr(storage, "remove", lambda uri: (_ for _ in ()).throw(StorageError("denied")))
-    with pytest.raises(StorageError, match="remove it, which is not possible from here \\(denied\\)"):
+    monkeypatch.setattr(
+        storage, "remove", lambda uri: (_ for _ in ()).throw(StorageError("denied"))
+    )
+    with pytest.raises(
+        StorageError, match="remove it, which is not possible from here \\(denied\\)"
+    ):
         family.gather([digest])
 
 
@@ -180,13 +195,22 @@ def test_a_damaged_part_that_nobody_asked_for_is_never_read(place):
     present, missing = plan(family, place, 3, 4)
     assert present == [Shard(digest, 2)]
     assert missing == []
-    assert family.gather([digest])["values"].to_pylist() == [pytest.approx([1.003]), pytest.approx([1.004])]
+    assert family.gather([digest])["values"].to_pylist() == [
+        pytest.approx([1.003]),
+        pytest.approx([1.004]),
+    ]
 
 
 def test_other_files_in_the_folder_are_no_parts(place):
     family = family_of(place)
     digest = add(family, scored(1))
-    for name in ("x.parquet", "part-.parquet", "part-zz.parquet", f"part-{digest}.parquet.bak", f".part-{digest}.parquet.draft"):
+    for name in (
+        "x.parquet",
+        "part-.parquet",
+        "part-zz.parquet",
+        f"part-{digest}.parquet.bak",
+        f".part-{digest}.parquet.draft",
+    ):
         storage.write_bytes(f"{family.uri}/{name}", b"")
     assert list(family.index()) == family.listed() == [digest]
 
@@ -197,13 +221,17 @@ def test_an_id_in_several_parts_comes_once(place):
     table = family.gather(digests)
     assert sorted(table["id"].to_pylist()) == ids_of(1, 2, 3)
     by_id = dict(zip(table["id"].to_pylist(), table["values"].to_pylist(), strict=True))
-    assert [by_id[id] for id in ids_of(1, 2, 3)] == [pytest.approx([1.001]), pytest.approx([1.002]), pytest.approx([1.003])]
+    assert [by_id[id] for id in ids_of(1, 2, 3)] == [
+        pytest.approx([1.001]),
+        pytest.approx([1.002]),
+        pytest.approx([1.003]),
+    ]
     present, missing = plan(family, place, 1, 2, 3)
     assert {shard.digest for shard in present} == set(digests)
     assert missing == []
 
 
-def merged_meanwhile(family: Family, *old: str, into: pa.Table) -> None:
+def merged_meanwhile(family: PartSet, *old: str, into: pa.Table) -> None:
     """As compaction does it: the new part first, then away with the old ones."""
     add(family, into)
     for digest in old:
@@ -217,26 +245,40 @@ def test_a_part_that_was_merged_while_we_read_is_found_again(place):
     merged_meanwhile(family, *old, into=scored(1, 2, 3))
     table = family.gather([*old, kept])
     assert sorted(table["id"].to_pylist()) == ids_of(1, 2, 3, 4)
-    assert dict(zip(table["id"].to_pylist(), table["values"].to_pylist(), strict=True))[ids_of(3)[0]] == pytest.approx([1.003])
+    assert dict(zip(table["id"].to_pylist(), table["values"].to_pylist(), strict=True))[
+        ids_of(3)[0]
+    ] == pytest.approx([1.003])
 
 
 def test_vectors_are_placed_by_id(place):
-    family = Family.of(place, "embeddings", {"backend": "test"})
+    family = PartSet.of(place, "embeddings", {"backend": "test"})
     table = vector_table(
-        ids_of(7, 8), Measured(np.array([[7, -7], [np.nan, np.nan]], np.float32), np.zeros(2, np.int32), problems={1: "not finite"})
+        ids_of(7, 8),
+        ModelOutput(
+            np.array([[7, -7], [np.nan, np.nan]], np.float32),
+            np.zeros(2, np.int32),
+            problems={1: "not finite"},
+        ),
     )
     digests = [add(family, embedded(3, 1)), add(family, table)]
     target = np.empty((4, 2), np.float32)
     place_vectors(family, digests, ids_of(1, 8, 7, 3), target)
-    assert np.array_equal(target, np.array([[1, -1], [np.nan, np.nan], [7, -7], [3, -3]], np.float32), equal_nan=True)
+    assert np.array_equal(
+        target, np.array([[1, -1], [np.nan, np.nan], [7, -7], [3, -3]], np.float32), equal_nan=True
+    )
     assert vector_width(family, digests, ids_of(7)) == 2
-    assert vector_width(Family.of(place, "embeddings", {"backend": "none"}), [], ids_of(7)) == 0
+    assert vector_width(PartSet.of(place, "embeddings", {"backend": "none"}), [], ids_of(7)) == 0
 
 
 def test_a_vector_of_another_width_than_most_has_a_problem_and_no_place(place):
-    family = Family.of(place, "embeddings", {"backend": "test"})
-    wide = vector_table(ids_of(5), Measured(np.array([[1, 2, 3]], np.float32), np.zeros(1, np.int32)))
-    none = vector_table(ids_of(6), Measured(np.array([[np.nan]], np.float32), np.zeros(1, np.int32), problems={0: "null"}))
+    family = PartSet.of(place, "embeddings", {"backend": "test"})
+    wide = vector_table(
+        ids_of(5), ModelOutput(np.array([[1, 2, 3]], np.float32), np.zeros(1, np.int32))
+    )
+    none = vector_table(
+        ids_of(6),
+        ModelOutput(np.array([[np.nan]], np.float32), np.zeros(1, np.int32), problems={0: "null"}),
+    )
     digests = [add(family, wide), add(family, embedded(1, 2)), add(family, none)]
     told = vector_problems(family.gather(digests, ["id", "problem", WIDTH]))
     assert told.to_pylist() == ["its vector has 3 numbers, where most have 2", None, None, "null"]
@@ -245,11 +287,13 @@ def test_a_vector_of_another_width_than_most_has_a_problem_and_no_place(place):
     assert vector_width(family, digests, ids_of(6)) == 0
     target = np.empty((4, 2), np.float32)
     place_vectors(family, digests, ids_of(5, 2, 6, 1), target)
-    assert np.array_equal(target, np.array([[np.nan] * 2, [2, -2], [np.nan] * 2, [1, -1]], np.float32), equal_nan=True)
+    assert np.array_equal(
+        target, np.array([[np.nan] * 2, [2, -2], [np.nan] * 2, [1, -1]], np.float32), equal_nan=True
+    )
 
 
 def test_vectors_of_a_part_that_was_merged_or_lost(place):
-    family = Family.of(place, "embeddings", {"backend": "test"})
+    family = PartSet.of(place, "embeddings", {"backend": "test"})
     old = [add(family, embedded(1)), add(family, embedded(2))]
     merged_meanwhile(family, *old, into=embedded(1, 2))
     target = np.empty((2, 2), np.float32)
@@ -257,7 +301,9 @@ def test_vectors_of_a_part_that_was_merged_or_lost(place):
     place_vectors(family, old, ids_of(2, 1), target)
     assert target.tolist() == [[2, -2], [1, -1]]
     storage.remove(family.part(family.listed()[0]))
-    with pytest.raises(StorageError, match="2 of 2 rows are in no part; run again: they will be computed"):
+    with pytest.raises(
+        StorageError, match="2 of 2 rows are in no part; run again: they will be computed"
+    ):
         place_vectors(family, old, ids_of(2, 1), target)  # and never a vector that is made up
 
 
@@ -294,7 +340,11 @@ def test_two_writers_and_a_reader_at_once(place):
 
 
 def test_scores_of_several_turns_and_a_turn_without():
-    measured = Measured(np.array([1, 2, np.nan, 4, 5], np.float32), np.array([0, 3, 0, 1, 1], np.int32), problems={2: "no score"})
+    measured = ModelOutput(
+        np.array([1, 2, np.nan, 4, 5], np.float32),
+        np.array([0, 3, 0, 1, 1], np.int32),
+        problems={2: "no score"},
+    )
     table = score_table(ids_of(1, 2, 3, 4), [2, 1, 0, 2], measured)
     assert table["values"].to_pylist() == [[1, 2], None, [], [4, 5]]
     assert table["cut"].to_pylist() == [3, 0, 0, 2]

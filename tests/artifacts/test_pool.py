@@ -1,4 +1,6 @@
-"""The pool artifact: every row comes back as it was, by position; bounded memory; what is half-written or damaged is noticed."""
+"""The pool artifact: every row comes back as it was, by position; bounded memory; what is
+half-written or damaged is noticed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from deita_tasks import storage
 from deita_tasks.artifacts import pool as pool_module
 from deita_tasks.artifacts.pool import Pool, first_positions, pool_uri, write_pool
 from deita_tasks.errors import DamagedArtifact, StorageError
-from deita_tasks.records import ROLES, Conversation, Quarantined, Source, Turn
+from deita_tasks.records import ROLES, Conversation, Quarantined, SourceRow, Turn
 
 ODD_TEXTS = [
     "",
@@ -37,12 +39,22 @@ ODD_TEXTS = [
 
 def row(number: int, text: str = "", uri: str = "pool.jsonl", **extra: Any) -> Conversation:
     return Conversation(
-        (Turn("user", text or f"question {number}"), Turn("assistant", f"answer to {text or number}")), Source(uri, number), extra
+        (
+            Turn("user", text or f"question {number}"),
+            Turn("assistant", f"answer to {text or number}"),
+        ),
+        SourceRow(uri, number),
+        extra,
     )
 
 
 def bad(number: int) -> Quarantined:
-    return Quarantined(Source("pool.jsonl", number), "no_user_turn", "the roles are assistant", f'{{"line": {number}}}')
+    return Quarantined(
+        SourceRow("pool.jsonl", number),
+        "no_user_turn",
+        "the roles are assistant",
+        f'{{"line": {number}}}',
+    )
 
 
 def made(folder: Path, *rows: Conversation | Quarantined, **facts: Any) -> Pool:
@@ -66,7 +78,11 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_positions_are_the_good_rows_in_source_order(tmp_path: Path) -> None:
     pool = made(tmp_path, row(1), bad(2), row(3), row(4), bad(5))
-    assert [(position, one.source.row) for position, one in rows_in(pool)] == [(0, 1), (1, 3), (2, 4)]
+    assert [(position, one.source.row) for position, one in rows_in(pool)] == [
+        (0, 1),
+        (1, 3),
+        (2, 4),
+    ]
     assert pool.index()["source_row"].to_pylist() == [1, 3, 4]
     assert pool.quarantine()["source_row"].to_pylist() == [2, 5]
     assert (pool.summary["good"], pool.summary["quarantined"]) == (3, 2)
@@ -74,14 +90,22 @@ def test_positions_are_the_good_rows_in_source_order(tmp_path: Path) -> None:
 
 def test_quarantine_keeps_reason_detail_and_row(tmp_path: Path) -> None:
     assert made(tmp_path, row(1), bad(2)).quarantine().to_pylist() == [
-        {"source_uri": "pool.jsonl", "source_row": 2, "reason": "no_user_turn", "detail": "the roles are assistant", "raw": '{"line": 2}'}
+        {
+            "source_uri": "pool.jsonl",
+            "source_row": 2,
+            "reason": "no_user_turn",
+            "detail": "the roles are assistant",
+            "raw": '{"line": 2}',
+        }
     ]
 
 
 @pytest.mark.parametrize("text", ODD_TEXTS, ids=range(len(ODD_TEXTS)))
 def test_odd_texts_come_back(text: str, tmp_path: Path) -> None:
     one = Conversation(
-        (Turn("system", text), Turn("user", text), Turn("tool", text)), Source(f"ü {text[:5]}.jsonl", 1), {text[:9]: [text[:9]]}
+        (Turn("system", text), Turn("user", text), Turn("tool", text)),
+        SourceRow(f"ü {text[:5]}.jsonl", 1),
+        {text[:9]: [text[:9]]},
     )
     assert [held for _, held in rows_in(made(tmp_path, one))] == [one]
 
@@ -102,7 +126,11 @@ def test_extras_come_back(extra: dict[str, Any], tmp_path: Path) -> None:
 
 
 TURNS = st.lists(
-    st.builds(Turn, st.sampled_from(ROLES), st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))),
+    st.builds(
+        Turn,
+        st.sampled_from(ROLES),
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    ),
     min_size=1,
     max_size=4,
 )
@@ -112,26 +140,55 @@ JSON = st.recursive(
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 COLUMNS = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSON, max_size=3)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.builds(Conversation, TURNS.map(tuple), st.builds(Source, st.just("p"), st.integers(1, 2**40)), COLUMNS), max_size=6))
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.builds(
+            Conversation,
+            TURNS.map(tuple),
+            st.builds(SourceRow, st.just("p"), st.integers(1, 2**40)),
+            COLUMNS,
+        ),
+        max_size=6,
+    )
+)
 def test_any_rows_come_back(tmp_path: Path, rows: list[Conversation]) -> None:
     assert [held for _, held in rows_in(made(tmp_path, *rows))] == rows
 
 
 def test_the_index_counts_pairs_turns_and_words(tmp_path: Path) -> None:
-    said = (Turn("system", "be brief"), Turn("user", "one two  three"), Turn("assistant", ""), Turn("user", "four"))
-    index = made(tmp_path, Conversation(said, Source("p", 1))).index(["n_pairs", "n_turns", "n_words"])
+    said = (
+        Turn("system", "be brief"),
+        Turn("user", "one two  three"),
+        Turn("assistant", ""),
+        Turn("user", "four"),
+    )
+    index = made(tmp_path, Conversation(said, SourceRow("p", 1))).index(
+        ["n_pairs", "n_turns", "n_words"]
+    )
     assert index.to_pylist() == [{"n_pairs": 2, "n_turns": 4, "n_words": 6}]
 
 
 def test_duplicates_are_kept_and_the_first_is_known(tmp_path: Path) -> None:
-    pool = made(tmp_path, row(1, "a"), row(2, "b"), row(3, "a"), row(4, "a", uri="other.csv", note="later"), row(5, "c"))
+    pool = made(
+        tmp_path,
+        row(1, "a"),
+        row(2, "b"),
+        row(3, "a"),
+        row(4, "a", uri="other.csv", note="later"),
+        row(5, "c"),
+    )
     ids = pool.index(["id"])["id"]
     assert len(set(ids.to_pylist())) == 3
     assert first_positions(ids).tolist() == [0, 1, 4]
@@ -174,7 +231,12 @@ def groups_of(pool: Pool) -> list[list[int]]:
     found = []
     for file in pool.summary["files"]:
         parquet = pq.ParquetFile(Path(pool.uri) / file["name"])
-        found.append([parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)])
+        found.append(
+            [
+                parquet.metadata.row_group(number).num_rows
+                for number in range(parquet.num_row_groups)
+            ]
+        )
     return found
 
 
@@ -183,17 +245,27 @@ def test_groups_and_files_are_of_bounded_size(tmp_path: Path) -> None:
     pool = made(tmp_path, *(row(number) for number in range(1, 15)))
     assert groups_of(pool) == [[3, 3], [3, 3], [2]]
     assert [file["groups"] for file in pool.summary["files"]] == groups_of(pool)
-    assert [file["name"] for file in pool.summary["files"]] == ["rows-00000.parquet", "rows-00001.parquet", "rows-00002.parquet"]
+    assert [file["name"] for file in pool.summary["files"]] == [
+        "rows-00000.parquet",
+        "rows-00001.parquet",
+        "rows-00002.parquet",
+    ]
     assert [position for position, _ in rows_in(pool)] == list(range(14))
 
 
 @pytest.mark.usefixtures("small_groups")
-@pytest.mark.parametrize("wanted", [[], [0], [13], [2, 3], [5, 6], [12, 0, 7, 7], list(range(14)), [11, 10, 9]])
+@pytest.mark.parametrize(
+    "wanted", [[], [0], [13], [2, 3], [5, 6], [12, 0, 7, 7], list(range(14)), [11, 10, 9]]
+)
 def test_any_positions_are_read_ascending_each_once(wanted: list[int], tmp_path: Path) -> None:
     """Across the borders of groups (3) and files (6)."""
     pool = made(tmp_path, *(row(number) for number in range(1, 15)))
-    assert [(position, one.source.row) for position, one in pool.read(wanted)] == [(at, at + 1) for at in sorted(set(wanted))]
-    assert [one for _, one in pool.read(np.array(wanted, np.int64))] == [row(at + 1) for at in sorted(set(wanted))]
+    assert [(position, one.source.row) for position, one in pool.read(wanted)] == [
+        (at, at + 1) for at in sorted(set(wanted))
+    ]
+    assert [one for _, one in pool.read(np.array(wanted, np.int64))] == [
+        row(at + 1) for at in sorted(set(wanted))
+    ]
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -204,17 +276,25 @@ def test_no_empty_group_at_a_full_end(rows: int, tmp_path: Path) -> None:
     assert len(list(rows_in(pool))) == rows
 
 
-def test_only_the_groups_that_are_asked_for_are_read(tmp_path: Path, small_groups: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_groups_that_are_asked_for_are_read(
+    tmp_path: Path, small_groups: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pool = made(tmp_path, *(row(number) for number in range(1, 15)))
     asked: list[int] = []
     real = pq.ParquetFile.read_row_group
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda self, number: asked.append(number) or real(self, number))
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_group",
+        lambda self, number: asked.append(number) or real(self, number),
+    )
     assert [position for position, _ in pool.read([4, 13])] == [4, 13]
     assert asked == [1, 0]  # the second group of the first file, the first of the third
 
 
 @pytest.mark.parametrize("where", ["content", "extra", "turns"])
-def test_a_group_is_closed_by_its_size_too(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_is_closed_by_its_size_too(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A thousand rows of 16 MB would not fit in memory, wherever in the row the bulk lies."""
     monkeypatch.setattr(pool_module, "GROUP_CHARS", 1000)
     if where == "content":
@@ -222,14 +302,21 @@ def test_a_group_is_closed_by_its_size_too(where: str, tmp_path: Path, monkeypat
     elif where == "extra":
         rows = [row(number, blob="x" * 900) for number in range(6)]
     else:
-        rows = [Conversation((Turn("user", f"{number}"), *[Turn("assistant", "")] * 100), Source("p", number)) for number in range(6)]
+        rows = [
+            Conversation(
+                (Turn("user", f"{number}"), *[Turn("assistant", "")] * 100), SourceRow("p", number)
+            )
+            for number in range(6)
+        ]
     pool = made(tmp_path, *rows)
     assert max(chain.from_iterable(groups_of(pool))) <= 2
     assert [held for _, held in rows_in(pool)] == rows
 
 
 def test_the_writer_holds_no_more_than_a_group(tmp_path: Path, small_groups: None) -> None:
-    """Rows are let go as their group is written: of 300, never more than a group and the one that passes are alive."""
+    """Rows are let go as their group is written: of 300, never more than a group and the one that
+    passes are alive.
+    """
     import gc
     import weakref
 
@@ -244,7 +331,7 @@ def test_the_writer_holds_no_more_than_a_group(tmp_path: Path, small_groups: Non
         for number in range(300):
             text = Text(f"question {number}")
             alive.add(text)
-            yield Conversation((Turn("user", text),), Source("p", number))
+            yield Conversation((Turn("user", text),), SourceRow("p", number))
             del text
             gc.collect(0)
             most = max(most, len(alive))
@@ -272,7 +359,9 @@ def test_a_pool_whose_writing_broke_off_is_not_there(tmp_path: Path) -> None:
         write_pool(str(tmp_path), rows(), {})
     with pytest.raises(StorageError, match="no pool here"):
         Pool.open(str(tmp_path))
-    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")], "drafts are left behind"
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")], (
+        "drafts are left behind"
+    )
     assert made(tmp_path, row(1)).is_intact()  # and it can be written now
 
 
@@ -310,7 +399,11 @@ def test_damage_is_never_read_as_rows(damage: str, tmp_path: Path) -> None:
     file = tmp_path / "rows-00000.parquet"
     content = bytearray(file.read_bytes())
     place = content.index(b"PAR1") + 60  # in the first page
-    file.write_bytes(content[:-50] if damage == "cut short" else content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+    file.write_bytes(
+        content[:-50]
+        if damage == "cut short"
+        else content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
+    )
     with pytest.raises(DamagedArtifact):
         list(rows_in(pool))
     with pytest.raises(DamagedArtifact):

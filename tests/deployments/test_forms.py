@@ -15,19 +15,31 @@ from deita_tasks.config import Scoring, Selection
 from deita_tasks.plan import PRESETS
 from deployments.offer import described
 
-VARIABLES = {"DEITA_ROOT": "/srv/pools", "DEITA_INPUT": "/srv/pools/new", "DEITA_CRON": "0 3 * * *", "DEITA_ACTIVE": "false"}
+VARIABLES = {
+    "DEITA_ROOT": "/srv/pools",
+    "DEITA_INPUT": "/srv/pools/new",
+    "DEITA_CRON": "0 3 * * *",
+    "DEITA_ACTIVE": "false",
+}
 VARIABLES |= {"DEITA_TIMEZONE": "UTC"}
 CARDS = {
     "select": ["source", "export", "preset", "scoring", "embedding", "selection", "advanced"],
     "reselect": ["source", "export", "preset", "scoring", "embedding", "selection", "advanced"],
     "sweep": ["source", "output", "preset", "scoring", "embedding", "grid", "advanced"],
 }
-BOXES = {"string", "integer", "number", "boolean"}  # each a box, a list of choices or a switch; an object would be a JSON editor
+BOXES = {
+    "string",
+    "integer",
+    "number",
+    "boolean",
+}  # each a box, a list of choices or a switch; an object would be a JSON editor
 
 
 @cache
 def schema(name: str) -> dict[str, Any]:
-    """The schema by which the server makes the form of a deployment, and by which it refuses values."""
+    """The schema by which the server makes the form of a deployment, and by which it refuses
+    values.
+    """
     entrypoint = next(one["entrypoint"] for one in described() if one["name"] == name)
     made: dict[str, Any] = load_flow_from_entrypoint(entrypoint).parameters.model_dump()
     return made
@@ -36,19 +48,30 @@ def schema(name: str) -> dict[str, Any]:
 def cards(name: str) -> dict[str, dict[str, Any]]:
     """By parameter, the group behind it; the parameters that are no group are left out."""
     whole = schema(name)
-    references = {name: one["$ref"].removeprefix("#/definitions/") for name, one in whole["properties"].items() if "$ref" in one}
+    references = {
+        name: one["$ref"].removeprefix("#/definitions/")
+        for name, one in whole["properties"].items()
+        if "$ref" in one
+    }
     return {name: whole["definitions"][reference] for name, reference in references.items()}
 
 
 def fields() -> Iterator[tuple[str, str, str]]:
-    return ((name, card, field) for name in CARDS for card, group in cards(name).items() for field in group["properties"])
+    return (
+        (name, card, field)
+        for name in CARDS
+        for card, group in cards(name).items()
+        for field in group["properties"]
+    )
 
 
 def opened(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the form of a deployment opens with."""
     for variable, value in VARIABLES.items():
         monkeypatch.setenv(variable, value)
-    parameters: dict[str, Any] = apply_values(next(one for one in described() if one["name"] == name)["parameters"], {})
+    parameters: dict[str, Any] = apply_values(
+        next(one for one in described() if one["name"] == name)["parameters"], {}
+    )
     return parameters
 
 
@@ -103,10 +126,16 @@ def test_a_default_is_a_value_that_the_form_takes(name: str, card: str, field: s
     if field in group.get("required", ()):
         assert "default" not in one
     elif "default" in one:
-        validate({field: one["default"]}, {"type": "object", "properties": {field: one}}, raise_on_error=True)
+        validate(
+            {field: one["default"]},
+            {"type": "object", "properties": {field: one}},
+            raise_on_error=True,
+        )
     else:
         said = one["description"].lower() + group["description"].lower()
-        assert "empty" in said or "for " in said, f"{field} may be empty, and nothing says what that means"
+        assert "empty" in said or "for " in said, (
+            f"{field} may be empty, and nothing says what that means"
+        )
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -116,9 +145,13 @@ def test_what_the_form_opens_with_is_taken(name: str, monkeypatch: pytest.Monkey
     assert parameters["source"]["input"] == ["/srv/pools/new"]
     assert parameters["advanced"]["store"].startswith("/srv/pools/")
     for card, group in cards(name).items():
-        assert set(group.get("required", ())) <= set(parameters.get(card, ())), f"{card} opens with a field that has to be filled in"
+        assert set(group.get("required", ())) <= set(parameters.get(card, ())), (
+            f"{card} opens with a field that has to be filled in"
+        )
     defaults = [one["default"] for one in schema(name)["properties"].values() if "default" in one]
-    assert not [one for one in defaults if isinstance(one, dict) and None in one.values()], "the form sends it, and the server refuses it"
+    assert not [one for one in defaults if isinstance(one, dict) and None in one.values()], (
+        "the form sends it, and the server refuses it"
+    )
 
 
 WRONG = [
@@ -146,7 +179,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("card", "values"), WRONG)
-def test_a_wrong_value_is_refused(card: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_value_is_refused(
+    card: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     parameters = opened("select", monkeypatch)
     refuse("select", parameters)  # nothing else is wrong
     with pytest.raises(ValidationError):
@@ -158,14 +193,22 @@ def test_what_needs_a_value_is_asked_for() -> None:
         refuse("select", {"export": {"output": "out"}})
 
 
-@pytest.mark.parametrize(("card", "group"), [("scoring", Scoring(complexity="causal_lm")), ("selection", Selection(budget=5, weight=1))])
-def test_a_group_made_in_python_is_taken(card: str, group: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("card", "group"),
+    [("scoring", Scoring(complexity="causal_lm")), ("selection", Selection(budget=5, weight=1))],
+)
+def test_a_group_made_in_python_is_taken(
+    card: str, group: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """run_deployment(parameters={"selection": Selection(budget=5)}) sends what a group is as JSON."""
     refuse("select", {**opened("select", monkeypatch), card: group.model_dump(mode="json")})
 
 
 def test_a_similarity_by_another_metric_has_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse("select", {**opened("select", monkeypatch), "selection": {"metric": "dot", "max_similarity": 40}})
+    refuse(
+        "select",
+        {**opened("select", monkeypatch), "selection": {"metric": "dot", "max_similarity": 40}},
+    )
 
 
 def test_reselect_is_periodic_and_never_beside_itself() -> None:

@@ -19,7 +19,9 @@ class Server:
     """A client of a server that has reselect with these schedules, or has no deployment yet."""
 
     def __init__(self, *schedules: tuple[Any, bool]) -> None:
-        self.held = [SimpleNamespace(schedule=schedule, active=active) for schedule, active in schedules]
+        self.held = [
+            SimpleNamespace(schedule=schedule, active=active) for schedule, active in schedules
+        ]
 
     def read_deployment_by_name(self, name: str) -> Any:
         assert name == "reselect-subset/reselect"
@@ -44,7 +46,9 @@ def test_paths_begin_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "site").mkdir()
     given = filled(Server(), "--root", "site", "--input", "pool.jsonl")
     assert given["DEITA_ROOT"] == str(tmp_path / "site")
-    assert given["DEITA_INPUT"] == str(tmp_path / "pool.jsonl"), "what a person names is where that person is"
+    assert given["DEITA_INPUT"] == str(tmp_path / "pool.jsonl"), (
+        "what a person names is where that person is"
+    )
     assert filled(Server(), "--input", "s3://team/pools")["DEITA_INPUT"] == "s3://team/pools"
 
 
@@ -56,10 +60,16 @@ def test_paths_begin_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (("--cron", "5 5 * * *"), "5 5 * * *", "true"),
     ],
 )
-def test_a_schedule_stays_as_it_is_unless_it_is_asked_for(arguments: tuple[str, ...], cron: str, active: str) -> None:
-    given = filled(Server((CronSchedule(cron="0 4 * * 1", timezone="Europe/Berlin"), True)), *arguments)
+def test_a_schedule_stays_as_it_is_unless_it_is_asked_for(
+    arguments: tuple[str, ...], cron: str, active: str
+) -> None:
+    given = filled(
+        Server((CronSchedule(cron="0 4 * * 1", timezone="Europe/Berlin"), True)), *arguments
+    )
     assert (given["DEITA_CRON"], given["DEITA_ACTIVE"]) == (cron, active)
-    assert given["DEITA_TIMEZONE"] == ("UTC" if "--cron" in arguments else "Europe/Berlin")  # an hour that is given is in UTC
+    assert given["DEITA_TIMEZONE"] == (
+        "UTC" if "--cron" in arguments else "Europe/Berlin"
+    )  # an hour that is given is in UTC
 
 
 @pytest.mark.parametrize(
@@ -69,7 +79,9 @@ def test_a_schedule_stays_as_it_is_unless_it_is_asked_for(arguments: tuple[str, 
         [(CronSchedule(cron="0 4 * * 1"), True), (CronSchedule(cron="0 5 * * 1"), True)],
     ],
 )
-def test_schedules_that_would_be_lost_are_told(schedules: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_schedules_that_would_be_lost_are_told(
+    schedules: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         filled(Server(*schedules))
     assert ended.value.code == 2
@@ -77,18 +89,30 @@ def test_schedules_that_would_be_lost_are_told(schedules: list[Any], capsys: pyt
     assert filled(Server(*schedules), "--cron", NIGHTLY)["DEITA_CRON"] == NIGHTLY
 
 
-def test_a_root_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_root_that_is_not_there_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         filled(Server(), "--root", str(tmp_path / "nowhere"))
     assert "no such folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("main", [deploy.main, serve.main])
-@pytest.mark.parametrize(("url", "told"), [(None, "PREFECT_API_URL is not set"), ("http://127.0.0.1:9/api", "no Prefect server answers")])
-def test_without_a_server_one_line_says_so(main: Any, url: str | None, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [(None, "PREFECT_API_URL is not set"), ("http://127.0.0.1:9/api", "no Prefect server answers")],
+)
+def test_without_a_server_one_line_says_so(
+    main: Any, url: str | None, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: url}, restore_defaults=() if url else {PREFECT_API_URL}), pytest.raises(SystemExit) as ended:
+    with (
+        temporary_settings(
+            {PREFECT_API_URL: url}, restore_defaults=() if url else {PREFECT_API_URL}
+        ),
+        pytest.raises(SystemExit) as ended,
+    ):
         main([])
     assert ended.value.code == 2
     said = capsys.readouterr().err
@@ -97,7 +121,12 @@ def test_without_a_server_one_line_says_so(main: Any, url: str | None, told: str
 
 
 def test_what_is_served_is_what_is_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
-    variables = {"DEITA_ROOT": "/srv", "DEITA_INPUT": "/srv/pools", "DEITA_CRON": NIGHTLY, "DEITA_ACTIVE": "true"}
+    variables = {
+        "DEITA_ROOT": "/srv",
+        "DEITA_INPUT": "/srv/pools",
+        "DEITA_CRON": NIGHTLY,
+        "DEITA_ACTIVE": "true",
+    }
     variables["DEITA_TIMEZONE"] = "Europe/Berlin"
     for name in variables:
         monkeypatch.setenv(name, "")
@@ -105,7 +134,9 @@ def test_what_is_served_is_what_is_deployed(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(served) == [one["name"] for one in described()]
     for one in described():
         made = served[one["name"]]
-        assert made.entrypoint == one["entrypoint"], "a module, so that it is found from wherever it is served"
+        assert made.entrypoint == one["entrypoint"], (
+            "a module, so that it is found from wherever it is served"
+        )
         assert made.parameters["source"] == {"input": ["/srv/pools"]}
         assert made.description
         assert made.tags == one["tags"]
@@ -120,7 +151,9 @@ def test_what_is_served_is_what_is_deployed(monkeypatch: pytest.MonkeyPatch) -> 
     assert not served["select"].schedules
 
 
-def test_a_server_of_our_own_has_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_of_our_own_has_nothing_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PREFECT_API_KEY", "pnu_secret")
     monkeypatch.setenv("PREFECT_PROFILE", "cloud")
     found = ui.surroundings(tmp_path, 4321)

@@ -1,4 +1,6 @@
-"""One Prefect server and one worker a session, as an operator has them: processes, which run the package as it is installed."""
+"""One Prefect server and one worker a session, as an operator has them: processes, which run the
+package as it is installed.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +36,19 @@ def screenshots() -> Path | None:
 
 
 POOL_ROWS = 400 if screenshots() else 48
-PATIENCE = 600 if screenshots() else 240  # seconds that a run may take on a busy machine: its process alone needs 15 to start
-CHEAP: dict[str, Any] = {"scoring": {"complexity": "instruction_length", "quality": "response_length"}}
+PATIENCE = (
+    600 if screenshots() else 240
+)  # seconds that a run may take on a busy machine: its process alone needs 15 to start
+CHEAP: dict[str, Any] = {
+    "scoring": {"complexity": "instruction_length", "quality": "response_length"}
+}
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place where the deployments work: its folder, the environment that names its server and its code, and a client of the server."""
+    """A place where the deployments work: its folder, the environment that names its server and its
+    code, and a client of the server.
+    """
 
     root: Path
     environment: Mapping[str, str]
@@ -53,7 +61,15 @@ class Site:
     def run(self, *arguments: str) -> str:
         """What `python -m <arguments>` says, run in the folder; it has to end well."""
         command = [sys.executable, "-m", *arguments]
-        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=180, check=False)
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -79,7 +95,10 @@ def ended(client: SyncPrefectClient, run: UUID) -> FlowRun:
 
 def write_long_pool(folder: Path) -> Path:
     """1,500 rows that are all different, and minutes of work for an embedder."""
-    rows = ({"instruction": f"Count to {number}.", "output": f"{number} " * 300} for number in range(1500))
+    rows = (
+        {"instruction": f"Count to {number}.", "output": f"{number} " * 300}
+        for number in range(1500)
+    )
     pool = folder / "long.jsonl"
     pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return pool
@@ -108,7 +127,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as it is installed: the content of its wheel, away from the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     for name in ("deita_tasks", "flows", "deployments"):
-        shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source")
     command = [
@@ -130,8 +151,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def site(installed: Path, sample_pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A server with an empty database, and the sample pool's first rows (for the README's pictures: all of them) in a folder."""
+def site(
+    installed: Path, sample_pool: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """A server with an empty database, and the sample pool's first rows (for the README's pictures:
+    all of them) in a folder.
+    """
     root = tmp_path_factory.mktemp("site")
     if screenshots():  # a folder whose name reads well, and whose store may be warm
         root = Path(tempfile.gettempdir()) / "deita"
@@ -139,10 +164,20 @@ def site(installed: Path, sample_pool: Path, tmp_path_factory: pytest.TempPathFa
             shutil.rmtree(root / name, ignore_errors=True)
     (root / "pools").mkdir(parents=True)
     with sample_pool.open(encoding="utf-8") as rows:
-        (root / "pools" / "pool.jsonl").write_text("".join(islice(rows, POOL_ROWS)), encoding="utf-8")
+        (root / "pools" / "pool.jsonl").write_text(
+            "".join(islice(rows, POOL_ROWS)), encoding="utf-8"
+        )
     with server(tmp_path_factory.mktemp("prefect"), free_port()) as environment:
-        of_the_site = {**environment, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "PREFECT_WORKER_QUERY_SECONDS": "2"}
-        with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+        of_the_site = {
+            **environment,
+            "PYTHONPATH": str(installed),
+            "HF_HUB_OFFLINE": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+        }
+        with (
+            temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}),
+            get_client(sync_client=True) as client,
+        ):
             yield Site(root, of_the_site, client)
 
 

@@ -1,4 +1,6 @@
-"""What a person sees: the deployment, its form filled in and refused, the run, and what it shows. In Chromium, headless."""
+"""What a person sees: the deployment, its form filled in and refused, the run, and what it shows.
+In Chromium, headless.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ import pytest
 
 from tests.e2e.conftest import CHEAP, PATIENCE, Site, screenshots
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'deita-tasks[e2e]', or make e2e")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="needs playwright: pip install 'deita-tasks[e2e]', or make e2e"
+)
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("DEITA_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 LARGEST = 300_000  # bytes of a picture in the README
@@ -21,7 +25,10 @@ LARGEST = 300_000  # bytes of a picture in the README
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or name one in DEITA_CHROMIUM"),
+    pytest.mark.skipif(
+        CHROMIUM is None,
+        reason="needs Chromium: apt-get install chromium, or name one in DEITA_CHROMIUM",
+    ),
 ]
 
 
@@ -30,8 +37,13 @@ def page(deployed: Site) -> Iterator[Any]:
     """A page of a browser that reaches this machine alone."""
     with playwright.sync_playwright() as started:
         # Chromium's sandbox cannot be had by root, which is what CI runs as.
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1280, "height": 960}, base_url=deployed.environment["PREFECT_API_URL"])
+        browser = started.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(
+            viewport={"width": 1280, "height": 960},
+            base_url=deployed.environment["PREFECT_API_URL"],
+        )
         page.set_default_timeout(30_000)
         yield page
         browser.close()
@@ -39,13 +51,18 @@ def page(deployed: Site) -> Iterator[Any]:
 
 @pytest.fixture
 def picture(page: Any, tmp_path: Path) -> Callable[[str], None]:
-    """Takes a picture of what the page shows: for the README where that was asked for, else beside the test."""
+    """Takes a picture of what the page shows: for the README where that was asked for, else beside
+    the test.
+    """
     folder = screenshots() or tmp_path
     folder.mkdir(parents=True, exist_ok=True)
 
     def take(name: str, *, top: Any = None, rest: float = 1500) -> None:
         if top is not None:
-            top.evaluate("one => { one.style.scrollMarginTop = '16px'; one.scrollIntoView({block: 'start'}) }")
+            top.evaluate(
+                "one => { one.style.scrollMarginTop = '16px'; "
+                "one.scrollIntoView({block: 'start'}) }"
+            )
         page.mouse.move(0, 0)
         page.wait_for_timeout(rest)  # what moves has come to rest
         page.screenshot(path=folder / f"{name}.png")
@@ -66,7 +83,9 @@ def submit(page: Any) -> None:
 def submit_corrected(page: Any) -> None:
     """Submit after a refusal. This version of the page may go by that once more, and send nothing."""
     try:
-        with page.expect_response(lambda answer: answer.url.endswith("/create_flow_run") and answer.ok, timeout=10_000):
+        with page.expect_response(
+            lambda answer: answer.url.endswith("/create_flow_run") and answer.ok, timeout=10_000
+        ):
             submit(page)
     except playwright.TimeoutError:
         submit(page)
@@ -80,7 +99,9 @@ def open_artifact(page: Any, run: str, key: str) -> None:
     page.wait_for_url("**/artifacts/artifact/**")
 
 
-def test_a_person_fills_in_the_form_and_sees_the_result(page: Any, picture: Callable[..., None], deployed: Site, worker: Any) -> None:
+def test_a_person_fills_in_the_form_and_sees_the_result(
+    page: Any, picture: Callable[..., None], deployed: Site, worker: Any
+) -> None:
     page.goto("/v2/deployments")
     page.get_by_role("link", name="select", exact=True).first.click()
     page.get_by_role("button", name="Run", exact=True).click()
@@ -96,7 +117,10 @@ def test_a_person_fills_in_the_form_and_sees_the_result(page: Any, picture: Call
         page.get_by_role("option", name=scorer).click()
         playwright.expect(page.get_by_role("option")).to_have_count(0)  # it takes a moment to close
 
-    budget, similarity = page.get_by_label("Budget (Optional)"), page.get_by_label("Largest similarity (Optional)")
+    budget, similarity = (
+        page.get_by_label("Budget (Optional)"),
+        page.get_by_label("Largest similarity (Optional)"),
+    )
     budget.fill("0")
     similarity.fill("5")
     submit(page)
@@ -109,7 +133,9 @@ def test_a_person_fills_in_the_form_and_sees_the_result(page: Any, picture: Call
     submit_corrected(page)
     page.wait_for_url(lambda url: "/run" not in url)
 
-    page.get_by_role("link", name=re.compile(r"^(View run|select \d+ of .+ by mini)$")).first.click()
+    page.get_by_role(
+        "link", name=re.compile(r"^(View run|select \d+ of .+ by mini)$")
+    ).first.click()
     see(page.get_by_text("Completed", exact=True).first, 1000 * PATIENCE)
     run = page.url.partition("?")[0] + "?tab=Artifacts"
     page.goto(run)

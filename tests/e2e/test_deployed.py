@@ -1,4 +1,6 @@
-"""Deployed from the YAML to a real server with a process worker: runs through the API, on a schedule, and cancelled."""
+"""Deployed from the YAML to a real server with a process worker: runs through the API, on a
+schedule, and cancelled.
+"""
 
 from __future__ import annotations
 
@@ -35,18 +37,27 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 def start(site: Site, deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
     """A run of the deployment with these parameters beside its own, as the API starts it."""
     held = site.client.read_deployment_by_name(deployment)
-    whole = {name: {**held.parameters.get(name, {}), **values} for name, values in {**CHEAP, **parameters}.items()}
-    return site.client.create_flow_run_from_deployment(held.id, parameters={**held.parameters, **whole})
+    whole = {
+        name: {**held.parameters.get(name, {}), **values}
+        for name, values in {**CHEAP, **parameters}.items()
+    }
+    return site.client.create_flow_run_from_deployment(
+        held.id, parameters={**held.parameters, **whole}
+    )
 
 
 def task_names(site: Site, run: FlowRun) -> list[str]:
-    found = site.client.read_task_runs(task_run_filter=TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[run.id])))
+    found = site.client.read_task_runs(
+        task_run_filter=TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[run.id]))
+    )
     return sorted(one.name for one in found)
 
 
 def artifacts(site: Site, run: FlowRun) -> dict[str, Any]:
     """What a run shows, by key."""
-    found = site.client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])))
+    found = site.client.read_artifacts(
+        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+    )
     return {one.key: one.data for one in found if one.key}
 
 
@@ -77,7 +88,12 @@ def test_deploying_again_keeps_the_schedule(deployed: Site) -> None:
 
 def test_a_run_started_through_the_api(deployed: Site, worker: Any) -> None:
     run = ended(
-        deployed.client, start(deployed, "select-subset/select", {"selection": {"budget": 20}, "advanced": {"shard_rows": 1000}}).id
+        deployed.client,
+        start(
+            deployed,
+            "select-subset/select",
+            {"selection": {"budget": 20}, "advanced": {"shard_rows": 1000}},
+        ).id,
     )
     assert run.state is not None
     assert run.state.name == "Completed", run.state.message
@@ -85,9 +101,20 @@ def test_a_run_started_through_the_api(deployed: Site, worker: Any) -> None:
     output = deployed.root / "results" / "selection"
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["counts"]["read"] == POOL_ROWS
-    assert manifest["counts"]["selected"] == len((output / "selected.jsonl").read_text().splitlines()) == 20
+    assert (
+        manifest["counts"]["selected"]
+        == len((output / "selected.jsonl").read_text().splitlines())
+        == 20
+    )
     assert pq.read_table(output / "decisions.parquet").num_rows == POOL_ROWS
-    assert {"load pool", "complexity 1/1", "quality 1/1", "embedding 1/1", "select", "export"} <= set(task_names(deployed, run))
+    assert {
+        "load pool",
+        "complexity 1/1",
+        "quality 1/1",
+        "embedding 1/1",
+        "select",
+        "export",
+    } <= set(task_names(deployed, run))
     shown = artifacts(deployed, run)
     assert shown["embedding-progress"] == 100
     assert f"20 of {POOL_ROWS} rows selected" in shown["deita-report"]
@@ -102,25 +129,43 @@ def test_what_is_wrong_is_told(deployed: Site, worker: Any) -> None:
     with pytest.raises(PrefectHTTPStatusError, match="0 is less than the minimum of 1"):
         start(deployed, "select-subset/select", {"selection": {"budget": 0}})
     missing = str(deployed.root / "no_such.jsonl")
-    run = ended(deployed.client, start(deployed, "select-subset/select", {"source": {"input": [missing]}, "export": {"output": "out"}}).id)
+    run = ended(
+        deployed.client,
+        start(
+            deployed,
+            "select-subset/select",
+            {"source": {"input": [missing]}, "export": {"output": "out"}},
+        ).id,
+    )
     assert run.state is not None
     assert run.state.name == "Failed"
     assert f"{missing}: no such file or folder" in str(run.state.message)
 
 
 def of(site: Site, deployment: UUID) -> list[FlowRun]:
-    return site.client.read_flow_runs(flow_run_filter=FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment])))
+    return site.client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
+    )
 
 
-def test_a_schedule_fires_and_what_was_missed_is_run_once(deployed: Site, request: pytest.FixtureRequest) -> None:
+def test_a_schedule_fires_and_what_was_missed_is_run_once(
+    deployed: Site, request: pytest.FixtureRequest
+) -> None:
     client = deployed.client
     reselect = client.read_deployment_by_name("reselect-subset/reselect")
-    # As if no worker had been there for a while: runs that were to start already, and nobody has taken them.
+    # As if no worker had been there for a while: runs that were to start already, and nobody has
+    # taken them.
     every = IntervalSchedule(interval=timedelta(seconds=3), anchor_date=datetime.now(UTC))
-    [schedule] = client.create_deployment_schedules(reselect.id, [DeploymentScheduleCreate(schedule=every, active=True, parameters=CHEAP)])
+    [schedule] = client.create_deployment_schedules(
+        reselect.id, [DeploymentScheduleCreate(schedule=every, active=True, parameters=CHEAP)]
+    )
     until(lambda: len([run for run in of(deployed, reselect.id) if run.expected_start_time]) > 3)
     time.sleep(9)
-    due = {run.id for run in of(deployed, reselect.id) if run.expected_start_time and run.expected_start_time <= datetime.now(UTC)}
+    due = {
+        run.id
+        for run in of(deployed, reselect.id)
+        if run.expected_start_time and run.expected_start_time <= datetime.now(UTC)
+    }
     assert len(due) >= 3
     request.getfixturevalue("worker")
     try:
@@ -131,18 +176,32 @@ def test_a_schedule_fires_and_what_was_missed_is_run_once(deployed: Site, reques
     by_state = {run.state.name for run in late if run.state}
     assert by_state == {"Completed", "Cancelled"}
     [ran] = [run for run in late if run.state and run.state.name == "Completed"]
-    assert {run.state.message for run in late if run.state and run is not ran} == {"Deployment concurrency limit reached."}
-    versions = [path for path in (deployed.root / "results" / "reselect" / "versions").iterdir() if path.is_dir()]
+    assert {run.state.message for run in late if run.state and run is not ran} == {
+        "Deployment concurrency limit reached."
+    }
+    versions = [
+        path
+        for path in (deployed.root / "results" / "reselect" / "versions").iterdir()
+        if path.is_dir()
+    ]
     assert len(versions) == 1
     assert "deita-report" in artifacts(deployed, ran)
 
 
-def test_cancel_stops_a_run_and_leaves_the_store_whole(deployed: Site, worker: subprocess.Popen[bytes]) -> None:
+def test_cancel_stops_a_run_and_leaves_the_store_whole(
+    deployed: Site, worker: subprocess.Popen[bytes]
+) -> None:
     pool = write_long_pool(deployed.root)
     store = str(deployed.root / "long-store")
-    given = {"source": {"input": [str(pool)]}, "export": {"output": "long"}, "advanced": {"store": store, "shard_rows": 20}}
+    given = {
+        "source": {"input": [str(pool)]},
+        "export": {"output": "long"},
+        "advanced": {"store": store, "shard_rows": 20},
+    }
     run = start(deployed, "select-subset/select", given).id
-    until(lambda: list(Path(store).glob("embeddings/*/part-*")))  # in the midst of what takes minutes
+    until(
+        lambda: list(Path(store).glob("embeddings/*/part-*"))
+    )  # in the midst of what takes minutes
     since = time.monotonic()
     deployed.client.set_flow_run_state(run, Cancelling())
     stopped = ended(deployed.client, run)

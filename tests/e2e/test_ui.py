@@ -20,26 +20,51 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def test_it_serves_runs_and_ends_all_that_it_started(small_pool: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "deployments.ui", "--root", str(tmp_path), "--input", str(small_pool), "--port", str(free_port())]
+    command = [
+        sys.executable,
+        "-m",
+        "deployments.ui",
+        "--root",
+        str(tmp_path),
+        "--input",
+        str(small_pool),
+        "--port",
+        str(free_port()),
+    ]
     process = start(command, PYTHONUNBUFFERED="1", HF_HUB_OFFLINE="1")
     try:
         assert process.stdout is not None
         said = next(line for line in process.stdout if "Prefect UI:" in line)
         api = re.search(r"(http://127.0.0.1:\d+)/v2/deployments", said)[1] + "/api"  # type: ignore[index]
-        sessions = {one.session for one in processes() if one.parent == process.pid}  # each of its processes leads one
+        sessions = {
+            one.session for one in processes() if one.parent == process.pid
+        }  # each of its processes leads one
         assert len(sessions) == 2
         with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
             found = {one.name: one for one in client.read_deployments()}
             assert set(found) == {"select", "reselect", "sweep"}
             assert {(one.work_pool_name, one.paused) for one in found.values()} == {(None, False)}
-            given = {**found["select"].parameters, **CHEAP, "selection": {"budget": 5, "strategy": "top_score"}}
-            run = ended(client, client.create_flow_run_from_deployment(found["select"].id, parameters=given).id)
+            given = {
+                **found["select"].parameters,
+                **CHEAP,
+                "selection": {"budget": 5, "strategy": "top_score"},
+            }
+            run = ended(
+                client,
+                client.create_flow_run_from_deployment(found["select"].id, parameters=given).id,
+            )
             assert run.state is not None
             assert run.state.name == "Completed", run.state.message
             assert (tmp_path / "results" / "selection" / "report.html").is_file()
-            given |= {"source": {"input": [str(write_long_pool(tmp_path))]}, "export": {"output": "long"}, "selection": {}}
+            given |= {
+                "source": {"input": [str(write_long_pool(tmp_path))]},
+                "export": {"output": "long"},
+                "selection": {},
+            }
             client.create_flow_run_from_deployment(found["select"].id, parameters=given)
-            until(lambda: len(list(tmp_path.glob(".deita/scores/quality/*/part-*"))) > 1)  # and now it embeds, which takes minutes
+            until(
+                lambda: len(list(tmp_path.glob(".deita/scores/quality/*/part-*"))) > 1
+            )  # and now it embeds, which takes minutes
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=90)

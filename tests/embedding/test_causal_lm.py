@@ -1,4 +1,6 @@
-"""Vectors held to a plain reference: one text at a time, the whole model's last hidden states, the row of the last token."""
+"""Vectors held to a plain reference: one text at a time, the whole model's last hidden states, the
+row of the last token.
+"""
 
 import json
 import shutil
@@ -12,7 +14,7 @@ from deita_tasks.embedding import load_embedder
 from deita_tasks.embedding.vicuna import answers, vicuna
 from deita_tasks.errors import ComputeError, UsageError
 from deita_tasks.models.causal_lm import CausalLM
-from deita_tasks.models.prefetch import ahead
+from deita_tasks.models.prefetch import prefetch
 from deita_tasks.records import Conversation, Turn
 from tests.support.checkpoints import FAMILIES, llama, qwen2, reference_ids, reference_model
 
@@ -54,7 +56,10 @@ def test_vicuna_v1_1():
         # The first two as the original, which begins with the user; with the others it fails.
         ([("a", "Welcome!"), ("u", "Hi"), ("a", "Yes?")], SYSTEM + "USER: Hi ASSISTANT: Yes?</s>"),
         ([("u", "Hi"), ("a", ""), ("u", "Hello?")], SYSTEM + "USER: Hi ASSISTANT:USER: Hello? "),
-        ([("s", "Be brief."), ("u", "Hi"), ("a", "Yes?")], "Be brief. USER: Hi ASSISTANT: Yes?</s>"),
+        (
+            [("s", "Be brief."), ("u", "Hi"), ("a", "Yes?")],
+            "Be brief. USER: Hi ASSISTANT: Yes?</s>",
+        ),
         ([("s", "Be brief."), ("a", "Welcome!"), ("u", "Hi")], "Be brief. USER: Hi "),
         (
             [("u", "Weather?"), ("a", "get()"), ("t", "sun"), ("a", "Sunny.")],
@@ -73,11 +78,16 @@ def test_vicuna_of_other_conversations(turns, text):
 def test_answers():
     assert answers(POOL[1]) == "Hello\nはい"
     assert answers(POOL[2]) == ""
-    assert answers(talk(("s", "x"), ("a", "Welcome!"), ("u", "a"), ("a", "b"), ("t", "c"), ("a", "d"))) == "b\nd"
+    assert (
+        answers(talk(("s", "x"), ("a", "Welcome!"), ("u", "a"), ("a", "b"), ("t", "c"), ("a", "d")))
+        == "b\nd"
+    )
 
 
 def embedder(folder, **options):
-    return load_embedder("causal_lm", model=str(folder), **{"dtype": "float32", "device": "cpu", **options})
+    return load_embedder(
+        "causal_lm", model=str(folder), **{"dtype": "float32", "device": "cpu", **options}
+    )
 
 
 def reference(folder, texts, max_length=2048):
@@ -85,13 +95,17 @@ def reference(folder, texts, max_length=2048):
     vectors = []
     for text in texts:
         with torch.no_grad():
-            output = model(torch.tensor([plain_ids(folder, text)[:max_length]]), output_hidden_states=True)
+            output = model(
+                torch.tensor([plain_ids(folder, text)[:max_length]]), output_hidden_states=True
+            )
         vectors.append(output.hidden_states[-1][0, -1].numpy())
     return np.array(vectors)
 
 
 def plain_ids(folder, text):
-    """`</s>` written in a text is the end token in LLaMA's and Mistral's tokenizers, and what follows starts anew."""
+    """`</s>` written in a text is the end token in LLaMA's and Mistral's tokenizers, and what
+    follows starts anew.
+    """
     if not (folder / "tokenizer.model").exists():
         return reference_ids(folder, text)
     ids = [1]
@@ -122,9 +136,11 @@ def test_vectors_are_the_reference_s_in_every_batch(family):
 
 def test_more_conversations_than_are_tokenised_at_a_time(folder):
     one = embedder(folder, max_length=60)
-    few, many = one.measure(POOL), one.measure(POOL * 250)
-    np.testing.assert_allclose(many.values, np.tile(few.values, (250, 1)), rtol=0, atol=1e-5)  # another piece, other batches
-    np.testing.assert_array_equal(many.cut, np.tile(few.cut, 250))
+    few, many = one.compute(POOL), one.compute(POOL * 250)
+    np.testing.assert_allclose(
+        many.values, np.tile(few.values, (250, 1)), rtol=0, atol=1e-5
+    )  # another piece, other batches
+    np.testing.assert_array_equal(many.truncated_tokens, np.tile(few.truncated_tokens, 250))
 
 
 def test_a_problem_is_told_of_its_own_conversation_whatever_its_piece(folder, monkeypatch):
@@ -136,10 +152,13 @@ def test_a_problem_is_told_of_its_own_conversation_whatever_its_piece(folder, mo
         return forward(self, batch, prefix)
 
     expected = embedder(folder).embed(POOL)
-    monkeypatch.setattr("deita_tasks.embedding.causal_lm.ahead", partial(ahead, size=2))
+    monkeypatch.setattr("deita_tasks.embedding.causal_lm.ahead", partial(prefetch, size=2))
     monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
-    measured = embedder(folder).measure(POOL)
-    assert list(measured.problems) == [4] and f"with its {longest} tokens alone" in measured.problems[4]
+    measured = embedder(folder).compute(POOL)
+    assert (
+        list(measured.problems) == [4]
+        and f"with its {longest} tokens alone" in measured.problems[4]
+    )
     assert np.isnan(measured.values[4]).all()
     np.testing.assert_allclose(measured.values[:4], expected[:4], atol=1e-5)
 
@@ -160,7 +179,12 @@ def test_the_norm_is_the_model_s_not_one(folder):
 
 @pytest.mark.parametrize(
     "tokens",
-    [{"pad_token": "</s>"}, {"pad_token": "<unk>"}, {"pad_token": None}, {"pad_token": "</s>", "padding_side": "left"}],
+    [
+        {"pad_token": "</s>"},
+        {"pad_token": "<unk>"},
+        {"pad_token": None},
+        {"pad_token": "</s>", "padding_side": "left"},
+    ],
     ids=["pad = eos", "pad = unk", "no pad", "left"],
 )
 def test_neither_the_padding_token_nor_its_side_matters(folder, tmp_path, tokens):
@@ -170,29 +194,34 @@ def test_neither_the_padding_token_nor_its_side_matters(folder, tmp_path, tokens
     model_config = json.loads((tmp_path / "config.json").read_text())
     model_config["pad_token_id"] = {"</s>": 2, "<unk>": 0, None: None}[tokens["pad_token"]]
     (tmp_path / "config.json").write_text(json.dumps(model_config))
-    # The original finds padding by the token, and so takes an unknown token or an end of turn inside a text for padding.
+    # The original finds padding by the token, and so takes an unknown token or an end of turn
+    # inside a text for padding.
     texts = [talk(("u", "<unk> is not padding"), ("a", "nor is </s> this")), *POOL]
-    np.testing.assert_allclose(embedder(tmp_path).embed(texts)[1:], reference(folder, TEXTS), atol=1e-5)
+    np.testing.assert_allclose(
+        embedder(tmp_path).embed(texts)[1:], reference(folder, TEXTS), atol=1e-5
+    )
     np.testing.assert_array_equal(embedder(tmp_path).embed(texts), embedder(folder).embed(texts))
 
 
 @pytest.mark.parametrize("max_length", [40, 100])
 def test_the_end_of_a_long_text_is_left_out_and_counted(folder, max_length):
     lengths = [len(plain_ids(folder, text)) for text in TEXTS]
-    measured = embedder(folder, max_length=max_length).measure(POOL)
-    assert measured.cut.tolist() == [max(0, length - max_length) for length in lengths]
-    assert measured.cut.any()
+    measured = embedder(folder, max_length=max_length).compute(POOL)
+    assert measured.truncated_tokens.tolist() == [max(0, length - max_length) for length in lengths]
+    assert measured.truncated_tokens.any()
     np.testing.assert_allclose(measured.values, reference(folder, TEXTS, max_length), atol=1e-5)
 
 
 def test_answers_alone(folder):
     texts = ["```python\n    sorted(x)  # {x}\n```", "Hello\nはい", "", "", "The sea. " * 12]
-    np.testing.assert_allclose(embedder(folder, only_answer=True).embed(POOL), reference(folder, texts), atol=1e-5)
+    np.testing.assert_allclose(
+        embedder(folder, only_answer=True).embed(POOL), reference(folder, texts), atol=1e-5
+    )
 
 
 def test_a_text_without_any_token_has_no_vector(tmp_path):
     qwen2(tmp_path)  # puts no token in front of a text
-    measured = embedder(tmp_path, only_answer=True).measure(POOL)
+    measured = embedder(tmp_path, only_answer=True).compute(POOL)
     assert set(measured.problems) == {2, 3} and "no token" in measured.problems[2]
     assert np.isnan(measured.values[[2, 3]]).all() and np.isfinite(measured.values[[0, 1, 4]]).all()
     with pytest.raises(ComputeError, match=POOL[2].id):
@@ -209,10 +238,12 @@ def test_fingerprint(folder, monkeypatch):
 
 
 def test_nothing_to_embed(folder):
-    assert embedder(folder).measure([]).values.shape == (0, 32)
+    assert embedder(folder).compute([]).values.shape == (0, 32)
 
 
-@pytest.mark.parametrize("wrong", [{"only_answers": True}, {"max_length": 1}, {"dtype": "fp32"}, {"model": ""}])
+@pytest.mark.parametrize(
+    "wrong", [{"only_answers": True}, {"max_length": 1}, {"dtype": "fp32"}, {"model": ""}]
+)
 def test_wrong_options(wrong):
     with pytest.raises(UsageError):
         load_embedder("causal_lm", **{"model": "x/y", **wrong})

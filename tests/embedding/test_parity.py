@@ -1,4 +1,6 @@
-"""Held to what the original program computed (hkust-nlp/deita at b279f2c), where its outputs lie beside the checkout."""
+"""Held to what the original program computed (hkust-nlp/deita at b279f2c), where its outputs lie
+beside the checkout.
+"""
 
 import json
 from pathlib import Path
@@ -17,7 +19,9 @@ PARITY = Path(__file__).parents[2] / "../shared/parity"
 
 pytestmark = [
     pytest.mark.shared,
-    pytest.mark.skipif(not PARITY.is_dir(), reason="the original program's outputs are not beside this checkout"),
+    pytest.mark.skipif(
+        not PARITY.is_dir(), reason="the original program's outputs are not beside this checkout"
+    ),
 ]
 
 ROLES = {"human": "user", "gpt": "assistant"}
@@ -27,7 +31,12 @@ ROLES = {"human": "user", "gpt": "assistant"}
 @pytest.mark.parametrize("text", ["template", "answer"])
 def test_as_the_original(text, max_length):
     rows = json.loads((PARITY / "conversations.json").read_text())
-    pool = [Conversation(tuple(Turn(ROLES[turn["from"]], turn["value"]) for turn in row["conversations"])) for row in rows]
+    pool = [
+        Conversation(
+            tuple(Turn(ROLES[turn["from"]], turn["value"]) for turn in row["conversations"])
+        )
+        for row in rows
+    ]
     expected = pd.read_parquet(PARITY / f"embeddings_llama_{text}_{max_length}.parquet")
     pool = [pool[sample] for sample in expected["sample"]]
     assert len(pool) == 100
@@ -40,7 +49,12 @@ def test_as_the_original(text, max_length):
 
     vectors = np.array([_list(row) for row in expected["embedding"]])
     for batch_tokens in (1, 4096):
-        options = {"model": folder, "only_answer": text == "answer", "max_length": max_length, "dtype": "float32"}
+        options = {
+            "model": folder,
+            "only_answer": text == "answer",
+            "max_length": max_length,
+            "dtype": "float32",
+        }
         embedder = load_embedder("causal_lm", **options, batch_tokens=batch_tokens)
         np.testing.assert_allclose(embedder.embed(pool), vectors, atol=1e-4)
 

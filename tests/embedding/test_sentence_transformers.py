@@ -20,7 +20,9 @@ MINILM = Path(get_model_path())
 
 
 def talk(*contents):
-    return Conversation(tuple(Turn(("user", "assistant")[i % 2], content) for i, content in enumerate(contents)))
+    return Conversation(
+        tuple(Turn(("user", "assistant")[i % 2], content) for i, content in enumerate(contents))
+    )
 
 
 POOL = [
@@ -45,9 +47,15 @@ def test_vectors_are_the_library_s(minilm):
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(MINILM), device="cpu")
-    expected = np.array([model.encode(text, show_progress_bar=False) for text in TEXTS])  # one by one
-    measured = minilm.measure(POOL)
-    assert measured.values.dtype == np.float32 and measured.values.shape == (6, 384) and not measured.problems
+    expected = np.array(
+        [model.encode(text, show_progress_bar=False) for text in TEXTS]
+    )  # one by one
+    measured = minilm.compute(POOL)
+    assert (
+        measured.values.dtype == np.float32
+        and measured.values.shape == (6, 384)
+        and not measured.problems
+    )
     np.testing.assert_allclose(measured.values, expected, atol=1e-5)
     similar = measured.values @ measured.values.T
     assert similar[0, 2] > 0.8 > 0.3 > similar[0, 1]
@@ -63,11 +71,11 @@ def test_neither_batch_nor_order_matters(minilm):
 
 def test_what_the_window_cuts_is_counted(minilm):
     # "word" is one token; so are [CLS] and [SEP]; "never read" is two.
-    assert minilm.measure(POOL).cut.tolist() == [0, 0, 0, 0, 0, 600 + 2 + 2 - 256]
+    assert minilm.compute(POOL).truncated_tokens.tolist() == [0, 0, 0, 0, 0, 600 + 2 + 2 - 256]
     wide = load_embedder("sentence_transformers", device="cpu", max_length=512)
-    assert wide.measure(POOL).cut.tolist() == [0, 0, 0, 0, 0, 604 - 512]
-    narrow = load_embedder("sentence_transformers", device="cpu", max_length=64).measure(POOL)
-    assert narrow.cut[5] == 604 - 64 and narrow.cut[1] > 0
+    assert wide.compute(POOL).truncated_tokens.tolist() == [0, 0, 0, 0, 0, 604 - 512]
+    narrow = load_embedder("sentence_transformers", device="cpu", max_length=64).compute(POOL)
+    assert narrow.truncated_tokens[5] == 604 - 64 and narrow.truncated_tokens[1] > 0
     assert np.abs(narrow.values[1] - minilm.embed(POOL)[1]).max() > 1e-3
     with pytest.raises(UsageError, match="positions for 512 tokens"):
         load_embedder("sentence_transformers", device="cpu", max_length=513).embed(POOL)
@@ -77,7 +85,11 @@ def test_a_prompt_is_put_before_each_text(minilm):
     asked = load_embedder("sentence_transformers", device="cpu", prompt="query: ")
     by_hand = [Conversation((Turn("user", "query: " + text),)) for text in TEXTS]
     np.testing.assert_allclose(asked.embed(POOL), minilm.embed(by_hand), atol=1e-6)
-    assert asked.measure(POOL).cut[5] == minilm.measure(by_hand).cut[5] > minilm.measure(POOL).cut[5]
+    assert (
+        asked.compute(POOL).truncated_tokens[5]
+        == minilm.compute(by_hand).truncated_tokens[5]
+        > minilm.compute(POOL).truncated_tokens[5]
+    )
     assert asked.fingerprint() != minilm.fingerprint()
 
 
@@ -86,19 +98,36 @@ def test_fingerprint(minilm, monkeypatch):
     assert json.loads(json.dumps(default)) == default
     assert (default["model"], default["revision"]) == (presets.MINILM, presets.MINILM_REVISION)
     assert load_embedder("sentence_transformers", batch_tokens=9).fingerprint() == default
-    monkeypatch.setattr("sentence_transformers.SentenceTransformer.__init__", lambda *_, **__: pytest.fail("weights were loaded"))
-    for changed in ({"max_length": 128}, {"dtype": "bfloat16"}, {"model": str(MINILM)}, {"revision": "0" * 40}):
+    monkeypatch.setattr(
+        "sentence_transformers.SentenceTransformer.__init__",
+        lambda *_, **__: pytest.fail("weights were loaded"),
+    )
+    for changed in (
+        {"max_length": 128},
+        {"dtype": "bfloat16"},
+        {"model": str(MINILM)},
+        {"revision": "0" * 40},
+    ):
         assert load_embedder("sentence_transformers", **changed).fingerprint() != default
 
 
 def test_a_folder(minilm, tmp_path):
     moved = shutil.copytree(MINILM, tmp_path / "model")
-    one, other = (load_embedder("sentence_transformers", model=str(folder), device="cpu") for folder in (MINILM, moved))
+    one, other = (
+        load_embedder("sentence_transformers", model=str(folder), device="cpu")
+        for folder in (MINILM, moved)
+    )
     assert one.fingerprint() == other.fingerprint()
     np.testing.assert_allclose(other.embed(POOL), minilm.embed(POOL), atol=1e-6)
     pooling = moved / "1_Pooling" / "config.json"
-    pooling.write_text(pooling.read_text().replace('"pooling_mode_cls_token": false', '"pooling_mode_cls_token": true'))
-    assert load_embedder("sentence_transformers", model=str(moved)).fingerprint() != one.fingerprint()
+    pooling.write_text(
+        pooling.read_text().replace(
+            '"pooling_mode_cls_token": false', '"pooling_mode_cls_token": true'
+        )
+    )
+    assert (
+        load_embedder("sentence_transformers", model=str(moved)).fingerprint() != one.fingerprint()
+    )
 
 
 def test_packaged_weights_that_are_not_the_published_ones_are_refused(monkeypatch):
@@ -109,7 +138,9 @@ def test_packaged_weights_that_are_not_the_published_ones_are_refused(monkeypatc
 
 
 def test_a_folder_that_is_no_model(tmp_path):
-    (tmp_path / "modules.json").write_text('[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]')
+    (tmp_path / "modules.json").write_text(
+        '[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]'
+    )
     with pytest.raises(ModelError, match="cannot be loaded as a sentence-transformers model"):
         load_embedder("sentence_transformers", model=str(tmp_path)).embed(POOL)
 
@@ -146,19 +177,36 @@ print(json.dumps(results))
 
 @pytest.mark.slow
 def test_the_default_needs_no_network(tmp_path, minilm):
-    """In a process of its own, where opening a connection is an error: from the package, then from the hub's cache, and the same."""
-    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1"}
+    """In a process of its own, where opening a connection is an error: from the package, then from
+    the hub's cache, and the same.
+    """
+    environment = {
+        **os.environ,
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": "0",
+        "OMP_NUM_THREADS": "1",
+    }
     environment.pop("HF_HUB_CACHE", None)
-    snapshot = tmp_path / "hub" / "models--sentence-transformers--all-MiniLM-L6-v2" / "snapshots" / presets.MINILM_REVISION
+    snapshot = (
+        tmp_path
+        / "hub"
+        / "models--sentence-transformers--all-MiniLM-L6-v2"
+        / "snapshots"
+        / presets.MINILM_REVISION
+    )
     command = [sys.executable, "-c", OFFLINE, str(snapshot)]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    ran = subprocess.run(
+        command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
     assert ran.returncode == 0, ran.stderr
     for fingerprint, vector in json.loads(ran.stdout.splitlines()[-1]):
         assert fingerprint == minilm.fingerprint()
         np.testing.assert_allclose(vector, minilm.embed([talk("hello")])[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [{"max_length": 1}, {"modle": "x"}, {"batch_tokens": 0}, {"model": ""}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_length": 1}, {"modle": "x"}, {"batch_tokens": 0}, {"model": ""}]
+)
 def test_wrong_options(wrong):
     with pytest.raises(UsageError):
         load_embedder("sentence_transformers", **wrong)

@@ -17,7 +17,9 @@ from tests.support.report_data import AWKWARD, MULTI, SECOND, SINGLE, TOOLS, con
 ADDED = {"deita_id", "deita_evol_score", "deita_rank"}
 
 
-def exported(name: str, selected: list[ExportRow], folder: Path, **options: Any) -> list[dict[str, Any]]:
+def exported(
+    name: str, selected: list[ExportRow], folder: Path, **options: Any
+) -> list[dict[str, Any]]:
     """The lines of selected.jsonl, by the plain JSON reader."""
     assert load_exporter(name, **options).export(selected, folder) == [folder / "selected.jsonl"]
     return [json.loads(line) for line in (folder / "selected.jsonl").read_bytes().split(b"\n")[:-1]]
@@ -36,7 +38,10 @@ def test_sharegpt_holds_every_role_and_the_exact_text(tmp_path: Path) -> None:
         ]
     }
     assert second == {
-        "conversations": [{"from": "human", "value": AWKWARD}, {"from": "gpt", "value": " starts with a space\n\n"}],
+        "conversations": [
+            {"from": "human", "value": AWKWARD},
+            {"from": "gpt", "value": " starts with a space\n\n"},
+        ],
         "id": 8,
         "tags": [],
         "score": 0.1 + 0.2,
@@ -45,11 +50,24 @@ def test_sharegpt_holds_every_role_and_the_exact_text(tmp_path: Path) -> None:
 
 def test_messages_come_in_the_given_order_with_id_score_and_rank(tmp_path: Path) -> None:
     first, second = exported("messages", rows(MULTI, SINGLE), tmp_path)
-    assert [turn["role"] for turn in first["messages"]] == ["system", "user", "assistant", "user", "assistant"]
-    assert (first["deita_id"], first["deita_evol_score"], first["deita_rank"]) == (MULTI.id, 10.0, 1)
+    assert [turn["role"] for turn in first["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
+    assert (first["deita_id"], first["deita_evol_score"], first["deita_rank"]) == (
+        MULTI.id,
+        10.0,
+        1,
+    )
     assert first["nested"] == {"a": [1, {"b": None}]}
     assert second == {
-        "messages": [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}],
+        "messages": [
+            {"role": "user", "content": "What is 2 + 2?"},
+            {"role": "assistant", "content": "4"},
+        ],
         "id": 7,
         "tags": ["maths", "easy"],
         "nothing": None,
@@ -70,9 +88,15 @@ def test_alpaca_of_single_turns_has_only_its_three_columns(tmp_path: Path) -> No
     assert row == {"instruction": "Add", "input": "", "output": "4"}
 
 
-def test_alpaca_puts_system_and_earlier_exchanges_in_their_columns_in_every_row(tmp_path: Path) -> None:
-    first, second = exported("alpaca", rows(MULTI, conversation("u: Add", "a: 4")), tmp_path, scores=False)
-    assert {name: first[name] for name in ("instruction", "input", "output", "system", "history")} == {
+def test_alpaca_puts_system_and_earlier_exchanges_in_their_columns_in_every_row(
+    tmp_path: Path,
+) -> None:
+    first, second = exported(
+        "alpaca", rows(MULTI, conversation("u: Add", "a: 4")), tmp_path, scores=False
+    )
+    assert {
+        name: first[name] for name in ("instruction", "input", "output", "system", "history")
+    } == {
         "instruction": "And?",
         "input": "",
         "output": "Bye",
@@ -86,7 +110,10 @@ def test_alpaca_puts_system_and_earlier_exchanges_in_their_columns_in_every_row(
     ("turns", "why"),
     [
         (("u: a", "a: b", "t: c", "a: d"), "turn 3 is of the role tool where user was expected"),
-        (("u: a", "a: b", "s: c", "u: d", "a: e"), "turn 3 is of the role system where user was expected"),
+        (
+            ("u: a", "a: b", "s: c", "u: d", "a: e"),
+            "turn 3 is of the role system where user was expected",
+        ),
         (("s: a", "s: b", "u: c", "a: d"), "turn 2 is of the role system where user was expected"),
         (("u: a", "u: b", "a: c"), "turn 2 is of the role user where assistant was expected"),
         (("a: a", "u: b", "a: c"), "turn 1 is of the role assistant where user was expected"),
@@ -95,7 +122,9 @@ def test_alpaca_puts_system_and_earlier_exchanges_in_their_columns_in_every_row(
         (("s: ", "u: a", "a: b"), "turn 1 is a system turn without a text"),
     ],
 )
-def test_alpaca_refuses_what_it_cannot_hold_before_anything_is_written(turns: tuple[str, ...], why: str, tmp_path: Path) -> None:
+def test_alpaca_refuses_what_it_cannot_hold_before_anything_is_written(
+    turns: tuple[str, ...], why: str, tmp_path: Path
+) -> None:
     odd = conversation(*turns, row=77)
     with pytest.raises(UsageError) as caught:
         load_exporter("alpaca").export(rows(SINGLE, odd), tmp_path)
@@ -106,9 +135,13 @@ def test_alpaca_refuses_what_it_cannot_hold_before_anything_is_written(turns: tu
 
 
 def test_alpaca_parts_an_input_from_the_instruction_again(tmp_path: Path) -> None:
-    """As loading leaves it: the user's text is instruction + newline + input, and the input is an extra column too."""
+    """As loading leaves it: the user's text is instruction + newline + input, and the input is an
+    extra column too.
+    """
     whole = conversation("u: Add\n2, 2", "a: 4", extra={"input": "2, 2", "n": 1})
-    other = conversation("u: Add", "a: 4", extra={"input": "of another meaning", "system": "s", "history": 3})
+    other = conversation(
+        "u: Add", "a: 4", extra={"input": "of another meaning", "system": "s", "history": 3}
+    )
     first, second = exported("alpaca", rows(whole, other), tmp_path, scores=False)
     assert first == {"instruction": "Add", "input": "2, 2", "output": "4", "n": 1}
     assert second == {
@@ -123,17 +156,28 @@ def test_alpaca_parts_an_input_from_the_instruction_again(tmp_path: Path) -> Non
 
 def test_prompt_response_is_text_where_every_row_is_one_exchange(tmp_path: Path) -> None:
     (row,) = exported("prompt_response", rows(SECOND), tmp_path, scores=False)
-    assert row == {"prompt": AWKWARD, "response": " starts with a space\n\n", "id": 8, "tags": [], "score": 0.1 + 0.2}
+    assert row == {
+        "prompt": AWKWARD,
+        "response": " starts with a space\n\n",
+        "id": 8,
+        "tags": [],
+        "score": 0.1 + 0.2,
+    }
 
 
 def test_prompt_response_is_lists_of_turns_in_every_row_where_one_needs_it(tmp_path: Path) -> None:
-    plain, multi, tools, alone = exported("prompt_response", rows(SINGLE, MULTI, TOOLS, conversation("a: x", "u: y")), tmp_path)
+    plain, multi, tools, alone = exported(
+        "prompt_response", rows(SINGLE, MULTI, TOOLS, conversation("a: x", "u: y")), tmp_path
+    )
     assert plain["prompt"] == [{"role": "user", "content": "What is 2 + 2?"}]
     assert plain["response"] == [{"role": "assistant", "content": "4"}]
     assert [turn["content"] for turn in multi["prompt"]] == ["Be brief.", "Hi", "Hello", "And?"]
     assert multi["response"] == [{"role": "assistant", "content": "Bye"}]
     assert (len(tools["prompt"]), tools["response"]) == (6, [])
-    assert ([turn["role"] for turn in alone["prompt"]], alone["response"]) == (["assistant", "user"], [])
+    assert ([turn["role"] for turn in alone["prompt"]], alone["response"]) == (
+        ["assistant", "user"],
+        [],
+    )
 
 
 def test_what_turns_held_beside_their_text_is_put_back(tmp_path: Path) -> None:
@@ -150,32 +194,64 @@ def test_what_turns_held_beside_their_text_is_put_back(tmp_path: Path) -> None:
         "n": 1,
     }
     (row,) = exported("messages", rows(called), tmp_path / "messages", scores=False)
-    assert row["turn_fields"] == fields, "a reader would take 'from' for the role's column, so it stays a column"
+    assert row["turn_fields"] == fields, (
+        "a reader would take 'from' for the role's column, so it stays a column"
+    )
     assert [turn["role"] for turn in row["messages"]] == ["user", "assistant", "tool", "assistant"]
 
 
 @pytest.mark.parametrize(
-    "fields", ["text", [None, None], [None], [None, {}], [None, {"a": None}], [None, {"value": "b"}], [None, {"from": 1}], [None, 3]]
+    "fields",
+    [
+        "text",
+        [None, None],
+        [None],
+        [None, {}],
+        [None, {"a": None}],
+        [None, {"value": "b"}],
+        [None, {"from": 1}],
+        [None, 3],
+    ],
 )
-def test_a_column_that_only_looks_like_turn_fields_stays_a_column(fields: Any, tmp_path: Path) -> None:
-    (row,) = exported("sharegpt", rows(conversation("u: a", "a: b", extra={"turn_fields": fields})), tmp_path, scores=False)
-    assert row == {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "turn_fields": fields}
+def test_a_column_that_only_looks_like_turn_fields_stays_a_column(
+    fields: Any, tmp_path: Path
+) -> None:
+    (row,) = exported(
+        "sharegpt",
+        rows(conversation("u: a", "a: b", extra={"turn_fields": fields})),
+        tmp_path,
+        scores=False,
+    )
+    assert row == {
+        "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
+        "turn_fields": fields,
+    }
 
 
 def test_input_columns_are_never_overwritten(tmp_path: Path) -> None:
-    """A pool that was selected before has deita_ columns; one converted before has a column with the new format's name."""
-    old = conversation("u: a", "a: b", extra={"messages": "as text", "input_messages": 1, "deita_rank": 5, "deita_rank_2": 6})
+    """A pool that was selected before has deita_ columns; one converted before has a column with
+    the new format's name.
+    """
+    old = conversation(
+        "u: a",
+        "a: b",
+        extra={"messages": "as text", "input_messages": 1, "deita_rank": 5, "deita_rank_2": 6},
+    )
     plain, first = exported("messages", rows(conversation("u: c", "a: d"), old), tmp_path)
     assert first["input_input_messages"] == "as text"
     assert first["input_messages"] == 1
     assert (first["deita_rank"], first["deita_rank_2"], first["deita_rank_3"]) == (5, 6, 2)
     assert first["deita_id"] == old.id
-    assert plain.keys() == {"messages", "deita_id", "deita_evol_score", "deita_rank_3"}, "one name in every row"
+    assert plain.keys() == {"messages", "deita_id", "deita_evol_score", "deita_rank_3"}, (
+        "one name in every row"
+    )
 
 
 def test_lines_are_strict_json_in_utf8_whatever_the_columns_hold(tmp_path: Path) -> None:
     odd = {"nan": float("nan"), "deep": [{"inf": float("inf")}], "lone": "\ud800 ü", "big": 2**70}
-    path = load_exporter("messages", scores=False).export(rows(conversation("u: ü", "a: b", extra=odd)), tmp_path)[0]
+    path = load_exporter("messages", scores=False).export(
+        rows(conversation("u: ü", "a: b", extra=odd)), tmp_path
+    )[0]
     (line,) = path.read_bytes().splitlines()
 
     def refuse(constant: str) -> None:
@@ -186,7 +262,9 @@ def test_lines_are_strict_json_in_utf8_whatever_the_columns_hold(tmp_path: Path)
     assert row == {"nan": None, "deep": [{"inf": None}], "lone": "\ud800 ü", "big": 2**70}
 
 
-def test_parquet_keeps_types_where_one_type_holds_a_column_and_json_text_elsewhere(tmp_path: Path) -> None:
+def test_parquet_keeps_types_where_one_type_holds_a_column_and_json_text_elsewhere(
+    tmp_path: Path,
+) -> None:
     extras: list[dict[str, Any]] = [
         {
             "n": 1,
@@ -215,7 +293,9 @@ def test_parquet_keeps_types_where_one_type_holds_a_column_and_json_text_elsewhe
             "lone": "ü",
         },
     ]
-    selected = rows(*(conversation(f"u: {i}", "a: b", extra=extra) for i, extra in enumerate(extras)))
+    selected = rows(
+        *(conversation(f"u: {i}", "a: b", extra=extra) for i, extra in enumerate(extras))
+    )
     (path,) = load_exporter("parquet").export(selected, tmp_path)
     assert path == tmp_path / "selected.parquet"
     table = pq.read_table(path)
@@ -231,12 +311,17 @@ def test_parquet_keeps_types_where_one_type_holds_a_column_and_json_text_elsewhe
             assert row[name] == extra[name]
         for name in ("m", "u", "big", "e", "lone"):
             assert json.loads(row[name]) == extra[name]
-    assert read[1]["messages"] == [{"role": "user", "content": "1"}, {"role": "assistant", "content": "b"}]
+    assert read[1]["messages"] == [
+        {"role": "user", "content": "1"},
+        {"role": "assistant", "content": "b"},
+    ]
     assert [row["deita_rank"] for row in read] == [1, 2]
 
 
 def test_parquet_spans_row_groups_and_fills_absent_columns_with_null(tmp_path: Path) -> None:
-    many = [conversation(f"u: {i}", "a: b", extra={"late": i} if i > 4000 else {}) for i in range(4100)]
+    many = [
+        conversation(f"u: {i}", "a: b", extra={"late": i} if i > 4000 else {}) for i in range(4100)
+    ]
     (path,) = load_exporter("parquet").export(rows(*many), tmp_path)
     late = pq.read_table(path)["late"].to_pylist()
     assert pq.ParquetFile(path).num_row_groups == 3
@@ -246,7 +331,9 @@ def test_parquet_spans_row_groups_and_fills_absent_columns_with_null(tmp_path: P
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_same_rows_give_the_same_bytes(name: str, tmp_path: Path) -> None:
     selected = rows(SINGLE, SECOND)
-    one, other = (load_exporter(name).export(selected, tmp_path / folder) for folder in ("one", "other"))
+    one, other = (
+        load_exporter(name).export(selected, tmp_path / folder) for folder in ("one", "other")
+    )
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
 
 
@@ -264,7 +351,10 @@ def test_rows_that_can_be_read_only_once_are_refused(name: str, tmp_path: Path) 
 
 
 def test_a_wrong_format_or_option_is_named() -> None:
-    with pytest.raises(UsageError, match=r"unknown output format 'share_gpt': expected one of .* did you mean 'sharegpt'"):
+    with pytest.raises(
+        UsageError,
+        match=r"unknown output format 'share_gpt': expected one of .* did you mean 'sharegpt'",
+    ):
         load_exporter("share_gpt")
     with pytest.raises(UsageError, match="output format 'alpaca': unknown option 'score'"):
         load_exporter("alpaca", score=False)

@@ -28,24 +28,36 @@ def front_matter(folder: Path) -> dict[str, Any]:
     return loaded
 
 
-def test_it_loads_with_datasets_beside_the_run_s_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_loads_with_datasets_beside_the_run_s_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "out"
     selected = rows(SINGLE, SECOND, MULTI, TOOLS)
     load_exporter("hf_dataset").export(selected, folder, manifest(selected=4))
     (folder / "manifest.json").write_text('{"not": "a row"}')
-    (folder / "decisions.parquet").write_bytes((folder / "data" / "train-00000-of-00001.parquet").read_bytes())
+    (folder / "decisions.parquet").write_bytes(
+        (folder / "data" / "train-00000-of-00001.parquet").read_bytes()
+    )
     dataset = load(folder, tmp_path / "cache", monkeypatch)
     assert len(dataset) == 4
-    assert dataset[1]["messages"] == [{"role": turn.role, "content": turn.content} for turn in SECOND.turns]
+    assert dataset[1]["messages"] == [
+        {"role": turn.role, "content": turn.content} for turn in SECOND.turns
+    ]
     assert dataset["deita_rank"] == [1, 2, 3, 4]
     assert dataset["id"] == [7, 8, 9, None]
 
 
-def test_a_large_selection_lies_in_several_shards_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_selection_lies_in_several_shards_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hf_dataset, "CHARACTERS_A_SHARD", 100)
-    many = [conversation(f"u: {i:04}", "a: xyz", extra={"n": i}) for i in range(41)]  # 41 rows of 7 characters: 287
+    many = [
+        conversation(f"u: {i:04}", "a: xyz", extra={"n": i}) for i in range(41)
+    ]  # 41 rows of 7 characters: 287
     paths = load_exporter("hf_dataset").export(rows(*many), tmp_path / "out")
-    assert [path.name for path in paths] == [f"train-0000{shard}-of-00003.parquet" for shard in range(3)] + ["README.md"]
+    assert [path.name for path in paths] == [
+        f"train-0000{shard}-of-00003.parquet" for shard in range(3)
+    ] + ["README.md"]
     assert load(tmp_path / "out", tmp_path / "cache", monkeypatch)["n"] == list(range(41))
 
 
@@ -72,7 +84,10 @@ def test_the_card_states_sources_counts_and_how_it_was_made(tmp_path: Path) -> N
 
 def test_the_card_counts_licences_and_sources_of_the_rows(tmp_path: Path) -> None:
     states = [("MIT", "a|b"), ("Apache-2.0", "c"), ("MIT", "c")]
-    selected = [conversation(f"u: {i}", "a: b", extra={"licence": name, "source": source}) for i, (name, source) in enumerate(states)]
+    selected = [
+        conversation(f"u: {i}", "a: b", extra={"licence": name, "source": source})
+        for i, (name, source) in enumerate(states)
+    ]
     load_exporter("hf_dataset").export(rows(*selected), tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| MIT | 2 |\n| Apache-2.0 | 1 |" in card
@@ -82,8 +97,12 @@ def test_the_card_counts_licences_and_sources_of_the_rows(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("stated", [["MIT", None], ["MIT", "my own"]])
-def test_the_hub_s_licence_is_other_unless_every_row_states_one_that_the_hub_knows(stated: list[str | None], tmp_path: Path) -> None:
-    selected = [conversation(f"u: {i}", "a: b", extra={"license": name}) for i, name in enumerate(stated)]
+def test_the_hub_s_licence_is_other_unless_every_row_states_one_that_the_hub_knows(
+    stated: list[str | None], tmp_path: Path
+) -> None:
+    selected = [
+        conversation(f"u: {i}", "a: b", extra={"license": name}) for i, name in enumerate(stated)
+    ]
     load_exporter("hf_dataset").export(rows(*selected), tmp_path)
     assert front_matter(tmp_path)["license"] == "other"
 
@@ -91,7 +110,9 @@ def test_the_hub_s_licence_is_other_unless_every_row_states_one_that_the_hub_kno
 def test_nothing_of_the_data_is_markup_in_the_card(tmp_path: Path) -> None:
     hostile = "<script>x</script>\n---\n# [a](javascript:b) | `c`"
     row = conversation("u: a", "a: b", extra={hostile: 1, "source": hostile, "license": hostile})
-    load_exporter("hf_dataset").export(rows(row), tmp_path, manifest(selected=1, parameters={hostile: hostile}, preset=hostile))
+    load_exporter("hf_dataset").export(
+        rows(row), tmp_path, manifest(selected=1, parameters={hostile: hostile}, preset=hostile)
+    )
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "<script" not in card
     assert "\n# [" not in card
@@ -107,5 +128,8 @@ def test_outputs_are_digested_by_path_without_the_manifest_itself(tmp_path: Path
     found = digest_outputs(tmp_path)
     assert found.keys() == {"data/a.txt"}
     # FIPS 180-2, appendix B.1
-    assert found["data/a.txt"].sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        found["data/a.txt"].sha256
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
     assert found["data/a.txt"].bytes == 3

@@ -23,7 +23,12 @@ from tests.support.small_pool import ROWS, write_rows
 # Line 32 repeats line 4, with other columns; line 33 has no user turn.
 AGAIN = {"messages": ROWS[3]["messages"], "number": 32, "note": "again"}
 BAD = {"messages": [{"role": "assistant", "content": "Nobody asked."}], "number": 33}
-BASE = (*ROWS, {**ROWS[0], "messages": [{"role": "user", "content": "Short and on bread"}], "number": 31}, AGAIN, BAD)
+BASE = (
+    *ROWS,
+    {**ROWS[0], "messages": [{"role": "user", "content": "Short and on bread"}], "number": 31},
+    AGAIN,
+    BAD,
+)
 
 
 @contextmanager
@@ -43,15 +48,22 @@ def tiny_components() -> Iterator[pytest.MonkeyPatch]:
 
 @pytest.fixture
 def tiny(prefect_server: None) -> Iterator[None]:
-    """The preset mini with components that need no model and no time; the report, which is three quarters of such a run, is left out."""
+    """The preset mini with components that need no model and no time; the report, which is three
+    quarters of such a run, is left out.
+    """
     with tiny_components() as patch:
-        patch.setattr("deita_tasks.results.selection.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
+        patch.setattr(
+            "deita_tasks.results.selection.build_report",
+            lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}),
+        )
         yield
 
 
 @pytest.fixture(scope="session")
 def base(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The first run over BASE, in a store that was empty: 33 lines, 31 distinct rows, a duplicate, a bad one; budget 10."""
+    """The first run over BASE, in a store that was empty: 33 lines, 31 distinct rows, a duplicate,
+    a bad one; budget 10.
+    """
     folder = tmp_path_factory.mktemp("base")
     write_rows(folder / "pool.jsonl", BASE)
     with tiny_components():
@@ -65,7 +77,11 @@ def again(base: Run, tiny: None, tmp_path: Path) -> Callable[..., Run]:
     copytree(base.store, store)
 
     def over(rows: Any = None, **given: Any) -> Run:
-        pool = base.output.parent / "pool.jsonl" if rows is None else write_rows(tmp_path / "pool" / "pool.jsonl", rows)
+        pool = (
+            base.output.parent / "pool.jsonl"
+            if rows is None
+            else write_rows(tmp_path / "pool" / "pool.jsonl", rows)
+        )
         return run(pool, store, tmp_path / "out", **given)
 
     return over

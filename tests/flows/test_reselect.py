@@ -70,19 +70,30 @@ def test_only_new_rows_are_computed_and_each_selection_is_a_version(
     changes = json.loads((tmp_path / "out" / "latest" / "changes.json").read_text())
     assert changes["pool"] == {"added": len(NEW), "removed": 0}
     kept = [
-        {row["id"] for row in pq.read_table(Path(done["uri"]) / "decisions.parquet").to_pylist() if row["decision"] == "selected"}
+        {
+            row["id"]
+            for row in pq.read_table(Path(done["uri"]) / "decisions.parquet").to_pylist()
+            if row["decision"] == "selected"
+        }
         for done in (first, second)
     ]
-    assert changes["selection"] == {"added": len(kept[1] - kept[0]), "dropped": len(kept[0] - kept[1])}
+    assert changes["selection"] == {
+        "added": len(kept[1] - kept[0]),
+        "dropped": len(kept[0] - kept[1]),
+    }
     table = pq.read_table(tmp_path / "out" / "latest" / "changes.parquet").to_pylist()
     assert {row["id"] for row in table if row["change"] == "added"} == kept[1] - kept[0]
 
     assert [event["event"] for event in events] == ["deita.selection.created"] * 2
     assert events[1]["payload"]["uri"] == second["uri"]
-    assert events[0]["resource"]["prefect.resource.id"] == events[1]["resource"]["prefect.resource.id"]
+    assert (
+        events[0]["resource"]["prefect.resource.id"] == events[1]["resource"]["prefect.resource.id"]
+    )
 
 
-def test_nothing_new_ends_as_such(reselect: Reselect, tmp_path: Path, events: list[dict[str, Any]]) -> None:
+def test_nothing_new_ends_as_such(
+    reselect: Reselect, tmp_path: Path, events: list[dict[str, Any]]
+) -> None:
     from flows.reselect import reselect_subset
 
     write_rows(tmp_path / "in" / "pool.jsonl", GOOD)
@@ -104,7 +115,9 @@ def test_nothing_new_ends_as_such(reselect: Reselect, tmp_path: Path, events: li
     assert (again["new"], again["version"]) == (False, first["version"])
 
 
-def test_another_budget_is_a_version_too_and_is_told(reselect: Reselect, tmp_path: Path, events: Any) -> None:
+def test_another_budget_is_a_version_too_and_is_told(
+    reselect: Reselect, tmp_path: Path, events: Any
+) -> None:
     write_rows(tmp_path / "in" / "pool.jsonl", GOOD)
     reselect()
     second = reselect(budget=4)
@@ -114,10 +127,14 @@ def test_another_budget_is_a_version_too_and_is_told(reselect: Reselect, tmp_pat
     assert second["manifest"]["computed"] == {"complexity": 0, "quality": 0, "embedding": 0}
 
 
-def test_old_versions_go(reselect: Reselect, tmp_path: Path, events: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_versions_go(
+    reselect: Reselect, tmp_path: Path, events: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_rows(tmp_path / "in" / "pool.jsonl", GOOD)
     hours = iter(range(9))
-    monkeypatch.setattr(versions, "name_of", lambda digest: f"20260101T0{next(hours)}0000Z-{digest[:16]}")
+    monkeypatch.setattr(
+        versions, "name_of", lambda digest: f"20260101T0{next(hours)}0000Z-{digest[:16]}"
+    )
     made = [reselect(keep=2, budget=budget)["version"] for budget in (2, 3, 4)]
     assert versions.listed(str(tmp_path / "out")) == made[1:]
 
@@ -140,11 +157,15 @@ def test_a_run_that_ended_before_it_moved_latest_is_finished_by_the_next(
     done = reselect()
     assert (done["version"], done["manifest"]["counts"]["selected"]) == (left, 10)
     assert versions.latest(str(tmp_path / "out")) == left
-    assert (tmp_path / "out" / "versions" / left / "manifest.json").read_bytes() == written  # a version is never changed
+    assert (
+        tmp_path / "out" / "versions" / left / "manifest.json"
+    ).read_bytes() == written  # a version is never changed
     assert len(events) == 2  # told twice rather than never
 
 
-def test_a_pointer_that_was_lost_is_found_again(reselect: Reselect, tmp_path: Path, events: Any) -> None:
+def test_a_pointer_that_was_lost_is_found_again(
+    reselect: Reselect, tmp_path: Path, events: Any
+) -> None:
     write_rows(tmp_path / "in" / "pool.jsonl", GOOD)
     first = reselect()
     (tmp_path / "out" / "latest").unlink()
@@ -168,7 +189,9 @@ def test_a_run_that_was_overtaken_does_not_move_latest_back(
     assert len(events) == 1
 
 
-def test_where_nothing_is_new_what_else_is_asked_for_holds(reselect: Reselect, tmp_path: Path, events: Any) -> None:
+def test_where_nothing_is_new_what_else_is_asked_for_holds(
+    reselect: Reselect, tmp_path: Path, events: Any
+) -> None:
     write_rows(tmp_path / "in" / "pool.jsonl", GOOD)
     assert reselect(budget=5000)["new"]
     with pytest.raises(TooFewRows):
@@ -210,7 +233,9 @@ def test_in_memory_latest_is_an_object(reselect: Reselect, tmp_path: Path, event
     assert versions.latest(output) == done["version"]
 
 
-def test_a_file_that_is_still_empty_waits_for_the_next_run(reselect: Reselect, tmp_path: Path, events: Any) -> None:
+def test_a_file_that_is_still_empty_waits_for_the_next_run(
+    reselect: Reselect, tmp_path: Path, events: Any
+) -> None:
     write_rows(tmp_path / "in" / "pool.jsonl", GOOD)
     (tmp_path / "in" / "arriving.jsonl").write_bytes(b"")
     first = reselect()["manifest"]
@@ -218,12 +243,16 @@ def test_a_file_that_is_still_empty_waits_for_the_next_run(reselect: Reselect, t
         "arriving.jsonl": (0, "empty"),
         "pool.jsonl": (20, "messages"),
     }
-    assert (tmp_path / "out" / "latest" / "selected.jsonl").is_file()  # in the format that the other file has
+    assert (
+        tmp_path / "out" / "latest" / "selected.jsonl"
+    ).is_file()  # in the format that the other file has
     write_rows(tmp_path / "in" / "arriving.jsonl", NEW)
     assert reselect()["manifest"]["counts"]["read"] == 30
 
 
-def test_a_bad_row_that_comes_is_quarantined_and_counted(reselect: Reselect, tmp_path: Path, events: Any) -> None:
+def test_a_bad_row_that_comes_is_quarantined_and_counted(
+    reselect: Reselect, tmp_path: Path, events: Any
+) -> None:
     write_rows(tmp_path / "in" / "pool.jsonl", BASE)
     assert reselect()["manifest"]["counts"]["quarantined"] == 1
 
@@ -232,12 +261,23 @@ def test_the_command(tiny: None, tmp_path: Path, events: Any, capfd: Any) -> Non
     from tests.flows.test_sweep import ended
 
     write_rows(tmp_path / "in" / "pool.jsonl", GOOD)
-    given = ["reselect", "--input", str(tmp_path / "in"), "--store", str(tmp_path / "store"), "--output", str(tmp_path / "out")]
+    given = [
+        "reselect",
+        "--input",
+        str(tmp_path / "in"),
+        "--store",
+        str(tmp_path / "store"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
     given += ["--budget", "5"]
     assert ended(*given) == 0
     assert "latest points to it" in capfd.readouterr().out
     assert ended(*given) == 0
-    assert "Nothing new: the pool and the parameters are those of the version" in capfd.readouterr().out
+    assert (
+        "Nothing new: the pool and the parameters are those of the version"
+        in capfd.readouterr().out
+    )
     write_rows(tmp_path / "in" / "more.jsonl", NEW)
     assert ended(*given) == 0
     assert f"{len(NEW)} conversations new in the pool, 0 gone from it" in capfd.readouterr().out

@@ -1,4 +1,6 @@
-"""`deita sweep` and `deita solve` on the small pool, as a user calls them; and a selection for which the pool is too small."""
+"""`deita sweep` and `deita solve` on the small pool, as a user calls them; and a selection for
+which the pool is too small.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from tests.support.selection_reference import sequential
 from tests.support.small_pool import ROWS, row_id, row_score
 
 IDS, SCORES = [row_id(row) for row in ROWS], [row_score(row) for row in ROWS]
-VECTORS = [components.vector_of(" ".join(turn["content"] for turn in row["messages"])) for row in ROWS]
+VECTORS = [
+    components.vector_of(" ".join(turn["content"] for turn in row["messages"])) for row in ROWS
+]
 
 
 def kept(budget: int, limit: float) -> list[str]:
@@ -37,15 +41,32 @@ def places(tmp_path: Path, pool: Path) -> list[str]:
 
 
 @pytest.mark.flow
-def test_a_sweep_and_a_limit_from_one_store(tiny: None, tmp_path: Path, small_pool: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_and_a_limit_from_one_store(
+    tiny: None, tmp_path: Path, small_pool: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The second command finds all scores and vectors there; the third its answer."""
-    grid = ["--budgets", "5", "--budgets", "20", "--similarities", "0.6", "--similarities", "0.95", "--coverage-rows", "12"]
+    grid = [
+        "--budgets",
+        "5",
+        "--budgets",
+        "20",
+        "--similarities",
+        "0.6",
+        "--similarities",
+        "0.95",
+        "--coverage-rows",
+        "12",
+    ]
     output = ["--output", str(tmp_path / "out")]
     assert ended("sweep", *places(tmp_path, small_pool), *output, *grid) == 0
     said = capfd.readouterr().out
     with (tmp_path / "out" / "sweep.csv").open(newline="") as handle:
         table = {line["selection"]: line for line in csv.DictReader(handle)}
-    assert set(table) == {f"{setting}-{budget}" for setting in ("diverse-0.6", "diverse-0.95", "top_score", "random") for budget in (5, 20)}
+    assert set(table) == {
+        f"{setting}-{budget}"
+        for setting in ("diverse-0.6", "diverse-0.95", "top_score", "random")
+        for budget in (5, 20)
+    }
     for limit in (0.6, 0.95):
         for budget in (5, 20):
             line, wanted = table[f"diverse-{limit}-{budget}"], kept(budget, limit)
@@ -60,36 +81,56 @@ def test_a_sweep_and_a_limit_from_one_store(tiny: None, tmp_path: Path, small_po
     assert all(name in said for name in ("sweep.csv", "overlap.csv", "sweep.html", "manifest.json"))
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["computed"] == {"complexity": 30, "quality": 30, "embedding": 30}
-    assert manifest["parameters"]["grid"] == Grid(budgets=[5, 20], similarities=[0.6, 0.95], coverage_rows=12).model_dump(mode="json")
+    assert manifest["parameters"]["grid"] == Grid(
+        budgets=[5, 20], similarities=[0.6, 0.95], coverage_rows=12
+    ).model_dump(mode="json")
 
     components.reset()
     assert ended("solve", *places(tmp_path, small_pool), "--budget", "12") == 0
     assert (components.embedded, components.scored) == ([], []), "no model work"
     said = capfd.readouterr().out
     limit = float(said.split()[1])
-    assert "keeps 12 of the 30 distinct conversations that can be chosen: the budget is filled.\nThe next smaller limit keeps fewer" in said
+    assert (
+        "keeps 12 of the 30 distinct conversations that can be chosen: the budget is "
+        "filled.\nThe next smaller limit keeps fewer" in said
+    )
     assert len(kept(12, limit)) == 12
     assert len(kept(12, float(np.nextafter(np.float32(limit), np.float32(-1))))) < 12
 
     assert ended("solve", *places(tmp_path, small_pool), "--budget", "31") == 0
     most = len(kept(31, 1.0))
-    assert f"The pool runs out: even --max-similarity 1 keeps {most} of the 30 distinct" in capfd.readouterr().out
+    assert (
+        f"The pool runs out: even --max-similarity 1 keeps {most} of the 30 distinct"
+        in capfd.readouterr().out
+    )
 
     assert ended("sweep", *places(tmp_path, small_pool), *output, *grid) == 2
     assert "--overwrite" in capfd.readouterr().err
-    assert ended("sweep", *places(tmp_path, small_pool), *output, "--budgets", "3", "--overwrite") == 0
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["reused"] == {"complexity": 30, "quality": 30, "embedding": 30}
+    assert (
+        ended("sweep", *places(tmp_path, small_pool), *output, "--budgets", "3", "--overwrite") == 0
+    )
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["reused"] == {
+        "complexity": 30,
+        "quality": 30,
+        "embedding": 30,
+    }
     assert (components.embedded, components.scored) == ([], [])
 
 
 @pytest.mark.flow
-def test_a_limit_that_was_found_before_is_remembered(tiny: None, tmp_path: Path, small_pool: Path, monkeypatch: Any) -> None:
+def test_a_limit_that_was_found_before_is_remembered(
+    tiny: None, tmp_path: Path, small_pool: Path, monkeypatch: Any
+) -> None:
     from deita_tasks.tasks import selecting
 
     asked: list[int] = []
     find = selecting.find_limit
     monkeypatch.setattr(
-        selecting, "find_limit", lambda pool, parts, budget, device: asked.append(budget) or find(pool, parts, budget, device)
+        selecting,
+        "find_limit",
+        lambda pool, parts, budget, device: (
+            asked.append(budget) or find(pool, parts, budget, device)
+        ),
     )
     for budget in ("4", "4", "5"):
         assert ended("solve", *places(tmp_path, small_pool), "--budget", budget) == 0
@@ -98,9 +139,22 @@ def test_a_limit_that_was_found_before_is_remembered(tiny: None, tmp_path: Path,
 
 @pytest.mark.flow
 @pytest.mark.parametrize("strategy", ["diverse", "top_score"])
-def test_a_selection_says_that_the_pool_ran_out(strategy: str, tiny: None, tmp_path: Path, small_pool: Path, capfd: Any) -> None:
+def test_a_selection_says_that_the_pool_ran_out(
+    strategy: str, tiny: None, tmp_path: Path, small_pool: Path, capfd: Any
+) -> None:
     output = ["--output", str(tmp_path / "out")]
-    assert ended("select", *places(tmp_path, small_pool), *output, "--budget", "1000", "--strategy", strategy) == 0
+    assert (
+        ended(
+            "select",
+            *places(tmp_path, small_pool),
+            *output,
+            "--budget",
+            "1000",
+            "--strategy",
+            strategy,
+        )
+        == 0
+    )
     said = capfd.readouterr().out
     count = len(kept(1000, 0.9)) if strategy == "diverse" else 30
     assert f"The pool ran out before the budget: {count} of 1,000 conversations were kept" in said
@@ -108,7 +162,9 @@ def test_a_selection_says_that_the_pool_ran_out(strategy: str, tiny: None, tmp_p
 
 
 @pytest.mark.flow
-def test_an_exact_size_that_the_pool_has_not(tiny: None, tmp_path: Path, small_pool: Path, capfd: Any) -> None:
+def test_an_exact_size_that_the_pool_has_not(
+    tiny: None, tmp_path: Path, small_pool: Path, capfd: Any
+) -> None:
     """Nothing is written, and nothing is computed again when the next command takes what there is."""
     output = ["--output", str(tmp_path / "out"), "--budget", "1000"]
     assert ended("select", *places(tmp_path, small_pool), *output, "--target-size", "exact") == 1
@@ -143,8 +199,16 @@ def test_a_result_explains_itself(tiny: None, tmp_path: Path, small_pool: Path, 
         ("sweep", ["--input", "POOL"], "--output must be given"),
         ("sweep", ["--input", "POOL", "--output", "OUT", "--budgets", "0"], "budgets.0 = 0"),
         ("sweep", ["--input", "POOL", "--output", "OUT", "--budgets", "many"], "--budgets"),
-        ("sweep", ["--input", "POOL", "--output", "OUT", "--similarities", "1.5"], "similarities.0 = 1.5"),
-        ("sweep", ["--input", "POOL", "--output", "OUT", "--strategies", "best"], "strategies.0 = 'best'"),
+        (
+            "sweep",
+            ["--input", "POOL", "--output", "OUT", "--similarities", "1.5"],
+            "similarities.0 = 1.5",
+        ),
+        (
+            "sweep",
+            ["--input", "POOL", "--output", "OUT", "--strategies", "best"],
+            "strategies.0 = 'best'",
+        ),
         ("sweep", ["--input", "POOL", "--output", "OUT", "--budget", "5"], "--budget"),
         ("sweep", ["--input", "absent.jsonl", "--output", "OUT"], "absent.jsonl"),
         ("sweep", ["--input", "POOL", "--output", "POOL"], "folder"),
@@ -156,7 +220,13 @@ def test_a_result_explains_itself(tiny: None, tmp_path: Path, small_pool: Path, 
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(
-    command: str, given: list[str], said: str, tmp_path: Path, small_pool: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+    command: str,
+    given: list[str],
+    said: str,
+    tmp_path: Path,
+    small_pool: Path,
+    capfd: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names = {"POOL": str(small_pool), "OUT": str(tmp_path / "out")}
@@ -171,7 +241,12 @@ def test_a_mistake_is_one_line_and_status_2(
 
 @pytest.mark.parametrize(("command", "groups"), [("sweep", SWEEP_GROUPS), ("solve", SOLVE_GROUPS)])
 def test_every_field_is_a_flag_and_a_line_of_a_file(
-    command: str, groups: Any, tmp_path: Path, small_pool: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+    command: str,
+    groups: Any,
+    tmp_path: Path,
+    small_pool: Path,
+    capfd: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The help names each; what a YAML file says arrives, unless a flag says otherwise."""
     for name in ("COLUMNS", "TERMINAL_WIDTH"):
@@ -189,11 +264,20 @@ def test_every_field_is_a_flag_and_a_line_of_a_file(
     monkeypatch.setattr("flows.cli.app.print_solution", lambda *given: None)
     file = tmp_path / "config.yaml"
     own = {
-        "sweep": {"output": {"output": str(tmp_path / "out")}, "grid": {"budgets": [7, 8], "seed": 3}},
+        "sweep": {
+            "output": {"output": str(tmp_path / "out")},
+            "grid": {"budgets": [7, 8], "seed": 3},
+        },
         "solve": {"budget": {"budget": 7}},
     }
     file.write_text(
-        json.dumps({"source": {"input": str(small_pool)}, "advanced": {"retries": 5, "store": str(tmp_path / "s")}, **own[command]})
+        json.dumps(
+            {
+                "source": {"input": str(small_pool)},
+                "advanced": {"retries": 5, "store": str(tmp_path / "s")},
+                **own[command],
+            }
+        )
     )
     flags = {"sweep": ["--budgets", "9", "--budgets", "6"], "solve": []}[command]
     assert ended(command, "--config", str(file), "--retries", "4", *flags) == 0

@@ -17,7 +17,17 @@ from deita_tasks.errors import InputError
 from deita_tasks.loading import json_array, open_pool, read_conversations
 from deita_tasks.loading import json_lines as json_lines_module
 from deita_tasks.loading.base import BrokenFile
-from tests.support.loading_pools import COMPRESSORS, HELLO, PARQUET, PLAIN, SAMPLES, fates, good, json_lines, read
+from tests.support.loading_pools import (
+    COMPRESSORS,
+    HELLO,
+    PARQUET,
+    PLAIN,
+    SAMPLES,
+    fates,
+    good,
+    json_lines,
+    read,
+)
 
 ROW = b'{"prompt":"p","response":"r"}'
 
@@ -56,7 +66,9 @@ def test_the_content_says_what_a_file_is_and_not_its_name(tmp_path, name, contai
 @pytest.mark.parametrize("container", PLAIN)
 def test_a_byte_order_mark_is_not_text(tmp_path, container):
     rows, expected = SAMPLES["alpaca"]
-    assert [one.turns for one in good(read(tmp_path / "a", b"\xef\xbb\xbf" + PLAIN[container](rows)))] == expected
+    assert [
+        one.turns for one in good(read(tmp_path / "a", b"\xef\xbb\xbf" + PLAIN[container](rows)))
+    ] == expected
 
 
 def test_rows_are_numbered_by_line_and_blank_lines_are_no_rows(tmp_path):
@@ -64,7 +76,13 @@ def test_rows_are_numbered_by_line_and_blank_lines_are_no_rows(tmp_path):
 
 
 def test_an_array_is_numbered_by_record_however_its_lines_run(tmp_path):
-    content = b" [ \n" + ROW + b"," + ROW + b'\n\n,\n{\n"prompt": "a ] , } [ \\" \\\\", "response": ""}\n,]\n\n'
+    content = (
+        b" [ \n"
+        + ROW
+        + b","
+        + ROW
+        + b'\n\n,\n{\n"prompt": "a ] , } [ \\" \\\\", "response": ""}\n,]\n\n'
+    )
     rows = read(tmp_path / "a", content)
     assert fates(rows) == {1: "ok", 2: "ok", 3: "ok"}
     assert rows[2].turns[0].content == 'a ] , } [ " \\'
@@ -73,22 +91,51 @@ def test_an_array_is_numbered_by_record_however_its_lines_run(tmp_path):
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
 def test_a_block_may_end_anywhere(size):
     """Between the two bytes of an escape, within a character, within a number."""
-    text = [{"a": 'q"\\', "b": ["[", "]", {"c": "},"}]}, {"a": "\\", "é": 1.5e3}, {}, {"a": '\\\\"'}]
+    text = [
+        {"a": 'q"\\', "b": ["[", "]", {"c": "},"}]},
+        {"a": "\\", "é": 1.5e3},
+        {},
+        {"a": '\\\\"'},
+    ]
     for module, content in (
         (json_array, json.dumps(text, ensure_ascii=False).encode()),
-        (json_lines_module, b"\n".join(json.dumps(row, ensure_ascii=False).encode() for row in text)),
+        (
+            json_lines_module,
+            b"\n".join(json.dumps(row, ensure_ascii=False).encode() for row in text),
+        ),
     ):
         blocks = [content[i : i + size] for i in range(0, len(content), size)]
         assert [row.columns for row in module.rows(blocks)] == text
 
 
 def test_a_bad_element_of_an_array_costs_itself_alone(tmp_path):
-    bad = [b"{'prompt': 1}", b"7", b"nonsense", b'{"prompt":"a" "response":"b"}', b'{"prompt":"p","response":"r"}}', ROW + b" " + ROW]
+    bad = [
+        b"{'prompt': 1}",
+        b"7",
+        b"nonsense",
+        b'{"prompt":"a" "response":"b"}',
+        b'{"prompt":"p","response":"r"}}',
+        ROW + b" " + ROW,
+    ]
     content = b"[" + ROW + b"," + b",".join(bad) + b"," + ROW + b"]"
-    assert fates(read(tmp_path / "a", content)) == {1: "ok", **dict.fromkeys(range(2, 8), "malformed_row"), 8: "ok"}
+    assert fates(read(tmp_path / "a", content)) == {
+        1: "ok",
+        **dict.fromkeys(range(2, 8), "malformed_row"),
+        8: "ok",
+    }
 
 
-@pytest.mark.parametrize("tail", [b"", b",", b',{"prompt":"p', b',{"prompt":["p","response":"r"},' + ROW + b"]", b'],"more"', b"]["])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"",
+        b",",
+        b',{"prompt":"p',
+        b',{"prompt":["p","response":"r"},' + ROW + b"]",
+        b'],"more"',
+        b"][",
+    ],
+)
 def test_a_broken_array_gives_the_rows_before_and_then_says_so(tmp_path, tail):
     path = tmp_path / "a.json"
     path.write_bytes(b"[" + ROW + b",\n" + ROW + tail)
@@ -98,22 +145,29 @@ def test_a_broken_array_gives_the_rows_before_and_then_says_so(tmp_path, tail):
         next(rows)
 
 
-@pytest.mark.parametrize("first", [b"[1, 2]", b"[oops", b"nonsense", b"null", b'"prompt"', b"{", b"\xff\xfa"])
+@pytest.mark.parametrize(
+    "first", [b"[1, 2]", b"[oops", b"nonsense", b"null", b'"prompt"', b"{", b"\xff\xfa"]
+)
 def test_json_lines_may_begin_with_a_bad_line(tmp_path, first):
-    assert list(fates(read(tmp_path / "a", first + b"\n" + ROW + b"\n" + ROW + b"\n")).values()) == ["malformed_row", "ok", "ok"] or (
-        first == b"\xff\xfa"
-    )
+    assert list(
+        fates(read(tmp_path / "a", first + b"\n" + ROW + b"\n" + ROW + b"\n")).values()
+    ) == ["malformed_row", "ok", "ok"] or (first == b"\xff\xfa")
 
 
 @pytest.mark.parametrize("compression", ["gzip", "xz", "zstd"])
 def test_a_truncated_stream_gives_the_rows_before_and_then_says_so(tmp_path, compression):
     letters = random.Random(0)
-    rows = [{"prompt": "".join(letters.choices("abcdefghijklmnop", k=2_000)), "response": str(i)} for i in range(200)]
+    rows = [
+        {"prompt": "".join(letters.choices("abcdefghijklmnop", k=2_000)), "response": str(i)}
+        for i in range(200)
+    ]
     whole = COMPRESSORS[compression](json_lines(rows))
     path = tmp_path / "a"
     path.write_bytes(whole[: len(whole) // 2])
     found = []
-    with pytest.raises(BrokenFile, match=f"a: the {compression} stream breaks off after {len(whole) // 2:,} bytes"):
+    with pytest.raises(
+        BrokenFile, match=f"a: the {compression} stream breaks off after {len(whole) // 2:,} bytes"
+    ):
         for row in read_conversations(str(path)):
             found.append(row)
     assert len(good(found)) > 20
@@ -133,7 +187,11 @@ def test_streams_one_after_another_are_one_file(tmp_path):
     padded = lzma.compress(line) + b"\0" * 8 + lzma.compress(line)
     skippable = b"P*M\x18\x03\0\0\0abc"
     framed = zstandard.ZstdCompressor().compress(line)
-    for content in (gzip.compress(line) * 3, padded + lzma.compress(line), skippable + framed + framed + skippable + framed):
+    for content in (
+        gzip.compress(line) * 3,
+        padded + lzma.compress(line),
+        skippable + framed + framed + skippable + framed,
+    ):
         assert fates(read(tmp_path / "a", content)) == {1: "ok", 2: "ok", 3: "ok"}
 
 
@@ -151,7 +209,9 @@ def test_parquet_in_row_groups_keeps_the_order(tmp_path):
     table = pa.table({"prompt": [str(i) for i in range(2_500)], "response": ["r"] * 2_500})
     pq.write_table(table, tmp_path / "a", row_group_size=700)
     found = good(list(read_conversations(str(tmp_path / "a"))))
-    assert [(one.source.row, one.turns[0].content) for one in found] == [(i + 1, str(i)) for i in range(2_500)]
+    assert [(one.source.row, one.turns[0].content) for one in found] == [
+        (i + 1, str(i)) for i in range(2_500)
+    ]
 
 
 def test_damaged_parquet(tmp_path):
@@ -200,7 +260,9 @@ def test_a_bad_record_of_csv_costs_its_first_line_alone(tmp_path):
 
 @pytest.mark.parametrize("delimiter", ["\t", ";"])
 def test_csv_with_another_delimiter(tmp_path, delimiter):
-    content = delimiter.join(["prompt", "response", "n"]) + "\n" + delimiter.join(["a, b", "c", "1"])
+    content = (
+        delimiter.join(["prompt", "response", "n"]) + "\n" + delimiter.join(["a, b", "c", "1"])
+    )
     (row,) = good(read(tmp_path / "a.tsv", content.encode()))
     assert ([turn.content for turn in row.turns], row.extra) == (["a, b", "c"], {"n": "1"})
 
@@ -211,5 +273,9 @@ def test_a_cell_of_csv_may_be_longer_than_the_csv_module_allows_by_itself(tmp_pa
 
 
 def test_whitespace_is_kept_exactly(tmp_path):
-    (row,) = good(read(tmp_path / "a", json_lines([{"prompt": HELLO[0].content, "response": HELLO[1].content}])))
+    (row,) = good(
+        read(
+            tmp_path / "a", json_lines([{"prompt": HELLO[0].content, "response": HELLO[1].content}])
+        )
+    )
     assert row.turns == HELLO

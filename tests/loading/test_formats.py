@@ -15,10 +15,10 @@ import pytest
 from deita_tasks.loading import FORMATS, layouts, read_conversations
 from deita_tasks.loading.base import BadRow, RowFormat
 from deita_tasks.loading.prompt_response import PAIRS
-from deita_tasks.records import Conversation, Source, Turn
+from deita_tasks.records import Conversation, SourceRow, Turn
 from tests.support.loading_pools import fates, good, json_lines, read
 
-HERE = Source("memory://pool", 3)
+HERE = SourceRow("memory://pool", 3)
 
 
 def first(format: str) -> RowFormat:
@@ -47,7 +47,9 @@ def said(conversation: Conversation) -> list[tuple[str, str]]:
     ],
 )  # fmt: skip
 def test_plain_role_names(name, role):
-    found = of("sharegpt", conversations=[{"from": "human", "value": "a"}, {"from": name, "value": "b"}])
+    found = of(
+        "sharegpt", conversations=[{"from": "human", "value": "a"}, {"from": name, "value": "b"}]
+    )
     assert said(found)[1] == (role, "b")
     assert found.extra == {}
 
@@ -61,7 +63,9 @@ def test_plain_role_names(name, role):
     ],
 )  # fmt: skip
 def test_role_names_that_say_more_are_kept(name, role):
-    found = of("sharegpt", conversations=[{"from": "human", "value": "a"}, {"from": name, "value": "b"}])
+    found = of(
+        "sharegpt", conversations=[{"from": "human", "value": "a"}, {"from": name, "value": "b"}]
+    )
     assert said(found) == [("user", "a"), (role, "b")]
     assert found.extra == {"turn_fields": [None, {"from": name}]}
 
@@ -69,8 +73,16 @@ def test_role_names_that_say_more_are_kept(name, role):
 def test_a_chat_column_may_have_the_other_formats_names():
     assert said(of("sharegpt", conversations=[{"role": "user", "content": "a"}])) == [("user", "a")]
     assert said(of("messages", messages=[{"from": "human", "value": "a"}])) == [("user", "a")]
-    both = {"from": None, "value": None, "role": "user", "content": "a"}  # as Parquet has it where both occur
-    assert (said(of("messages", messages=[both])), of("messages", messages=[both]).extra) == ([("user", "a")], {})
+    both = {
+        "from": None,
+        "value": None,
+        "role": "user",
+        "content": "a",
+    }  # as Parquet has it where both occur
+    assert (said(of("messages", messages=[both])), of("messages", messages=[both]).extra) == (
+        [("user", "a")],
+        {},
+    )
     assert reason("sharegpt", conversations=[{"from": None, "value": "a"}]) == "not_text"
 
 
@@ -95,7 +107,13 @@ def test_what_a_turn_holds_beside_its_text_is_kept():
 
 
 def test_null_content_needs_a_call():
-    assert reason("messages", messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": None}]) == "not_text"
+    assert (
+        reason(
+            "messages",
+            messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": None}],
+        )
+        == "not_text"
+    )
     bare = [{"role": "user", "content": "a"}, {"role": "assistant", "function_call": {"name": "f"}}]
     assert said(of("messages", messages=bare)) == [("user", "a"), ("assistant", "")]
 
@@ -112,14 +130,19 @@ def test_parts_of_text_are_joined_with_nothing_between():
         None,
         {"type": []},
     ):
-        assert reason("messages", messages=[{"role": "user", "content": [parts[0], odd]}]) == "not_text"
+        assert (
+            reason("messages", messages=[{"role": "user", "content": [parts[0], odd]}])
+            == "not_text"
+        )
 
 
 def test_a_chat_column_may_be_json_text():
     assert said(of("messages", messages='[{"role": "user", "content": "a"}]')) == [("user", "a")]
     assert reason("messages", messages="[{'role': 'user', 'content': 'a'}]") == "malformed_row"
     assert reason("messages", messages='[{"role": "user", "content": "\\u0000"}]') == "nul_byte"
-    assert reason("messages", messages='[{"role": "user", "content": "\\ud800"}]') == "lone_surrogate"
+    assert (
+        reason("messages", messages='[{"role": "user", "content": "\\ud800"}]') == "lone_surrogate"
+    )
 
 
 def test_a_missing_column_is_told_from_a_null_one():
@@ -129,7 +152,9 @@ def test_a_missing_column_is_told_from_a_null_one():
 
 
 def test_every_other_column_is_kept():
-    assert of("messages", id=7, messages=[{"role": "user", "content": "a"}], system="s", score=None).extra == {
+    assert of(
+        "messages", id=7, messages=[{"role": "user", "content": "a"}], system="s", score=None
+    ).extra == {
         "id": 7,
         "system": "s",
         "score": None,
@@ -143,14 +168,29 @@ def test_alpaca_joins_instruction_and_input_and_an_export_can_part_them():
     assert found.turns[-2].content.removesuffix("\n" + found.extra["input"]) == "Add."
 
 
-@pytest.mark.parametrize("columns", [{}, {"input": ""}, {"input": None, "history": None, "system": None}, {"history": [], "system": ""}])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {},
+        {"input": ""},
+        {"input": None, "history": None, "system": None},
+        {"history": [], "system": ""},
+    ],
+)
 def test_alpaca_without_input(columns):
     found = of("alpaca", instruction="Add.", output="3", **columns)
     assert (said(found), found.extra) == ([("user", "Add."), ("assistant", "3")], {})
 
 
 def test_alpaca_with_history_and_system():
-    found = of("alpaca", instruction="c", input="d", output="e", system="s", history=[["a", "b"], ["", "x"]])
+    found = of(
+        "alpaca",
+        instruction="c",
+        input="d",
+        output="e",
+        system="s",
+        history=[["a", "b"], ["", "x"]],
+    )
     assert said(found) == [
         ("system", "s"),
         ("user", "a"),
@@ -160,7 +200,10 @@ def test_alpaca_with_history_and_system():
         ("user", "c\nd"),
         ("assistant", "e"),
     ]
-    assert said(of("alpaca", instruction="c", output="e", history='[["a", "b"]]'))[0] == ("user", "a")
+    assert said(of("alpaca", instruction="c", output="e", history='[["a", "b"]]'))[0] == (
+        "user",
+        "a",
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,8 +227,16 @@ def test_odd_alpaca(columns, expected):
 
 
 def test_dolly_names_its_columns_otherwise(tmp_path):
-    (found,) = good(read(tmp_path / "a", json_lines([{"instruction": "a", "context": "b", "response": "c", "category": "d"}])))
-    assert (said(found), found.extra) == ([("user", "a\nb"), ("assistant", "c")], {"category": "d", "context": "b"})
+    (found,) = good(
+        read(
+            tmp_path / "a",
+            json_lines([{"instruction": "a", "context": "b", "response": "c", "category": "d"}]),
+        )
+    )
+    assert (said(found), found.extra) == (
+        [("user", "a\nb"), ("assistant", "c")],
+        {"category": "d", "context": "b"},
+    )
 
 
 @pytest.mark.parametrize(("prompt", "response"), PAIRS)
@@ -205,7 +256,11 @@ def test_the_pair_of_columns_is_the_files_and_not_the_rows(tmp_path):
 
 def test_prompt_and_completion_as_trl_has_them():
     prompt = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]
-    found = of("prompt_response", prompt=prompt, response=[{"role": "assistant", "content": "b", "weight": 1}])
+    found = of(
+        "prompt_response",
+        prompt=prompt,
+        response=[{"role": "assistant", "content": "b", "weight": 1}],
+    )
     assert said(found) == [("system", "s"), ("user", "a"), ("assistant", "b")]
     assert found.extra == {"turn_fields": [None, None, {"weight": 1}]}
     assert said(of("prompt_response", prompt=prompt, response="b"))[-1] == ("assistant", "b")
@@ -264,7 +319,13 @@ def test_values_of_parquet_become_json_values(tmp_path):
 
 
 def test_a_timestamp_that_python_cannot_hold_is_a_bad_row_and_no_crash(tmp_path):
-    table = pa.table({"prompt": ["a", "b"], "response": ["a", "b"], "at": pa.array([0, 2**62], pa.timestamp("us"))})
+    table = pa.table(
+        {
+            "prompt": ["a", "b"],
+            "response": ["a", "b"],
+            "at": pa.array([0, 2**62], pa.timestamp("us")),
+        }
+    )
     pq.write_table(table, tmp_path / "a")
     assert fates(list(read_conversations(str(tmp_path / "a")))) == {1: "ok", 2: "malformed_row"}
 

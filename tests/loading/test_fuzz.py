@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deita_tasks.errors import InputError
 from deita_tasks.loading import FORMATS, layouts, read_conversations
 from deita_tasks.loading.base import BadRow
-from deita_tasks.records import Conversation, Quarantined, Source
+from deita_tasks.records import Conversation, Quarantined, SourceRow
 from tests.support.loading_pools import COMPRESSORS, PARQUET, PLAIN, SAMPLES
 
 WRITERS = {**PLAIN, **PARQUET}
@@ -26,13 +26,43 @@ FORMAT = st.sampled_from(["auto", *FORMATS])
 SETTINGS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # Bytes that mean something to one of the readers, beside all others.
-MARKS = [b"[", b"]", b"{", b"}", b'"', b"\\", b",", b":", b"\n", b"\r", b"\0", b"\xff", b"\xef\xbb\xbf", b"null", b"NaN", b"1e999"]
-PIECES = [b'{"prompt":"a","response":"b"}', b'{"messages":[{"role":"user","content":"', b"prompt,response\n", b"\\ud800", b"\\u0000"]
+MARKS = [
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b'"',
+    b"\\",
+    b",",
+    b":",
+    b"\n",
+    b"\r",
+    b"\0",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"null",
+    b"NaN",
+    b"1e999",
+]
+PIECES = [
+    b'{"prompt":"a","response":"b"}',
+    b'{"messages":[{"role":"user","content":"',
+    b"prompt,response\n",
+    b"\\ud800",
+    b"\\u0000",
+]
 MAGICS = [b"\x1f\x8b\x08\0", b"\xfd7zXZ\0", b"(\xb5/\xfd", b"PAR1", b"PK\x03\x04"]
-SCRAPS = st.binary(max_size=40) | st.sampled_from(MARKS) | st.sampled_from(PIECES) | st.sampled_from(MAGICS)
+SCRAPS = (
+    st.binary(max_size=40)
+    | st.sampled_from(MARKS)
+    | st.sampled_from(PIECES)
+    | st.sampled_from(MAGICS)
+)
 
 
-def outcome(content: bytes, format: str, suffix: str = "") -> list[Conversation | Quarantined] | InputError:
+def outcome(
+    content: bytes, format: str, suffix: str = ""
+) -> list[Conversation | Quarantined] | InputError:
     """The rows of `content`, or the error; each row sound."""
     fs = fsspec.filesystem("memory")
     fs.pipe(f"/fuzz{suffix}", content)
@@ -50,7 +80,9 @@ def outcome(content: bytes, format: str, suffix: str = "") -> list[Conversation 
             (row.raw + row.detail).encode()
             assert "\0" not in row.raw
         else:
-            text = json.dumps(dict(row.extra), ensure_ascii=False, allow_nan=False) + "".join(turn.content for turn in row.turns)
+            text = json.dumps(dict(row.extra), ensure_ascii=False, allow_nan=False) + "".join(
+                turn.content for turn in row.turns
+            )
             text.encode()
             assert "\0" not in text
     numbers = [row.source.row for row in rows]
@@ -62,7 +94,11 @@ def outcome(content: bytes, format: str, suffix: str = "") -> list[Conversation 
 @given(st.lists(SCRAPS, max_size=30).map(b"".join), FORMAT, st.sampled_from(["", ".csv", ".json"]))
 @example(b"[" * 200_000, "auto", "")
 @example(b'{"":' * 50_000, "auto", "")
-@example(b"[" + b'{"prompt":"a","response":"b"},' * 3 + b"[" * 200_000 + b"]" * 200_000 + b"]", "auto", "")
+@example(
+    b"[" + b'{"prompt":"a","response":"b"},' * 3 + b"[" * 200_000 + b"]" * 200_000 + b"]",
+    "auto",
+    "",
+)
 @example(b"]", "auto", ".csv")
 @example(b"\x1f\x8b", "auto", "")
 def test_any_bytes(content, format, suffix):
@@ -70,7 +106,11 @@ def test_any_bytes(content, format, suffix):
 
 
 @SETTINGS
-@given(st.sampled_from(POOLS), st.lists(st.tuples(st.integers(0, 3_000), st.integers(0, 20), SCRAPS), max_size=4), FORMAT)
+@given(
+    st.sampled_from(POOLS),
+    st.lists(st.tuples(st.integers(0, 3_000), st.integers(0, 20), SCRAPS), max_size=4),
+    FORMAT,
+)
 def test_pools_with_pieces_replaced(pool, changes, format):
     for place, length, scrap in changes:
         place %= len(pool)
@@ -93,28 +133,56 @@ def test_pools_with_one_bit_turned(pool, place, bit):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 WORDS = st.sampled_from(["user", "gpt", "tool", "a"])
-TURN = st.dictionaries(st.sampled_from(["from", "value", "role", "content", "tool_calls", "x"]), WORDS | JSON)
-COLUMN = st.one_of(JSON, st.lists(TURN, max_size=3), st.lists(TURN, max_size=3).map(json.dumps), st.text(max_size=5))
-NAMES = ["conversations", "messages", "instruction", "input", "output", "history", "system", "prompt", "response", "turn_fields"]
+TURN = st.dictionaries(
+    st.sampled_from(["from", "value", "role", "content", "tool_calls", "x"]), WORDS | JSON
+)
+COLUMN = st.one_of(
+    JSON,
+    st.lists(TURN, max_size=3),
+    st.lists(TURN, max_size=3).map(json.dumps),
+    st.text(max_size=5),
+)
+NAMES = [
+    "conversations",
+    "messages",
+    "instruction",
+    "input",
+    "output",
+    "history",
+    "system",
+    "prompt",
+    "response",
+    "turn_fields",
+]
 
 
 @SETTINGS
 @given(st.dictionaries(st.sampled_from(NAMES), COLUMN), FORMAT)
 def test_any_json_row_in_any_format(columns, format):
-    """Every layout makes a conversation of it or says why not, and leaves the columns that are not its own as they were."""
+    """Every layout makes a conversation of it or says why not, and leaves the columns that are not
+    its own as they were.
+    """
     before = json.dumps(columns)
     for layout in layouts(format):
         try:
-            found = layout.conversation(columns, Source("x", 1))
+            found = layout.conversation(columns, SourceRow("x", 1))
         except BadRow:
             continue
         others = set(columns) - set(layout.needs()) - {"input", "context", "history", "system"}
-        assert {name: found.extra[name] for name in others} == {name: columns[name] for name in others}
+        assert {name: found.extra[name] for name in others} == {
+            name: columns[name] for name in others
+        }
     assert json.dumps(columns) == before
 
 
@@ -128,4 +196,6 @@ def test_every_text_survives_every_container(container, texts):
     rows = [{"prompt": f"{prompt}?", "response": response} for prompt, response in texts]
     found = outcome(WRITERS[container](rows), "auto")
     assert isinstance(found, list)
-    assert [tuple(turn.content for turn in row.turns) for row in found] == [(row["prompt"], row["response"]) for row in rows]
+    assert [tuple(turn.content for turn in row.turns) for row in found] == [
+        (row["prompt"], row["response"]) for row in rows
+    ]

@@ -34,7 +34,14 @@ def peak_of(uri: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize(
     ("container", "packed"),
-    [("json_lines", "none"), ("json_array", "none"), ("csv", "none"), ("json_lines", "gzip"), ("json_lines", "xz"), ("json_array", "zstd")],
+    [
+        ("json_lines", "none"),
+        ("json_array", "none"),
+        ("csv", "none"),
+        ("json_lines", "gzip"),
+        ("json_lines", "xz"),
+        ("json_array", "zstd"),
+    ],
 )
 def test_memory_does_not_grow_with_the_file(tmp_path, container, packed):
     row = {"prompt": "x" * 10_000, "response": "y" * 10_000}
@@ -51,7 +58,12 @@ def test_memory_does_not_grow_with_the_file(tmp_path, container, packed):
 def test_memory_does_not_grow_with_a_parquet_file_of_one_row_group(tmp_path, monkeypatch):
     monkeypatch.setattr("deita_tasks.loading.parquet.BATCH_BYTES", 2 * MIB)
     texts = [f"{i} " + "x" * 8_000 for i in range(4_000)]
-    pq.write_table(pa.table({"prompt": texts, "response": texts}), tmp_path / "a", use_dictionary=False, row_group_size=4_000)
+    pq.write_table(
+        pa.table({"prompt": texts, "response": texts}),
+        tmp_path / "a",
+        use_dictionary=False,
+        row_group_size=4_000,
+    )
     before = pa.total_allocated_bytes()
     count = most = 0
     for _ in read_conversations(str(tmp_path / "a")):
@@ -64,7 +76,9 @@ def test_memory_does_not_grow_with_a_parquet_file_of_one_row_group(tmp_path, mon
 @pytest.mark.slow
 @pytest.mark.parametrize("opening", [b'{"prompt":"', b'[{"prompt":"', b'prompt,response\n"', b"["])
 def test_a_line_of_a_gibibyte_is_refused_without_being_held(tmp_path, opening):
-    """Held by no more than the limit of one row, whether plain, in an array, in CSV, or nothing but brackets."""
+    """Held by no more than the limit of one row, whether plain, in an array, in CSV, or nothing but
+    brackets.
+    """
     filler = b"[" if opening == b"[" else b"x"
     good_row = b'{"prompt":"p","response":"r"}\n'
     head = good_row if opening.startswith(b"{") else b""
@@ -95,7 +109,9 @@ def test_a_bomb_is_refused_before_it_fills_anything(tmp_path, monkeypatch):
         packed = COMPRESSORS[name](row + b" " * (8 * MIB))
         with pytest.raises(InputError, match=f"{name} make over .* decompression bomb"):
             read(tmp_path / name, packed)
-    assert len(read(tmp_path / "dull", gzip.compress(row * 100_000, 1))) == 100_000  # one row over and over, and yet a pool
+    assert (
+        len(read(tmp_path / "dull", gzip.compress(row * 100_000, 1))) == 100_000
+    )  # one row over and over, and yet a pool
 
 
 def test_a_zstd_window_that_would_fill_the_memory_is_refused(tmp_path):

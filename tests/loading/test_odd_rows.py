@@ -13,7 +13,9 @@ from deita_tasks.loading.base import MAX_RAW, MAX_ROW
 from deita_tasks.records import Conversation, Quarantined
 from tests.support.loading_pools import COMPRESSORS, fates, read
 
-PLAIN_ROW = b'{"messages":[{"role":"user","content":"Why?"},{"role":"assistant","content":"Because."}]}'
+PLAIN_ROW = (
+    b'{"messages":[{"role":"user","content":"Why?"},{"role":"assistant","content":"Because."}]}'
+)
 
 
 def turn(content: bytes, role: bytes = b'"user"') -> bytes:
@@ -79,9 +81,21 @@ ODD: list[tuple[str, bytes, str | None]] = [
     ("200 brackets in a text", turn(b'"' + b"[" * 200 + b'"'), "ok"),
     ("longer than a row may be", turn(b'"' + b"x" * MAX_ROW + b'"'), "too_long"),
     ("as long as a row may be", turn(b'"' + b"x" * (MAX_ROW - len(turn(b'""')) - 1) + b'"'), "ok"),
-    ("assistant first", b'{"messages":[{"role":"assistant","content":"Hi."},{"role":"user","content":"Hi."}]}', "ok"),
-    ("two user turns", b'{"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"}]}', "ok"),
-    ("blank user turn", b'{"messages":[{"role":"user","content":""},{"role":"assistant","content":"b"}]}', "ok"),
+    (
+        "assistant first",
+        b'{"messages":[{"role":"assistant","content":"Hi."},{"role":"user","content":"Hi."}]}',
+        "ok",
+    ),
+    (
+        "two user turns",
+        b'{"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"}]}',
+        "ok",
+    ),
+    (
+        "blank user turn",
+        b'{"messages":[{"role":"user","content":""},{"role":"assistant","content":"b"}]}',
+        "ok",
+    ),
     ("role in capitals", turn(b'"Why?"', b'" User"'), "ok"),
     ("the last line", PLAIN_ROW, "ok"),
 ]
@@ -96,7 +110,9 @@ def odd_rows(tmp_path_factory) -> list[Conversation | Quarantined]:
 def test_each_odd_row_has_its_fate_and_none_is_lost(odd_rows):
     found = fates(odd_rows)
     wanted = {number: fate for number, (_, _, fate) in enumerate(ODD, 1) if fate}
-    assert {ODD[n - 1][0]: fate for n, fate in found.items()} == {ODD[n - 1][0]: fate for n, fate in wanted.items()}
+    assert {ODD[n - 1][0]: fate for n, fate in found.items()} == {
+        ODD[n - 1][0]: fate for n, fate in wanted.items()
+    }
     assert list(found) == list(wanted)
 
 
@@ -112,11 +128,18 @@ def test_a_bad_row_says_where_it_stood_why_and_what_it_was(odd_rows):
     assert by_what["no JSON"].raw == "Why? Because."
     assert by_what["invalid UTF-8"].raw == '{"messages":[{"role":"user","content":"Wh\\xff?"}]}'
     assert by_what["NUL byte"].raw == '{"messages":[{"role":"user","content":"Why\\x00?"}]}'
-    assert by_what["lone high surrogate"].raw == '{"messages":[{"role":"user","content":"\\ud83d"}]}'
+    assert (
+        by_what["lone high surrogate"].raw == '{"messages":[{"role":"user","content":"\\ud83d"}]}'
+    )
     assert by_what["invalid UTF-8"].detail == "byte 42 of the row, 0xff, is not UTF-8"
     assert by_what["unknown role"].detail.startswith("turn 1 of 'messages' has the role 'narrator'")
-    assert by_what["another format's row"].detail == "the column 'messages' is missing; the row has 'prompt', 'response'"
-    assert by_what["longer than a row may be"].raw.startswith('{"messages":[{"role":"user","content":"xxx')
+    assert (
+        by_what["another format's row"].detail
+        == "the column 'messages' is missing; the row has 'prompt', 'response'"
+    )
+    assert by_what["longer than a row may be"].raw.startswith(
+        '{"messages":[{"role":"user","content":"xxx'
+    )
     assert by_what["longer than a row may be"].detail == (
         f"the row is {MAX_ROW + len(turn(b'')) + 3:,} bytes long; at most 16,777,216 are read "
         "(only the first 16,384 characters of the row are kept)"
@@ -124,7 +147,11 @@ def test_a_bad_row_says_where_it_stood_why_and_what_it_was(odd_rows):
 
 
 def test_good_rows_keep_every_character(odd_rows):
-    texts = {ODD[row.source.row - 1][0]: row.turns[0].content for row in odd_rows if isinstance(row, Conversation)}
+    texts = {
+        ODD[row.source.row - 1][0]: row.turns[0].content
+        for row in odd_rows
+        if isinstance(row, Conversation)
+    }
     assert texts["a pair"] == "😀"
     assert texts["a backslash and u0000"] == "\\u0000"
     assert texts["text parts"] == "Why?"
@@ -138,8 +165,14 @@ def test_compression_changes_no_fate(tmp_path, odd_rows, compression):
 
 
 def test_an_array_of_the_same_rows_has_the_same_fates(tmp_path):
-    rows = [(line, fate) for what, line, fate in ODD if fate and what not in ("cut off", "100,000 levels", "trailing comma")]
-    found = fates(read(tmp_path / "odd.json", b"[\n" + b",\n".join(line for line, _ in rows) + b"\n]"))
+    rows = [
+        (line, fate)
+        for what, line, fate in ODD
+        if fate and what not in ("cut off", "100,000 levels", "trailing comma")
+    ]
+    found = fates(
+        read(tmp_path / "odd.json", b"[\n" + b",\n".join(line for line, _ in rows) + b"\n]")
+    )
     assert list(found.values()) == [fate for _, fate in rows]
 
 
@@ -149,18 +182,36 @@ def test_a_row_too_long_is_one_row_whatever_the_blocks(tmp_path, monkeypatch):
     long = {"prompt": "x" * 90, "response": "y"}
     short = {"prompt": "x", "response": "y"}
     lines = [json.dumps(row).encode() for row in (short, long, short, long)]
-    assert list(fates(read(tmp_path / "a", b"\n".join(lines))).values()) == ["ok", "too_long", "ok", "too_long"]
-    assert list(fates(read(tmp_path / "b", b"[" + b", ".join(lines) + b"]")).values()) == ["ok", "too_long", "ok", "too_long"]
+    assert list(fates(read(tmp_path / "a", b"\n".join(lines))).values()) == [
+        "ok",
+        "too_long",
+        "ok",
+        "too_long",
+    ]
+    assert list(fates(read(tmp_path / "b", b"[" + b", ".join(lines) + b"]")).values()) == [
+        "ok",
+        "too_long",
+        "ok",
+        "too_long",
+    ]
     cells = b"prompt,response\nx,y\n" + b"x" * 100 + b',y\nx,"y\n' + b"y\n" * 60 + b"x,y\n"
     found = fates(read(tmp_path / "c", cells))
-    assert {line: fate for line, fate in found.items() if line in (2, 3, 4, 65)} == {2: "ok", 3: "too_long", 4: "malformed_row", 65: "ok"}
+    assert {line: fate for line, fate in found.items() if line in (2, 3, 4, 65)} == {
+        2: "ok",
+        3: "too_long",
+        4: "malformed_row",
+        65: "ok",
+    }
 
 
 def test_parquet_rows_are_bad_for_the_same_reasons(tmp_path, monkeypatch):
     monkeypatch.setattr("deita_tasks.loading.parquet.MAX_ROW", 200)
     texts = [b"Why?", b"W\xffhy?", b"Wh\0y?", b"\\u0000", b"  ", None, b"x" * 300, b"\xed\xa0\x80"]
     prompts = pa.Array.from_buffers(pa.string(), len(texts), pa.array(texts, pa.binary()).buffers())
-    pq.write_table(pa.table({"prompt": prompts, "response": ["Because."] * 4 + [" "] + ["Because."] * 3}), tmp_path / "a")
+    pq.write_table(
+        pa.table({"prompt": prompts, "response": ["Because."] * 4 + [" "] + ["Because."] * 3}),
+        tmp_path / "a",
+    )
     rows = list(read_conversations(str(tmp_path / "a")))
     assert fates(rows) == {
         1: "ok", 2: "invalid_utf8", 3: "nul_byte", 4: "ok", 5: "empty_conversation", 6: "missing_field", 7: "too_long", 8: "invalid_utf8",

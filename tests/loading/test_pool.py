@@ -15,7 +15,16 @@ from fsspec.implementations.local import LocalFileSystem
 from deita_tasks.errors import EmptyFile, InputError, StorageError, UsageError
 from deita_tasks.loading import FORMATS, open_pool, pool_files, read_conversations
 from deita_tasks.loading.containers import container_of
-from tests.support.loading_pools import COMPRESSORS, PARQUET, PLAIN, SAMPLES, fates, good, json_lines, read
+from tests.support.loading_pools import (
+    COMPRESSORS,
+    PARQUET,
+    PLAIN,
+    SAMPLES,
+    fates,
+    good,
+    json_lines,
+    read,
+)
 
 ROW = b'{"prompt":"p","response":"r"}\n'
 
@@ -29,13 +38,17 @@ def memory():
 
 @pytest.fixture
 def mixed(tmp_path):
-    """A folder with a file of each format, each in another container, and what else lies in such folders."""
+    """A folder with a file of each format, each in another container, and what else lies in such
+    folders.
+    """
     (tmp_path / "deeper").mkdir()
     (tmp_path / ".cache").mkdir()
     (tmp_path / "a.jsonl.xz").write_bytes(COMPRESSORS["xz"](json_lines(SAMPLES["sharegpt"][0])))
     (tmp_path / "b.json").write_bytes(PLAIN["json_array"](SAMPLES["messages"][0]))
     (tmp_path / "deeper" / "c.CSV").write_bytes(PLAIN["csv"](SAMPLES["alpaca"][0]))
-    (tmp_path / "deeper" / "d.parquet").write_bytes(PARQUET["parquet"](SAMPLES["prompt_response"][0]))
+    (tmp_path / "deeper" / "d.parquet").write_bytes(
+        PARQUET["parquet"](SAMPLES["prompt_response"][0])
+    )
     for name in ("README.md", "LICENSE", ".gitattributes", ".cache/e.jsonl", "_SUCCESS"):
         (tmp_path / name).write_bytes(b"no pool")
     return tmp_path
@@ -43,7 +56,9 @@ def mixed(tmp_path):
 
 def test_a_folder_of_mixed_formats(mixed):
     found = good(list(read_conversations(str(mixed))))
-    assert [one.turns for one in found] == [turns for _, expected in SAMPLES.values() for turns in expected]
+    assert [one.turns for one in found] == [
+        turns for _, expected in SAMPLES.values() for turns in expected
+    ]
     assert [str(open_pool(file)).removeprefix(str(mixed)) for file in pool_files(str(mixed))] == [
         "/a.jsonl.xz: sharegpt (conversations) in json_lines, xz",
         "/b.json: messages (messages) in json_array",
@@ -54,7 +69,10 @@ def test_a_folder_of_mixed_formats(mixed):
 
 
 def test_globs_lists_and_a_file_named_twice(mixed):
-    names = [file.removeprefix(str(mixed)) for file in pool_files([str(mixed / "b.json"), str(mixed / "*.js*"), str(mixed / "deeper")])]
+    names = [
+        file.removeprefix(str(mixed))
+        for file in pool_files([str(mixed / "b.json"), str(mixed / "*.js*"), str(mixed / "deeper")])
+    ]
     assert names == ["/b.json", "/a.jsonl.xz", "/deeper/c.CSV", "/deeper/d.parquet"]
     assert len(good(list(read_conversations(str(mixed / "**" / "*.parquet"))))) == 2
 
@@ -62,11 +80,17 @@ def test_globs_lists_and_a_file_named_twice(mixed):
 def test_memory_uris(memory):
     memory.pipe("/pools/one.jsonl", json_lines(SAMPLES["messages"][0]))
     memory.pipe("/pools/two.json", PLAIN["json_array"](SAMPLES["alpaca"][0]))
-    for uri, count in (("memory://pools/one.jsonl", 3), ("memory://pools", 6), ("memory://pools/*.json", 3)):
+    for uri, count in (
+        ("memory://pools/one.jsonl", 3),
+        ("memory://pools", 6),
+        ("memory://pools/*.json", 3),
+    ):
         assert len(good(list(read_conversations(uri)))) == count
-    assert [one.source.uri for one in read_conversations("memory://pools/two.json")] == ["memory:///pools/two.json"] * 3 or [
-        one.source.uri for one in read_conversations("memory://pools/two.json")
-    ] == ["memory://pools/two.json"] * 3
+    assert [one.source.uri for one in read_conversations("memory://pools/two.json")] == [
+        "memory:///pools/two.json"
+    ] * 3 or [one.source.uri for one in read_conversations("memory://pools/two.json")] == [
+        "memory://pools/two.json"
+    ] * 3
 
 
 def test_a_pool_file_can_be_read_again(mixed):
@@ -93,7 +117,17 @@ def test_nothing_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b" \n\t\n", b"[]", b"[ , ]", b"\xef\xbb\xbf\n", b"prompt,response\n", b"\n\nprompt,response\r\n\r\n", None]
+    "content",
+    [
+        b"",
+        b" \n\t\n",
+        b"[]",
+        b"[ , ]",
+        b"\xef\xbb\xbf\n",
+        b"prompt,response\n",
+        b"\n\nprompt,response\r\n\r\n",
+        None,
+    ],
 )  # None: Parquet
 @pytest.mark.parametrize("compression", COMPRESSORS)
 @pytest.mark.parametrize("format", ["auto", "prompt_response"])
@@ -102,7 +136,10 @@ def test_no_rows(tmp_path, content, compression, format):
         if compression != "none":
             pytest.skip("Parquet is not compressed from outside")
         out = io.BytesIO()
-        pq.write_table(pa.table({"prompt": pa.array([], pa.string()), "response": pa.array([], pa.string())}), out)
+        pq.write_table(
+            pa.table({"prompt": pa.array([], pa.string()), "response": pa.array([], pa.string())}),
+            out,
+        )
         content = out.getvalue()
     with pytest.raises(InputError, match=r"pool: (no rows|an empty file)"):
         read(tmp_path / "pool", COMPRESSORS[compression](content), format)
@@ -137,7 +174,10 @@ def test_an_unknown_format_says_what_was_seen_and_what_was_expected(tmp_path):
 
 
 def test_a_file_without_any_readable_row_says_what_is_wrong_with_the_first(tmp_path):
-    with pytest.raises(InputError, match=r"no row can be read \(the first: row 2: not JSON: Expecting value at character 1\)"):
+    with pytest.raises(
+        InputError,
+        match=r"no row can be read \(the first: row 2: not JSON: Expecting value at character 1\)",
+    ):
         read(tmp_path / "pool", b"\nnonsense\nmore\n")
 
 
@@ -154,15 +194,23 @@ def test_what_is_no_pool_is_named(tmp_path, content, what):
 
 
 def test_a_wrong_format_fails_before_anything_is_read():
-    with pytest.raises(UsageError, match=r"unknown format 'sharegtp': expected one of .*did you mean 'sharegpt'"):
+    with pytest.raises(
+        UsageError, match=r"unknown format 'sharegtp': expected one of .*did you mean 'sharegpt'"
+    ):
         read_conversations("/nowhere", "sharegtp")
 
 
 def test_most_of_the_first_rows_decide_and_the_others_are_missing_a_field(tmp_path):
-    alpaca, messages = b'{"instruction":"a","output":"b"}\n', b'{"messages":[{"role":"user","content":"a"}]}\n'
+    alpaca, messages = (
+        b'{"instruction":"a","output":"b"}\n',
+        b'{"messages":[{"role":"user","content":"a"}]}\n',
+    )
     rows = read(tmp_path / "pool", messages + alpaca * 2)
     assert fates(rows) == {1: "missing_field", 2: "ok", 3: "ok"}
-    assert fates(read(tmp_path / "pool", alpaca + messages)) == {1: "missing_field", 2: "ok"}  # a tie goes by the order of FORMATS
+    assert fates(read(tmp_path / "pool", alpaca + messages)) == {
+        1: "missing_field",
+        2: "ok",
+    }  # a tie goes by the order of FORMATS
     assert fates(read(tmp_path / "pool", messages * 100 + alpaca * 300)) == {
         n: "ok" if n <= 100 else "missing_field" for n in range(1, 401)
     }
@@ -184,7 +232,9 @@ def test_a_forced_format_is_taken_whatever_the_rows(tmp_path):
     row = {"prompt": "p", "response": "r", "messages": [{"role": "user", "content": "m"}]}
     (found,) = good(read(tmp_path / "pool", json_lines([row]), "prompt_response"))
     assert found.turns[0].content == "p"
-    assert fates(read(tmp_path / "pool", ROW * 3, "alpaca")) == dict.fromkeys([1, 2, 3], "missing_field")
+    assert fates(read(tmp_path / "pool", ROW * 3, "alpaca")) == dict.fromkeys(
+        [1, 2, 3], "missing_field"
+    )
     assert fates(read(tmp_path / "pool", b"nonsense\n", "alpaca")) == {1: "malformed_row"}
     (dolly,) = good(read(tmp_path / "pool", b'{"instruction":"a","response":"b"}', "alpaca"))
     assert dolly.turns[1].content == "b"
@@ -201,7 +251,12 @@ def test_only_a_name_makes_csv_of_unknown_columns(tmp_path):
 
 
 def test_arrays_that_look_like_lines(tmp_path):
-    for content in (b"[" + ROW + b",\n" + ROW + b"]", b"[\n" + ROW + b"]", b"[null,\n" + ROW + b"]", b"[" + ROW.strip() + b"]\n\n"):
+    for content in (
+        b"[" + ROW + b",\n" + ROW + b"]",
+        b"[\n" + ROW + b"]",
+        b"[null,\n" + ROW + b"]",
+        b"[" + ROW.strip() + b"]\n\n",
+    ):
         assert container_of(content, "pool", []) == "json_array"
 
 

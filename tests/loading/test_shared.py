@@ -15,11 +15,17 @@ from deita_tasks.records import Conversation
 
 POOL = Path(__file__).parents[2] / "../shared/data/pool_100k.jsonl.xz"
 
-pytestmark = [pytest.mark.shared, pytest.mark.slow, pytest.mark.skipif(not POOL.exists(), reason=f"{POOL} is not there")]
+pytestmark = [
+    pytest.mark.shared,
+    pytest.mark.slow,
+    pytest.mark.skipif(not POOL.exists(), reason=f"{POOL} is not there"),
+]
 
 
 def test_the_pool_of_100k():
-    """82 MB of text in 110,364 rows of which 8,372 are multi-turn: all good, well under a minute, in the memory of a few rows."""
+    """82 MB of text in 110,364 rows of which 8,372 are multi-turn: all good, well under a minute,
+    in the memory of a few rows.
+    """
     pool = open_pool(str(POOL))
     assert (pool.format.name, pool.container, pool.compression) == ("messages", "json_lines", "xz")
     start = time.perf_counter()

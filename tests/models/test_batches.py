@@ -19,11 +19,19 @@ def test_every_row_once_within_the_budget_longest_first(lengths, budget):
 def test_a_batch_that_is_full_enough_takes_no_much_shorter_rows():
     batches: list[list[int]] = []
     run_batches([100, 100, 100, 70, 80, 10, 5, 5], 1000, batches.append)
-    assert batches == [[0, 1, 2, 4], [3, 5, 6, 7]]  # 70 is under 75; [70, 10, 5, 5] is under a quarter of the 1,000
+    assert batches == [
+        [0, 1, 2, 4],
+        [3, 5, 6, 7],
+    ]  # 70 is under 75; [70, 10, 5, 5] is under a quarter of the 1,000
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
 )
 def test_out_of_memory_halves_the_batch_and_goes_on(error):
     done: list[list[int]] = []

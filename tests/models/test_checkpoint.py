@@ -33,7 +33,10 @@ def test_a_folder_is_known_by_its_content_alone(folder, tmp_path):
 def test_a_commit_is_taken_at_its_word():
     commit = "0123456789abcdef0123456789abcdef01234567"
     assert find_checkpoint("someone/model", commit) == Checkpoint("someone/model", commit)
-    assert find_checkpoint("someone/model", commit).identity() == {"model": "someone/model", "revision": commit}
+    assert find_checkpoint("someone/model", commit).identity() == {
+        "model": "someone/model",
+        "revision": commit,
+    }
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "./missing", "a b c", "gpt2-like", "../x/y"])
@@ -100,10 +103,14 @@ def test_lazy_makes_its_value_once_for_all_threads_and_travels_empty():
 
 def test_dynamic_rotary_positions_end_at_the_window(tmp_path):
     """Beyond it a text's state would depend on the others of its batch, and on those before."""
-    write_model(tmp_path, rope_parameters={"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0})
+    write_model(
+        tmp_path, rope_parameters={"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
+    )
     checkpoint = find_checkpoint(str(tmp_path))
     assert checkpoint.limit(None) == checkpoint.limit(256) == 256
-    with pytest.raises(UsageError, match=r"max_length=257: .* of the type dynamic, .* over 256 tokens"):
+    with pytest.raises(
+        UsageError, match=r"max_length=257: .* of the type dynamic, .* over 256 tokens"
+    ):
         checkpoint.limit(257)
 
 

@@ -36,13 +36,20 @@ def test_a_device_that_is_not_there_is_told_before_weights_are_read(monkeypatch)
 
 
 def test_components_beside_each_other_do_not_mix(tmp_path):
-    """As in one process for each of several devices, and in one that embeds with the model that it scores with."""
+    """As in one process for each of several devices, and in one that embeds with the model that it
+    scores with.
+    """
     folders = [llama(tmp_path / str(seed), seed=seed) for seed in range(2)]
-    pairs = [("Sort a list in Python.", "sorted(x)"), ("Write a poem about the sea.", "The sea is old.")]
+    pairs = [
+        ("Sort a list in Python.", "sorted(x)"),
+        ("Write a poem about the sea.", "The sea is old."),
+    ]
     rows = [Conversation((Turn("user", pair[0]), Turn("assistant", pair[1]))) for pair in pairs]
     options = {"dtype": "float32", "device": "cpu"}
     scorers = [
-        load_scorer("causal_lm", kind=kind, model=str(folder), **options) for folder in folders for kind in ("complexity", "quality")
+        load_scorer("causal_lm", kind=kind, model=str(folder), **options)
+        for folder in folders
+        for kind in ("complexity", "quality")
     ]
     alone = []
     for one in scorers:

@@ -1,4 +1,6 @@
-"""A beginning gone through once gives the states of texts gone through whole, one at a time; and it is really gone through once."""
+"""A beginning gone through once gives the states of texts gone through whole, one at a time; and it
+is really gone through once.
+"""
 
 import numpy as np
 import pytest
@@ -28,7 +30,11 @@ FAMILIES = {
     "Llama": {},
     "Mistral": {"sliding_window": 8},  # a window shorter than the beginning
     "Qwen3": {},
-    "Qwen2": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},  # the second layer alone has a window
+    "Qwen2": {
+        "use_sliding_window": True,
+        "sliding_window": 8,
+        "max_window_layers": 1,
+    },  # the second layer alone has a window
     "OPT": {"ffn_dim": 48, "word_embed_proj_dim": 32},  # learned positions
     "Bloom": {"n_head": 4, "n_layer": 2},  # no positions but in the attention
 }
@@ -39,9 +45,13 @@ def load(folder, dtype="float32", **options):
 
 
 def counted(model):
-    """A list to which each call of the model adds the number of tokens given to it, padding included."""
+    """A list to which each call of the model adds the number of tokens given to it, padding
+    included.
+    """
     calls = []
-    model.base.register_forward_pre_hook(lambda module, args, kwargs: calls.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    model.base.register_forward_pre_hook(
+        lambda module, args, kwargs: calls.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
     return calls
 
 
@@ -55,7 +65,12 @@ def folder(tmp_path_factory):
 def expected(folder, texts):
     model = reference_model(folder)
     with torch.no_grad():
-        return torch.stack([model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0, -1] for ids in texts])
+        return torch.stack(
+            [
+                model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0, -1]
+                for ids in texts
+            ]
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -68,15 +83,28 @@ def test_states_are_those_of_whole_texts_in_every_batch(tmp_path, family):
         for order in (range(len(TEXTS)), range(len(TEXTS))[::-1]):
             found, too_much = model.last_hidden([TEXTS[i] for i in order], batch_tokens)
             assert too_much == []
-            torch.testing.assert_close(found, states[list(order)], atol=1e-5 * float(states.abs().max()), rtol=0)
+            torch.testing.assert_close(
+                found, states[list(order)], atol=1e-5 * float(states.abs().max()), rtol=0
+            )
 
 
 def test_texts_beyond_the_turn_of_longrope_are_gone_through_by_themselves(tmp_path):
     """transformers takes a whole batch's frequencies from its longest text."""
     turn = 32
-    rotary = {"short_factor": [1.0] * 4, "long_factor": [4.0, 5.0, 6.0, 7.0], "original_max_position_embeddings": turn, "factor": 8.0}
-    write_model(tmp_path, rope_parameters={"rope_type": "longrope", "rope_theta": 10_000.0, **rotary})
-    texts = [*TEXTS, *(text(length) for length in (turn - 1, turn, turn + 1, turn + 8)), [*BEGINNING, *text(turn - len(BEGINNING))]]
+    rotary = {
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0, 5.0, 6.0, 7.0],
+        "original_max_position_embeddings": turn,
+        "factor": 8.0,
+    }
+    write_model(
+        tmp_path, rope_parameters={"rope_type": "longrope", "rope_theta": 10_000.0, **rotary}
+    )
+    texts = [
+        *TEXTS,
+        *(text(length) for length in (turn - 1, turn, turn + 1, turn + 8)),
+        [*BEGINNING, *text(turn - len(BEGINNING))],
+    ]
     states = expected(tmp_path, texts)
     for prefix in ([], BEGINNING):
         model = load(tmp_path, prefix=prefix)
@@ -91,7 +119,9 @@ def test_only_what_follows_the_beginning_is_computed(folder):
     calls = counted(model)
     model.last_hidden(TEXTS, 1)
     assert sum(calls) == 1 + 5 + 30 + 60 + 60 + sum(map(len, TEXTS[5:]))
-    assert all(layer.keys.shape[:3:2] == (1, len(BEGINNING)) for layer in model.prefix.layers)  # as it was before
+    assert all(
+        layer.keys.shape[:3:2] == (1, len(BEGINNING)) for layer in model.prefix.layers
+    )  # as it was before
 
 
 def test_long_texts_are_gone_through_whole(folder):
@@ -116,12 +146,16 @@ def test_a_recurrent_model_goes_through_whole_texts(tmp_path):
     write_model(tmp_path, "Mamba", state_size=8)
     model = load(tmp_path, prefix=BEGINNING)
     assert model.prefix is None
-    torch.testing.assert_close(model.last_hidden(TEXTS)[0], load(tmp_path).last_hidden(TEXTS, 1)[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        model.last_hidden(TEXTS)[0], load(tmp_path).last_hidden(TEXTS, 1)[0], atol=1e-5, rtol=0
+    )
 
 
 @pytest.fixture(scope="module")
 def outlier(tmp_path_factory):
-    """As in large decoders: a component of the states that is far greater than the others, and hardly differs between texts."""
+    """As in large decoders: a component of the states that is far greater than the others, and
+    hardly differs between texts.
+    """
     folder = tmp_path_factory.mktemp("outlier")
     model = write_model(folder)
     with torch.no_grad():
@@ -143,13 +177,21 @@ def test_a_right_beginning_is_used_in_bfloat16(tmp_path, family):
 def test_a_beginning_is_judged_by_all_components(outlier, monkeypatch, dtype):
     assert load(outlier, dtype, prefix=BEGINNING).prefix is not None
     update = SharedPrefix.update
-    monkeypatch.setattr(SharedPrefix, "update", lambda self, keys, values, *rest, **more: update(self, keys, values * 1.5, *rest, **more))
+    monkeypatch.setattr(
+        SharedPrefix,
+        "update",
+        lambda self, keys, values, *rest, **more: update(self, keys, values * 1.5, *rest, **more),
+    )
     assert load(outlier, dtype, prefix=BEGINNING).prefix is None
 
 
 def test_a_beginning_that_does_not_come_to_the_same_is_not_used(folder, monkeypatch):
     update = SharedPrefix.update
-    monkeypatch.setattr(SharedPrefix, "update", lambda self, keys, values, *rest, **more: update(self, keys * 1.1, values, *rest, **more))
+    monkeypatch.setattr(
+        SharedPrefix,
+        "update",
+        lambda self, keys, values, *rest, **more: update(self, keys * 1.1, values, *rest, **more),
+    )
     model = load(folder, prefix=BEGINNING)
     assert model.prefix is None
     torch.testing.assert_close(model.last_hidden(TEXTS)[0], load(folder).last_hidden(TEXTS)[0])

@@ -15,13 +15,17 @@ import pytest
 from deita_tasks.artifacts.parts import score_table
 from deita_tasks.embedding import load_embedder
 from deita_tasks.errors import InputError, UsageError
-from deita_tasks.records import Conversation, Source, Turn
+from deita_tasks.records import Conversation, SourceRow, Turn
 from deita_tasks.scoring import load_scorer
 
 
 def row(number: int, turns: int = 1, uri: str = "pool.jsonl", **extra: Any) -> Conversation:
-    spoken = [Turn(role, f"{role} {number}.{turn}") for turn in range(turns) for role in ("user", "assistant")]  # type: ignore[arg-type]
-    return Conversation((Turn("system", "Be brief."), *spoken), Source(uri, number), extra)
+    spoken = [
+        Turn(role, f"{role} {number}.{turn}")
+        for turn in range(turns)
+        for role in ("user", "assistant")
+    ]  # type: ignore[arg-type]
+    return Conversation((Turn("system", "Be brief."), *spoken), SourceRow(uri, number), extra)
 
 
 def parquet(path: Path, group_rows: int = 2, **columns: Any) -> str:
@@ -30,9 +34,9 @@ def parquet(path: Path, group_rows: int = 2, **columns: Any) -> str:
 
 
 def scores(conversations: list[Conversation], **options: Any) -> tuple[list[float], dict[int, str]]:
-    found = load_scorer("provided", kind="quality", **options).measure_rows(conversations)
+    found = load_scorer("provided", kind="quality", **options).compute_rows(conversations)
     assert not found.pairs.problems
-    assert not found.pairs.cut.any()
+    assert not found.pairs.truncated_tokens.any()
     return found.pairs.values.tolist(), dict(found.problems)
 
 
@@ -75,7 +79,9 @@ def test_another_column() -> None:
     ],
 )
 def test_what_is_no_score_is_a_problem_and_the_other_rows_go_on(value: Any, why: str) -> None:
-    values, problems = scores([row(1, quality_scores=2), row(2, 2, quality_scores=value), row(3, quality_scores=5)])
+    values, problems = scores(
+        [row(1, quality_scores=2), row(2, 2, quality_scores=value), row(3, quality_scores=5)]
+    )
     assert list(problems) == [1]
     assert why in problems[1]
     np.testing.assert_array_equal(values, [2, math.nan, math.nan, 5])
@@ -87,21 +93,30 @@ def test_a_row_without_the_column() -> None:
 
 def test_the_part_says_why_a_row_has_no_score_and_names_no_turn() -> None:
     rows = [row(1, 2), row(2, quality_scores=2)]
-    table = score_table([one.id for one in rows], [2, 1], *load_scorer("provided", kind="quality").measure_rows(rows)).to_pylist()
-    assert [(one["values"], one["problem"]) for one in table] == [(None, "its row has no column 'quality_scores'"), ([2.0], None)]
+    table = score_table(
+        [one.id for one in rows],
+        [2, 1],
+        *load_scorer("provided", kind="quality").compute_rows(rows),
+    ).to_pylist()
+    assert [(one["values"], one["problem"]) for one in table] == [
+        (None, "its row has no column 'quality_scores'"),
+        ([2.0], None),
+    ]
 
 
 def test_pairs_alone_have_no_score() -> None:
-    with pytest.raises(UsageError, match="measure_rows"):
+    with pytest.raises(UsageError, match="compute_rows"):
         load_scorer("provided", kind="quality").score([("a", "b")])
 
 
 def test_the_scores_of_every_other_scorer_are_its_pairs() -> None:
     rows = [row(1, 2), row(2)]
     length = load_scorer("response_length")
-    found = length.measure_rows(rows)
+    found = length.compute_rows(rows)
     assert found.problems == {}
-    np.testing.assert_array_equal(found.pairs.values, length.score([pair for one in rows for pair in one.pairs]))
+    np.testing.assert_array_equal(
+        found.pairs.values, length.score([pair for one in rows for pair in one.pairs])
+    )
 
 
 # ---- a file
@@ -110,7 +125,12 @@ def test_the_scores_of_every_other_scorer_are_its_pairs() -> None:
 def test_a_file_joined_by_id_in_any_order(tmp_path: Path) -> None:
     a, b, c, d = (row(number, turns) for number, turns in ((1, 1), (2, 2), (3, 1), (4, 1)))
     ids = ["none of them", c.id, None, b.id, a.id]
-    file = parquet(tmp_path / "s.parquet", id=ids, quality=[[1.0], [3.0], [1.0], [2.0, 2.5], [1.5]], mine=[[4.0]] * 5)
+    file = parquet(
+        tmp_path / "s.parquet",
+        id=ids,
+        quality=[[1.0], [3.0], [1.0], [2.0, 2.5], [1.5]],
+        mine=[[4.0]] * 5,
+    )
     values, problems = scores([a, b, c, d], file=file)
     np.testing.assert_array_equal(values, [1.5, 2, 2.5, 3, math.nan])
     assert problems == {3: f"no row of {file} is of it"}
@@ -128,13 +148,24 @@ def test_several_files_of_a_pool_need_their_names(tmp_path: Path) -> None:
     bare = parquet(tmp_path / "bare.parquet", source_row=[1, 1], quality=[3.0, 4.0])
     with pytest.raises(UsageError, match="source_uri"):
         load_scorer("provided", kind="quality", file=bare, pool=["a.jsonl", "b.jsonl"])
-    named = parquet(tmp_path / "named.parquet", source_row=[1, 1], source_uri=["b.jsonl", "a.jsonl"], quality=[3.0, 4.0])
-    assert scores([row(1, uri="a.jsonl"), row(1, uri="b.jsonl")], file=named, pool=["a.jsonl", "b.jsonl"]) == ([4, 3], {})
+    named = parquet(
+        tmp_path / "named.parquet",
+        source_row=[1, 1],
+        source_uri=["b.jsonl", "a.jsonl"],
+        quality=[3.0, 4.0],
+    )
+    assert scores(
+        [row(1, uri="a.jsonl"), row(1, uri="b.jsonl")], file=named, pool=["a.jsonl", "b.jsonl"]
+    ) == ([4, 3], {})
 
 
 def test_a_row_that_a_file_speaks_of_twice(tmp_path: Path) -> None:
     a, b, c = row(1), row(2), row(3)
-    file = parquet(tmp_path / "s.parquet", id=[a.id, b.id, a.id, b.id, c.id, c.id], quality=[[2.0], [3.0], [2.0], [4.0], None, [5.0]])
+    file = parquet(
+        tmp_path / "s.parquet",
+        id=[a.id, b.id, a.id, b.id, c.id, c.id],
+        quality=[[2.0], [3.0], [2.0], [4.0], None, [5.0]],
+    )
     values, problems = scores([a, b, c], file=file)
     np.testing.assert_array_equal(values, [2, math.nan, 5])
     assert problems == {1: f"2 rows of {file} give it a 'quality', and not the same"}
@@ -142,7 +173,10 @@ def test_a_row_that_a_file_speaks_of_twice(tmp_path: Path) -> None:
 
 def test_files_that_are_not_fit(tmp_path: Path) -> None:
     def refused(match: str, file: str, **options: Any) -> None:
-        for load in (lambda **given: load_scorer("provided", kind="quality", **given), lambda **given: load_embedder("provided", **given)):
+        for load in (
+            lambda **given: load_scorer("provided", kind="quality", **given),
+            lambda **given: load_embedder("provided", **given),
+        ):
             with pytest.raises(InputError, match=match) as caught:
                 load(file=file, **options)
             assert caught.value.exit_status == 2
@@ -151,15 +185,21 @@ def test_files_that_are_not_fit(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("id,quality\n")
     refused("expected a Parquet file", str(tmp_path / "text.parquet"))
     file = parquet(tmp_path / "s.parquet", id=["x"], name=["y"])
-    refused(r"has the columns id, name, and no 'quality'; name the right one", file, column="quality")
-    refused("expected `id`, or `source_row`", parquet(tmp_path / "k.parquet", key=["x"], quality=[1.0]), column="quality")
+    refused(
+        r"has the columns id, name, and no 'quality'; name the right one", file, column="quality"
+    )
+    refused(
+        "expected `id`, or `source_row`",
+        parquet(tmp_path / "k.parquet", key=["x"], quality=[1.0]),
+        column="quality",
+    )
 
 
 # ---- vectors
 
 
 def vectors(conversations: list[Conversation], **options: Any) -> tuple[Any, dict[int, str]]:
-    found = load_embedder("provided", **options).measure(conversations)
+    found = load_embedder("provided", **options).compute(conversations)
     assert found.values.dtype == np.float32
     return found.values, dict(found.problems)
 
@@ -170,10 +210,14 @@ def test_vectors_in_the_rows() -> None:
     assert problems == {2: "its row has no column 'embedding'"}
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.float64()), pa.list_(pa.float32(), 2), pa.large_list(pa.float16())])
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float64()), pa.list_(pa.float32(), 2), pa.large_list(pa.float16())]
+)
 def test_vectors_in_a_file(tmp_path: Path, kind: pa.DataType) -> None:
     rows = [row(number) for number in range(1, 6)]
-    held = pa.array([[float(number), 0.5] for number in range(5, 0, -1)], pa.list_(pa.float64())).cast(kind)
+    held = pa.array(
+        [[float(number), 0.5] for number in range(5, 0, -1)], pa.list_(pa.float64())
+    ).cast(kind)
     file = parquet(tmp_path / "v.parquet", id=[one.id for one in reversed(rows)], vector=held)
     values, problems = vectors(rows, file=file, column="vector")
     np.testing.assert_array_equal(values, [[number, 0.5] for number in range(1, 6)])
@@ -198,7 +242,9 @@ def test_vectors_in_a_file(tmp_path: Path, kind: pa.DataType) -> None:
     ],
 )
 def test_what_is_no_vector(value: Any, why: str) -> None:
-    values, problems = vectors([row(1, embedding=value), row(2, embedding=[1, 2]), row(3, embedding=[3, 4])])
+    values, problems = vectors(
+        [row(1, embedding=value), row(2, embedding=[1, 2]), row(3, embedding=[3, 4])]
+    )
     assert list(problems) == [0]
     assert why in problems[0]
     np.testing.assert_array_equal(values, [[math.nan] * 2, [1, 2], [3, 4]])
@@ -206,7 +252,9 @@ def test_what_is_no_vector(value: Any, why: str) -> None:
 
 def test_a_null_within_a_vector_of_a_file(tmp_path: Path) -> None:
     rows = [row(1), row(2)]
-    file = parquet(tmp_path / "v.parquet", id=[one.id for one in rows], embedding=[[1.0, None], [1.0, 2.0]])
+    file = parquet(
+        tmp_path / "v.parquet", id=[one.id for one in rows], embedding=[[1.0, None], [1.0, 2.0]]
+    )
     assert vectors(rows, file=file)[1] == {0: "its vector is not finite"}
 
 
@@ -219,7 +267,9 @@ def test_the_fingerprint_goes_by_content(tmp_path: Path) -> None:
     other.write_text("1")
 
     def of(**options: Any) -> str:
-        return json.dumps(load_scorer("provided", kind="quality", **options).fingerprint(), sort_keys=True)
+        return json.dumps(
+            load_scorer("provided", kind="quality", **options).fingerprint(), sort_keys=True
+        )
 
     before = of(pool=[str(pool)])
     assert of(pool=[str(other)]) == before
@@ -229,7 +279,9 @@ def test_the_fingerprint_goes_by_content(tmp_path: Path) -> None:
 
     file = parquet(tmp_path / "s.parquet", id=["x"], quality=[1.0])
     by_id = of(file=file, pool=[str(pool)])
-    assert of(file=file, pool=[str(other)]) == by_id  # an id says which row is meant, in whatever pool
+    assert (
+        of(file=file, pool=[str(other)]) == by_id
+    )  # an id says which row is meant, in whatever pool
     assert of(file=parquet(tmp_path / "t.parquet", id=["x"], quality=[2.0])) != by_id
     rows = parquet(tmp_path / "r.parquet", source_row=[1], quality=[1.0])
     assert of(file=rows, pool=[str(pool)]) != of(file=rows, pool=[str(other)])

@@ -62,9 +62,19 @@ def test_runs_of_spaces(ours, theirs, spaces):
     assert ours.encode(text).ids == [1, *theirs.encode(text)]
 
 
-def test_special_tokens_written_in_a_text_are_special_and_the_text_after_them_starts_anew(ours, theirs):
-    assert ours.encode("Hello.</s>USER: <s>x").ids == [1, *theirs.encode("Hello."), 2, *theirs.encode("USER: "), 1, *theirs.encode("x")]
-    # The newer behaviour of the slow tokenizer ("legacy": false) puts no space in front of what follows.
+def test_special_tokens_written_in_a_text_are_special_and_the_text_after_them_starts_anew(
+    ours, theirs
+):
+    assert ours.encode("Hello.</s>USER: <s>x").ids == [
+        1,
+        *theirs.encode("Hello."),
+        2,
+        *theirs.encode("USER: "),
+        1,
+        *theirs.encode("x"),
+    ]
+    # The newer behaviour of the slow tokenizer ("legacy": false) puts no space in front of what
+    # follows.
     assert ours.encode("a</s>b").tokens[-1] == "▁b"
 
 
@@ -86,7 +96,12 @@ def test_ends_as_tokenizer_config_says(path, theirs):
 
 def test_added_tokens(path):
     size = sentencepiece.SentencePieceProcessor(model_file=str(path)).get_piece_size()
-    config = {"added_tokens_decoder": {str(size): {"content": "[PAD]", "special": True}, "0": {"content": "<unk>", "special": True}}}
+    config = {
+        "added_tokens_decoder": {
+            str(size): {"content": "[PAD]", "special": True},
+            "0": {"content": "<unk>", "special": True},
+        }
+    }
     assert load_sentencepiece_bpe(path, config).encode("a[PAD]").ids[-1] == size
     config["added_tokens_decoder"][str(size + 5)] = {"content": "[GAP]"}
     with pytest.raises(ModelError, match="gap"):

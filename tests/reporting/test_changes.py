@@ -14,7 +14,9 @@ from tests.support.report_data import manifest
 
 
 def ledger(*rows: tuple[Any, ...]) -> pa.Table:
-    """(id, decision, score of its turns, id of the row that blocked it); evol score is the sum of squares, rank the place."""
+    """(id, decision, score of its turns, id of the row that blocked it); evol score is the sum of
+    squares, rank the place.
+    """
     made = [
         {
             "id": id,
@@ -33,11 +35,21 @@ def ledger(*rows: tuple[Any, ...]) -> pa.Table:
     return pa.Table.from_pylist(made, schema=SCHEMA)
 
 
-def changed(before: pa.Table, after: pa.Table, budgets: tuple[int, int] = (2, 2), other: Any = None) -> Changes:
-    asked = [{"selection": {"strategy": "diverse", "budget": budget}, "complexity": {"backend": "x"}} for budget in budgets]
+def changed(
+    before: pa.Table, after: pa.Table, budgets: tuple[int, int] = (2, 2), other: Any = None
+) -> Changes:
+    asked = [
+        {"selection": {"strategy": "diverse", "budget": budget}, "complexity": {"backend": "x"}}
+        for budget in budgets
+    ]
     if other:
         asked[1] |= other
-    return compare("the-one-before", before, after, ({"fingerprints": asked[0]}, manifest(1, fingerprints=asked[1])))
+    return compare(
+        "the-one-before",
+        before,
+        after,
+        ({"fingerprints": asked[0]}, manifest(1, fingerprints=asked[1])),
+    )
 
 
 BEFORE = ledger(
@@ -56,7 +68,13 @@ def rows_of(changes: Changes) -> list[tuple[Any, ...]]:
 
 def test_the_same_again_changes_nothing() -> None:
     found = changed(BEFORE, BEFORE)
-    assert (found.pool_added, found.pool_removed, found.added, found.dropped, found.table.num_rows) == (0, 0, 0, 0, 0)
+    assert (
+        found.pool_added,
+        found.pool_removed,
+        found.added,
+        found.dropped,
+        found.table.num_rows,
+    ) == (0, 0, 0, 0, 0)
     assert found.settings == []
     assert found.reasons() == []
     assert [one.shift for one in found.drift] == [None, None, None]
@@ -74,10 +92,21 @@ def test_a_new_and_better_row_takes_the_place_of_the_last() -> None:
     assert (found.pool_added, found.pool_removed) == (1, 0)
     assert rows_of(found) == [
         ("e", "added", "new in the pool", None, "selected", None),
-        ("b", "dropped", "others are better, and the budget is full", "selected", "below_budget", None),
+        (
+            "b",
+            "dropped",
+            "others are better, and the budget is full",
+            "selected",
+            "below_budget",
+            None,
+        ),
     ]
     complexity, _, evol = found.drift
-    assert (complexity.old_mean, complexity.new_mean, complexity.shift) == (2.0, 3.0, 1.0)  # turn by turn
+    assert (complexity.old_mean, complexity.new_mean, complexity.shift) == (
+        2.0,
+        3.0,
+        1.0,
+    )  # turn by turn
     assert (evol.old_rows, evol.old_mean, evol.old_median) == (4, 4.5, 4.0)
     assert (evol.new_rows, evol.new_mean) == (1, 20.0)
 
@@ -92,20 +121,43 @@ def test_a_new_row_blocks_an_old_one_and_frees_another() -> None:
     found = changed(BEFORE, after)
     assert rows_of(found) == [
         ("e", "added", "new in the pool", None, "selected", None),
-        ("c", "added", "nothing that is kept is too similar to it any more", "too_similar", "selected", "b"),
+        (
+            "c",
+            "added",
+            "nothing that is kept is too similar to it any more",
+            "too_similar",
+            "selected",
+            "b",
+        ),
         ("a", "dropped", "no longer in the pool", "selected", None, None),
-        ("b", "dropped", "too similar to a new conversation that is kept", "selected", "too_similar", "e"),
+        (
+            "b",
+            "dropped",
+            "too similar to a new conversation that is kept",
+            "selected",
+            "too_similar",
+            "e",
+        ),
     ]
     assert found.pool_removed == 1
-    assert found.summary()["why"][0] == {"change": "added", "why": "new in the pool", "conversations": 1}
+    assert found.summary()["why"][0] == {
+        "change": "added",
+        "why": "new in the pool",
+        "conversations": 1,
+    }
 
 
 def test_a_larger_budget_is_said_and_is_the_reason() -> None:
-    after = ledger(*[(row["id"], "selected", [2.0], None) for row in BEFORE.to_pylist()[:2]], ("d", "selected", [1.0], None))
+    after = ledger(
+        *[(row["id"], "selected", [2.0], None) for row in BEFORE.to_pylist()[:2]],
+        ("d", "selected", [1.0], None),
+    )
     found = changed(BEFORE, after, budgets=(2, 3))
     assert found.budget == (2, 3)
     assert found.settings == []  # the budget is told by itself
-    assert rows_of(found) == [("d", "added", "the budget is larger", "below_budget", "selected", None)]
+    assert rows_of(found) == [
+        ("d", "added", "the budget is larger", "below_budget", "selected", None)
+    ]
 
 
 def test_other_settings_are_named() -> None:
@@ -124,4 +176,8 @@ def test_new_rows_without_a_score_are_not_averaged() -> None:
 def test_from_nothing_and_to_nothing(empty: pa.Table) -> None:
     assert changed(empty, BEFORE).added == 2
     assert changed(BEFORE, empty).dropped == 2
-    assert changed(empty, empty).summary()["drift"][0]["new"] == {"rows": 0, "mean": None, "median": None}
+    assert changed(empty, empty).summary()["drift"][0]["new"] == {
+        "rows": 0,
+        "mean": None,
+        "median": None,
+    }

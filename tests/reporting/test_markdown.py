@@ -18,12 +18,18 @@ FIGURE = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
 
 
 def text_of(**fields: Any) -> str:
-    return markdown(data(pool(), **fields), {"evol_score": FIGURE, "map": FIGURE, "words": FIGURE}, "s3://bucket/out")
+    return markdown(
+        data(pool(), **fields),
+        {"evol_score": FIGURE, "map": FIGURE, "words": FIGURE},
+        "s3://bucket/out",
+    )
 
 
 def test_it_states_the_counts_and_where_the_result_lies() -> None:
     text = text_of()
-    assert text.startswith("# 10 of 62 rows selected\n\nFrom the best evol score down to rank 10 of 60.")
+    assert text.startswith(
+        "# 10 of 62 rows selected\n\nFrom the best evol score down to rank 10 of 60."
+    )
     assert "Written to `s3://bucket/out`: `manifest.json`" in text
     for line in (
         "| too similar | 5 | to a better one that was kept |",
@@ -46,9 +52,14 @@ def test_figures_are_images_in_the_text() -> None:
 def test_it_says_what_came_and_went() -> None:
     some = data(pool())
     before = some.ledger.slice(0, 30)
-    changes = compare("version-1", before, some.ledger, (json.loads(some.manifest.to_json()), some.manifest))
+    changes = compare(
+        "version-1", before, some.ledger, (json.loads(some.manifest.to_json()), some.manifest)
+    )
     text = text_of(changes=changes)
-    assert "Compared with `version-1`: 30 conversations are new in the pool and 0 are gone; **0 came" in text
+    assert (
+        "Compared with `version-1`: 30 conversations are new in the pool and 0 are gone; **0 came"
+        in text
+    )
     assert "| complexity | 2.00 | 2.00 | +0.00 |" in text
 
 
@@ -56,8 +67,17 @@ def test_tables_hold_the_best_and_the_closest() -> None:
     some = data(pool())
     best, closest = best_rows(some), closest_rows(some)
     assert [row["rank"] for row in best] == list(range(1, 9))
-    assert best[0] == {"rank": 1, "evol score": 1000.0, "complexity": 2.0, "quality": 2.0, "turns": 2, "asked": "question 0"}
-    assert [row["similarity"] for row in closest] == pytest.approx([0.91, 0.911, 0.912, 0.913, 0.914])
+    assert best[0] == {
+        "rank": 1,
+        "evol score": 1000.0,
+        "complexity": 2.0,
+        "quality": 2.0,
+        "turns": 2,
+        "asked": "question 0",
+    }
+    assert [row["similarity"] for row in closest] == pytest.approx(
+        [0.91, 0.911, 0.912, 0.913, 0.914]
+    )
     assert {row["kept instead"] for row in closest} == {"question 0"}
     json.dumps([best, closest], allow_nan=False)  # numbers of NumPy are not JSON
 
@@ -73,7 +93,9 @@ def test_texts_of_the_pool_are_inert() -> None:
     assert one_line("a\tb\r\nc\ud800 ") == "a b c"
 
 
-@pytest.mark.parametrize(("text", "shown"), [("/out", "`/out`"), ("a`b", "`` a`b ``"), ("``", "``` `` ```")])
+@pytest.mark.parametrize(
+    ("text", "shown"), [("/out", "`/out`"), ("a`b", "`` a`b ``"), ("``", "``` `` ```")]
+)
 def test_a_span_of_code_holds_any_text(text: str, shown: str) -> None:
     assert code(text) == shown
 

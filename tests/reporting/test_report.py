@@ -13,15 +13,25 @@ import pytest
 
 from deita_tasks.artifacts.decisions import build_ledger
 from deita_tasks.manifest import Counts
-from deita_tasks.records import Conversation, Rejection, Selection
+from deita_tasks.records import Conversation, Rejection, SelectorResult
 from deita_tasks.reporting import report as report_module
-from deita_tasks.reporting.figures import WIDE, Split, bin_edges, histogram, map_size, scatter, similarity_edges, svg
+from deita_tasks.reporting.figures import (
+    WIDE,
+    Split,
+    bin_edges,
+    histogram,
+    map_size,
+    scatter,
+    similarity_edges,
+    svg,
+)
 from deita_tasks.reporting.geometry import fit_plane, nearest_similarities, normalised
 from deita_tasks.reporting.report import Report, ReportData, build_report, measures, wanted
 from tests.support.report_data import conversation, manifest
 
 HOSTILE = (
-    '</details></div><script>alert(1)</script><img src=x onerror=alert(2)><a href="javascript:alert(3)">x</a> \u202e" onclick="x {{ 7*7 }}'
+    "</details></div><script>alert(1)</script><img src=x onerror=alert(2)><a "
+    'href="javascript:alert(3)">x</a> \u202e" onclick="x {{ 7*7 }}'
 )
 
 
@@ -51,23 +61,51 @@ class Page(html.parser.HTMLParser):
 def pool(n: int = 60, text: str = "", extra: dict[str, Any] | None = None) -> list[Conversation]:
     return [
         conversation(
-            f"u: question {i} {'word ' * i}{text}", f"a: answer {i}{text}", *(["u: more", "a: again"] if i % 5 == 0 else []), row=i + 1
+            f"u: question {i} {'word ' * i}{text}",
+            f"a: answer {i}{text}",
+            *(["u: more", "a: again"] if i % 5 == 0 else []),
+            row=i + 1,
         )
         for i in range(n)
     ]
 
 
-def data(conversations: list[Conversation], kept: int = 10, similar: int = 5, vectors: bool = True, **fields: Any) -> ReportData:
-    """Rank order is the order given; the first `kept` are selected, the next `similar` blocked by the first, two are bad."""
+def data(
+    conversations: list[Conversation],
+    kept: int = 10,
+    similar: int = 5,
+    vectors: bool = True,
+    **fields: Any,
+) -> ReportData:
+    """Rank order is the order given; the first `kept` are selected, the next `similar` blocked by
+    the first, two are bad.
+    """
     ids = [one.id for one in conversations]
     n = len(ids)
     turns = [[2.0] * len(one.pairs) for one in conversations]
-    scores = {"id": ids, "complexity": pa.array(turns, pa.list_(pa.float32())), "quality": pa.array(turns, pa.list_(pa.float32()))}
+    scores = {
+        "id": ids,
+        "complexity": pa.array(turns, pa.list_(pa.float32())),
+        "quality": pa.array(turns, pa.list_(pa.float32())),
+    }
     evol_scores = [float(1000 - i) for i in range(n)]
-    table = pa.table({**scores, "evol_score": evol_scores, "truncated": [False] * n, "problem": pa.nulls(n, pa.string())})
-    rejected = [Rejection(ids[i], "too_similar", ids[0], 0.9 + i / 1000) for i in range(kept, kept + similar)]
+    table = pa.table(
+        {
+            **scores,
+            "evol_score": evol_scores,
+            "truncated": [False] * n,
+            "problem": pa.nulls(n, pa.string()),
+        }
+    )
+    rejected = [
+        Rejection(ids[i], "too_similar", ids[0], 0.9 + i / 1000)
+        for i in range(kept, kept + similar)
+    ]
     rejected += [Rejection(ids[i], "below_budget") for i in range(kept + similar, n)]
-    places = {"source_uri": [one.source.uri for one in conversations], "source_row": [one.source.row for one in conversations]}
+    places = {
+        "source_uri": [one.source.uri for one in conversations],
+        "source_row": [one.source.row for one in conversations],
+    }
     quarantine = pa.table(
         {
             "source_uri": ["pool.jsonl"] * 2,
@@ -77,7 +115,9 @@ def data(conversations: list[Conversation], kept: int = 10, similar: int = 5, ve
             "raw": ["{", HOSTILE],
         }
     )
-    ledger, counts = build_ledger(pa.table({"id": ids, **places}), quarantine, table, Selection(ids[:kept], rejected))
+    ledger, counts = build_ledger(
+        pa.table({"id": ids, **places}), quarantine, table, SelectorResult(ids[:kept], rejected)
+    )
     needs = wanted(ledger)
     shapes = {
         "id": ids,
@@ -88,7 +128,10 @@ def data(conversations: list[Conversation], kept: int = 10, similar: int = 5, ve
         "manifest": manifest(
             selected=kept,
             counts=Counts(**counts),
-            fingerprints={"complexity": {"x": 1}, "selection": {"max_similarity": 0.9 if vectors else None, "budget": kept}},
+            fingerprints={
+                "complexity": {"x": 1},
+                "selection": {"max_similarity": 0.9 if vectors else None, "budget": kept},
+            },
         ),
         "ledger": ledger,
         "shapes": pa.table(shapes),
@@ -97,7 +140,10 @@ def data(conversations: list[Conversation], kept: int = 10, similar: int = 5, ve
     }
     if vectors:
         rng = np.random.default_rng(0)
-        given |= {"vector_ids": needs.vectors, "vectors": rng.normal(size=(len(needs.vectors), 16)).astype(np.float32)}
+        given |= {
+            "vector_ids": needs.vectors,
+            "vectors": rng.normal(size=(len(needs.vectors), 16)).astype(np.float32),
+        }
     return ReportData(**{**given, **fields})
 
 
@@ -112,10 +158,30 @@ def test_it_states_the_counts_and_shows_every_figure() -> None:
     text = re.sub(r"\s+", " ", Page(report.html).text)
     assert "10 of 62 rows selected" in text
     assert "down to rank 10 of 60." in text, "the five rejected rows come after the last kept one"
-    for tile in ("62 rows read", "10 selected", "5 too similar", "45 below budget", "0 duplicate", "2 quarantined", "0 unscorable"):
+    for tile in (
+        "62 rows read",
+        "10 selected",
+        "5 too similar",
+        "45 below budget",
+        "0 duplicate",
+        "2 quarantined",
+        "0 unscorable",
+    ):
         assert tile in text
-    assert report.figures.keys() == {"decisions", "evol_score", "complexity", "quality", "words", "turns", "similarity", "map"}
-    assert all(figure.startswith(b"<svg") and figure.rstrip().endswith(b"</svg>") for figure in report.figures.values())
+    assert report.figures.keys() == {
+        "decisions",
+        "evol_score",
+        "complexity",
+        "quality",
+        "words",
+        "turns",
+        "similarity",
+        "map",
+    }
+    assert all(
+        figure.startswith(b"<svg") and figure.rstrip().endswith(b"</svg>")
+        for figure in report.figures.values()
+    )
     assert report.html.count(b"<svg") == 8
 
 
@@ -126,12 +192,26 @@ def test_it_is_the_same_bytes_for_the_same_data() -> None:
 def test_the_page_asks_for_nothing_and_runs_nothing() -> None:
     page = common().html
     tags = Page(page).tags
-    policy = next(attrs["content"] for tag, attrs in tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        attrs["content"]
+        for tag, attrs in tags
+        if attrs.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy is not None
     assert "default-src 'none'" in policy
     assert "script-src" not in policy
     for tag, attrs in tags:
-        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form", "audio", "video")
+        assert tag not in (
+            "script",
+            "link",
+            "iframe",
+            "object",
+            "embed",
+            "base",
+            "form",
+            "audio",
+            "video",
+        )
         for name, value in attrs.items():
             assert not name.startswith("on")
             if name in ("href", "src", "xlink:href", "action", "data"):
@@ -146,7 +226,14 @@ def test_hostile_texts_are_shown_and_do_nothing() -> None:
     rows = pool(text=HOSTILE)
     plain, hostile = (
         build_report(data(pool())),
-        build_report(data(rows, manifest=data(rows).manifest.model_copy(update={"parameters": settings, "preset": HOSTILE}))),
+        build_report(
+            data(
+                rows,
+                manifest=data(rows).manifest.model_copy(
+                    update={"parameters": settings, "preset": HOSTILE}
+                ),
+            )
+        ),
     )
     page = Page(hostile.html)
     assert page.open == [], "every element is closed where it should be"
@@ -156,13 +243,19 @@ def test_hostile_texts_are_shown_and_do_nothing() -> None:
         assert "javascript" not in (attrs.get("href") or "")
     assert page.text.count("<script>alert(1)</script>") > 20
     assert "{{ 7*7 }}" in page.text
-    assert [tag for tag, _ in page.tags].count("details") == [tag for tag, _ in Page(plain.html).tags].count("details")
+    assert [tag for tag, _ in page.tags].count("details") == [
+        tag for tag, _ in Page(plain.html).tags
+    ].count("details")
 
 
 def test_examples_stand_beside_the_row_that_blocked_them() -> None:
     text = re.sub(r"\s+", " ", Page(common().html).text)
     closest = text[text.index("Rejected, just over the limit") :]
-    assert closest.index("similarity 0.9100") < closest.index("similarity 0.9110") < closest.index("similarity 0.9140")
+    assert (
+        closest.index("similarity 0.9100")
+        < closest.index("similarity 0.9110")
+        < closest.index("similarity 0.9140")
+    )
     first = closest[closest.index("similarity 0.9100") : closest.index("similarity 0.9110")]
     assert "question 10 " in first[: first.index("Kept")]
     assert "question 0 " in first[first.index("Kept") :]
@@ -172,13 +265,26 @@ def test_examples_stand_beside_the_row_that_blocked_them() -> None:
 
 def test_of_distances_the_greatest_are_nearest_to_the_limit() -> None:
     """And there is no figure of cosine similarities, which such a strategy does not go by."""
-    fingerprints = {"selection": {"metric": "euclidean", "max_similarity": None, "min_distance": 0.95, "budget": 10}}
+    fingerprints = {
+        "selection": {
+            "metric": "euclidean",
+            "max_similarity": None,
+            "min_distance": 0.95,
+            "budget": 10,
+        }
+    }
     counts = data(pool()).manifest.counts
-    report = build_report(data(pool(), manifest=manifest(selected=10, counts=counts, fingerprints=fingerprints)))
+    report = build_report(
+        data(pool(), manifest=manifest(selected=10, counts=counts, fingerprints=fingerprints))
+    )
     text = re.sub(r"\s+", " ", Page(report.html).text)
     closest = text[text.index("Rejected, just under the limit") :]
     assert "whose distance is nearest to the limit of 0.95" in closest
-    assert closest.index("distance 0.9140") < closest.index("distance 0.9130") < closest.index("distance 0.9100")
+    assert (
+        closest.index("distance 0.9140")
+        < closest.index("distance 0.9130")
+        < closest.index("distance 0.9100")
+    )
     assert "similarity" not in report.figures
     assert "map" in report.figures
 
@@ -199,7 +305,14 @@ def test_quarantine_names_reasons_places_and_texts() -> None:
 
 def test_without_vectors_there_is_no_similarity_and_no_map() -> None:
     report = build_report(data(pool(), similar=0, vectors=False))
-    assert report.figures.keys() == {"decisions", "evol_score", "complexity", "quality", "words", "turns"}
+    assert report.figures.keys() == {
+        "decisions",
+        "evol_score",
+        "complexity",
+        "quality",
+        "words",
+        "turns",
+    }
     assert b'href="#space"' not in report.html
     assert b"Similarity</h2>" not in report.html
 
@@ -210,7 +323,9 @@ def test_an_empty_selection_and_an_empty_pool() -> None:
     assert "0 of 62 rows selected" in text
     empty = data(pool(3), kept=0, similar=0, vectors=False)
     nothing = ReportData(
-        manifest=empty.manifest.model_copy(update={"counts": Counts(**dict.fromkeys(Counts.model_fields, 0))}),
+        manifest=empty.manifest.model_copy(
+            update={"counts": Counts(**dict.fromkeys(Counts.model_fields, 0))}
+        ),
         ledger=empty.ledger.slice(0, 0),
         shapes=empty.shapes.slice(0, 0),
         conversations={},
@@ -250,7 +365,9 @@ def test_a_random_selection_is_not_said_to_go_from_the_top_down() -> None:
     assert "The selection does not follow the evol score from the top down." in Page(page).text
 
 
-def test_what_is_wanted_is_bounded_and_the_same_for_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wanted_is_bounded_and_the_same_for_any_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(report_module, "SAMPLE_POOL", 20)
     monkeypatch.setattr(report_module, "SAMPLE_KEPT", 4)
     ledger = data(pool(), vectors=False).ledger
@@ -262,7 +379,11 @@ def test_what_is_wanted_is_bounded_and_the_same_for_any_order(monkeypatch: pytes
 
 
 def test_measures_count_distinct_rows_and_every_user_turn() -> None:
-    rows = [conversation("u: a b", "a: c", "u: d", "a: e"), conversation("u: f", "a: g", row=2), conversation("u: h", "a: i", row=3)]
+    rows = [
+        conversation("u: a b", "a: c", "u: d", "a: e"),
+        conversation("u: f", "a: g", row=2),
+        conversation("u: h", "a: i", row=3),
+    ]
     found = measures(data(rows, kept=1, similar=1, vectors=False))
     assert found["user turns"].pool.tolist() == [2, 1, 1]
     assert found["user turns"].selected.tolist() == [2]
@@ -272,7 +393,9 @@ def test_measures_count_distinct_rows_and_every_user_turn() -> None:
 
 
 def test_the_page_stays_small_for_a_large_pool() -> None:
-    rows = [conversation(f"u: {i}" + " long" * 3000, "a: " + "text " * 3000, row=i) for i in range(400)]
+    rows = [
+        conversation(f"u: {i}" + " long" * 3000, "a: " + "text " * 3000, row=i) for i in range(400)
+    ]
     assert len(build_report(data(rows, kept=100, similar=50)).html) < 2_000_000
 
 
@@ -282,7 +405,9 @@ def test_histograms_and_maps_of_many_rows_stay_small() -> None:
     many = Split(rng.normal(size=1_000_000), rng.normal(size=1_000_000))
     assert len(svg("x", WIDE, histogram(many, "x", "rows"))) < 50_000
     points = rng.normal(size=(6_000, 2))
-    picture = svg("map", map_size(points), scatter(points[:4_000], points[4_000:], (4_000, 2_000), (0.1, 0.1)))
+    picture = svg(
+        "map", map_size(points), scatter(points[:4_000], points[4_000:], (4_000, 2_000), (0.1, 0.1))
+    )
     assert len(picture) < 900_000
     assert picture.count(b"<use") < 50
 
@@ -304,19 +429,25 @@ def test_the_plane_is_that_of_the_singular_value_decomposition() -> None:
         assert np.allclose(plane.explained, values[:2] ** 2 / (values**2).sum())
 
 
-@pytest.mark.parametrize("rows", [np.zeros((0, 5)), np.ones((1, 5)), np.ones((8, 5)), np.ones((8, 1)), np.eye(2)])
+@pytest.mark.parametrize(
+    "rows", [np.zeros((0, 5)), np.ones((1, 5)), np.ones((8, 5)), np.ones((8, 1)), np.eye(2)]
+)
 def test_rows_that_span_no_plane_have_no_map(rows: Any) -> None:
     assert fit_plane(rows.astype(np.float32)) is None
 
 
 def test_nearest_similarities_leave_the_row_itself_out() -> None:
-    rows, fit = normalised(np.array([[1, 0], [0, 2], [3, 3], [0, 0], [-1, 0], [np.nan, 1]], np.float32))
+    rows, fit = normalised(
+        np.array([[1, 0], [0, 2], [3, 3], [0, 0], [-1, 0], [np.nan, 1]], np.float32)
+    )
     assert fit.tolist() == [True, True, True, False, True, False]
     half = np.sqrt(0.5)
     assert np.allclose(nearest_similarities(rows, 4), [half, half, half, 0.0])
     assert np.allclose(nearest_similarities(rows, 1), [half])
     assert len(nearest_similarities(rows[:1], 4)) == 0
-    assert nearest_similarities(rows[[0, 3]], 2).tolist() == [-1.0, -1.0], "opposite rows, and no row is its own neighbour"
+    assert nearest_similarities(rows[[0, 3]], 2).tolist() == [-1.0, -1.0], (
+        "opposite rows, and no row is its own neighbour"
+    )
 
 
 def test_no_similarity_bin_straddles_the_limit_and_all_are_covered() -> None:

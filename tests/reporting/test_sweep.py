@@ -1,4 +1,6 @@
-"""The page of a sweep: what it states, what it draws, and that it is one file in which nothing can act."""
+"""The page of a sweep: what it states, what it draws, and that it is one file in which nothing can
+act.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,37 @@ from tests.support.report_data import manifest
 NAN = float("nan")
 
 
-def row(strategy: str, limit: float | None, budget: int, kept: int | None = None, score: float = 2.0, **fields: Any) -> Row:
-    measures = {"mean_evol_score": score, "coverage_mean": 0.25, "coverage_worst": 0.75, "redundancy": 0.5}
-    random = {"random_mean_evol_score": 1.5, "random_coverage_mean": 0.5, "random_coverage_worst": 1.25, "random_redundancy": NAN}
-    return Row(**{"strategy": strategy, "max_similarity": limit, "budget": budget, "kept": kept or budget, **measures, **random, **fields})
+def row(
+    strategy: str,
+    limit: float | None,
+    budget: int,
+    kept: int | None = None,
+    score: float = 2.0,
+    **fields: Any,
+) -> Row:
+    measures = {
+        "mean_evol_score": score,
+        "coverage_mean": 0.25,
+        "coverage_worst": 0.75,
+        "redundancy": 0.5,
+    }
+    random = {
+        "random_mean_evol_score": 1.5,
+        "random_coverage_mean": 0.5,
+        "random_coverage_worst": 1.25,
+        "random_redundancy": NAN,
+    }
+    return Row(
+        **{
+            "strategy": strategy,
+            "max_similarity": limit,
+            "budget": budget,
+            "kept": kept or budget,
+            **measures,
+            **random,
+            **fields,
+        }
+    )
 
 
 ROWS = [
@@ -52,7 +81,9 @@ def test_it_states_the_table(page: bytes) -> None:
     assert "6 selections compared" in text
     assert "5,000 distinct conversations: 3 settings at 2 budgets" in text
     assert "a sample of 2,000 of them" in text
-    assert "diverse 0.5107pool ran out 9.1251.500 0.25000.5000 0.75001.2500 0.5000" in text, "the random one's under each number"
+    assert "diverse 0.5107pool ran out 9.1251.500 0.25000.5000 0.75001.2500 0.5000" in text, (
+        "the random one's under each number"
+    )
     assert "top_score1,0001,000 2.0001.500 0.25000.5000 0.75001.2500 –" in text
     assert "The pool runs out before the budget in 2 of the selections" in text
 
@@ -66,7 +97,12 @@ def test_it_says_which_values_are_better(page: bytes) -> None:
 def test_it_is_one_file_that_asks_nothing_of_the_network(page: bytes) -> None:
     tags = Page(page).tags
     assert not {tag for tag, _ in tags} & {"script", "iframe", "object", "embed", "base", "form"}
-    links = [value for _, attributes in tags for name, value in attributes.items() if name in ("href", "src", "xlink:href", "action")]
+    links = [
+        value
+        for _, attributes in tags
+        for name, value in attributes.items()
+        if name in ("href", "src", "xlink:href", "action")
+    ]
     assert all(str(link).startswith(("#", "data:image/png;base64,")) for link in links), links
     assert page.count(b"<svg") == 4 + 2
     assert b"default-src 'none'" in page
@@ -74,8 +110,13 @@ def test_it_is_one_file_that_asks_nothing_of_the_network(page: bytes) -> None:
 
 def test_no_name_in_it_can_act() -> None:
     hostile = InputFile(uri=HOSTILE, digest=HOSTILE, rows=1, format=HOSTILE)
-    tags = Page(build_page(data(ROWS[:3], inputs=[hostile], preset=HOSTILE, parameters={HOSTILE: HOSTILE}))).tags
-    assert not any(tag == "script" or any(name.startswith("on") for name in attributes) for tag, attributes in tags)
+    tags = Page(
+        build_page(data(ROWS[:3], inputs=[hostile], preset=HOSTILE, parameters={HOSTILE: HOSTILE}))
+    ).tags
+    assert not any(
+        tag == "script" or any(name.startswith("on") for name in attributes)
+        for tag, attributes in tags
+    )
     assert not any(tag == "img" for tag, _ in tags)
 
 

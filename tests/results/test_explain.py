@@ -14,7 +14,7 @@ import pytest
 
 from deita_tasks.artifacts.selection import write_selection
 from deita_tasks.errors import UsageError
-from deita_tasks.records import Conversation, Source, Turn
+from deita_tasks.records import Conversation, SourceRow, Turn
 from deita_tasks.results.explain import Explanation, Shown, explain
 from deita_tasks.results.selection import write_output
 from deita_tasks.selecting import load_selector
@@ -38,10 +38,21 @@ def result(folder: Path, budget: int, **rule: Any) -> str:
     """The output of a selection from the hand-made pool."""
     pool, parts = make(folder / "store")
     options = {"budget": budget, **(rule or {"max_similarity": 0.5})}
-    selection = write_selection(str(folder / "selection"), pool, parts, {"name": "diverse", "options": options})
-    facts = {**FACTS, "fingerprints": {"complexity": {}, "selection": load_selector("diverse", **options).fingerprint()}}
+    selection = write_selection(
+        str(folder / "selection"), pool, parts, {"name": "diverse", "options": options}
+    )
+    facts = {
+        **FACTS,
+        "fingerprints": {
+            "complexity": {},
+            "selection": load_selector("diverse", **options).fingerprint(),
+        },
+    }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deita_tasks.results.selection.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
+        patch.setattr(
+            "deita_tasks.results.selection.build_report",
+            lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}),
+        )
         write_output(pool, parts, selection, str(folder / "out"), "messages", facts)
     return str(folder / "out")
 
@@ -62,7 +73,10 @@ def test_a_kept_row_and_whom_it_blocked(output: str) -> None:
     assert (found.line["complexity"], found.line["quality"]) == ([2, 1], [3, 4])
     assert found.conversation is not None
     assert found.conversation.turns == A.turns
-    assert [(one.line["id"], one.conversation.turns) for one in found.blocked] == [(C.id, C.turns), (B.id, B.turns)]
+    assert [(one.line["id"], one.conversation.turns) for one in found.blocked] == [
+        (C.id, C.turns),
+        (B.id, B.turns),
+    ]
     assert [one.line["similarity"] for one in found.blocked] == [1, pytest.approx(0.6)]
     assert found.blocked_rows == 2
     assert found.blocker is None
@@ -78,7 +92,11 @@ def test_a_rejected_row_and_who_blocked_it(output: str) -> None:
     found = explain(output, B.id)
     assert (found.line["decision"], found.line["similarity"]) == ("too_similar", pytest.approx(0.6))
     assert found.blocker is not None
-    assert (found.blocker.line["id"], found.blocker.line["rank"], found.blocker.conversation.turns) == (A.id, 1, A.turns)
+    assert (
+        found.blocker.line["id"],
+        found.blocker.line["rank"],
+        found.blocker.conversation.turns,
+    ) == (A.id, 1, A.turns)
     assert (found.blocked, found.blocked_rows) == ([], 0)
 
 
@@ -88,13 +106,18 @@ def test_a_row_that_was_never_reached(tmp_path: Path) -> None:
     assert found.selector == load_selector("diverse", budget=1, max_similarity=0.9).fingerprint()
 
 
-@pytest.mark.parametrize(("row", "why"), [(D, "quality: turn 1: no digit has any probability"), (E, "embedding: out of memory")])
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [(D, "quality: turn 1: no digit has any probability"), (E, "embedding: out of memory")],
+)
 def test_a_row_without_a_score_or_a_vector(row: Conversation, why: str, output: str) -> None:
     found = explain(output, row.id)
     assert (found.line["decision"], found.line["reason"]) == ("unscorable", why)
 
 
-@pytest.mark.parametrize("wanted", [C.id, C.id[:4], C.id[:9].upper(), "pool.jsonl:4", "pool.jsonl:5"])
+@pytest.mark.parametrize(
+    "wanted", [C.id, C.id[:4], C.id[:9].upper(), "pool.jsonl:4", "pool.jsonl:5"]
+)
 def test_a_row_by_its_id_the_beginning_of_it_or_its_place(wanted: str, output: str) -> None:
     """A duplicate is explained as the row that it repeats."""
     found = explain(output, wanted)
@@ -104,7 +127,10 @@ def test_a_row_by_its_id_the_beginning_of_it_or_its_place(wanted: str, output: s
 
 def test_a_quarantined_row_by_its_place(output: str) -> None:
     found = explain(output, "pool.jsonl:3")
-    assert (found.line["decision"], found.line["reason"]) == ("quarantined", "no_user_turn: the roles are assistant")
+    assert (found.line["decision"], found.line["reason"]) == (
+        "quarantined",
+        "no_user_turn: the roles are assistant",
+    )
     assert (found.conversation, found.raw) == (None, "{}")
 
 
@@ -146,7 +172,9 @@ def test_what_is_no_result_of_a_selection(tmp_path: Path, output: str) -> None:
         explain(str(tmp_path), A.id)
 
 
-def test_a_beginning_that_several_ids_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+def test_a_beginning_that_several_ids_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
     import pyarrow as pa
 
     from deita_tasks import storage
@@ -156,7 +184,9 @@ def test_a_beginning_that_several_ids_have(tmp_path: Path, monkeypatch: pytest.M
     def two_alike(uri: str, columns: Any = None) -> pa.Table:
         table = read(uri, columns)
         ids = ["abcd1", "abcd2", *table["id"].to_pylist()[2:]]
-        return table.set_column(0, "id", pa.array(ids)) if uri.endswith("decisions.parquet") else table
+        return (
+            table.set_column(0, "id", pa.array(ids)) if uri.endswith("decisions.parquet") else table
+        )
 
     monkeypatch.setattr(storage, "read_table", two_alike)
     with pytest.raises(UsageError, match=r"2 ids begin so \(abcd1, abcd2\)"):
@@ -176,9 +206,14 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_a_rejected_row_in_plain_lines(output: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = shown(capsys, B.id, "--output", output)
     assert "\x1b" not in said
-    assert f"decision    too similar: similarity 0.6000 to {A.id[:12]}, kept at rank 1, over the limit of 0.5\n" in said
+    assert (
+        f"decision    too similar: similarity 0.6000 to {A.id[:12]}, kept at rank 1, over the "
+        "limit of 0.5\n" in said
+    )
     assert "rank        2 of 4\n" in said
-    assert said.index("B user 0") < said.index("A user 0"), "the row first, then the one that blocked it"
+    assert said.index("B user 0") < said.index("A user 0"), (
+        "the row first, then the one that blocked it"
+    )
 
 
 def test_a_kept_row_in_plain_lines(output: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,9 +227,14 @@ def test_distances_in_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[
     """B stands at (1.2, 1.6) and C at (3, 0), A at (1, 0)."""
     output = result(tmp_path, 5, metric="euclidean", min_distance=2.5)
     said = shown(capsys, C.id, "--output", output)
-    assert f"decision    too similar: distance 2.0000 to {A.id[:12]}, kept at rank 1, under the limit of 2.5\n" in said
+    assert (
+        f"decision    too similar: distance 2.0000 to {A.id[:12]}, kept at rank 1, under the "
+        "limit of 2.5\n" in said
+    )
     said = shown(capsys, A.id, "--output", output)
-    assert f"1.6125  {B.id[:12]}  B user 0\n2.0000  {C.id[:12]}  C user 0\n" in said, "the nearest first"
+    assert f"1.6125  {B.id[:12]}  B user 0\n2.0000  {C.id[:12]}  C user 0\n" in said, (
+        "the nearest first"
+    )
 
 
 def test_a_quarantined_row_in_plain_lines(output: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,46 +244,89 @@ def test_a_quarantined_row_in_plain_lines(output: str, capsys: pytest.CaptureFix
 
 
 def test_a_duplicate_in_plain_lines(output: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "row         pool.jsonl:4\nrepeated in pool.jsonl:5\n" in shown(capsys, "pool.jsonl:5", "--output", output)
+    assert "row         pool.jsonl:4\nrepeated in pool.jsonl:5\n" in shown(
+        capsys, "pool.jsonl:5", "--output", output
+    )
 
 
-def test_both_texts_stand_side_by_side_in_a_terminal(output: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_texts_stand_side_by_side_in_a_terminal(
+    output: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "90")
     lines = shown(capsys, B.id, "--output", output).splitlines()
     assert any("B user 0" in line and "A user 0" in line for line in lines)
 
 
-HOSTILE = "\x1b[2J[bold red]x[/] [link=http://x]y[/link] :boom: \x07\u202eabc\u2066 a\rb \x9b31m\ud800 tab\there"
+HOSTILE = (
+    "\x1b[2J[bold red]x[/] [link=http://x]y[/link] :boom: \x07\u202eabc\u2066 a\rb "
+    "\x9b31m\ud800 tab\there"
+)
 
 
 def hostile(**fields: Any) -> Explanation:
-    line: dict[str, Any] = dict.fromkeys(("complexity", "quality", "evol_score", "rank", "truncated", "nearest_id", "similarity"))
-    line |= {"id": "ab" * 16, "source_uri": HOSTILE, "source_row": 1, "decision": "unscorable", "reason": HOSTILE}
-    row = Conversation((Turn("user", HOSTILE), Turn("assistant", "y" * 2000)), Source(HOSTILE, 1), {}, "ab" * 16)
-    given: dict[str, Any] = {"line": line, "duplicates": [], "selector": {}, "ranked": 0, "conversation": row, "raw": None}
+    line: dict[str, Any] = dict.fromkeys(
+        ("complexity", "quality", "evol_score", "rank", "truncated", "nearest_id", "similarity")
+    )
+    line |= {
+        "id": "ab" * 16,
+        "source_uri": HOSTILE,
+        "source_row": 1,
+        "decision": "unscorable",
+        "reason": HOSTILE,
+    }
+    row = Conversation(
+        (Turn("user", HOSTILE), Turn("assistant", "y" * 2000)), SourceRow(HOSTILE, 1), {}, "ab" * 16
+    )
+    given: dict[str, Any] = {
+        "line": line,
+        "duplicates": [],
+        "selector": {},
+        "ranked": 0,
+        "conversation": row,
+        "raw": None,
+    }
     return Explanation(**{**given, "blocker": None, "blocked": [], "blocked_rows": 0, **fields})
 
 
 def other(decision: str) -> Shown:
     shown = hostile()
     assert shown.conversation is not None
-    return Shown({**shown.line, "decision": decision, "rank": 1, "evol_score": 2.0, "similarity": 0.9}, shown.conversation)
+    return Shown(
+        {**shown.line, "decision": decision, "rank": 1, "evol_score": 2.0, "similarity": 0.9},
+        shown.conversation,
+    )
 
 
 BESIDE: list[dict[str, Any]] = [
     {},
     {"raw": HOSTILE, "conversation": None},
-    {"line": {**hostile().line, **other("too_similar").line}, "selector": {"max_similarity": 0.5}, "blocker": other("selected")},
-    {"line": {**hostile().line, **other("selected").line}, "blocked": [other("too_similar")], "blocked_rows": 1},
+    {
+        "line": {**hostile().line, **other("too_similar").line},
+        "selector": {"max_similarity": 0.5},
+        "blocker": other("selected"),
+    },
+    {
+        "line": {**hostile().line, **other("selected").line},
+        "blocked": [other("too_similar")],
+        "blocked_rows": 1,
+    },
 ]
 
 
 @pytest.mark.parametrize(
     ("rule", "near", "said"),
     [
-        ({"max_similarity": 0.9}, 0.95, "similarity 0.9500 to abababababab, kept at rank 1, over the limit of 0.9"),
-        ({"max_similarity": 0.37191004}, 0.37191007, "similarity 0.37191007 to abababababab, kept at rank 1, over the limit of 0.37191004"),
+        (
+            {"max_similarity": 0.9},
+            0.95,
+            "similarity 0.9500 to abababababab, kept at rank 1, over the limit of 0.9",
+        ),
+        (
+            {"max_similarity": 0.37191004},
+            0.37191007,
+            "similarity 0.37191007 to abababababab, kept at rank 1, over the limit of 0.37191004",
+        ),
         (
             {"max_similarity": None, "min_distance": 1.5},
             1.49999,
@@ -251,15 +334,21 @@ BESIDE: list[dict[str, Any]] = [
         ),
     ],
 )
-def test_what_is_near_the_limit_is_seen_to_be_beyond_it(rule: dict[str, Any], near: float, said: str, capsys: Any) -> None:
+def test_what_is_near_the_limit_is_seen_to_be_beyond_it(
+    rule: dict[str, Any], near: float, said: str, capsys: Any
+) -> None:
     line = {**hostile().line, "decision": "too_similar", "similarity": near}
     printing.print_explanation(hostile(line=line, selector=rule, blocker=other("selected")))
     assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-@pytest.mark.parametrize("given", BESIDE, ids=["alone", "quarantined", "beside its blocker", "with what it blocked"])
-def test_nothing_in_a_text_can_act(terminal: bool, given: dict[str, Any], capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "given", BESIDE, ids=["alone", "quarantined", "beside its blocker", "with what it blocked"]
+)
+def test_nothing_in_a_text_can_act(
+    terminal: bool, given: dict[str, Any], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")
         monkeypatch.setenv("COLUMNS", "300")
@@ -268,7 +357,10 @@ def test_nothing_in_a_text_can_act(terminal: bool, given: dict[str, Any], capsys
     ours = said.replace("\x1b[2m", "").replace("\x1b[1m", "").replace("\x1b[0m", "")
     assert not {char for char in ours if ord(char) < 32 or 127 <= ord(char) < 160} - {"\n", "\t"}
     assert not {"\u202e", "\u2066", "\ud800", "\x1b"} & set(ours)
-    assert r"\x1b[2J[bold red]x[/] [link=http://x]y[/link] :boom: \x07\u202eabc\u2066 a\x0db \x9b31m\ud800 tab" in ours
+    assert (
+        r"\x1b[2J[bold red]x[/] [link=http://x]y[/link] :boom: \x07\u202eabc\u2066 a\x0db "
+        r"\x9b31m\ud800 tab" in ours
+    )
 
 
 def test_long_texts_are_cut_and_say_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -291,7 +383,9 @@ def test_long_texts_are_cut_and_say_so(capsys: pytest.CaptureFixture[str]) -> No
         ([A.id, "--output", "OUT", "--store", "absent"], "--store"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(arguments: list[str], said: str, output: str, capfd: Any) -> None:
+def test_a_mistake_is_one_line_and_status_2(
+    arguments: list[str], said: str, output: str, capfd: Any
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["explain", *(output if one == "OUT" else one for one in arguments)])
     assert caught.value.code == 2
@@ -303,7 +397,10 @@ def test_a_mistake_is_one_line_and_status_2(arguments: list[str], said: str, out
 
 
 def test_it_needs_neither_prefect_nor_a_model(output: str) -> None:
-    code = "import sys; from flows.cli.app import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules, file=sys.stderr)"
+    code = (
+        "import sys; from flows.cli.app import main\ntry: main(sys.argv[1:])\nfinally: "
+        "print(*sys.modules, file=sys.stderr)"
+    )
     command = [sys.executable, "-c", code, "explain", B.id, "--output", output]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,6 @@
-"""A result takes its place: on a local disk, in memory, on S3, and where a folder cannot be renamed."""
+"""A result takes its place: on a local disk, in memory, on S3, and where a folder cannot be
+renamed.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def result(folder: Path, **files: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     names = [name.replace("__", "/") for name in files]
-    (folder / "manifest.json").write_text(json.dumps({"outputs": dict.fromkeys(names), "of": files}))
+    (folder / "manifest.json").write_text(
+        json.dumps({"outputs": dict.fromkeys(names), "of": files})
+    )
     return str(folder)
 
 
@@ -38,9 +42,13 @@ def contents(uri: str) -> dict[str, str]:
 
 def test_a_result_takes_the_place_of_another(place, tmp_path):
     output = f"{place}/results of ü"
-    publishing.publish(result(tmp_path / "a", selected="old", data__part="old", only_old="x"), output)
+    publishing.publish(
+        result(tmp_path / "a", selected="old", data__part="old", only_old="x"), output
+    )
     assert contents(output) == {"selected": "old", "data/part": "old", "only_old": "x"}
-    publishing.publish(result(tmp_path / "b", selected="new", data__part="new", only_new="y"), output)
+    publishing.publish(
+        result(tmp_path / "b", selected="new", data__part="new", only_new="y"), output
+    )
     assert contents(output) == {"selected": "new", "data/part": "new", "only_new": "y"}
     assert storage.read_json(f"{output}/manifest.json")["of"]["selected"] == "new"
     assert not publishing.is_unfinished(output)
@@ -77,9 +85,14 @@ class Killed(BaseException):
 
 
 def dying_filesystem(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Every remote write counts; after so many of them the process is as good as dead: no clean-up reaches the store."""
+    """Every remote write counts; after so many of them the process is as good as dead: no clean-up
+    reaches the store.
+    """
     steps = 0
-    put, copy = storage.filesystem("memory://")[0].__class__.put_file, storage.filesystem("memory://")[0].__class__.cp_file
+    put, copy = (
+        storage.filesystem("memory://")[0].__class__.put_file,
+        storage.filesystem("memory://")[0].__class__.cp_file,
+    )
 
     def step(self, *arguments, real=None, **options):
         nonlocal steps
@@ -96,7 +109,9 @@ def dying_filesystem(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
 @pytest.mark.parametrize("after", range(6))
 def test_killed_while_a_result_moves_in(tmp_path, monkeypatch, after):
-    """Whatever the moment: a reader finds the whole old result, or none that calls itself one; the next run finishes."""
+    """Whatever the moment: a reader finds the whole old result, or none that calls itself one; the
+    next run finishes.
+    """
     output = f"memory://{tmp_path.name}/output"
     publishing.publish(result(tmp_path / "a", selected="old", only_old="x"), output)
     with monkeypatch.context() as patch:
@@ -174,7 +189,9 @@ def test_names_in_a_manifest_reach_nothing_outside(place, tmp_path):
     """A manifest that another wrote names files elsewhere: they are not removed."""
     publishing.publish(result(tmp_path / "a", selected="x"), f"{place}/output")
     storage.write_bytes(f"{place}/precious", b"1")
-    storage.write_json(f"{place}/output/manifest.json", {"outputs": {"../precious": {}, "/etc/hosts": {}}})
+    storage.write_json(
+        f"{place}/output/manifest.json", {"outputs": {"../precious": {}, "/etc/hosts": {}}}
+    )
     publishing.publish(result(tmp_path / "b", selected="y"), f"{place}/output")
     assert contents(f"{place}/output") == {"selected": "y"}
     assert storage.exists(f"{place}/precious")

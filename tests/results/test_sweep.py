@@ -1,4 +1,6 @@
-"""A sweep of the hand-made pool (`handmade.py`): three rows can be chosen, A (10), B (9) and C (8); B is at 0.6 to A, C at 1."""
+"""A sweep of the hand-made pool (`handmade.py`): three rows can be chosen, A (10), B (9) and C (8);
+B is at 0.6 to A, C at 1.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,14 @@ FACTS: dict[str, Any] = {
 
 
 def grid(**given: Any) -> dict[str, Any]:
-    return Grid(**{"budgets": [1, 3], "similarities": [0.5, 0.9], "strategies": ["diverse", "top_score"], **given}).model_dump(mode="json")
+    return Grid(
+        **{
+            "budgets": [1, 3],
+            "similarities": [0.5, 0.9],
+            "strategies": ["diverse", "top_score"],
+            **given,
+        }
+    ).model_dump(mode="json")
 
 
 def drawn(budget: int) -> list[str]:
@@ -59,33 +68,70 @@ def test_the_table_is_what_a_hand_says(swept: tuple[Path, dict[str, Any]]) -> No
 
     def measures(name: str) -> tuple[Any, ...]:
         row = by_name[name]
-        return row["kept"], row["mean_evol_score"], row["coverage_mean"], row["coverage_worst"], row["redundancy"]
+        return (
+            row["kept"],
+            row["mean_evol_score"],
+            row["coverage_mean"],
+            row["coverage_worst"],
+            row["redundancy"],
+        )
 
     # A alone: C is at distance 0 and B at 0.4.
     assert measures("diverse-0.5-1") == (1, 10, pytest.approx(0.4 / 3), pytest.approx(0.4), None)
-    assert measures("diverse-0.5-3") == (1, 10, pytest.approx(0.4 / 3), pytest.approx(0.4), None), "the pool runs out"
-    assert measures("diverse-0.9-3") == (2, 9.5, pytest.approx(0, abs=1e-6), pytest.approx(0, abs=1e-6), pytest.approx(0.6))
-    everything = (3, 9, pytest.approx(0, abs=1e-6), pytest.approx(0, abs=1e-6), pytest.approx(2.6 / 3))
+    assert measures("diverse-0.5-3") == (1, 10, pytest.approx(0.4 / 3), pytest.approx(0.4), None), (
+        "the pool runs out"
+    )
+    assert measures("diverse-0.9-3") == (
+        2,
+        9.5,
+        pytest.approx(0, abs=1e-6),
+        pytest.approx(0, abs=1e-6),
+        pytest.approx(0.6),
+    )
+    everything = (
+        3,
+        9,
+        pytest.approx(0, abs=1e-6),
+        pytest.approx(0, abs=1e-6),
+        pytest.approx(2.6 / 3),
+    )
     assert measures("top_score-3") == measures("random-3") == everything
 
 
 def test_each_row_has_a_random_one_of_its_own_size(swept: tuple[Path, dict[str, Any]]) -> None:
     scores = {A.id: 10, B.id: 9, C.id: 8}
     for row in swept[1]["selections"]:
-        assert row["random_mean_evol_score"] == sum(scores[id] for id in drawn(row["kept"])) / row["kept"]
+        assert (
+            row["random_mean_evol_score"]
+            == sum(scores[id] for id in drawn(row["kept"])) / row["kept"]
+        )
 
 
 def test_the_files(swept: tuple[Path, dict[str, Any]]) -> None:
     out, told = swept
-    assert {path.name for path in out.iterdir()} == {"sweep.csv", "overlap.csv", "sweep.html", "manifest.json"}
+    assert {path.name for path in out.iterdir()} == {
+        "sweep.csv",
+        "overlap.csv",
+        "sweep.html",
+        "manifest.json",
+    }
     table = read(out / "sweep.csv")
     assert [line["selection"] for line in table] == [row["selection"] for row in told["selections"]]
     assert table[0]["max_similarity"] == "0.5"
-    assert (table[0]["redundancy"], table[2]["max_similarity"]) == ("", ""), "nothing to say is an empty field"
+    assert (table[0]["redundancy"], table[2]["max_similarity"]) == ("", ""), (
+        "nothing to say is an empty field"
+    )
     assert float(table[0]["coverage_mean"]) == pytest.approx(0.4 / 3, abs=1e-6)
-    overlap = {line.pop("selection"): {name: float(value) for name, value in line.items()} for line in read(out / "overlap.csv")}
+    overlap = {
+        line.pop("selection"): {name: float(value) for name, value in line.items()}
+        for line in read(out / "overlap.csv")
+    }
     assert list(overlap) == [row["selection"] for row in told["selections"]]
-    assert overlap["diverse-0.9-3"]["top_score-3"] == overlap["top_score-3"]["diverse-0.9-3"] == pytest.approx(2 / 3, abs=1e-6)
+    assert (
+        overlap["diverse-0.9-3"]["top_score-3"]
+        == overlap["top_score-3"]["diverse-0.9-3"]
+        == pytest.approx(2 / 3, abs=1e-6)
+    )
     assert overlap["diverse-0.5-1"]["diverse-0.9-3"] == 0.5
     assert {overlap[name][name] for name in overlap} == {1}
 
@@ -106,7 +152,9 @@ def test_the_manifest(swept: tuple[Path, dict[str, Any]]) -> None:
 
 def test_coverage_over_a_sample(tmp_path: Path) -> None:
     pool, parts = make(tmp_path / "store")
-    told = write_sweep(pool, parts, grid(coverage_rows=1, strategies=["diverse"]), str(tmp_path / "out"), FACTS)
+    told = write_sweep(
+        pool, parts, grid(coverage_rows=1, strategies=["diverse"]), str(tmp_path / "out"), FACTS
+    )
     assert told["coverage_rows"] == 1
     far = 0.4 if min(A.id, B.id, C.id) == B.id else 0
     assert told["selections"][0]["coverage_mean"] == pytest.approx(far, abs=1e-6)
@@ -124,7 +172,11 @@ def test_the_limit_of_the_hand_made_pool(tmp_path: Path) -> None:
     found = find_limit(pool, parts, 2)
     assert found["max_similarity"] in (0.6, 0.60000002)
     assert (found["kept"], found["candidates"]) == (2, 3)
-    assert find_limit(pool, parts, 3) == find_limit(pool, parts, 4) == {"max_similarity": 1.0, "kept": 3, "candidates": 3}
+    assert (
+        find_limit(pool, parts, 3)
+        == find_limit(pool, parts, 4)
+        == {"max_similarity": 1.0, "kept": 3, "candidates": 3}
+    )
 
 
 def test_a_pool_with_nothing_to_choose_from(tmp_path: Path) -> None:

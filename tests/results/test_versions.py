@@ -1,4 +1,6 @@
-"""Versions of a selection: names that sort by time, a pointer that moves last, and old ones that go."""
+"""Versions of a selection: names that sort by time, a pointer that moves last, and old ones that
+go.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ def write(output: str, number: int) -> str:
 
 
 def test_a_name_says_when_and_of_what() -> None:
-    assert versions.name_of("0123456789abcdef" + "x" * 16, START) == "20260131T235959Z-0123456789abcdef"
+    assert (
+        versions.name_of("0123456789abcdef" + "x" * 16, START)
+        == "20260131T235959Z-0123456789abcdef"
+    )
 
 
 def test_the_latest_is_the_one_it_was_moved_to(output: str) -> None:
@@ -55,7 +60,9 @@ def test_on_a_disk_it_is_a_link_that_programs_can_follow(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "versions"]
 
 
-def test_on_a_disk_without_links_it_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_disk_without_links_it_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no links here")
 
@@ -66,7 +73,9 @@ def test_on_a_disk_without_links_it_is_a_file(tmp_path: Path, monkeypatch: pytes
     assert versions.latest(str(tmp_path)) == name
 
 
-@pytest.mark.parametrize("planted", ["../../etc", "20260131T235959Z-aaaaaaaaaaaaaaaa", "", "\udc80"])
+@pytest.mark.parametrize(
+    "planted", ["../../etc", "20260131T235959Z-aaaaaaaaaaaaaaaa", "", "\udc80"]
+)
 def test_a_pointer_to_what_is_no_version_points_to_nothing(planted: str, output: str) -> None:
     storage.write_bytes(storage.join(output, "latest"), planted.encode(errors="surrogateescape"))
     assert versions.latest(output) is None
@@ -85,9 +94,13 @@ def test_what_killed_runs_left_goes_after_a_day(output: str) -> None:
     for left in (f".{name}.0123.new", versions.name_of(DIGESTS[1], START)):
         storage.write_bytes(storage.join(output, "versions", left, "selected.jsonl"), b"{}\n")
     assert versions.forget_old(output, 2) == []
-    assert len({one.name.split("/")[0] for one in storage.find(storage.join(output, "versions"))}) == 3  # it may be under way
+    assert (
+        len({one.name.split("/")[0] for one in storage.find(storage.join(output, "versions"))}) == 3
+    )  # it may be under way
     assert versions.forget_old(output, 2, now=datetime.now(UTC) + timedelta(days=2)) == []
-    assert {one.name.split("/")[0] for one in storage.find(storage.join(output, "versions"))} == {name}
+    assert {one.name.split("/")[0] for one in storage.find(storage.join(output, "versions"))} == {
+        name
+    }
 
 
 def test_a_version_without_its_manifest_is_none(output: str) -> None:
@@ -99,7 +112,9 @@ def test_a_version_without_its_manifest_is_none(output: str) -> None:
 def test_one_that_nothing_points_to_yet_is_found_again(output: str) -> None:
     first, second = write(output, 0), write(output, 1)
     assert versions.unpointed(output, DIGESTS[1], first) == second
-    assert versions.unpointed(output, DIGESTS[0], second) is None  # older: a pool that became what it was is a version anew
+    assert (
+        versions.unpointed(output, DIGESTS[0], second) is None
+    )  # older: a pool that became what it was is a version anew
     assert versions.unpointed(output, DIGESTS[2], first) is None
     assert versions.unpointed(output, DIGESTS[0], None) == first
 

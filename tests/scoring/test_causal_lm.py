@@ -1,4 +1,6 @@
-"""Scores held to a plain reference, written here: one prompt at a time, the whole model, its logits at the last position."""
+"""Scores held to a plain reference, written here: one prompt at a time, the whole model, its logits
+at the last position.
+"""
 
 import json
 import pickle
@@ -13,7 +15,7 @@ from tokenizers import Tokenizer, normalizers
 
 from deita_tasks.errors import ComputeError, ModelError, UsageError
 from deita_tasks.models.causal_lm import CausalLM
-from deita_tasks.models.prefetch import ahead
+from deita_tasks.models.prefetch import prefetch
 from deita_tasks.records import Conversation, Turn
 from deita_tasks.scoring import load_scorer
 from tests.support.checkpoints import (
@@ -30,10 +32,12 @@ from tests.support.checkpoints import (
 
 # To the byte, from the original's llama_scorer.py.
 COMPLEXITY = (
-    "You are a helpful assistant. Please identify the complexity score of the following user query. \n##Query: {}  \n##Complexity: "
+    "You are a helpful assistant. Please identify the complexity score of the following user "
+    "query. \n##Query: {}  \n##Complexity: "
 )
 QUALITY = (
-    "You are a helpful assistant. Please identify the quality score of the Response corresponding to the Question. "
+    "You are a helpful assistant. Please identify the quality score of the Response "
+    "corresponding to the Question. "
     "\n #Question#:\n{}\n#Response#:\n{} \n##Quality: "
 )
 PAIRS = [
@@ -71,15 +75,23 @@ def folder(tmp_path_factory):
 
 
 def scorer(folder, kind="quality", **options):
-    return load_scorer("causal_lm", model=str(folder), kind=kind, **{"dtype": "float32", "device": "cpu", **options})
+    return load_scorer(
+        "causal_lm",
+        model=str(folder),
+        kind=kind,
+        **{"dtype": "float32", "device": "cpu", **options},
+    )
 
 
 @pytest.mark.parametrize("kind", ["complexity", "quality"])
 def test_scores_are_the_reference_s_in_every_batch(family, kind):
     model = reference_model(family)
-    # Each digit's id found the plain way: what comes after the prompt when the digit is written there.
+    # Each digit's id found the plain way: what comes after the prompt when the digit is written
+    # there.
     digits = [reference_ids(family, text_of(kind, ("x", "y")) + digit)[-1] for digit in "123456"]
-    expected = [reference_score(model, reference_ids(family, text_of(kind, pair)), digits) for pair in PAIRS]
+    expected = [
+        reference_score(model, reference_ids(family, text_of(kind, pair)), digits) for pair in PAIRS
+    ]
     assert np.ptp(expected) > 0.3  # else equal scores would pass for right ones
     for batch_tokens in (1, 150, 100_000):
         scores = scorer(family, kind, batch_tokens=batch_tokens).score(PAIRS)
@@ -93,33 +105,48 @@ def test_scores_are_the_reference_s_in_every_batch(family, kind):
 def test_the_template_s_beginning_is_gone_through_once(family, kind):
     prefix = list(scorer(family, kind)._load().prefix.ids)
     beginning = text_of(kind, ("\0", "")).split("\0")[0]
-    assert len(prefix) >= len(reference_ids(family, beginning)) - 2  # the last may belong to the word after it
+    assert (
+        len(prefix) >= len(reference_ids(family, beginning)) - 2
+    )  # the last may belong to the word after it
     assert reference_ids(family, text_of(kind, PAIRS[0]))[: len(prefix)] == prefix
 
 
 def test_more_pairs_than_are_tokenised_at_a_time(folder):
     one = scorer(folder)
-    np.testing.assert_allclose(one.score(PAIRS * 250), np.tile(one.score(PAIRS), 250), rtol=0, atol=1e-5)  # other pieces, other batches
+    np.testing.assert_allclose(
+        one.score(PAIRS * 250), np.tile(one.score(PAIRS), 250), rtol=0, atol=1e-5
+    )  # other pieces, other batches
 
 
 def test_bfloat16_is_near(folder):
-    np.testing.assert_allclose(scorer(folder, dtype="bfloat16").score(PAIRS), scorer(folder).score(PAIRS), atol=0.25)
+    np.testing.assert_allclose(
+        scorer(folder, dtype="bfloat16").score(PAIRS), scorer(folder).score(PAIRS), atol=0.25
+    )
 
 
 def test_no_pairs(folder):
-    measured = scorer(folder).measure([])
-    assert measured.values.shape == measured.cut.shape == (0,)
+    measured = scorer(folder).compute([])
+    assert measured.values.shape == measured.truncated_tokens.shape == (0,)
 
 
 def test_a_leading_system_turn_does_not_shift_the_pairs(folder):
-    """The original pairs by position, and would score ("Be brief.", "Hi") here; the pair is ("Hi", "Hello!")."""
-    conversation = Conversation((Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Hello!"), Turn("user", "Bye")))
+    """The original pairs by position, and would score ("Be brief.", "Hi") here; the pair is ("Hi",
+    "Hello!").
+    """
+    conversation = Conversation(
+        (
+            Turn("system", "Be brief."),
+            Turn("user", "Hi"),
+            Turn("assistant", "Hello!"),
+            Turn("user", "Bye"),
+        )
+    )
     scores = scorer(folder).score(conversation.pairs)
     np.testing.assert_array_equal(scores, scorer(folder).score([("Hi", "Hello!"), ("Bye", "")]))
     assert abs(scores[0] - scorer(folder).score([("Be brief.", "Hi")])[0]) > 1e-3
 
 
-# -- length ------------------------------------------------------------------------------------------------------------------------
+# ---- length
 
 
 def words(n, letter):
@@ -127,18 +154,36 @@ def words(n, letter):
 
 
 def cut_by_hand(folder, kind, pair, limit):
-    """The ids of each part, the middle left out of the response first: an independent account of the rule, for a tokenizer in which
-    the parts do not run into each other (each line of the template ends in a newline or a space)."""
+    """The ids of each part, the middle left out of the response first: an independent account of
+    the rule, for a tokenizer in which the parts do not run into each other (each line of the
+    template ends in a newline or a space).
+    """
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     encode = lambda text: tokenizer.encode(text, add_special_tokens=False).ids  # noqa: E731
-    head, between, tail = text_of(kind, ("\0", "\1")).replace("\1", "\0").split("\0") if kind == "quality" else (None, None, None)
+    head, between, tail = (
+        text_of(kind, ("\0", "\1")).replace("\1", "\0").split("\0")
+        if kind == "quality"
+        else (None, None, None)
+    )
     instruction, response = encode(pair[0]), encode(pair[1])
-    frame = [tokenizer.token_to_id("<|begin_of_text|>"), *encode(head)], encode(between), encode(tail)
+    frame = (
+        [tokenizer.token_to_id("<|begin_of_text|>"), *encode(head)],
+        encode(between),
+        encode(tail),
+    )
     room = limit - sum(map(len, frame))
     keep_response = max(0, room - len(instruction))
     keep_instruction = min(len(instruction), room)
-    middle = lambda ids, keep: ids if keep >= len(ids) else ids[: (keep + 1) // 2] + ids[len(ids) - keep // 2 :]  # noqa: E731
-    return [*frame[0], *middle(instruction, keep_instruction), *frame[1], *middle(response, keep_response), *frame[2]]
+    middle = lambda ids, keep: (
+        ids if keep >= len(ids) else ids[: (keep + 1) // 2] + ids[len(ids) - keep // 2 :]
+    )
+    return [
+        *frame[0],
+        *middle(instruction, keep_instruction),
+        *frame[1],
+        *middle(response, keep_response),
+        *frame[2],
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -146,38 +191,57 @@ def fast(tmp_path_factory):
     return llama3(tmp_path_factory.mktemp("llama3"))
 
 
-@pytest.mark.parametrize(("instruction", "response"), [(3, 400), (60, 300), (300, 20), (400, 400), (300, 0)])
-def test_long_prompts_lose_the_middle_of_the_response_then_of_the_instruction(fast, instruction, response):
+@pytest.mark.parametrize(
+    ("instruction", "response"), [(3, 400), (60, 300), (300, 20), (400, 400), (300, 0)]
+)
+def test_long_prompts_lose_the_middle_of_the_response_then_of_the_instruction(
+    fast, instruction, response
+):
     pair = (words(instruction, "s"), words(response, "r"))
     whole = len(reference_ids(fast, text_of("quality", pair)))
     limit = 180
     ids = cut_by_hand(fast, "quality", pair, limit)
     assert len(ids) == limit
-    measured = scorer(fast, max_length=limit).measure([pair, ("short", "one")])
-    assert measured.cut.tolist() == [whole - limit, 0]
+    measured = scorer(fast, max_length=limit).compute([pair, ("short", "one")])
+    assert measured.truncated_tokens.tolist() == [whole - limit, 0]
     digits = scorer(fast).fingerprint()["digit_ids"]
-    np.testing.assert_allclose(measured.values[0], reference_score(reference_model(fast), ids, digits), atol=1e-5)
+    np.testing.assert_allclose(
+        measured.values[0], reference_score(reference_model(fast), ids, digits), atol=1e-5
+    )
 
 
 def test_the_limit_is_the_model_s_own_unless_given(folder):
     pair = (words(10, "s"), words(300, "r"))
     tokens = len(reference_ids(folder, text_of("quality", pair)))
     assert scorer(folder).fingerprint()["max_length"] == 256
-    assert scorer(folder).measure([pair]).cut.tolist() == [tokens - 256]
-    longer = scorer(folder, max_length=4096)  # rotary positions go on beyond the window; the original never cuts
-    assert longer.measure([pair]).cut.tolist() == [0]
+    assert scorer(folder).compute([pair]).truncated_tokens.tolist() == [tokens - 256]
+    longer = scorer(
+        folder, max_length=4096
+    )  # rotary positions go on beyond the window; the original never cuts
+    assert longer.compute([pair]).truncated_tokens.tolist() == [0]
     digits = longer.fingerprint()["digit_ids"]
-    expected = reference_score(reference_model(folder), reference_ids(folder, text_of("quality", pair)), digits)
+    expected = reference_score(
+        reference_model(folder), reference_ids(folder, text_of("quality", pair)), digits
+    )
     np.testing.assert_allclose(longer.score([pair]), [expected], atol=1e-4)
 
 
 def test_a_limit_without_room_for_the_prompt_itself(folder):
-    with pytest.raises(UsageError, match=r"max_length=20: the quality prompt alone takes \d+ tokens"):
+    with pytest.raises(
+        UsageError, match=r"max_length=20: the quality prompt alone takes \d+ tokens"
+    ):
         scorer(folder, max_length=20).fingerprint()
 
 
 def test_learned_positions_end_where_they_end(tmp_path, fast):
-    write_model(tmp_path, "OPT", max_position_embeddings=128, ffn_dim=48, word_embed_proj_dim=32, vocabulary=700)
+    write_model(
+        tmp_path,
+        "OPT",
+        max_position_embeddings=128,
+        ffn_dim=48,
+        word_embed_proj_dim=32,
+        vocabulary=700,
+    )
     shutil.copy(fast / "tokenizer.json", tmp_path)
     assert scorer(tmp_path).fingerprint()["max_length"] == 128
     assert np.isfinite(scorer(tmp_path).score([("long " * 500, "long " * 500)])).all()
@@ -188,13 +252,15 @@ def test_learned_positions_end_where_they_end(tmp_path, fast):
 @pytest.mark.parametrize("spare", range(1, 8))
 def test_hardly_any_room_is_a_problem_of_the_row_or_none(folder, spare):
     least = len(reference_ids(folder, QUALITY.format("", "")))
-    measured = scorer(folder, max_length=least + spare).measure([("a b c d e f g h", "i j k l m n o p q"), ("", "")])
+    measured = scorer(folder, max_length=least + spare).compute(
+        [("a b c d e f g h", "i j k l m n o p q"), ("", "")]
+    )
     assert set(measured.problems) <= {0}
     assert np.isnan(measured.values[0]) == (0 in measured.problems)
     assert np.isfinite(measured.values[1])
 
 
-# -- what must end in a clear error, or a row without a score -------------------------------------------------------------------------
+# ---- what must end in a clear error, or a row without a score
 
 
 def test_nan_logits_are_that_pair_s_problem_alone(folder, tmp_path):
@@ -204,10 +270,12 @@ def test_nan_logits_are_that_pair_s_problem_alone(folder, tmp_path):
     weights["model.embed_tokens.weight"][poison] = float("nan")
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     pairs = [("a", "b"), ("Ω", "b"), ("c", "d")]
-    measured = scorer(broken).measure(pairs)
+    measured = scorer(broken).compute(pairs)
     assert list(measured.problems) == [1] and "not finite" in measured.problems[1]
     assert np.isnan(measured.values[1])
-    np.testing.assert_allclose(measured.values[[0, 2]], scorer(folder).score([pairs[0], pairs[2]]), atol=1e-5)
+    np.testing.assert_allclose(
+        measured.values[[0, 2]], scorer(folder).score([pairs[0], pairs[2]]), atol=1e-5
+    )
     with pytest.raises(ComputeError, match="pair 1 has no quality score"):
         scorer(broken).score(pairs)
 
@@ -237,7 +305,9 @@ def test_a_tokenizer_that_merges_the_digit_with_the_space_before_it(tmp_path, fa
 
 def test_a_tokenizer_that_ends_every_text(tmp_path, folder):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": True, "add_eos_token": True}))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"add_bos_token": True, "add_eos_token": True})
+    )
     with pytest.raises(ModelError, match="a token of its own"):
         scorer(tmp_path).fingerprint()
 
@@ -274,7 +344,9 @@ def test_bin_weights_only_where_they_are_allowed(tmp_path, folder):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="allow_bin=True"):
         scorer(tmp_path).score(PAIRS)
-    np.testing.assert_allclose(scorer(tmp_path, allow_bin=True).score(PAIRS), scorer(folder).score(PAIRS), atol=1e-6)
+    np.testing.assert_allclose(
+        scorer(tmp_path, allow_bin=True).score(PAIRS), scorer(folder).score(PAIRS), atol=1e-6
+    )
 
 
 def test_out_of_memory_halves_the_batch(folder, monkeypatch):
@@ -300,7 +372,7 @@ def test_out_of_memory_halves_the_batch(folder, monkeypatch):
         return forward(self, batch, prefix)
 
     monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
-    measured = scorer(folder).measure(PAIRS)
+    measured = scorer(folder).compute(PAIRS)
     assert measured.problems and all("out of memory" in why for why in measured.problems.values())
     assert np.isnan(measured.values[list(measured.problems)]).all()
 
@@ -316,7 +388,7 @@ def test_what_memory_has_room_for_is_learnt_once_for_all_pieces(folder, monkeypa
 
     pairs = [(f"Write {number}.", "Yes.") for number in range(10, 50)]
     expected = scorer(folder).score(pairs)
-    monkeypatch.setattr("deita_tasks.scoring.causal_lm.ahead", partial(ahead, size=8))
+    monkeypatch.setattr("deita_tasks.scoring.causal_lm.ahead", partial(prefetch, size=8))
     one = scorer(folder, batch_tokens=100_000)
     one.score([])  # loads it, with memory enough for the proofs
     monkeypatch.setattr(CausalLM, "_forward", small)
@@ -336,23 +408,33 @@ def test_a_problem_is_told_of_its_own_pair_whatever_its_piece(folder, monkeypatc
 
     pairs = [("a", "b")] * 7 + [("a", words(150, "r"))] + [("c", "d")] * 3
     expected = scorer(folder).score(pairs)
-    monkeypatch.setattr("deita_tasks.scoring.causal_lm.ahead", partial(ahead, size=3))
+    monkeypatch.setattr("deita_tasks.scoring.causal_lm.ahead", partial(prefetch, size=3))
     monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
-    measured = scorer(folder).measure(pairs)
-    assert list(measured.problems) == [7] and "out of memory on cpu with its 256 tokens alone" in measured.problems[7]
+    measured = scorer(folder).compute(pairs)
+    assert (
+        list(measured.problems) == [7]
+        and "out of memory on cpu with its 256 tokens alone" in measured.problems[7]
+    )
     np.testing.assert_allclose(np.delete(measured.values, 7), np.delete(expected, 7), atol=1e-5)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"kind": "beauty"}, {"model": ""}, {"dtype": "int8"}, {"max_length": 0}, {"batch_tokens": 0}, {"max_lenght": 3}],
+    [
+        {"kind": "beauty"},
+        {"model": ""},
+        {"dtype": "int8"},
+        {"max_length": 0},
+        {"batch_tokens": 0},
+        {"max_lenght": 3},
+    ],
 )
 def test_wrong_options(wrong):
     with pytest.raises(UsageError):
         load_scorer("causal_lm", **{"model": "x/y", "kind": "quality", **wrong})
 
 
-# -- the component -------------------------------------------------------------------------------------------------------------------
+# ---- the component
 
 
 def test_fingerprint_loads_no_weights_and_tells_what_changes_a_score(folder, monkeypatch, tmp_path):
@@ -362,7 +444,11 @@ def test_fingerprint_loads_no_weights_and_tells_what_changes_a_score(folder, mon
     assert str(folder) not in json.dumps(base)
     assert scorer(folder, batch_tokens=7).fingerprint() == base
     assert scorer(shutil.copytree(folder, tmp_path / "moved")).fingerprint() == base
-    others = [scorer(folder, kind="complexity"), scorer(folder, max_length=200), scorer(folder, dtype="bfloat16")]
+    others = [
+        scorer(folder, kind="complexity"),
+        scorer(folder, max_length=200),
+        scorer(folder, dtype="bfloat16"),
+    ]
     assert all(other.fingerprint() != base for other in others)
     assert scorer(llama(tmp_path / "other", seed=1)).fingerprint() != base
 

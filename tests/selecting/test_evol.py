@@ -36,7 +36,10 @@ def test_products_of_float32_scores_are_not_rounded_to_float32():
 scores = st.one_of(st.none(), st.just(NAN), st.floats(1, 6, width=32))
 
 
-@given(st.lists(st.lists(st.tuples(scores, scores), max_size=12)), st.sampled_from(["sum", "mean", "max"]))
+@given(
+    st.lists(st.lists(st.tuples(scores, scores), max_size=12)),
+    st.sampled_from(["sum", "mean", "max"]),
+)
 @settings(deadline=None)
 def test_columns_equal_a_loop_over_turns_to_the_last_bit(rows, how):
     def plainly(row):
@@ -51,8 +54,13 @@ def test_columns_equal_a_loop_over_turns_to_the_last_bit(rows, how):
         return total if how == "sum" else total / len(products)
 
     expected = np.array([plainly(row) for row in rows])
-    one_by_one = np.array([evol_score([x for x, _ in row], [y for _, y in row], how) for row in rows])
-    columns = [pa.array([[turn[side] for turn in row] for row in rows], pa.list_(pa.float32())) for side in (0, 1)]
+    one_by_one = np.array(
+        [evol_score([x for x, _ in row], [y for _, y in row], how) for row in rows]
+    )
+    columns = [
+        pa.array([[turn[side] for turn in row] for row in rows], pa.list_(pa.float32()))
+        for side in (0, 1)
+    ]
     np.testing.assert_array_equal(one_by_one, expected)
     np.testing.assert_array_equal(evol_scores_of(*columns, how), expected)
     chunked = [pa.chunked_array([column[:1], column[1:]]) for column in columns]
@@ -90,18 +98,33 @@ def test_what_does_not_match_is_refused():
 def test_rankings_by_hand():
     complexity = pa.array([[2.0, 3.0], [1.0], None, [None, 5.0]], pa.list_(pa.float32()))
     quality = pa.array([[4.0, 1.0], [6.0], [2.0], [1.0, 1.0]], pa.list_(pa.float32()))
-    np.testing.assert_array_equal(ranking_scores("evol", "sum", complexity, quality), [11, 6, NAN, NAN])
-    np.testing.assert_array_equal(ranking_scores("complexity", "sum", complexity, None), [5, 1, NAN, NAN])
+    np.testing.assert_array_equal(
+        ranking_scores("evol", "sum", complexity, quality), [11, 6, NAN, NAN]
+    )
+    np.testing.assert_array_equal(
+        ranking_scores("complexity", "sum", complexity, None), [5, 1, NAN, NAN]
+    )
     np.testing.assert_array_equal(ranking_scores("quality", "mean", None, quality), [2.5, 6, 2, 1])
-    np.testing.assert_array_equal(ranking_scores("quality", "max", complexity, quality), [4, 6, 2, 1])
-    np.testing.assert_array_equal(ranking_scores("length", "sum", None, None, [7, 8, 9, 10]), [7, 8, 9, 10])
+    np.testing.assert_array_equal(
+        ranking_scores("quality", "max", complexity, quality), [4, 6, 2, 1]
+    )
+    np.testing.assert_array_equal(
+        ranking_scores("length", "sum", None, None, [7, 8, 9, 10]), [7, 8, 9, 10]
+    )
 
 
 def test_rankings_name_what_they_miss():
     column = pa.array([[1.0]])
-    with pytest.raises(UsageError, match="ranking 'evol' needs a column that was not given: expected complexity and quality"):
+    with pytest.raises(
+        UsageError,
+        match="ranking 'evol' needs a column that was not given: expected complexity and quality",
+    ):
         ranking_scores("evol", "sum", column, None)
-    with pytest.raises(UsageError, match="ranking 'length' needs a column that was not given: expected lengths"):
+    with pytest.raises(
+        UsageError, match="ranking 'length' needs a column that was not given: expected lengths"
+    ):
         ranking_scores("length", "sum", column, column)
-    with pytest.raises(UsageError, match="ranking 'beauty': expected one of evol, complexity, quality, length"):
+    with pytest.raises(
+        UsageError, match="ranking 'beauty': expected one of evol, complexity, quality, length"
+    ):
         ranking_scores("beauty", "sum", column, column)

@@ -20,7 +20,9 @@ def below(limit):
 
 
 def test_by_hand():
-    """Equal is allowed: all four from 0.8 on, when c may stand beside b; below it a, b and d, or under 0.6 a, c and d; below 0 a and d."""
+    """Equal is allowed: all four from 0.8 on, when c may stand beside b; below it a, b and d, or
+    under 0.6 a, c and d; below 0 a and d.
+    """
     assert solve(IDS, SCORES, ROWS, 4) == Solution(0.8, 4)
     assert solve(IDS, SCORES, ROWS, 3) == Solution(0.0, 3)
     assert solve(IDS, SCORES, ROWS, 2) == Solution(-1.0, 2)
@@ -39,9 +41,16 @@ def test_rows_that_cannot_be_compared_do_not_count():
 
 
 POOLS = st.one_of(
-    st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.integers(1, 9)), min_size=1, max_size=14).map(np.array),
+    st.lists(
+        st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.integers(1, 9)),
+        min_size=1,
+        max_size=14,
+    ).map(np.array),
     st.builds(
-        lambda seed, n, d: np.random.default_rng(seed).standard_normal((n, d)), st.integers(0, 2**32), st.integers(1, 60), st.integers(2, 5)
+        lambda seed, n, d: np.random.default_rng(seed).standard_normal((n, d)),
+        st.integers(0, 2**32),
+        st.integers(1, 60),
+        st.integers(2, 5),
     ),
 )
 
@@ -64,17 +73,25 @@ def test_it_yields_the_budget_and_the_next_smaller_limit_does_not(rows, budget):
 
 def clustered(rows, clusters):
     rng = np.random.default_rng(5)
-    vectors = rng.standard_normal((clusters, 16))[rng.integers(0, clusters, rows)] + 0.2 * rng.standard_normal((rows, 16))
+    vectors = rng.standard_normal((clusters, 16))[
+        rng.integers(0, clusters, rows)
+    ] + 0.2 * rng.standard_normal((rows, 16))
     return [f"{i:04d}" for i in range(rows)], rng.random(rows), vectors.astype(np.float32)
 
 
 def test_what_a_trial_remembers_changes_no_answer_and_saves_work(monkeypatch):
-    """Over many blocks: the limit is that of the rule, found in few trials, and the last of them compare few rows."""
+    """Over many blocks: the limit is that of the rule, found in few trials, and the last of them
+    compare few rows.
+    """
     ids, scores, vectors = clustered(3000, 60)
     monkeypatch.setattr(solving, "BLOCK", 64)
     monkeypatch.setattr(solving, "AHEAD", 256)
     compared, counts, decide, run = [], [], solving.Cosine.decide, solving._Trials.run
-    monkeypatch.setattr(solving.Cosine, "decide", lambda space, rows: compared.append(len(rows)) or decide(space, rows))
+    monkeypatch.setattr(
+        solving.Cosine,
+        "decide",
+        lambda space, rows: compared.append(len(rows)) or decide(space, rows),
+    )
 
     def watched(trials, limit, to_the_end=False):
         compared.clear()
@@ -87,8 +104,22 @@ def test_what_a_trial_remembers_changes_no_answer_and_saves_work(monkeypatch):
         counts.clear()
         limit, kept = solve(ids, scores, vectors, budget)
         assert kept == budget
-        assert len(load_selector("diverse", budget=budget, max_similarity=limit).select(ids, scores, vectors).kept) == budget
-        assert len(load_selector("diverse", budget=budget, max_similarity=below(limit)).select(ids, scores, vectors).kept) < budget
+        assert (
+            len(
+                load_selector("diverse", budget=budget, max_similarity=limit)
+                .select(ids, scores, vectors)
+                .kept
+            )
+            == budget
+        )
+        assert (
+            len(
+                load_selector("diverse", budget=budget, max_similarity=below(limit))
+                .select(ids, scores, vectors)
+                .kept
+            )
+            < budget
+        )
         assert len(counts) < 25
         assert len({tried for tried, _, _ in counts}) == len(counts)
         assert all((kept == budget) == (tried >= np.float32(limit)) for tried, kept, _ in counts)
@@ -100,7 +131,9 @@ def test_a_trial_ends_when_it_is_settled(monkeypatch):
     ids, scores, vectors = clustered(1000, 30)
     seen = []
     decide = solving.Cosine.decide
-    monkeypatch.setattr(solving.Cosine, "decide", lambda space, rows: seen.append(len(rows)) or decide(space, rows))
+    monkeypatch.setattr(
+        solving.Cosine, "decide", lambda space, rows: seen.append(len(rows)) or decide(space, rows)
+    )
     trials = solving._Trials(ids, scores, vectors, 700, "cpu")
     assert trials.run(np.float32(1)).kept == 700
     assert sum(seen) == 768
@@ -113,6 +146,10 @@ def test_torch_finds_the_same_limit(monkeypatch):
     ids, scores, vectors = clustered(1000, 30)
     expected = solve(ids, scores, vectors, 100)
     asked = []
-    monkeypatch.setattr(solving, "screens_on", lambda device: asked.append(device) or (lambda rows: TorchScreen(rows, "cpu")))
+    monkeypatch.setattr(
+        solving,
+        "screens_on",
+        lambda device: asked.append(device) or (lambda rows: TorchScreen(rows, "cpu")),
+    )
     assert solve(ids, scores, vectors, 100, device="cuda:1") == expected
     assert asked == ["cuda:1"]

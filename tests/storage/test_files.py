@@ -20,7 +20,14 @@ from tests.support.s3 import S3, SECRET
 
 pytest_plugins = ["tests.support.s3_fixtures"]
 
-NAMES = ["plain.json", "with space.json", "ünï-中文.json", "a#b%20c.json", "semi;colon&and=.json", "deep/er/file.json"]
+NAMES = [
+    "plain.json",
+    "with space.json",
+    "ünï-中文.json",
+    "a#b%20c.json",
+    "semi;colon&and=.json",
+    "deep/er/file.json",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,7 +87,13 @@ def test_an_upload_of_many_parts_is_atomic_too(s3, monkeypatch):
 
 
 def test_missing_files(place):
-    for call in (storage.open_read, storage.read_json, storage.read_table, storage.size_of, storage.sha256_of):
+    for call in (
+        storage.open_read,
+        storage.read_json,
+        storage.read_table,
+        storage.size_of,
+        storage.sha256_of,
+    ):
         with pytest.raises(MissingFile, match=r"nothing: no such file"):
             call(storage.join(place, "nothing"))
     storage.remove(storage.join(place, "nothing"))
@@ -94,9 +107,17 @@ def test_listing(place):
     for name in ("b.parquet", "a.parquet", "c.json", ".hidden.parquet", "below/d.parquet"):
         storage.write_bytes(f"{place}/{name}", b"x")
     assert storage.list_files(place, ".parquet") == [f"{place}/a.parquet", f"{place}/b.parquet"]
-    assert [one.name for one in storage.find(place)] == [".hidden.parquet", "a.parquet", "b.parquet", "below/d.parquet", "c.json"]
+    assert [one.name for one in storage.find(place)] == [
+        ".hidden.parquet",
+        "a.parquet",
+        "b.parquet",
+        "below/d.parquet",
+        "c.json",
+    ]
     assert all(one.bytes == 1 for one in storage.find(place))
-    assert all(abs(one.modified - datetime.now(UTC)) < timedelta(minutes=1) for one in storage.find(place))
+    assert all(
+        abs(one.modified - datetime.now(UTC)) < timedelta(minutes=1) for one in storage.find(place)
+    )
     assert not storage.is_empty(place)
     with pytest.raises(UsageError, match="is a file; expected a folder"):
         storage.is_empty(f"{place}/c.json")
@@ -122,7 +143,15 @@ def test_a_listing_of_many_files_is_paged(s3, monkeypatch):
 
 
 def test_expand(place):
-    names = ("b.jsonl", "a 1.jsonl", "ü[1].jsonl", "sub/c.jsonl", ".git/config", "_SUCCESS", "sub/.d.jsonl")
+    names = (
+        "b.jsonl",
+        "a 1.jsonl",
+        "ü[1].jsonl",
+        "sub/c.jsonl",
+        ".git/config",
+        "_SUCCESS",
+        "sub/.d.jsonl",
+    )
     for name in names:
         storage.write_bytes(f"{place}/{name}", b"{}")
 
@@ -133,19 +162,31 @@ def test_expand(place):
     assert below(f"{place}/") == below(place)
     assert below(f"{place}/*.jsonl") == ["a 1.jsonl", "b.jsonl", "ü[1].jsonl"]
     assert below(f"{place}/**/*.jsonl") == ["a 1.jsonl", "b.jsonl", "sub/c.jsonl", "ü[1].jsonl"]
-    assert below(f"{place}/ü[1].jsonl") == ["ü[1].jsonl"]  # a file's own name, although it looks like a pattern
+    assert below(f"{place}/ü[1].jsonl") == [
+        "ü[1].jsonl"
+    ]  # a file's own name, although it looks like a pattern
     for uri in storage.expand(place):
         assert storage.exists(uri)
-    missing = {"nothing": "no such file or folder", "*.csv": "no file matches this pattern", ".git/*/x?": "no file matches"}
+    missing = {
+        "nothing": "no such file or folder",
+        "*.csv": "no file matches this pattern",
+        ".git/*/x?": "no file matches",
+    }
     for name, why in missing.items():
         with pytest.raises(InputError, match=why):
             storage.expand(f"{place}/{name}")
 
 
 def test_what_lies_in_a_folder_has_a_path_from_there(place):
-    assert storage.path_in(f"{place}/deep/file", place) == storage.path_in(f"{place}/deep/file", f"{place}/") == "deep/file"
+    assert (
+        storage.path_in(f"{place}/deep/file", place)
+        == storage.path_in(f"{place}/deep/file", f"{place}/")
+        == "deep/file"
+    )
     assert storage.path_in(f"{place}/", place) == ""
-    assert storage.path_in(f"{place}s/file", place) is None  # a name that begins alike is another folder
+    assert (
+        storage.path_in(f"{place}s/file", place) is None
+    )  # a name that begins alike is another folder
     assert storage.path_in(place, f"{place}/deep") is None
 
 
@@ -170,7 +211,9 @@ def test_a_folder_marker_is_no_file(s3):
     assert storage.expand(uri) == [f"{uri}/pool.jsonl"]
 
 
-@pytest.mark.parametrize("part", ["../x", "a/../../x", "/etc/passwd", "..", "a\\..\\x", "a\0", "", ".", "./x"])
+@pytest.mark.parametrize(
+    "part", ["../x", "a/../../x", "/etc/passwd", "..", "a\\..\\x", "a\0", "", ".", "./x"]
+)
 def test_no_name_leads_out(place, part):
     with pytest.raises(StorageError, match="expected a name inside"):
         storage.join(place, part)
@@ -235,7 +278,9 @@ def test_damage_is_noticed(place, how):
     storage.write_bytes(uri, damaged(content, how))
     with pytest.raises(DamagedArtifact, match="not readable as Parquet"):
         storage.read_table(uri)
-    assert not storage.is_same(uri, facts) or (how in ("flipped", "no footer") and not storage.is_local(uri))
+    assert not storage.is_same(uri, facts) or (
+        how in ("flipped", "no footer") and not storage.is_local(uri)
+    )
 
 
 def test_a_column_is_read_without_the_others(s3, monkeypatch):
@@ -246,7 +291,11 @@ def test_a_column_is_read_without_the_others(s3, monkeypatch):
     import s3fs.core
 
     fetch = s3fs.core.S3File._fetch_range
-    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", lambda self, start, end: fetched.append(end - start) or fetch(self, start, end))
+    monkeypatch.setattr(
+        s3fs.core.S3File,
+        "_fetch_range",
+        lambda self, start, end: fetched.append(end - start) or fetch(self, start, end),
+    )
     assert storage.read_table(uri, ["id"]).num_rows == 200_000
     assert 0 < sum(fetched) < storage.size_of(uri) / 4
     with storage.parquet_file(uri) as parquet:
@@ -295,7 +344,14 @@ def test_no_credentials(s3, monkeypatch):
 
 def test_a_server_that_is_not_there(monkeypatch):
     S3("http://127.0.0.1:9").use(monkeypatch, AWS_MAX_ATTEMPTS="1")
-    for call in (storage.exists, storage.expand, storage.read_json, storage.find, storage.read_table, storage.check_place):
+    for call in (
+        storage.exists,
+        storage.expand,
+        storage.read_json,
+        storage.find,
+        storage.read_table,
+        storage.check_place,
+    ):
         with pytest.raises(StorageError, match="the store cannot be reached") as caught:
             call("s3://bucket/x")
         assert not isinstance(caught.value, DamagedArtifact | MissingFile)
@@ -311,7 +367,9 @@ def test_a_full_disk(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match=r"t\.parquet: the disk is full; make room and run again"):
+    with pytest.raises(
+        StorageError, match=r"t\.parquet: the disk is full; make room and run again"
+    ):
         storage.write_table(uri, table_of(5_000))
     assert os.listdir(tmp_path) == ["t.parquet"]
     assert storage.read_table(uri).num_rows == 10
@@ -321,7 +379,9 @@ def test_a_full_disk(tmp_path, monkeypatch):
 def test_a_disk_that_is_full_in_the_middle_of_a_table(tmp_path, monkeypatch):
     """The error goes through pyarrow and keeps its meaning."""
     real = open
-    full = lambda path, mode="r", *more, **how: real("/dev/full" if mode == "wb" else path, mode, *more, **how)  # noqa: E731
+    full = lambda path, mode="r", *more, **how: real(
+        "/dev/full" if mode == "wb" else path, mode, *more, **how
+    )
     monkeypatch.setattr("builtins.open", full)
     with pytest.raises(StorageError, match="the disk is full"):
         storage.write_table(str(tmp_path / "t.parquet"), table_of(50_000))
@@ -335,7 +395,9 @@ def test_a_place_that_cannot_be_written(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match=r"file/store"):
         storage.write_bytes(str(tmp_path / "file" / "store"), b"")
     storage.check_place(str(tmp_path / "new" / "store"))
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root, as which tests may run, may write everywhere
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: False
+    )  # root, as which tests may run, may write everywhere
     with pytest.raises(UsageError, match="no permission to write in"):
         storage.check_place(str(tmp_path / "new" / "store"))
 
@@ -358,15 +420,17 @@ def test_no_permission(tmp_path, monkeypatch):
 
 
 def test_an_error_in_the_middle_of_reading_is_not_damage(tmp_path, monkeypatch):
-    """A connection that breaks says nothing about the file: its rows must not be computed again for it."""
+    """A connection that breaks says nothing about the file: its rows must not be computed again for
+    it.
+    """
     uri = str(tmp_path / "t.parquet")
     storage.write_table(uri, table_of(5_000))
     read = files._Reading.read
 
     def broken(self: object, size: int = -1) -> bytes:
-        from deita_tasks.storage.failures import told
+        from deita_tasks.storage.failures import storage_errors
 
-        with told(uri):
+        with storage_errors(uri):
             raise ConnectionResetError(errno.ECONNRESET, "reset by peer")
 
     monkeypatch.setattr(files._Reading, "read", broken)

@@ -1,4 +1,6 @@
-"""The whole flow over S3: input, store, output and Prefect's results in a bucket; and a server that fails."""
+"""The whole flow over S3: input, store, output and Prefect's results in a bucket; and a server that
+fails.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ def files(uri: str) -> dict[str, bytes]:
 
 @pytest.fixture
 def no_report(monkeypatch):
-    monkeypatch.setattr("deita_tasks.results.selection.build_report", lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}))
+    monkeypatch.setattr(
+        "deita_tasks.results.selection.build_report",
+        lambda data: SimpleNamespace(html=b"<!doctype html>", figures={}),
+    )
 
 
 @pytest.fixture
@@ -66,7 +71,9 @@ def test_input_store_and_output_in_a_bucket(s3, small_pool, expected, tmp_path):
     assert [checked for checked in verify(f"{root}/store") if checked.problem] == []
     # another machine: it shares the bucket, and has a home, a server and a database of its own
     arguments = command(pool, f"{root}/store", f"{root}/again", "--shard-rows", "8")
-    said = finish(arguments, PREFECT_HOME=str(tmp_path / "home"), COLUMNS="200", PREFECT_LOGGING_LEVEL="INFO")
+    said = finish(
+        arguments, PREFECT_HOME=str(tmp_path / "home"), COLUMNS="200", PREFECT_LOGGING_LEVEL="INFO"
+    )
     again = files(f"{root}/again")
     manifest = json.loads(again["manifest.json"])
     assert again["selected.jsonl"] == expected
@@ -104,11 +111,15 @@ def test_a_server_that_is_away_for_some_seconds(flaky: Proxy, monkeypatch):
     assert flaky.trouble.done["reset"] > 1
 
 
-def test_a_server_that_is_gone_for_good(flaky: Proxy, s3_server: S3, small_pool, expected, monkeypatch):
+def test_a_server_that_is_gone_for_good(
+    flaky: Proxy, s3_server: S3, small_pool, expected, monkeypatch
+):
     flaky.use(monkeypatch, AWS_MAX_ATTEMPTS="2")
     pool, root = in_bucket(flaky, small_pool)
     flaky.trouble.away_after = 4  # two descriptions, and two of the eight parts
-    with pytest.raises(StorageError, match="the store cannot be reached, also after several attempts"):
+    with pytest.raises(
+        StorageError, match="the store cannot be reached, also after several attempts"
+    ):
         select(pool, root, retries=0)
     s3_server.use(monkeypatch)
     assert storage.is_empty(f"{root}/output")

@@ -1,4 +1,6 @@
-"""Tiny checkpoints with random weights, made by the tests themselves in a second or so; nothing is downloaded."""
+"""Tiny checkpoints with random weights, made by the tests themselves in a second or so; nothing is
+downloaded.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +11,55 @@ from typing import Any
 import sentencepiece
 import torch
 import transformers
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 # Enough to train a vocabulary on: words, code, runs of spaces, digits, some other scripts.
 CORPUS = [
-    "You are a helpful assistant. Please identify the complexity score of the following user query. ##Query: ##Complexity: ",
-    "Please identify the quality score of the Response corresponding to the Question. #Question#: #Response#: ##Quality: ",
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers.",
-    "USER: How do I sort a list of numbers in Python, and why is it fast? ASSISTANT: Call sorted(numbers); it merges runs.",
-    "def add(first, second):\n    if first  is None:\n        return   second\n\treturn first + second  # 1 + 2 = 3\n",
-    "Write a poem about the sea, the sand and the wind; then write another one, longer and sadder, with no rhyme in it.",
+    "You are a helpful assistant. Please identify the complexity score of the following user "
+    "query. ##Query: ##Complexity: ",
+    "Please identify the quality score of the Response corresponding to the Question. "
+    "#Question#: #Response#: ##Quality: ",
+    "A chat between a curious user and an artificial intelligence assistant. The assistant "
+    "gives helpful, detailed, and polite answers.",
+    "USER: How do I sort a list of numbers in Python, and why is it fast? ASSISTANT: Call "
+    "sorted(numbers); it merges runs.",
+    "def add(first, second):\n    if first  is None:\n        return   second\n\treturn "
+    "first + second  # 1 + 2 = 3\n",
+    "Write a poem about the sea, the sand and the wind; then write another one, longer and "
+    "sadder, with no rhyme in it.",
     "0 1 2 3 4 5 6 7 8 9 10 12 100 1999 2024 3.14159 42 56 16 61 66 123456",
-    "Explain the second law of thermodynamics to a child who is seven years old, step by step, with an example from the kitchen.",
-    "Le renard brun saute par-dessus le chien paresseux. Der schnelle Fuchs springt über den faulen Hund.",
+    "Explain the second law of thermodynamics to a child who is seven years old, step by "
+    "step, with an example from the kitchen.",
+    "Le renard brun saute par-dessus le chien paresseux. Der schnelle Fuchs springt über "
+    "den faulen Hund.",
     "日本語の文章を書いてください。 请写一个排序函数。",
     "SELECT name, age FROM people WHERE age >= 18 ORDER BY age DESC LIMIT 10;",
 ] * 4
 
 # The pattern of Llama-3's tokenizer: a number never takes the space before it.
-LLAMA3_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| "
+    r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 # GPT-2's: it does.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
-def write_sentencepiece(folder: Path, *, model_type: str = "bpe", config: dict[str, Any] | None = None, **options: Any) -> Path:
-    """`tokenizer.model` of LLaMA's kind and its tokenizer_config.json, no tokenizer.json: what the published scorers carry."""
+def write_sentencepiece(
+    folder: Path, *, model_type: str = "bpe", config: dict[str, Any] | None = None, **options: Any
+) -> Path:
+    """`tokenizer.model` of LLaMA's kind and its tokenizer_config.json, no tokenizer.json: what the
+    published scorers carry.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tokenizer.model"
     settings = {
@@ -50,33 +76,64 @@ def write_sentencepiece(folder: Path, *, model_type: str = "bpe", config: dict[s
         "minloglevel": 2,
     }
     with path.open("wb") as stream:
-        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(CORPUS), model_writer=stream, **{**settings, **options})
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(CORPUS), model_writer=stream, **{**settings, **options}
+        )
     (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False, "legacy": True, **(config or {})})
+        json.dumps(
+            {
+                "tokenizer_class": "LlamaTokenizer",
+                "add_bos_token": True,
+                "add_eos_token": False,
+                "legacy": True,
+                **(config or {}),
+            }
+        )
     )
     return path
 
 
 def byte_level_tokenizer(pattern: str = LLAMA3_PATTERN, bos: bool = True) -> Tokenizer:
-    """A byte-level BPE as Llama-3's (with <|begin_of_text|> in front) or, with bos=False, as Qwen's."""
+    """A byte-level BPE as Llama-3's (with <|begin_of_text|> in front) or, with bos=False, as
+    Qwen's.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.add_special_tokens([AddedToken("<|begin_of_text|>", special=True), AddedToken("<|end_of_text|>", special=True)])
+    tokenizer.add_special_tokens(
+        [AddedToken("<|begin_of_text|>", special=True), AddedToken("<|end_of_text|>", special=True)]
+    )
     if bos:
         beginning = tokenizer.token_to_id("<|begin_of_text|>")
         tokenizer.post_processor = processors.TemplateProcessing(
-            single="<|begin_of_text|> $A", pair=None, special_tokens=[("<|begin_of_text|>", beginning)]
+            single="<|begin_of_text|> $A",
+            pair=None,
+            special_tokens=[("<|begin_of_text|>", beginning)],
         )
     return tokenizer
 
 
-def write_model(folder: Path, family: str = "Llama", *, seed: int = 0, head: bool = True, vocabulary: int = 640, **options: Any) -> Any:
-    """Weights and config.json of a tiny decoder of a transformers `family`; large random weights, so that scores spread."""
+def write_model(
+    folder: Path,
+    family: str = "Llama",
+    *,
+    seed: int = 0,
+    head: bool = True,
+    vocabulary: int = 640,
+    **options: Any,
+) -> Any:
+    """Weights and config.json of a tiny decoder of a transformers `family`; large random weights,
+    so that scores spread.
+    """
     settings = {
         "vocab_size": vocabulary,
         "hidden_size": 32,
@@ -94,8 +151,11 @@ def write_model(folder: Path, family: str = "Llama", *, seed: int = 0, head: boo
     torch.manual_seed(seed)
     model = getattr(transformers, f"{family}ForCausalLM")(config)
     (model if head else model.model).save_pretrained(folder)
-    # What the original reads, and we must not: a sampling configuration that would turn digits into -inf.
-    (folder / "generation_config.json").write_text(json.dumps({"do_sample": True, "top_k": 1, "temperature": 0.2}))
+    # What the original reads, and we must not: a sampling configuration that would turn digits into
+    # -inf.
+    (folder / "generation_config.json").write_text(
+        json.dumps({"do_sample": True, "top_k": 1, "temperature": 0.2})
+    )
     return model.eval()
 
 
@@ -122,7 +182,9 @@ def llama3(folder: Path, **options: Any) -> Path:
 def qwen2(folder: Path, **options: Any) -> Path:
     """No token in front of a text, and lm_head tied to the embedding."""
     tokenizer = byte_level_tokenizer(bos=False)
-    write_model(folder, "Qwen2", vocabulary=tokenizer.get_vocab_size(), tie_word_embeddings=True, **options)
+    write_model(
+        folder, "Qwen2", vocabulary=tokenizer.get_vocab_size(), tie_word_embeddings=True, **options
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
@@ -139,4 +201,6 @@ def reference_ids(folder: Path, text: str) -> list[int]:
 
 
 def reference_model(folder: Path) -> Any:
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()

@@ -1,7 +1,8 @@
-"""A real HTTP server on loopback that speaks the part of the OpenAI API that scorers use, and misbehaves on demand.
+"""A real HTTP server on loopback that speaks the part of the OpenAI API that scorers use, and
+misbehaves on demand.
 
-Completions carry the true log-probabilities of a tiny checkpoint, by transformers' whole model and none of our code; chat replies are
-scripted.
+Completions carry the true log-probabilities of a tiny checkpoint, by transformers' whole model and
+none of our code; chat replies are scripted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from tests.support.checkpoints import reference_model
 
 
 class Script:
-    """What the server does: `faults`, one used up by each request; `omit`, a token id that it never names; `replies` to chats."""
+    """What the server does: `faults`, one used up by each request; `omit`, a token id that it never
+    names; `replies` to chats.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.model = reference_model(folder) if folder else None
@@ -43,17 +46,27 @@ class Script:
         ids = body["prompt"]
         assert isinstance(ids, list), "expected token ids"
         if self.refuse_over is not None and len(ids) + body["max_tokens"] > self.refuse_over:
-            return 400, {"error": {"message": f"This model's maximum context length is {self.refuse_over} tokens."}}
+            return 400, {
+                "error": {
+                    "message": f"This model's maximum context length is {self.refuse_over} tokens."
+                }
+            }
         with self.lock, torch.no_grad():
             logprobs = self.model(torch.tensor([ids])).logits[0, -1].double().log_softmax(0)
         if self.vllm:
             if not body.get("logprobs"):
-                return 400, {"error": {"message": "when using `logprob_token_ids`, `logprobs` must be set"}}
+                return 400, {
+                    "error": {"message": "when using `logprob_token_ids`, `logprobs` must be set"}
+                }
             asked = [*body["logprob_token_ids"], int(logprobs.argmax())]
             named = {f"token_id:{i}": float(logprobs[i]) for i in asked if not self.omits(i, ids)}
         else:
             if "logprob_token_ids" in body:
-                return 400, {"error": {"message": "Unrecognized request argument supplied: logprob_token_ids"}}
+                return 400, {
+                    "error": {
+                        "message": "Unrecognized request argument supplied: logprob_token_ids"
+                    }
+                }
             best = logprobs.topk(body["logprobs"]).indices.tolist()
             named = {self.texts[i]: float(logprobs[i]) for i in best if not self.omits(i, ids)}
         return 200, {"choices": [{"text": "?", "logprobs": {"top_logprobs": [named]}}]}
@@ -104,10 +117,23 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if isinstance(fault, tuple):
             status, headers = fault
-            self.send(status, json.dumps({"error": {"message": f"told {self.headers.get('Authorization')}"}}).encode(), headers)
+            self.send(
+                status,
+                json.dumps(
+                    {"error": {"message": f"told {self.headers.get('Authorization')}"}}
+                ).encode(),
+                headers,
+            )
             return
-        answers = {"/v1/completions": self.script.completion, "/v1/chat/completions": self.script.chat}
-        status, answer = answers[self.path](body) if self.path in answers else (404, {"error": {"message": f"no route {self.path}"}})
+        answers = {
+            "/v1/completions": self.script.completion,
+            "/v1/chat/completions": self.script.chat,
+        }
+        status, answer = (
+            answers[self.path](body)
+            if self.path in answers
+            else (404, {"error": {"message": f"no route {self.path}"}})
+        )
         self.send(status, json.dumps(answer).encode(), {})
 
     def send(self, status: int, content: bytes, headers: dict[str, str]) -> None:

@@ -31,7 +31,9 @@ class Run:
 
     @property
     def selected(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.output / "selected.jsonl").read_text().splitlines()]
+        return [
+            json.loads(line) for line in (self.output / "selected.jsonl").read_text().splitlines()
+        ]
 
     @property
     def kept(self) -> list[str]:
@@ -47,15 +49,33 @@ class Run:
 
 
 def run(pool: Path | list[str], store: Path, output: Path, **given: Any) -> Run:
-    """The flow as the command line calls it; `given` are fields of its parameters, whichever group they are in."""
+    """The flow as the command line calls it; `given` are fields of its parameters, whichever group
+    they are in.
+    """
     from flows.select import select_subset
 
-    values = {"input": pool if isinstance(pool, list) else [str(pool)], "output": str(output), "store": str(store)}
+    values = {
+        "input": pool if isinstance(pool, list) else [str(pool)],
+        "output": str(output),
+        "store": str(store),
+    }
     values |= {"budget": 10, "shard_rows": SHARD_ROWS, **given}
-    if values.get("preset", "mini") == "mini":  # cheap, and worked out by hand in tests/support/small_pool.py
+    if (
+        values.get("preset", "mini") == "mini"
+    ):  # cheap, and worked out by hand in tests/support/small_pool.py
         values = {**LENGTHS, **values}
-    names = {"source": Source, "scoring": Scoring, "embedding": Embedding, "selection": Selection, "export": Export, "advanced": Advanced}
-    groups = {name: group(**{field: values.pop(field) for field in group.model_fields if field in values}) for name, group in names.items()}
+    names = {
+        "source": Source,
+        "scoring": Scoring,
+        "embedding": Embedding,
+        "selection": Selection,
+        "export": Export,
+        "advanced": Advanced,
+    }
+    groups = {
+        name: group(**{field: values.pop(field) for field in group.model_fields if field in values})
+        for name, group in names.items()
+    }
     preset = values.pop("preset", "mini")
     assert not values, f"no such parameters: {values}"
     return Run(store, output, select_subset(preset=preset, **groups))

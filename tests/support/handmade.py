@@ -1,4 +1,5 @@
-"""A pool of seven lines whose scores and vectors are written by hand, in parts as two runs might have left them.
+"""A pool of seven lines whose scores and vectors are written by hand, in parts as two runs might
+have left them.
 
 line  row  turns  complexity · quality      evol score  vector
 1     A    2      2·3 + 1·4                 10          (1, 0)
@@ -17,27 +18,33 @@ from typing import Any
 
 import numpy as np
 
-from deita_tasks.artifacts.parts import Family, score_table, vector_table
+from deita_tasks.artifacts.parts import PartSet, score_table, vector_table
 from deita_tasks.artifacts.pool import Pool, write_pool
-from deita_tasks.records import Conversation, Measured, Quarantined, Source, Turn
+from deita_tasks.records import Conversation, ModelOutput, Quarantined, SourceRow, Turn
 
 NAN = float("nan")
 
 
 def said(letter: str, line: int, turns: int = 1) -> Conversation:
     """Row `letter`, with a column of its own."""
-    spoken = [Turn(role, f"{letter} {role} {turn}") for turn in range(turns) for role in ("user", "assistant")]  # type: ignore[arg-type]
-    return Conversation(tuple(spoken), Source("pool.jsonl", line), {"line": line})
+    spoken = [
+        Turn(role, f"{letter} {role} {turn}")
+        for turn in range(turns)
+        for role in ("user", "assistant")
+    ]  # type: ignore[arg-type]
+    return Conversation(tuple(spoken), SourceRow("pool.jsonl", line), {"line": line})
 
 
 A, B, C, D, E = said("A", 1, turns=2), said("B", 2), said("C", 4), said("D", 6), said("E", 7)
-BAD = Quarantined(Source("pool.jsonl", 3), "no_user_turn", "the roles are assistant", "{}")
+BAD = Quarantined(SourceRow("pool.jsonl", 3), "no_user_turn", "the roles are assistant", "{}")
 INPUTS = [{"uri": "pool.jsonl", "digest": "sha256:00", "rows": 7, "format": "sharegpt"}]
 
 
-def measured(values: Any, cut: Any = None, problems: dict[int, str] | None = None) -> Measured:
+def measured(values: Any, cut: Any = None, problems: dict[int, str] | None = None) -> ModelOutput:
     values = np.array(values, np.float32)
-    return Measured(values, np.array(cut if cut is not None else [0] * len(values), np.int32), problems or {})
+    return ModelOutput(
+        values, np.array(cut if cut is not None else [0] * len(values), np.int32), problems or {}
+    )
 
 
 def make(store: Path) -> tuple[Pool, dict[str, Any]]:
@@ -47,28 +54,38 @@ def make(store: Path) -> tuple[Pool, dict[str, Any]]:
     ids = {"A": A.id, "B": B.id, "C": C.id, "D": D.id, "E": E.id}
 
     def family(folder: str, parts: list[Any]) -> dict[str, Any]:
-        made = Family.of(str(store), folder, {"by": "hand"})
+        made = PartSet.of(str(store), folder, {"by": "hand"})
         digests = [f"{number:032d}" for number in range(len(parts))]
         for digest, table in zip(digests, parts, strict=True):
             made.write(digest, table)
         return {"family": {"uri": made.uri, "fingerprint": made.fingerprint}, "parts": digests}
 
-    def scores(letters: str, counts: list[int], one: Measured) -> Any:
+    def scores(letters: str, counts: list[int], one: ModelOutput) -> Any:
         return score_table([ids[letter] for letter in letters], counts, one)
 
-    def vectors(letters: str, one: Measured) -> Any:
+    def vectors(letters: str, one: ModelOutput) -> Any:
         return vector_table([ids[letter] for letter in letters], one)
 
     stages = {
         "complexity": family(
-            "scores/complexity", [scores("EA", [1, 2], measured([1, 2, 1])), scores("CBD", [1, 1, 1], measured([2, 3, 5]))]
+            "scores/complexity",
+            [
+                scores("EA", [1, 2], measured([1, 2, 1])),
+                scores("CBD", [1, 1, 1], measured([2, 3, 5])),
+            ],
         ),
         "quality": family(
             "scores/quality",
             [
                 scores("BA", [1, 2], measured([3, 3, 4], [0, 0, 7])),
-                scores("DCE", [1, 1, 1], measured([NAN, 4, 1], None, {0: "no digit has any probability"})),
-                scores("A", [2], measured([3, 4], [0, 7])),  # the row that an earlier part holds too
+                scores(
+                    "DCE",
+                    [1, 1, 1],
+                    measured([NAN, 4, 1], None, {0: "no digit has any probability"}),
+                ),
+                scores(
+                    "A", [2], measured([3, 4], [0, 7])
+                ),  # the row that an earlier part holds too
             ],
         ),
         "embedding": family(

@@ -21,14 +21,33 @@ Rows = list[dict[str, Any]]
 
 HELLO = (Turn("user", "Say hello.\n"), Turn("assistant", " Hallo — 你好 😀"))
 ADDING = (Turn("user", 'Add\n"1, 2"'), Turn("assistant", "3"))
-LONGER = (Turn("system", "Be brief."), Turn("user", "a?"), Turn("assistant", "A."), Turn("user", "b?"), Turn("assistant", "B."))
+LONGER = (
+    Turn("system", "Be brief."),
+    Turn("user", "a?"),
+    Turn("assistant", "A."),
+    Turn("user", "b?"),
+    Turn("assistant", "B."),
+)
 
-# Per format: rows as a pool has them, and by hand the turns that they hold. Each has the extra column `topic`.
+# Per format: rows as a pool has them, and by hand the turns that they hold. Each has the extra
+# column `topic`.
 SAMPLES: dict[str, tuple[Rows, list[tuple[Turn, ...]]]] = {
     "sharegpt": (
         [
-            {"topic": "x", "conversations": [{"from": "human", "value": "Say hello.\n"}, {"from": "gpt", "value": " Hallo — 你好 😀"}]},
-            {"topic": "y", "conversations": [{"from": "human", "value": 'Add\n"1, 2"'}, {"from": "gpt", "value": "3"}]},
+            {
+                "topic": "x",
+                "conversations": [
+                    {"from": "human", "value": "Say hello.\n"},
+                    {"from": "gpt", "value": " Hallo — 你好 😀"},
+                ],
+            },
+            {
+                "topic": "y",
+                "conversations": [
+                    {"from": "human", "value": 'Add\n"1, 2"'},
+                    {"from": "gpt", "value": "3"},
+                ],
+            },
             {
                 "topic": "z",
                 "conversations": [
@@ -44,8 +63,20 @@ SAMPLES: dict[str, tuple[Rows, list[tuple[Turn, ...]]]] = {
     ),
     "messages": (
         [
-            {"topic": "x", "messages": [{"role": "user", "content": "Say hello.\n"}, {"role": "assistant", "content": " Hallo — 你好 😀"}]},
-            {"topic": "y", "messages": [{"role": "user", "content": 'Add\n"1, 2"'}, {"role": "assistant", "content": "3"}]},
+            {
+                "topic": "x",
+                "messages": [
+                    {"role": "user", "content": "Say hello.\n"},
+                    {"role": "assistant", "content": " Hallo — 你好 😀"},
+                ],
+            },
+            {
+                "topic": "y",
+                "messages": [
+                    {"role": "user", "content": 'Add\n"1, 2"'},
+                    {"role": "assistant", "content": "3"},
+                ],
+            },
             {
                 "topic": "z",
                 "messages": [
@@ -61,9 +92,30 @@ SAMPLES: dict[str, tuple[Rows, list[tuple[Turn, ...]]]] = {
     ),
     "alpaca": (
         [
-            {"topic": "x", "instruction": "Say hello.\n", "input": "", "output": " Hallo — 你好 😀", "history": [], "system": ""},
-            {"topic": "y", "instruction": "Add", "input": '"1, 2"', "output": "3", "history": [], "system": ""},
-            {"topic": "z", "instruction": "b?", "input": "", "output": "B.", "history": [["a?", "A."]], "system": "Be brief."},
+            {
+                "topic": "x",
+                "instruction": "Say hello.\n",
+                "input": "",
+                "output": " Hallo — 你好 😀",
+                "history": [],
+                "system": "",
+            },
+            {
+                "topic": "y",
+                "instruction": "Add",
+                "input": '"1, 2"',
+                "output": "3",
+                "history": [],
+                "system": "",
+            },
+            {
+                "topic": "z",
+                "instruction": "b?",
+                "input": "",
+                "output": "B.",
+                "history": [["a?", "A."]],
+                "system": "Be brief.",
+            },
         ],
         [HELLO, ADDING, LONGER],
     ),
@@ -95,7 +147,12 @@ def csv_text(rows: Rows) -> bytes:
     writer = csv.DictWriter(out, list(rows[0]))
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()})
+        writer.writerow(
+            {
+                name: value if isinstance(value, str) else json.dumps(value)
+                for name, value in row.items()
+            }
+        )
     return out.getvalue().encode()
 
 
@@ -107,7 +164,15 @@ def parquet(rows: Rows) -> bytes:
 
 def parquet_of_texts(rows: Rows) -> bytes:
     """Lists as their JSON text."""
-    return parquet([{name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()} for row in rows])
+    return parquet(
+        [
+            {
+                name: value if isinstance(value, str) else json.dumps(value)
+                for name, value in row.items()
+            }
+            for row in rows
+        ]
+    )
 
 
 PLAIN: dict[str, Callable[[Rows], bytes]] = {
@@ -116,7 +181,10 @@ PLAIN: dict[str, Callable[[Rows], bytes]] = {
     "json_array_in_one_line": json_array_in_one_line,
     "csv": csv_text,
 }
-PARQUET: dict[str, Callable[[Rows], bytes]] = {"parquet": parquet, "parquet_of_texts": parquet_of_texts}
+PARQUET: dict[str, Callable[[Rows], bytes]] = {
+    "parquet": parquet,
+    "parquet_of_texts": parquet_of_texts,
+}
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "none": lambda content: content,
     "gzip": gzip.compress,
@@ -139,5 +207,7 @@ def fates(rows: list[Conversation | Quarantined]) -> dict[int, str]:
 
 def good(rows: list[Conversation | Quarantined]) -> list[Conversation]:
     """`rows`, all of them conversations."""
-    assert all(isinstance(row, Conversation) for row in rows), [row for row in rows if isinstance(row, Quarantined)]
+    assert all(isinstance(row, Conversation) for row in rows), [
+        row for row in rows if isinstance(row, Quarantined)
+    ]
     return [row for row in rows if isinstance(row, Conversation)]

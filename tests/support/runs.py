@@ -10,14 +10,30 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-LENGTHS = {"complexity": "instruction_length", "quality": "response_length"}  # scorers that cost nothing and can be worked out by hand
+LENGTHS = {
+    "complexity": "instruction_length",
+    "quality": "response_length",
+}  # scorers that cost nothing and can be worked out by hand
 
 
 def command(pool: str, store: str, output: str, *more: str, budget: int = 10) -> list[str]:
     """`deita select` by lengths and without vectors: no model is loaded."""
-    flags = {"--input": pool, "--store": store, "--output": output, "--budget": str(budget), "--strategy": "top_score"}
+    flags = {
+        "--input": pool,
+        "--store": store,
+        "--output": output,
+        "--budget": str(budget),
+        "--strategy": "top_score",
+    }
     flags |= {f"--{kind}": scorer for kind, scorer in LENGTHS.items()}
-    return [sys.executable, "-m", "flows.cli", "select", *(word for pair in flags.items() for word in pair), *more]
+    return [
+        sys.executable,
+        "-m",
+        "flows.cli",
+        "select",
+        *(word for pair in flags.items() for word in pair),
+        *more,
+    ]
 
 
 def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
@@ -40,7 +56,9 @@ def finish(arguments: list[str], **environment: str) -> str:
 
 
 def server_of_the_tests() -> Mapping[str, str]:
-    """The environment in which a process uses the session's Prefect server, and so starts none of its own."""
+    """The environment in which a process uses the session's Prefect server, and so starts none of
+    its own.
+    """
     from prefect.settings import PREFECT_API_URL
 
     return {"PREFECT_API_URL": str(PREFECT_API_URL.value())}

@@ -57,13 +57,17 @@ class S3:
 
 @dataclass
 class Trouble:
-    """What the proxy does to the requests: a share of them fails, in turn by 500, 503 and a reset; or every one is refused."""
+    """What the proxy does to the requests: a share of them fails, in turn by 500, 503 and a reset;
+    or every one is refused.
+    """
 
     share: float = 0.0
     away: bool = False
     away_after: int | None = None  # so many PUTs of scores, and the server is gone for good
     seed: int = 7
-    done: dict[str, int] = field(default_factory=lambda: {"passed": 0, "500": 0, "503": 0, "reset": 0})
+    done: dict[str, int] = field(
+        default_factory=lambda: {"passed": 0, "500": 0, "503": 0, "reset": 0}
+    )
 
 
 @dataclass
@@ -89,21 +93,37 @@ def proxy_before(server: S3) -> Iterator[Proxy]:
         def _serve(self) -> None:
             body = self._body()
             with lock:
-                if trouble.away_after is not None and self.command == "PUT" and "/scores/" in self.path:
+                if (
+                    trouble.away_after is not None
+                    and self.command == "PUT"
+                    and "/scores/" in self.path
+                ):
                     trouble.away_after -= 1
                     trouble.away = trouble.away or trouble.away_after < 0
                 fails = trouble.away or dice.random() < trouble.share
-                kind = ("500", "503", "reset")[sum(trouble.done[name] for name in ("500", "503", "reset")) % 3] if fails else "passed"
+                kind = (
+                    ("500", "503", "reset")[
+                        sum(trouble.done[name] for name in ("500", "503", "reset")) % 3
+                    ]
+                    if fails
+                    else "passed"
+                )
                 kind = "reset" if trouble.away else kind
                 trouble.done[kind] += 1
             if kind == "reset":
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
                 self.connection.close()
                 self.close_connection = True
             elif kind == "passed":
                 self._pass_on(body)
             else:
-                self._answer(int(kind), [("Content-Type", "application/xml")], b"<Error><Code>InternalError</Code></Error>")
+                self._answer(
+                    int(kind),
+                    [("Content-Type", "application/xml")],
+                    b"<Error><Code>InternalError</Code></Error>",
+                )
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve
 
@@ -114,16 +134,28 @@ def proxy_before(server: S3) -> Iterator[Proxy]:
 
         def _pass_on(self, body: bytes) -> None:
             connection = http.client.HTTPConnection(behind.hostname or "", behind.port, timeout=30)
-            connection.request(self.command, self.path, body, {**dict(self.headers.items()), "Host": behind.netloc})
+            connection.request(
+                self.command, self.path, body, {**dict(self.headers.items()), "Host": behind.netloc}
+            )
             answer = connection.getresponse()
             content = answer.read()
             left_out = {"transfer-encoding", "connection", "content-length"}
-            headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in left_out]
-            length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
+            headers = [
+                (name, value) for name, value in answer.getheaders() if name.lower() not in left_out
+            ]
+            length = (
+                answer.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
+            )
             self._answer(answer.status, headers, content, length)
             connection.close()
 
-        def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, length: str | None = None) -> None:
+        def _answer(
+            self,
+            status: int,
+            headers: list[tuple[str, str]],
+            content: bytes,
+            length: str | None = None,
+        ) -> None:
             self.send_response_only(status)
             for name, value in headers:
                 self.send_header(name, value)

@@ -1,4 +1,6 @@
-"""The fixtures around `s3.py`. A test module asks for them by `pytest_plugins = ["tests.support.s3_fixtures"]`."""
+"""The fixtures around `s3.py`. A test module asks for them by `pytest_plugins =
+["tests.support.s3_fixtures"]`.
+"""
 
 from __future__ import annotations
 

@@ -28,12 +28,24 @@ def blockwise_nearness(a, b):
     return -np.float32(math.fsum(abs(x - y) for x, y in zip(a, b, strict=True)))
 
 
-def sequential(ids, scores, rows, budget, limit, per_stratum=math.inf, strata=None, prepare=unit, closeness=similarity):
+def sequential(
+    ids,
+    scores,
+    rows,
+    budget,
+    limit,
+    per_stratum=math.inf,
+    strata=None,
+    prepare=unit,
+    closeness=similarity,
+):
     """`limit`: of closeness, which is a similarity or a distance with its sign turned."""
     finite = [i for i in range(len(ids)) if math.isfinite(scores[i])]
     ready, kept, rejected = {i: prepare(rows[i]) for i in finite}, [], []
     for i in sorted(finite, key=lambda i: (-scores[i], ids[i])):
-        full = len(kept) == budget or (strata is not None and [strata[k] for k in kept].count(strata[i]) == per_stratum)
+        full = len(kept) == budget or (
+            strata is not None and [strata[k] for k in kept].count(strata[i]) == per_stratum
+        )
         close = [closeness(ready[i], ready[k]) for k in kept] if ready[i] and not full else []
         if full:
             rejected.append(Rejection(ids[i], "below_budget"))
@@ -41,7 +53,11 @@ def sequential(ids, scores, rows, budget, limit, per_stratum=math.inf, strata=No
             rejected.append(Rejection(ids[i], "unscorable"))
         elif close and max(close) > np.float32(limit):
             reported = abs(float(max(close))) if closeness is not similarity else float(max(close))
-            rejected.append(Rejection(ids[i], "too_similar", ids[kept[close.index(max(close))]], reported))
+            rejected.append(
+                Rejection(ids[i], "too_similar", ids[kept[close.index(max(close))]], reported)
+            )
         else:
             kept.append(i)
-    return [ids[i] for i in kept], rejected + [Rejection(x, "unscorable") for x in sorted(set(ids) - {ids[i] for i in finite})]
+    return [ids[i] for i in kept], rejected + [
+        Rejection(x, "unscorable") for x in sorted(set(ids) - {ids[i] for i in finite})
+    ]

@@ -1,6 +1,8 @@
-"""A run whose embedder says when it computes, and a task that says where it runs: for tests that look at other processes.
+"""A run whose embedder says when it computes, and a task that says where it runs: for tests that
+look at other processes.
 
-python -m tests.support.shared_device POOL FOLDER LOG     one shard after the other on a device that has one slot
+python -m tests.support.shared_device POOL FOLDER LOG     one shard after the other on a device that
+has one slot
 """
 
 from __future__ import annotations
@@ -16,21 +18,23 @@ from prefect import task
 
 from deita_tasks.config import Advanced, Export, Scoring, Selection, Source
 from deita_tasks.embedding import EMBEDDERS
-from deita_tasks.records import Conversation, Measured
+from deita_tasks.records import Conversation, ModelOutput
 from tests.support import components
 
 
 class TimedEmbedder(components.TopicEmbedder):
-    """Takes a quarter of a second a shard, and appends when it began and ended to the file that TIMES names."""
+    """Takes a quarter of a second a shard, and appends when it began and ended to the file that
+    TIMES names.
+    """
 
     device: str = "cpu"
 
-    def measure(self, conversations: Sequence[Conversation]) -> Measured:
+    def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:
         begun = time.time()
         time.sleep(0.25)
         with Path(os.environ["TIMES"]).open("a") as times:
             times.write(f"{os.getpid()} {begun} {time.time()}\n")
-        return super().measure(conversations)
+        return super().compute(conversations)
 
 
 @task(persist_result=False, result_serializer="json")

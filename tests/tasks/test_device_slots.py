@@ -46,13 +46,18 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         (MiniScorer(kind="quality"), []),  # counts, and leaves the GPU to others
     ],
 )
-def test_a_device_has_the_number_that_the_machine_gives_it(two_gpus: None, component: Any, devices: list[str]) -> None:
+def test_a_device_has_the_number_that_the_machine_gives_it(
+    two_gpus: None, component: Any, devices: list[str]
+) -> None:
     assert limits.devices_of(component) == devices
     assert limits.on_gpu(component) == any("cuda" in device for device in devices)
 
 
 def test_names(two_gpus: None) -> None:
-    assert limits.limit_names(["cuda-3", "cpu"]) == ["deita-node-7-cluster-cuda-3", "deita-node-7-cluster-cpu"]
+    assert limits.limit_names(["cuda-3", "cpu"]) == [
+        "deita-node-7-cluster-cuda-3",
+        "deita-node-7-cluster-cpu",
+    ]
     assert limits.visible_gpus() == ["3", "1"]
 
 
@@ -69,7 +74,9 @@ def slots(name: str) -> tuple[int, int] | None:
     return limit.limit, limit.active_slots
 
 
-def test_a_limit_is_made_on_first_use_and_then_left_as_it_is(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_is_made_on_first_use_and_then_left_as_it_is(
+    prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "first-use")
     name = "deita-first-use-cuda-0"
     with limits.device_slot(["cuda-0"], None):
@@ -79,7 +86,11 @@ def test_a_limit_is_made_on_first_use_and_then_left_as_it_is(prefect_server: Non
         assert slots(name) == (3, 1)
     with limits.device_slot(["cuda-0"], None):  # somebody said three
         assert slots(name) == (3, 1)
-    with limits.device_slot(["cpu"], None), limits.device_slot([], 1), limits.device_slot(["cuda-1"], 0):
+    with (
+        limits.device_slot(["cpu"], None),
+        limits.device_slot([], 1),
+        limits.device_slot(["cuda-1"], 0),
+    ):
         assert slots("deita-first-use-cpu") is slots("deita-first-use-cuda-1") is None
 
 
@@ -107,7 +118,9 @@ def test_a_slot_is_given_back_by_who_fails_and_not_waited_for_by_who_is_stopped(
     assert slots("deita-stopped-cuda-0") == (1, 0)
 
 
-def test_only_what_is_computed_asks_for_a_slot(tiny: None, small_pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_computed_asks_for_a_slot(
+    tiny: None, small_pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[list[str]] = []
     monkeypatch.setattr(limits, "_acquired", lambda names: asked.append(names) or nullcontext())
     monkeypatch.setattr(components.TopicEmbedder, "device", "cpu", raising=False)
@@ -118,7 +131,9 @@ def test_only_what_is_computed_asks_for_a_slot(tiny: None, small_pool: Path, tmp
     assert sum(stage["cached"] for stage in again.result["tasks"].values()) == 12
 
 
-def test_a_server_that_forgets_its_leases_gives_no_slot_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_forgets_its_leases_gives_no_slot_unless_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[list[str]] = []
     monkeypatch.setattr(limits, "_acquired", lambda names: asked.append(names) or nullcontext())
     monkeypatch.setattr(limits, "_see_to_limit", lambda *given, **more: None)
@@ -130,18 +145,29 @@ def test_a_server_that_forgets_its_leases_gives_no_slot_unless_told(monkeypatch:
 
 
 @pytest.mark.slow
-def test_two_runs_at_once_never_compute_at_once_on_one_device(prefect_server: None, small_pool: Path, tmp_path: Path) -> None:
+def test_two_runs_at_once_never_compute_at_once_on_one_device(
+    prefect_server: None, small_pool: Path, tmp_path: Path
+) -> None:
     times = tmp_path / "times"
     command = [sys.executable, "-m", "tests.support.shared_device", str(small_pool)]
     environment = {**os.environ, **server_of_the_tests()}
     runs = [
-        subprocess.Popen([*command, str(tmp_path / name), str(times)], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, str(tmp_path / name), str(times)],
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for name in ("one", "two")
     ]
     for process in runs:
         _, said = process.communicate(timeout=500)  # a slot changes hands in seconds
         assert process.returncode == 0, said
-    spans = sorted((float(begun), float(ended), pid) for pid, begun, ended in map(str.split, times.read_text().splitlines()))
+    spans = sorted(
+        (float(begun), float(ended), pid)
+        for pid, begun, ended in map(str.split, times.read_text().splitlines())
+    )
     assert Counter(pid for _, _, pid in spans) == {str(process.pid): 10 for process in runs}
     changes = sum(before[2] != after[2] for before, after in pairwise(spans))
     assert changes > 1, "one after the other"
@@ -155,7 +181,7 @@ def test_each_process_has_a_gpu_and_its_share_of_the_cores(
 ) -> None:
     from prefect import flow
 
-    from deita_tasks.tasks import Crew
+    from deita_tasks.tasks import ShardRunner
     from tests.support.shared_device import environment_here
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -163,7 +189,9 @@ def test_each_process_has_a_gpu_and_its_share_of_the_cores(
 
     @flow(persist_result=False, result_serializer="json")
     def asked() -> list[dict[str, str]]:
-        with Crew(Advanced(runner="process", store=str(tmp_path)), [SimpleNamespace(device="auto")]) as crew:
+        with ShardRunner(
+            Advanced(runner="process", store=str(tmp_path)), [SimpleNamespace(device="auto")]
+        ) as crew:
             futures = crew.map(environment_here, SimpleNamespace(), {"number": list(range(6))}, {})
             return [future.result() for future in futures]
 

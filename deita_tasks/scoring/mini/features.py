@@ -1,7 +1,8 @@
-"""What the mini scorers see of a text without a model: counts of words, requests, constraints, repetitions.
+"""What the mini scorers see of a text without a model: counts of words, requests, constraints,
+repetitions.
 
-Counts enter as log(1 + count): equal ratios count alike. Text pasted into an instruction adds words and no demands, so the sentences
-that ask for something are counted apart from the others.
+Counts enter as log(1 + count): equal ratios count alike. Text pasted into an instruction adds words
+and no demands, so the sentences that ask for something are counted apart from the others.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from itertools import pairwise
 from math import log1p, sqrt
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+(?:\s|$)")  # only from where a run begins: else a long one is read again from every dot
+_SENTENCE_END = re.compile(
+    r"(?<![.!?])[.!?]+(?:\s|$)"
+)  # only from where a run begins: else a long one is read again from every dot
 _SENTENCE_GAP = re.compile(r"(?<=[.!?;])\s+|\n+")
-_BULLET = re.compile(r"(?m)^[^\S\n]*(?:[-*•]|\d+[.)])\s")  # within its line: else blank lines are read again from every one
+_BULLET = re.compile(
+    r"(?m)^[^\S\n]*(?:[-*•]|\d+[.)])\s"
+)  # within its line: else blank lines are read again from every one
 _NUMBER = re.compile(r"\d+")
 _REQUEST = re.compile(
     r"\b(?:analy[sz]e|argue|assess|calculate|classify|compare|compose|consider|contrast|convert|create|critique|debate|define|demonstrate|"
@@ -25,16 +30,22 @@ _REQUEST = re.compile(
     re.IGNORECASE,
 )
 _CONSTRAINT = re.compile(
-    r"\b(?:additionally|also|assum\w+|at least|at most|avoid|based on|besides|both|but|constraint\w*|do not|don't|each|ensur\w+|every|"
-    r"exactly|except|following|furthermore|given|however|if|in addition|incorporat\w+|limit\w*|make sure|maximum|minimum|moreover|must|"
-    r"no more than|not|only|requir\w+|should|step by step|style|such that|suppose|then|under|unless|using|while|with|within|without)\b",
+    r"\b(?:additionally|also|assum\w+|at least|at most|avoid|based "
+    r"on|besides|both|but|constraint\w*|do not|don't|each|ensur\w+|every|"
+    r"exactly|except|following|furthermore|given|however|if|in "
+    r"addition|incorporat\w+|limit\w*|make sure|maximum|minimum|moreover|must|"
+    r"no more than|not|only|requir\w+|should|step by step|style|such "
+    r"that|suppose|then|under|unless|using|while|with|within|without)\b",
     re.IGNORECASE,
 )
 _IMPERATIVE = re.compile(
-    r"^\W*(?:please\s+|now\s+|then\s+|also,?\s+|additionally,?\s+|finally,?\s+|can you\s+|could you\s+)*([a-z]+)", re.IGNORECASE
+    r"^\W*(?:please\s+|now\s+|then\s+|also,?\s+|additionally,?\s+|finally,?\s+|can "
+    r"you\s+|could you\s+)*([a-z]+)",
+    re.IGNORECASE,
 )
 _REFUSAL = re.compile(
-    r"\b(?:as an ai|i'?m sorry|i am sorry|i apologi[sz]e|i can(?:no|')t|i can not|i am unable|i'm unable|unfortunately|language model)\b",
+    r"\b(?:as an ai|i'?m sorry|i am sorry|i apologi[sz]e|i can(?:no|')t|i can not|i am "
+    r"unable|i'm unable|unfortunately|language model)\b",
     re.IGNORECASE,
 )
 _ROLE = re.compile(r"(?i)\b(?:user|human|assistant|instruction|input|response|output)\s*:")
@@ -55,9 +66,12 @@ _LINKING = {
 _FUNCTION_WORDS = set(
     re.findall(
         r"\w+",
-        "a an the of to in is are was were be been it its this that these those and or but for on with as at by from i you he she they "
-        "we your my our their his her me him them not no do does did have has had will would can could should may might there here what "
-        "which who how why when where if then so than too very just about into over also more most some any all",
+        "a an the of to in is are was were be been it its this that these those and or but "
+        "for on with as at by from i you he she they "
+        "we your my our their his her me him them not no do does did have has had will would "
+        "can could should may might there here what "
+        "which who how why when where if then so than too very just about into over also "
+        "more most some any all",
     )
 )
 
@@ -78,7 +92,23 @@ def instruction_features(text: str) -> dict[str, float]:
         "constraints": log1p(len(constraints)),
         "different_constraints": log1p(len({word.lower() for word in constraints})),
         "constraint_density": log1p(len(constraints)) - log1p(len(words)),
-        "starts_what": float(first in ("what", "who", "when", "where", "which", "is", "are", "do", "does", "did", "can", "name")),
+        "starts_what": float(
+            first
+            in (
+                "what",
+                "who",
+                "when",
+                "where",
+                "which",
+                "is",
+                "are",
+                "do",
+                "does",
+                "did",
+                "can",
+                "name",
+            )
+        ),
         "starts_how": float(first in ("how", "why")),
         "asks_how": float("how" in words or "why" in words),
         "first_line": log1p(len(_WORD.findall(lines[0]))),
@@ -92,7 +122,9 @@ def instruction_features(text: str) -> dict[str, float]:
 
 def response_features(instruction: str, response: str) -> dict[str, float]:
     """Features of a response to its instruction, by name."""
-    asked, words = [[word.lower() for word in _WORD.findall(text)] for text in (instruction, response)]
+    asked, words = [
+        [word.lower() for word in _WORD.findall(text)] for text in (instruction, response)
+    ]
     topic = set(asked) - _FUNCTION_WORDS
     content = [word for word in words if word not in _FUNCTION_WORDS]
     triples, doubles = list(zip(words, words[1:], words[2:], strict=False)), list(pairwise(words))
@@ -124,7 +156,9 @@ def response_features(instruction: str, response: str) -> dict[str, float]:
         "on_topic": _share(sum(word in topic for word in content), content),
         "copied": _share(sum(double in known for double in doubles), doubles),
         "contained": float(response.strip().lower() in instruction.lower()),
-        "other_script": abs(_share(_foreign(response), response) - _share(_foreign(instruction), instruction)),
+        "other_script": abs(
+            _share(_foreign(response), response) - _share(_foreign(instruction), instruction)
+        ),
         "words_beyond_asked": log1p(len(words)) - log1p(len(asked)),
         "roles": float(bool(_ROLE.search(response))),
         "linking": log1p(sum(word in _LINKING for word in words)),
@@ -158,15 +192,28 @@ def _counts(text: str, words: Sequence[str]) -> dict[str, float]:
 
 
 def _sentences(text: str) -> dict[str, float]:
-    """Sentences that ask (a request or a question mark), that demand (those, and any with a constraint), and the others."""
+    """Sentences that ask (a request or a question mark), that demand (those, and any with a
+    constraint), and the others.
+    """
     sentences = [sentence for sentence in _SENTENCE_GAP.split(text) if sentence.strip()]
     lengths = [len(_WORD.findall(sentence)) for sentence in sentences]
-    asks = [bool(_REQUEST.search(sentence)) or sentence.rstrip().endswith("?") for sentence in sentences]
-    demands = [ask or bool(_CONSTRAINT.search(sentence)) for ask, sentence in zip(asks, sentences, strict=True)]
+    asks = [
+        bool(_REQUEST.search(sentence)) or sentence.rstrip().endswith("?") for sentence in sentences
+    ]
+    demands = [
+        ask or bool(_CONSTRAINT.search(sentence))
+        for ask, sentence in zip(asks, sentences, strict=True)
+    ]
     opens = [_IMPERATIVE.match(sentence) for sentence in sentences]
-    demanding = _WORD.findall(" ".join(sentence for sentence, demand in zip(sentences, demands, strict=True) if demand).lower())
+    demanding = _WORD.findall(
+        " ".join(
+            sentence for sentence, demand in zip(sentences, demands, strict=True) if demand
+        ).lower()
+    )
     return {
-        "asking_words": log1p(sum(length for length, ask in zip(lengths, asks, strict=True) if ask)),
+        "asking_words": log1p(
+            sum(length for length, ask in zip(lengths, asks, strict=True) if ask)
+        ),
         "demanding_words": log1p(len(demanding)),
         "other_words": log1p(max(sum(lengths) - len(demanding), 0)),
         "asking_sentences": log1p(sum(asks)),

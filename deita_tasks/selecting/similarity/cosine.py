@@ -7,24 +7,38 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from deita_tasks.selecting.similarity.exact import Floats, Indices, Pairs, largest_of, screening_error, similarities
+from deita_tasks.selecting.similarity.exact import (
+    Floats,
+    Indices,
+    Pairs,
+    largest_of,
+    screening_error,
+    similarities,
+)
 from deita_tasks.selecting.similarity.products import Rows, Screen
 from deita_tasks.selecting.similarity.space import Space
 from deita_tasks.selecting.similarity.vectors import Vectors
 
-PAIR_COST = 100  # a similarity costs as much as about so many products of a matrix product: measured at d = 384 to 4096
+# a similarity costs as much as about so many products of a matrix product: measured at d = 384 to
+# 4096
+PAIR_COST = 100
 
 
-class Cosine(Space):
-    """Finds the nearest kept rows with a quarter of the arithmetic of the full matrix product, where the data let it.
+class CosineSpace(Space):
+    """Finds the nearest kept rows with a quarter of the arithmetic of the full matrix product,
+    where the data let it.
 
-    A row's sketch is its first s - 1 components and the norm of the rest. By Cauchy and Schwarz the product of two sketches is at least
-    that of the rows, so a pair whose sketches stay under the limit needs no more. For two rows of similarity c it is near
-    c s/d + 1 - s/d: under a limit of 0.9, with s = d/4, for most rows that have little to do with each other. The few pairs left get
-    their exact similarity. Where they are not few (a low limit, rows that are all alike), sketches of d/2 follow, then the full product.
+    A row's sketch is its first s - 1 components and the norm of the rest. By Cauchy and Schwarz the
+    product of two sketches is at least that of the rows, so a pair whose sketches stay under the
+    limit needs no more. For two rows of similarity c it is near c s/d + 1 - s/d: under a limit of
+    0.9, with s = d/4, for most rows that have little to do with each other. The few pairs left get
+    their exact similarity. Where they are not few (a low limit, rows that are all alike), sketches
+    of d/2 follow, then the full product.
     """
 
-    def __init__(self, vectors: Vectors, most: int, max_similarity: float, screen: Callable[[Rows], Screen]) -> None:
+    def __init__(
+        self, vectors: Vectors, most: int, max_similarity: float, screen: Callable[[Rows], Screen]
+    ) -> None:
         self.limit = np.float32(max_similarity)
         self._vectors = vectors
         self._error = screening_error(vectors.dimensions)
@@ -89,7 +103,9 @@ class Cosine(Space):
 
 
 def sketch(rows: Floats, width: int) -> Floats:
-    """The first width - 1 components of each row, and the norm of the others, rounded up: float32 (n, width)."""
+    """The first width - 1 components of each row, and the norm of the others, rounded up: float32
+    (n, width).
+    """
     rest = rows[:, width - 1 :].astype(np.float64)
     norms = np.sqrt(np.einsum("ij,ij->i", rest, rest)) * (1 + 2.0**-22)
     return np.hstack((rows[:, : width - 1], norms[:, None].astype(np.float32)))

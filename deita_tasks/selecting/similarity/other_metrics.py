@@ -11,12 +11,15 @@ from deita_tasks.selecting.similarity.space import Space
 from deita_tasks.selecting.similarity.vectors import Vectors
 
 
-class Measured(Space):
-    """Compares rows as they are: by `metric` "dot", or by "euclidean" or "manhattan" distance, which count with their sign turned.
+class MetricSpace(Space):
+    """Compares rows as they are: by `metric` "dot", or by "euclidean" or "manhattan" distance,
+    which count with their sign turned.
 
-    The closeness of two rows: the terms (products, or differences squared, or their absolute values) in float64, added by `summed`, the
-    square root for euclidean, rounded to float32. All pairs are computed in float64, distances by torch; where that could be rounding
-    (a relative 2**-52 for each component), by the definition. There are no sketches here: of distances, only those of cosine are worth it.
+    The closeness of two rows: the terms (products, or differences squared, or their absolute
+    values) in float64, added by `summed`, the square root for euclidean, rounded to float32. All
+    pairs are computed in float64, distances by torch; where that could be rounding (a relative
+    2**-52 for each component), by the definition. There are no sketches here: of distances, only
+    those of cosine are worth it.
     """
 
     def __init__(self, vectors: Vectors, most: int, metric: str, limit: float) -> None:
@@ -35,7 +38,9 @@ class Measured(Space):
     def outside(self, rows: Floats) -> tuple[Floats, Indices]:
         return self.largest(rows, self._rows.view, *self.approximate(rows, self._rows.view))
 
-    def approximate(self, left: Floats, right: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def approximate(
+        self, left: Floats, right: Floats
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         a, b = left.astype(np.float64), right.astype(np.float64)
         if self._metric == "dot":
             about = a @ b.T
@@ -61,10 +66,16 @@ class Measured(Space):
         return result
 
 
-def _distances(left: NDArray[np.float64], right: NDArray[np.float64], order: float) -> NDArray[np.float64]:
-    """Of all pairs (b, k), from their differences: the usual shortcut through a product loses half of the digits of a small distance."""
+def _distances(
+    left: NDArray[np.float64], right: NDArray[np.float64], order: float
+) -> NDArray[np.float64]:
+    """Of all pairs (b, k), from their differences: the usual shortcut through a product loses half
+    of the digits of a small distance.
+    """
     import torch
 
     rows, others = torch.from_numpy(left), torch.from_numpy(right)
-    distances: NDArray[np.float64] = torch.cdist(rows, others, order, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+    distances: NDArray[np.float64] = torch.cdist(
+        rows, others, order, compute_mode="donot_use_mm_for_euclid_dist"
+    ).numpy()
     return distances

@@ -1,4 +1,6 @@
-"""The command line: complete help, a YAML file with flags winning, and for whatever is wrong one line and a status."""
+"""The command line: complete help, a YAML file with flags winning, and for whatever is wrong one
+line and a status.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_explains_itself_and_its_options(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_explains_itself_and_its_options(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     command = COMMANDS[words]
     assert ended(*words, "--help") == 0
     said = capsys.readouterr().out
@@ -101,7 +105,11 @@ def test_every_command_explains_itself_and_its_options(words: tuple[str, ...], c
     assert command.help.split(". ")[0].splitlines()[0] in said
     for option in command.params:
         assert option.help, f"{' '.join(words)} does not explain {option.name}"
-        assert all(name in said or name.replace("_", "-").upper() in said for name in option.opts if name.startswith("-"))
+        assert all(
+            name in said or name.replace("_", "-").upper() in said
+            for name in option.opts
+            if name.startswith("-")
+        )
 
 
 @pytest.mark.usefixtures("wide")
@@ -112,19 +120,30 @@ def test_help_of_select_explains_every_parameter(capsys: pytest.CaptureFixture[s
     for group, model in GROUPS.items():
         assert re.search(rf"─ {group} ─", said), f"no panel for {group}"
         for name, field in model.model_fields.items():
-            (line,) = [one for one in said.splitlines() if re.search(rf"{flag(name)}(?![\w-])", one)]
+            (line,) = [
+                one for one in said.splitlines() if re.search(rf"{flag(name)}(?![\w-])", one)
+            ]
             assert str(field.description) in line
             default = field.get_default()
             if field.is_required():
                 assert "(required)" in line
             elif default is not None:
-                assert f"(default: {str(default).lower() if isinstance(default, bool) else default})" in line
+                assert (
+                    f"(default: {str(default).lower() if isinstance(default, bool) else default})"
+                    in line
+                )
     for option in ("--preset", "--config", "--verbose"):
         assert option in said
 
 
 def test_the_package_is_the_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "flows.cli", "select", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "select", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0
     assert "--max-similarity" in done.stdout
     assert "Traceback" not in done.stderr
@@ -134,11 +153,15 @@ def test_the_package_is_the_command() -> None:
 
 
 def wrong(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
-    """By name: the arguments, and what the line has to say. POOL and OUT are put in where neither is what is wrong."""
+    """By name: the arguments, and what the line has to say. POOL and OUT are put in where neither
+    is what is wrong.
+    """
     result, foreign = tmp_path / "result", tmp_path / "foreign"
     for folder in (result, foreign):
         folder.mkdir()
-    (result / "manifest.json").write_text(json.dumps({"format_version": 1, "counts": {}, "fingerprints": {}, "outputs": {}}))
+    (result / "manifest.json").write_text(
+        json.dumps({"format_version": 1, "counts": {}, "fingerprints": {}, "outputs": {}})
+    )
     (foreign / "thesis.tex").write_text("years of work")
     config = tmp_path / "config"
     config.mkdir()
@@ -167,21 +190,54 @@ def wrong(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "no output": (["--input", "POOL"], "--output must be given"),
         "nothing": ([], "must be given"),
         "unknown option": (["--input", "POOL", "--output", "OUT", "--bugdet", "5"], "--bugdet"),
-        "missing file": (["--input", str(tmp_path / "absent.jsonl"), "--output", "OUT"], "absent.jsonl"),
-        "one of two files missing": (["--input", "POOL", "--input", str(tmp_path / "absent.jsonl"), "--output", "OUT"], "absent.jsonl"),
+        "missing file": (
+            ["--input", str(tmp_path / "absent.jsonl"), "--output", "OUT"],
+            "absent.jsonl",
+        ),
+        "one of two files missing": (
+            ["--input", "POOL", "--input", str(tmp_path / "absent.jsonl"), "--output", "OUT"],
+            "absent.jsonl",
+        ),
         "unknown preset": (["--input", "POOL", "--output", "OUT", "--preset", "huge"], "huge"),
         "unknown strategy": (["--input", "POOL", "--output", "OUT", "--strategy", "best"], "best"),
         "unknown scorer": (["--input", "POOL", "--output", "OUT", "--quality", "lenght"], "lenght"),
         "budget of 0": (["--input", "POOL", "--output", "OUT", "--budget", "0"], "budget = 0"),
-        "budget of a half": (["--input", "POOL", "--output", "OUT", "--budget", "0.5"], "Invalid value for '--budget'"),
-        "similarity of 2": (["--input", "POOL", "--output", "OUT", "--max-similarity", "2"], "max_similarity = 2"),
-        "similarity of the random": (["--input", "POOL", "--output", "OUT", "--strategy", "random", "--max-similarity", "0.5"], "random"),
+        "budget of a half": (
+            ["--input", "POOL", "--output", "OUT", "--budget", "0.5"],
+            "Invalid value for '--budget'",
+        ),
+        "similarity of 2": (
+            ["--input", "POOL", "--output", "OUT", "--max-similarity", "2"],
+            "max_similarity = 2",
+        ),
+        "similarity of the random": (
+            [
+                "--input",
+                "POOL",
+                "--output",
+                "OUT",
+                "--strategy",
+                "random",
+                "--max-similarity",
+                "0.5",
+            ],
+            "random",
+        ),
         "an earlier result": (["--input", "POOL", "--output", str(result)], "--overwrite"),
-        "not a result": (["--input", "POOL", "--output", str(foreign), "--overwrite"], "not a result of ours"),
+        "not a result": (
+            ["--input", "POOL", "--output", str(foreign), "--overwrite"],
+            "not a result of ours",
+        ),
         "output is a file": (["--input", "POOL", "--output", "POOL"], "folder"),
-        "a model for a scorer without": (["--input", "POOL", "--output", "OUT", "--quality-model", "me/x"], "'model'"),
+        "a model for a scorer without": (
+            ["--input", "POOL", "--output", "OUT", "--quality-model", "me/x"],
+            "'model'",
+        ),
         "unknown scheme": (["--input", "gopher://old/pool", "--output", "OUT"], "gopher"),
-        "no config": (["--input", "POOL", "--output", "OUT", "--config", str(tmp_path / "absent.yaml")], "absent.yaml"),
+        "no config": (
+            ["--input", "POOL", "--output", "OUT", "--config", str(tmp_path / "absent.yaml")],
+            "absent.yaml",
+        ),
         "unknown section": (said_in("section"), "unknown section 'sorce'"),
         "unknown key": (said_in("key"), "unknown option 'bugdet'"),
         "wrong value": (said_in("value"), "budget = 'many'"),
@@ -189,7 +245,10 @@ def wrong(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "not a section": (said_in("flat"), "section 'selection'"),
         "not YAML": (said_in("not-yaml"), "not a YAML file"),
         "no date": (said_in("no-date"), "not a YAML file"),
-        "a section twice": (said_in("section-twice"), "section-twice.yaml, line 4: 'selection' stands in line 1 already"),
+        "a section twice": (
+            said_in("section-twice"),
+            "section-twice.yaml, line 4: 'selection' stands in line 1 already",
+        ),
         "a key twice": (said_in("key-twice"), "line 1: 'budget' stands in line 1 already"),
         "preset in the file": (said_in("preset"), "huge"),
         "bytes": (said_in("bytes"), "not a YAML file"),
@@ -238,7 +297,11 @@ def arguments_of(name: str, tmp_path: Path, pool: Path) -> tuple[list[str], str]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_mistake_is_one_line_and_status_2(
-    name: str, tmp_path: Path, small_pool: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    tmp_path: Path,
+    small_pool: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments, said = arguments_of(name, tmp_path, small_pool)
@@ -256,7 +319,14 @@ def test_a_mistake_is_one_line_and_status_2(
 def test_so_it_is_from_a_shell(name: str, tmp_path: Path, small_pool: Path) -> None:
     arguments, said = arguments_of(name, tmp_path, small_pool)
     deita = Path(sys.executable).with_name("deita")
-    done = subprocess.run([str(deita), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
+    done = subprocess.run(
+        [str(deita), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ,
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert said in done.stderr
@@ -268,18 +338,26 @@ def test_an_unknown_command(capfd: pytest.CaptureFixture[str]) -> None:
     assert "chose" in line
 
 
-def test_what_stops_on_the_way_is_one_line_too(parameters: Any, tmp_path: Path, small_pool: Path, monkeypatch: Any, capfd: Any) -> None:
+def test_what_stops_on_the_way_is_one_line_too(
+    parameters: Any, tmp_path: Path, small_pool: Path, monkeypatch: Any, capfd: Any
+) -> None:
     """An error of the family from inside the flow has its own status; Ctrl-C is 130."""
     import flows.select
     from deita_tasks.errors import ModelError, TooManyBadRows
 
-    for problem, status in ((TooManyBadRows("30 of 36 rows"), 1), (ModelError("no weights:\n\n  none\n"), 1), (KeyboardInterrupt(), 130)):
+    for problem, status in (
+        (TooManyBadRows("30 of 36 rows"), 1),
+        (ModelError("no weights:\n\n  none\n"), 1),
+        (KeyboardInterrupt(), 130),
+    ):
 
         def fails(problem: BaseException = problem, **given: Any) -> None:
             raise problem
 
         monkeypatch.setattr(flows.select, "select_subset", fails)
-        assert ended("select", "--input", str(small_pool), "--output", str(tmp_path / "out")) == status
+        assert (
+            ended("select", "--input", str(small_pool), "--output", str(tmp_path / "out")) == status
+        )
         assert len(capfd.readouterr().err.splitlines()) == 1
 
 
@@ -313,7 +391,9 @@ def test_flags_and_defaults(parameters: dict[str, Any], tmp_path: Path, small_po
         assert parameters[name] == GROUPS[name](**required)
 
 
-def test_every_field_can_be_given_as_a_flag(parameters: dict[str, Any], tmp_path: Path, small_pool: Path, monkeypatch: Any) -> None:
+def test_every_field_can_be_given_as_a_flag(
+    parameters: dict[str, Any], tmp_path: Path, small_pool: Path, monkeypatch: Any
+) -> None:
     """The plan would rightly refuse some of these together, so it is left out."""
     import deita_tasks.plan
 
@@ -342,7 +422,9 @@ def test_every_field_can_be_given_as_a_flag(parameters: dict[str, Any], tmp_path
             "runner": "ray", "workers": 3, "cluster": "ray://head:10001", "num_gpus": 0.5, "device_slots": 2, "shard_timeout": 7.5,
         },
     }  # fmt: skip
-    assert {name: set(group) for name, group in values.items()} == {name: set(model.model_fields) for name, model in GROUPS.items()}
+    assert {name: set(group) for name, group in values.items()} == {
+        name: set(model.model_fields) for name, model in GROUPS.items()
+    }
     arguments: list[str] = []
     for group in values.values():
         for name, value in group.items():
@@ -352,7 +434,9 @@ def test_every_field_can_be_given_as_a_flag(parameters: dict[str, Any], tmp_path
     assert {name: parameters[name].model_dump() for name in GROUPS} == values
 
 
-def test_a_file_speaks_where_no_flag_does(parameters: dict[str, Any], tmp_path: Path, small_pool: Path) -> None:
+def test_a_file_speaks_where_no_flag_does(
+    parameters: dict[str, Any], tmp_path: Path, small_pool: Path
+) -> None:
     config = tmp_path / "config.yaml"
     said = {
         "preset": "mini",
@@ -370,14 +454,23 @@ def test_a_file_speaks_where_no_flag_does(parameters: dict[str, Any], tmp_path: 
 
 
 def test_a_section_may_build_on_another(tmp_path: Path) -> None:
-    """YAML's own way of saying a thing once: what is merged in is no key that stands twice, however deep it lies."""
+    """YAML's own way of saying a thing once: what is merged in is no key that stands twice, however
+    deep it lies.
+    """
     config = tmp_path / "config.yaml"
     config.write_text("a: &a {x: 1, y: 2}\nb: {c: &c {<<: *a, y: 3}}\nd: {<<: *c, y: 4}\n")
-    assert read_config(config) == {"a": {"x": 1, "y": 2}, "b": {"c": {"x": 1, "y": 3}}, "d": {"x": 1, "y": 4}}
+    assert read_config(config) == {
+        "a": {"x": 1, "y": 2},
+        "b": {"c": {"x": 1, "y": 3}},
+        "d": {"x": 1, "y": 4},
+    }
 
 
 def test_merge_goes_field_by_field() -> None:
-    assert merge({"a": {"x": 1, "y": 2}, "b": None, "p": "q"}, {"a": {"y": 3}, "b": {"z": 4}, "c": {}, "p": "r"}) == {
+    assert merge(
+        {"a": {"x": 1, "y": 2}, "b": None, "p": "q"},
+        {"a": {"y": 3}, "b": {"z": 4}, "c": {}, "p": "r"},
+    ) == {
         "a": {"x": 1, "y": 3},
         "b": {"z": 4},
         "c": {},
@@ -395,35 +488,78 @@ def test_a_run_says_what_became_of_the_rows(
     monkeypatch.setenv("COLUMNS", "200")
     pool = write_rows(tmp_path / "pool.jsonl", [*ROWS, ROWS[0]])
     store = ["--store", str(tmp_path / "store"), "--strategy", "top_score"]
-    assert ended("select", "--input", str(pool), "--output", str(tmp_path / "out"), "--budget", "5", *store) == 0
+    assert (
+        ended(
+            "select",
+            "--input",
+            str(pool),
+            "--output",
+            str(tmp_path / "out"),
+            "--budget",
+            "5",
+            *store,
+        )
+        == 0
+    )
     lines = [line.split() for line in capfd.readouterr().out.splitlines()]
     for start in (["read", "31"], ["selected", "5"], ["below", "budget", "25"], ["duplicate", "1"]):
         assert any(line[: len(start)] == start for line in lines), start
-    kept = [json.loads(line)["deita_id"] for line in (tmp_path / "out" / "selected.jsonl").read_text().splitlines()]
+    kept = [
+        json.loads(line)["deita_id"]
+        for line in (tmp_path / "out" / "selected.jsonl").read_text().splitlines()
+    ]
     assert kept == ranked(ROWS)[:5]
 
 
 # Each line of a file, and the reason for which it is quarantined (None: it is a conversation).
 def _m(*turns: Any, **more: Any) -> str:
-    return json.dumps({"messages": [{"role": role, "content": content} for role, content in turns], **more}, ensure_ascii=False)
+    return json.dumps(
+        {"messages": [{"role": role, "content": content} for role, content in turns], **more},
+        ensure_ascii=False,
+    )
 
 
 ODD: list[tuple[bytes, str | None]] = [
     (_m(("user", "An ordinary question"), ("assistant", "An ordinary answer")).encode(), None),
-    (_m(("system", "Be brief."), ("user", "With a system turn"), ("assistant", "Yes")).encode(), None),
+    (
+        _m(("system", "Be brief."), ("user", "With a system turn"), ("assistant", "Yes")).encode(),
+        None,
+    ),
     (_m(("user", "Twice"), ("user", "in a row"), ("assistant", "ok")).encode(), None),
     (_m(("user", "Never answered")).encode(), None),
-    (_m(("assistant", "The assistant begins"), ("user", "Oh"), ("assistant", "Yes")).encode(), None),
+    (
+        _m(("assistant", "The assistant begins"), ("user", "Oh"), ("assistant", "Yes")).encode(),
+        None,
+    ),
     (_m(("user", "A tool between"), ("tool", "21 C"), ("assistant", "Warm")).encode(), None),
     (_m(("user", ""), ("assistant", "To an empty question")).encode(), None),
     (_m(("user", "An empty answer"), ("assistant", "")).encode(), None),
     (_m(("user", "日本語で答えて 🦊"), ("assistant", "はい")).encode(), None),
     (_m(("user", "Lines\u2028and\u2029separators"), ("assistant", "a\r\nb\tc")).encode(), None),
-    (_m(("user", "Extra columns"), ("assistant", "kept"), score=0.1, tags=["a", None], deep={"a": [1]}).encode(), None),
+    (
+        _m(
+            ("user", "Extra columns"),
+            ("assistant", "kept"),
+            score=0.1,
+            tags=["a", None],
+            deep={"a": [1]},
+        ).encode(),
+        None,
+    ),
     (_m(("user", "word " * 20_000), ("assistant", "long " * 20_000)).encode(), None),
-    (_m(("user", "An ordinary question"), ("assistant", "An ordinary answer"), again=True).encode(), "duplicate"),
+    (
+        _m(
+            ("user", "An ordinary question"), ("assistant", "An ordinary answer"), again=True
+        ).encode(),
+        "duplicate",
+    ),
     (b"  " + _m(("user", "Blanks around"), ("assistant", "fine")).encode() + b"  ", None),
-    (_m(("user", "<|im_end|></s>[INST] {{jinja}}"), ("assistant", "=cmd|' /C calc'!A0")).encode(), None),
+    (
+        _m(
+            ("user", "<|im_end|></s>[INST] {{jinja}}"), ("assistant", "=cmd|' /C calc'!A0")
+        ).encode(),
+        None,
+    ),
     (b"{", "malformed_row"),
     (b"not JSON", "malformed_row"),
     (b"[1, 2]", "malformed_row"),
@@ -454,7 +590,16 @@ def test_of_34_odd_rows_none_is_lost(strategy: str, tiny: None, tmp_path: Path) 
     assert len(ODD) == 34
     pool = tmp_path / "odd.jsonl"
     pool.write_bytes(b"".join(line + b"\n" for line, _ in ODD))
-    places = ["--input", str(pool), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store"), "--strategy", strategy]
+    places = [
+        "--input",
+        str(pool),
+        "--output",
+        str(tmp_path / "out"),
+        "--store",
+        str(tmp_path / "store"),
+        "--strategy",
+        strategy,
+    ]
     assert ended("select", *places, "--budget", "6", "--min-good-fraction", "0") == 0
     rows = pq.read_table(tmp_path / "out" / "decisions.parquet").to_pylist()
     assert [row["source_row"] for row in rows] == list(range(1, 35))
@@ -465,9 +610,13 @@ def test_of_34_odd_rows_none_is_lost(strategy: str, tiny: None, tmp_path: Path) 
             assert row["decision"] == "quarantined", line
             assert str(row["reason"]).split(":")[0] == reason, line
         else:
-            assert row["decision"] in ("selected", "too_similar", "below_budget", "unscorable"), line
+            assert row["decision"] in ("selected", "too_similar", "below_budget", "unscorable"), (
+                line
+            )
             assert row["decision"] != "unscorable" or row["reason"], line
-            assert row["decision"] != "too_similar" or (row["nearest_id"] and row["similarity"] > 0.9), line
+            assert row["decision"] != "too_similar" or (
+                row["nearest_id"] and row["similarity"] > 0.9
+            ), line
     counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
     assert counts["read"] == 34
     assert counts["quarantined"] == sum(reason not in (None, "duplicate") for _, reason in ODD)
@@ -476,25 +625,53 @@ def test_of_34_odd_rows_none_is_lost(strategy: str, tiny: None, tmp_path: Path) 
 @pytest.mark.flow
 @pytest.mark.usefixtures("prefect_server", "offline")
 def test_the_preset_mini_with_its_real_model(tmp_path: Path) -> None:
-    """Seven rows, four of them near-repetitions that any sentence encoder knows: the better of each pair stays, with no network."""
+    """Seven rows, four of them near-repetitions that any sentence encoder knows: the better of each
+    pair stays, with no network.
+    """
     pairs = [
         ("How do I bake sourdough bread at home", "How do I bake sourdough bread at home today"),
-        ("Explain how photosynthesis works in green plants", "Explain how photosynthesis works in all green plants"),
+        (
+            "Explain how photosynthesis works in green plants",
+            "Explain how photosynthesis works in all green plants",
+        ),
     ]
-    others = ["Write a haiku on winter", "What is the capital of Peru", "Prove that the root of two is irrational"]
+    others = [
+        "Write a haiku on winter",
+        "What is the capital of Peru",
+        "Prove that the root of two is irrational",
+    ]
     answer = "Here is an answer in a few plain words"
     asked = [text for pair in pairs for text in pair] + others
-    rows = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]} for text in asked]
+    rows = [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]}
+        for text in asked
+    ]
     pool = write_rows(tmp_path / "pool.jsonl", rows)
     assert (
-        ended("select", "--input", str(pool), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store"), "--budget", "7") == 0
+        ended(
+            "select",
+            "--input",
+            str(pool),
+            "--output",
+            str(tmp_path / "out"),
+            "--store",
+            str(tmp_path / "store"),
+            "--budget",
+            "7",
+        )
+        == 0
     )
     import pyarrow.parquet as pq
 
-    by_text = dict(zip(asked, pq.read_table(tmp_path / "out" / "decisions.parquet").to_pylist(), strict=True))
+    by_text = dict(
+        zip(asked, pq.read_table(tmp_path / "out" / "decisions.parquet").to_pylist(), strict=True)
+    )
     better = [max(pair, key=lambda text: by_text[text]["evol_score"]) for pair in pairs]
     worse = [one if two == best else two for (one, two), best in zip(pairs, better, strict=True)]
-    assert {text for text, row in by_text.items() if row["decision"] == "selected"} == {*better, *others}
+    assert {text for text, row in by_text.items() if row["decision"] == "selected"} == {
+        *better,
+        *others,
+    }
     assert [(by_text[text]["decision"], by_text[text]["nearest_id"]) for text in worse] == [
         ("too_similar", by_text[best]["id"]) for best in better
     ]
@@ -504,8 +681,15 @@ def test_the_preset_mini_with_its_real_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("blank", ["", "  "])
 @pytest.mark.parametrize("flag", ["--input", "--output", "--store"])
-def test_a_blank_place_is_a_mistake_and_not_this_folder(flag: str, blank: str, small_pool: Path, tmp_path: Path, capsys: Any) -> None:
-    given = {"--input": str(small_pool), "--output": str(tmp_path / "out"), "--store": str(tmp_path / "store"), flag: blank}
+def test_a_blank_place_is_a_mistake_and_not_this_folder(
+    flag: str, blank: str, small_pool: Path, tmp_path: Path, capsys: Any
+) -> None:
+    given = {
+        "--input": str(small_pool),
+        "--output": str(tmp_path / "out"),
+        "--store": str(tmp_path / "store"),
+        flag: blank,
+    }
     with pytest.raises(SystemExit) as ended:
         main(["select", *(word for pair in given.items() for word in pair)])
     assert ended.value.code == 2
@@ -515,11 +699,18 @@ def test_a_blank_place_is_a_mistake_and_not_this_folder(flag: str, blank: str, s
 
 
 @pytest.mark.parametrize("flag", ["--output", "--store"])
-def test_what_a_run_writes_may_not_become_pool(flag: str, small_pool: Path, tmp_path: Path, capsys: Any) -> None:
+def test_what_a_run_writes_may_not_become_pool(
+    flag: str, small_pool: Path, tmp_path: Path, capsys: Any
+) -> None:
     (tmp_path / "pools").mkdir()
     (tmp_path / "pools" / "a.jsonl").write_bytes(small_pool.read_bytes())
     inside = str(tmp_path / "pools" / "inside")
-    given = {"--input": str(tmp_path / "pools"), "--output": str(tmp_path / "out"), "--store": str(tmp_path / "store"), flag: inside}
+    given = {
+        "--input": str(tmp_path / "pools"),
+        "--output": str(tmp_path / "out"),
+        "--store": str(tmp_path / "store"),
+        flag: inside,
+    }
     with pytest.raises(SystemExit) as ended:
         main(["select", *(word for pair in given.items() for word in pair)])
     assert ended.value.code == 2
@@ -528,7 +719,15 @@ def test_what_a_run_writes_may_not_become_pool(flag: str, small_pool: Path, tmp_
 
 def failure(error: Exception) -> logging.LogRecord:
     """What Prefect logs of it."""
-    return logging.LogRecord("prefect.flow_runs", logging.ERROR, "", 0, "Encountered %r", (error,), (type(error), error, None))
+    return logging.LogRecord(
+        "prefect.flow_runs",
+        logging.ERROR,
+        "",
+        0,
+        "Encountered %r",
+        (error,),
+        (type(error), error, None),
+    )
 
 
 def test_a_known_failure_is_a_line_in_the_log_and_no_traceback() -> None:
@@ -545,8 +744,12 @@ def test_a_known_failure_is_a_line_in_the_log_and_no_traceback() -> None:
 
 
 @pytest.mark.parametrize(("terminal", "verbose"), [(True, False), (True, True), (False, False)])
-def test_on_a_terminal_it_is_the_command_s_last_line_alone(terminal: bool, verbose: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    logs = {name: logging.Logger(name) for name in ("prefect.flow_runs", "prefect.task_runs")}  # not those that other tests go on with
+def test_on_a_terminal_it_is_the_command_s_last_line_alone(
+    terminal: bool, verbose: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = {
+        name: logging.Logger(name) for name in ("prefect.flow_runs", "prefect.task_runs")
+    }  # not those that other tests go on with
     monkeypatch.setattr("flows.cli.app.logging", SimpleNamespace(getLogger=logs.__getitem__))
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)

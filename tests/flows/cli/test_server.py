@@ -1,4 +1,6 @@
-"""The server that a command starts for itself: only where none is configured, and never longer than the command lives."""
+"""The server that a command starts for itself: only where none is configured, and never longer than
+the command lives.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,19 @@ import pytest
 
 from flows.cli import server
 
-URLS = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_SERVER_EPHEMERAL_ENABLED")
+URLS = (
+    "PREFECT_API_URL",
+    "PREFECT_PROFILE",
+    "PREFECT_PROFILES_PATH",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED",
+)
 
 
 @pytest.fixture
 def unspoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Nothing says which server to use, and Prefect is not loaded yet; the folder that the command is called in."""
+    """Nothing says which server to use, and Prefect is not loaded yet; the folder that the command
+    is called in.
+    """
     for name in URLS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(sys.modules, "prefect", raising=False)
@@ -42,7 +51,9 @@ def test_where_nothing_is_said_there_is_none(unspoken: Path) -> None:
 
 
 @pytest.mark.parametrize("name", URLS)
-def test_what_the_environment_says_holds(unspoken: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_what_the_environment_says_holds(
+    unspoken: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv(name, "x")
     assert server.is_configured()
 
@@ -57,13 +68,17 @@ def test_what_the_environment_says_holds(unspoken: Path, monkeypatch: pytest.Mon
         ("pyproject.toml", "[tool.ruff]", False),
     ],
 )
-def test_what_a_file_may_say_is_left_to_prefect(unspoken: Path, path: str, content: str, spoken: bool) -> None:
+def test_what_a_file_may_say_is_left_to_prefect(
+    unspoken: Path, path: str, content: str, spoken: bool
+) -> None:
     (unspoken / path).parent.mkdir(exist_ok=True)
     (unspoken / path).write_text(content)
     assert server.is_configured() == spoken
 
 
-def test_a_process_that_has_loaded_prefect_has_its_settings(unspoken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_has_loaded_prefect_has_its_settings(
+    unspoken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "prefect", object())  # type: ignore[misc]
     assert server.is_configured()
     assert server.start_server()() is None  # nothing is started, and nothing to wait for
@@ -78,12 +93,19 @@ def answers(port: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_it_ends_with_the_command(number: signal.Signals, tmp_path: Path) -> None:
     code = (
-        "import os; from flows.cli.server import start_server; start_server()(); print(os.environ['PREFECT_API_URL'], flush=True); input()"
+        "import os; from flows.cli.server import start_server; start_server()(); "
+        "print(os.environ['PREFECT_API_URL'], flush=True); input()"
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
+    }
     environment |= {"PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     with subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         url = process.stdout.readline()

@@ -14,7 +14,7 @@ import pytest
 
 from deita_tasks.errors import UsageError
 from deita_tasks.models.stopping import stopped_by
-from deita_tasks.records import KINDS, Conversation, Kind, Turn
+from deita_tasks.records import SCORE_KINDS, Conversation, ScoreKind, Turn
 from deita_tasks.scoring import load_scorer
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.mini import scorer as module
@@ -25,13 +25,17 @@ from deita_tasks.scoring.mini.scorer import WEIGHTS, MiniScorer
 
 EASY = "Who wrote Hamlet?"
 HARD = (
-    "Design a distributed rate limiter for an API that is served from three regions. Explain which consistency model you choose and why, "
-    "derive its worst-case error under a network partition, compare it with at least two alternatives, and provide code in Rust without "
+    "Design a distributed rate limiter for an API that is served from three regions. Explain "
+    "which consistency model you choose and why, "
+    "derive its worst-case error under a network partition, compare it with at least two "
+    "alternatives, and provide code in Rust without "
     "using external crates."
 )
 GOOD = (
-    "William Shakespeare wrote Hamlet, most likely between 1599 and 1601. The tragedy follows the prince of Denmark, who wants to avenge "
-    "his murdered father, and it remains one of the most frequently performed plays in the English language."
+    "William Shakespeare wrote Hamlet, most likely between 1599 and 1601. The tragedy "
+    "follows the prince of Denmark, who wants to avenge "
+    "his murdered father, and it remains one of the most frequently performed plays in the "
+    "English language."
 )
 LOOP = "He wrote it and he wrote it and he wrote it and " * 4
 PAIRS = [
@@ -56,21 +60,25 @@ def quality() -> Scorer:
     return load_scorer("mini", kind="quality", device="cpu")
 
 
-def of(kind: Kind, request: pytest.FixtureRequest) -> Scorer:
+def of(kind: ScoreKind, request: pytest.FixtureRequest) -> Scorer:
     scorer: Scorer = request.getfixturevalue(kind)
     return scorer
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_scores_are_between_one_and_six_whatever_the_text(kind: Kind, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("kind", SCORE_KINDS)
+def test_scores_are_between_one_and_six_whatever_the_text(
+    kind: ScoreKind, request: pytest.FixtureRequest
+) -> None:
     scores = of(kind, request).score(PAIRS)
     assert scores.dtype == np.float32 and scores.shape == (len(PAIRS),)
     assert np.all(scores >= 1) and np.all(scores <= 6)
     assert of(kind, request).score([]).shape == (0,)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_score_knows_neither_its_batch_nor_its_place_in_it(kind: Kind, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("kind", SCORE_KINDS)
+def test_a_score_knows_neither_its_batch_nor_its_place_in_it(
+    kind: ScoreKind, request: pytest.FixtureRequest
+) -> None:
     together = of(kind, request).score(PAIRS)
     small = load_scorer("mini", kind=kind, device="cpu", batch_tokens=1)
     np.testing.assert_allclose(small.score(PAIRS[::-1])[::-1], together, atol=1e-5, rtol=0)
@@ -85,7 +93,9 @@ def test_what_demands_more_is_more_complex(complexity: Scorer) -> None:
 
 
 def test_complexity_does_not_look_at_the_response(complexity: Scorer) -> None:
-    np.testing.assert_array_equal(complexity.score([(EASY, GOOD)]), complexity.score([(EASY, LOOP)]))
+    np.testing.assert_array_equal(
+        complexity.score([(EASY, GOOD)]), complexity.score([(EASY, LOOP)])
+    )
 
 
 def test_a_longer_response_that_goes_round_in_circles_is_worse(quality: Scorer) -> None:
@@ -99,15 +109,17 @@ def test_no_response_is_the_lowest_there_is(quality: Scorer) -> None:
     assert nothing == blank == 1 < a_word
 
 
-def test_only_what_the_encoder_does_not_read_counts_as_cut(complexity: Scorer, quality: Scorer) -> None:
+def test_only_what_the_encoder_does_not_read_counts_as_cut(
+    complexity: Scorer, quality: Scorer
+) -> None:
     long = "word " * 300  # one token each, and two special ones
-    measured = complexity.measure([(EASY, long), (long, EASY)])
-    assert measured.cut.tolist() == [0, 302 - WINDOW]
-    assert quality.measure([(long, long)]).cut.tolist() == [0]
+    measured = complexity.compute([(EASY, long), (long, EASY)])
+    assert measured.truncated_tokens.tolist() == [0, 302 - WINDOW]
+    assert quality.compute([(long, long)]).truncated_tokens.tolist() == [0]
     conversation = Conversation((Turn("user", long), Turn("assistant", "Yes."), Turn("user", EASY)))
     forecast = complexity.forecast([conversation])
-    assert forecast.cut is not None and forecast.tokens is not None
-    assert forecast.cut.tolist() == [302 - WINDOW]
+    assert forecast.truncated_tokens is not None and forecast.tokens is not None
+    assert forecast.truncated_tokens.tolist() == [302 - WINDOW]
     assert WINDOW < forecast.tokens[0] < WINDOW + 12
 
 
@@ -125,14 +137,16 @@ def test_states_are_the_means_of_the_layers() -> None:
     encoder = MiniEncoder("cpu")
     ids = encoder.tokenizer.encode(EASY).ids
     with torch.inference_mode():  # the model with all its layers
-        layers = AutoModel.from_pretrained(get_model_path())(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        layers = AutoModel.from_pretrained(get_model_path())(
+            torch.tensor([ids]), output_hidden_states=True
+        ).hidden_states
     wanted = np.concatenate([layers[k][0].mean(0).numpy() for k in LAYERS])
     np.testing.assert_allclose(encoder.states([EASY, HARD]).values[0], wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SCORE_KINDS)
 def test_the_fingerprint_follows_the_weights_and_nothing_that_may_not_matter(
-    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: ScoreKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = MiniScorer(kind=kind).fingerprint()
     assert json.loads(json.dumps(one)) == one
@@ -145,13 +159,26 @@ def test_the_fingerprint_follows_the_weights_and_nothing_that_may_not_matter(
 
 
 def test_what_ships_is_small_safetensors_with_features_that_the_code_has() -> None:
-    assert sorted(path.name for path in WEIGHTS.iterdir()) == ["MODEL_CARD.md", "complexity.safetensors", "quality.safetensors"]
+    assert sorted(path.name for path in WEIGHTS.iterdir()) == [
+        "MODEL_CARD.md",
+        "complexity.safetensors",
+        "quality.safetensors",
+    ]
     assert all(path.stat().st_size < 25e6 for path in WEIGHTS.iterdir())
-    for kind, features in (("complexity", instruction_features(EASY)), ("quality", response_features(EASY, GOOD))):
+    for kind, features in (
+        ("complexity", instruction_features(EASY)),
+        ("quality", response_features(EASY, GOOD)),
+    ):
         head = Head.load(WEIGHTS / f"{kind}.safetensors")
         assert list(features) == head.names
         assert (head.judge is not None) == (kind == "complexity")
-        arrays = [value for part in (head, head.judge) if part for value in vars(part).values() if isinstance(value, np.ndarray)]
+        arrays = [
+            value
+            for part in (head, head.judge)
+            if part
+            for value in vars(part).values()
+            if isinstance(value, np.ndarray)
+        ]
         assert len(arrays) >= 6 and all(np.isfinite(value).all() for value in arrays)
 
 
@@ -170,23 +197,31 @@ def test_a_device_that_is_not_there_is_refused_in_words() -> None:
     missing = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(UsageError, match=f"'{missing}'.*ask for auto or cpu"):
         load_scorer("mini", kind="complexity", device=missing).score([(EASY, "")])
-    assert load_scorer("mini", kind="quality", device=missing).score([(EASY, GOOD)]) > 1  # counts on no device
+    assert (
+        load_scorer("mini", kind="quality", device=missing).score([(EASY, GOOD)]) > 1
+    )  # counts on no device
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_pieces_give_what_the_whole_gives(kind: Kind, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", SCORE_KINDS)
+def test_pieces_give_what_the_whole_gives(
+    kind: ScoreKind, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = of(kind, request).score(PAIRS)
     monkeypatch.setattr(module, "PIECE", 3)
     np.testing.assert_array_equal(of(kind, request).score(PAIRS), whole)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_counting_can_be_stopped_after_every_pair(kind: Kind, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", SCORE_KINDS)
+def test_counting_can_be_stopped_after_every_pair(
+    kind: ScoreKind, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counted: list[str] = []
     for name in ("instruction_features", "response_features"):
         function = getattr(module, name)
 
-        def spy(*texts: str, function: Callable[..., dict[str, float]] = function) -> dict[str, float]:
+        def spy(
+            *texts: str, function: Callable[..., dict[str, float]] = function
+        ) -> dict[str, float]:
             counted.append(texts[0])
             return function(*texts)
 
@@ -205,11 +240,22 @@ def test_counting_can_be_stopped_after_every_pair(kind: Kind, request: pytest.Fi
 
 
 def test_a_judge_says_what_the_texts_nearby_were_judged() -> None:
-    """One feature and one state: a text that lies on the first example and 0.5 and 1 away from the second."""
+    """One feature and one state: a text that lies on the first example and 0.5 and 1 away from the
+    second.
+    """
     examples = np.array([[0.5, 1.0], [0.0, 0.0]], np.float16)
     one = np.ones(1, np.float32)
-    judge = Judge(0 * one, 2 * one, examples, np.array([2.0, -1.0], np.float32), np.array([0.5], np.float32), 3 * one)
-    opinion = judge.opinion(np.array([[1.0]]), np.array([[2.0]], np.float32))  # features count a quarter: 1 * sqrt(0.25); 2 / 2
+    judge = Judge(
+        0 * one,
+        2 * one,
+        examples,
+        np.array([2.0, -1.0], np.float32),
+        np.array([0.5], np.float32),
+        3 * one,
+    )
+    opinion = judge.opinion(
+        np.array([[1.0]]), np.array([[2.0]], np.float32)
+    )  # features count a quarter: 1 * sqrt(0.25); 2 / 2
     assert opinion == pytest.approx(2 * 1 - 1 * np.exp(-0.5 * (0.5**2 + 1)) + 3, abs=1e-6)
 
 
@@ -226,12 +272,18 @@ def small_judge() -> Judge:
 def test_the_two_opinions_are_held_weighed_and_added() -> None:
     x, states = np.array([[1.0]]), np.zeros((1, 1), np.float32)
     counted = 2.5 * np.tanh((3 * 1 - 1) / 2.5)
-    judged = 1.5 * np.tanh((5 * np.exp(-0.25) - 1) / 1.5)  # a quarter away: the feature counts a quarter
+    judged = 1.5 * np.tanh(
+        (5 * np.exp(-0.25) - 1) / 1.5
+    )  # a quarter away: the feature counts a quarter
     assert small_head(None).total(x) == pytest.approx(counted)
-    assert small_head(small_judge()).total(x, states) == pytest.approx(0.5 * counted + judged, abs=1e-6)
+    assert small_head(small_judge()).total(x, states) == pytest.approx(
+        0.5 * counted + judged, abs=1e-6
+    )
     with pytest.raises(ValueError, match="needs the texts' states"):
         small_head(small_judge()).total(x)
-    scores = small_head(None).score(np.array([2.0, -np.inf, np.inf]))  # in the middle of 1 and 6, and both ends
+    scores = small_head(None).score(
+        np.array([2.0, -np.inf, np.inf])
+    )  # in the middle of 1 and 6, and both ends
     assert scores.tolist() == [3.5, 1, 6]
 
 
@@ -249,15 +301,24 @@ def test_a_head_is_read_as_it_was_written(judge: Judge | None, tmp_path: Path) -
 
 def test_no_state_is_farther_than_far() -> None:
     zero, one = np.zeros(4, np.float32), np.ones(4, np.float32)
-    assert place(np.zeros((1, 1)), np.full((1, 4), 1e9, np.float32), zero, one).tolist() == [[0.0] + [FAR / 2] * 4]  # / sqrt(4)
+    assert place(np.zeros((1, 1)), np.full((1, 4), 1e9, np.float32), zero, one).tolist() == [
+        [0.0] + [FAR / 2] * 4
+    ]  # / sqrt(4)
 
 
 def test_closeness_knows_no_batch() -> None:
     random = np.random.default_rng(1)
-    places, examples = random.normal(size=(50, 700)).astype(np.float32) / 20, (random.normal(size=(90, 700)) / 20).astype(np.float16)
+    places, examples = (
+        random.normal(size=(50, 700)).astype(np.float32) / 20,
+        (random.normal(size=(90, 700)) / 20).astype(np.float16),
+    )
     together = closeness(places, examples, 0.5)
-    np.testing.assert_array_equal(np.concatenate([closeness(places[i : i + 1], examples, 0.5) for i in range(50)]), together)
-    wanted = np.exp(-0.5 * ((places[:, None].astype(float) - examples[None].astype(float)) ** 2).sum(2))
+    np.testing.assert_array_equal(
+        np.concatenate([closeness(places[i : i + 1], examples, 0.5) for i in range(50)]), together
+    )
+    wanted = np.exp(
+        -0.5 * ((places[:, None].astype(float) - examples[None].astype(float)) ** 2).sum(2)
+    )
     np.testing.assert_allclose(together, wanted, atol=2e-6)
 
 
@@ -292,7 +353,8 @@ TEXTS = [
     *(EASY, HARD, GOOD, LOOP, "", " \n\t", "解释光合作用。"),
     "- one\n\n  * two\r\n 3) three\n\n\n4. four\n-five",
     "Wait... what?! No way!!! e.g.this is one.",
-    "As an AI language model, I'm sorry; I can't.\nUser: “quote” (x = 1 + 2) ```def f(): return 3```",
+    "As an AI language model, I'm sorry; I can't.\nUser: “quote” (x = 1 + 2) ```def "
+    "f(): return 3```",
     "Please, now list A) 12 B) 3.5 C. and D: none, unless it must rhyme",
     "## Über **café**\n\nFirst, however, it's 100% done\n\nFirst, however, it's 100% done,",
 ]
@@ -300,12 +362,22 @@ DIGEST = "eb90aa601158fd99"
 
 
 def test_features_are_those_of_this_version() -> None:
-    """What stored scores were computed from. `compressed` is left out: its fourth digit depends on how zlib was built."""
+    """What stored scores were computed from. `compressed` is left out: its fourth digit depends on
+    how zlib was built.
+    """
     found = [instruction_features(text) for text in TEXTS]
-    found += [response_features(text, response) for text, response in zip(TEXTS, [*TEXTS[1:], EASY], strict=True)]
-    rounded = [{name: f"{value:.6f}" for name, value in one.items() if name != "compressed"} for one in found]
+    found += [
+        response_features(text, response)
+        for text, response in zip(TEXTS, [*TEXTS[1:], EASY], strict=True)
+    ]
+    rounded = [
+        {name: f"{value:.6f}" for name, value in one.items() if name != "compressed"}
+        for one in found
+    ]
     digest = hashlib.sha256(json.dumps(rounded).encode()).hexdigest()[:16]
-    assert digest == DIGEST, "features have changed: move VERSION of MiniScorer, fit the weights again, and set DIGEST"
+    assert digest == DIGEST, (
+        "features have changed: move VERSION of MiniScorer, fit the weights again, and set DIGEST"
+    )
 
 
 # ---- features, counted by hand
@@ -314,21 +386,43 @@ def test_features_are_those_of_this_version() -> None:
 def test_instruction_features_by_hand() -> None:
     found = instruction_features("Explain tides. Use two examples!\n\nThe sea rises, and falls.")
     counted = {
-        name: round(float(np.expm1(found[name]))) for name in ("words", "sentences", "requests", "commas", "conjunctions", "first_line")
+        name: round(float(np.expm1(found[name])))
+        for name in ("words", "sentences", "requests", "commas", "conjunctions", "first_line")
     }
-    assert counted == {"words": 10, "sentences": 3, "requests": 1, "commas": 1, "conjunctions": 1, "first_line": 5}
-    parts = {name: round(float(np.expm1(found[name]))) for name in ("asking_words", "demanding_words", "other_words", "imperatives")}
+    assert counted == {
+        "words": 10,
+        "sentences": 3,
+        "requests": 1,
+        "commas": 1,
+        "conjunctions": 1,
+        "first_line": 5,
+    }
+    parts = {
+        name: round(float(np.expm1(found[name])))
+        for name in ("asking_words", "demanding_words", "other_words", "imperatives")
+    }
     assert parts == {"asking_words": 2, "demanding_words": 2, "other_words": 8, "imperatives": 1}
 
 
 def test_response_features_by_hand() -> None:
-    found = response_features("Name the capital of France", "The capital of France is Paris. The capital of France is Paris.")
+    found = response_features(
+        "Name the capital of France",
+        "The capital of France is Paris. The capital of France is Paris.",
+    )
     assert np.expm1(found["words"]) == pytest.approx(12)
     assert np.expm1(found["different_words"]) == pytest.approx(6)
     assert found["repeated"] == pytest.approx(4 / 10)  # ten triples, six of them different
-    assert found["copied"] == pytest.approx(6 / 11)  # of eleven doubles "the capital", "capital of", "of france", twice each
-    assert found["covered"] == pytest.approx(2 / 3)  # capital and france, of name, capital and france
+    assert found["copied"] == pytest.approx(
+        6 / 11
+    )  # of eleven doubles "the capital", "capital of", "of france", twice each
+    assert found["covered"] == pytest.approx(
+        2 / 3
+    )  # capital and france, of name, capital and france
     assert found["on_topic"] == pytest.approx(4 / 6)  # capital, france twice; paris twice is not
-    assert np.expm1(response_features("", "- one\n\n  * two\r\n\n 3) three\n-four\n5.six")["bullets"]) == pytest.approx(3)
-    assert np.expm1(response_features("", "Wait... what?! No.where is it!!")["sentences"]) == pytest.approx(3)
+    assert np.expm1(
+        response_features("", "- one\n\n  * two\r\n\n 3) three\n-four\n5.six")["bullets"]
+    ) == pytest.approx(3)
+    assert np.expm1(
+        response_features("", "Wait... what?! No.where is it!!")["sentences"]
+    ) == pytest.approx(3)
     assert (found["ends_well"], found["contained"], found["repeated_lines"]) == (1, 0, 0)

@@ -1,9 +1,11 @@
-"""Cosine: the nearest kept row is the same whether sketches or full products find it, and both of them are used."""
+"""Cosine: the nearest kept row is the same whether sketches or full products find it, and both of
+them are used.
+"""
 
 import numpy as np
 import pytest
 
-from deita_tasks.selecting.similarity.cosine import Cosine
+from deita_tasks.selecting.similarity.cosine import CosineSpace
 from deita_tasks.selecting.similarity.products import Screen
 from deita_tasks.selecting.similarity.vectors import Vectors
 from tests.selecting.test_diverse import names, select
@@ -11,17 +13,26 @@ from tests.support.selection_reference import sequential
 
 
 def rows_of_similarity(mean, n, dimensions, seed=0):
-    """Rows whose similarities to one another are about `mean`, and for each tenth a near copy of an earlier one."""
+    """Rows whose similarities to one another are about `mean`, and for each tenth a near copy of an
+    earlier one.
+    """
     rng = np.random.default_rng(seed)
-    rows = np.sqrt(mean) * rng.choice([-1, 1], dimensions) + np.sqrt(1 - mean) * rng.standard_normal((n, dimensions))
-    rows[10::10] = rows[rng.integers(0, 10, len(rows[10::10]))] + 0.1 * rng.standard_normal((len(rows[10::10]), dimensions))
+    rows = np.sqrt(mean) * rng.choice([-1, 1], dimensions) + np.sqrt(
+        1 - mean
+    ) * rng.standard_normal((n, dimensions))
+    rows[10::10] = rows[rng.integers(0, 10, len(rows[10::10]))] + 0.1 * rng.standard_normal(
+        (len(rows[10::10]), dimensions)
+    )
     return rows.astype(np.float32)
 
 
-@pytest.mark.parametrize(("mean", "max_similarity", "width"), [(0, 0.9, 64), (0.7, 0.9, 128), (0.7, 0.75, None), (0, 0.3, None)])
+@pytest.mark.parametrize(
+    ("mean", "max_similarity", "width"),
+    [(0, 0.9, 64), (0.7, 0.9, 128), (0.7, 0.75, None), (0, 0.3, None)],
+)
 def test_sketches_widen_where_they_settle_too_little(mean, max_similarity, width):
     raw, limit = rows_of_similarity(mean, 3000, 256), np.float32(max_similarity)
-    space = Cosine(Vectors(raw, 3000), 3000, max_similarity, Screen)
+    space = CosineSpace(Vectors(raw, 3000), 3000, max_similarity, Screen)
     rows, _ = space.read(np.arange(3000))
     for start in range(0, 3000, 250):
         block = rows[start : start + 250]
@@ -31,7 +42,9 @@ def test_sketches_widen_where_they_settle_too_little(mean, max_similarity, width
             near = products.max(axis=1) > limit
             assert near.any()
             assert (index == products.argmax(axis=1))[near].all()
-            np.testing.assert_array_equal(similarity[near], products.max(axis=1).astype(np.float32)[near])
+            np.testing.assert_array_equal(
+                similarity[near], products.max(axis=1).astype(np.float32)[near]
+            )
             assert (similarity[~near] <= limit).all()
         space.append(block)
     assert space.sketch_width == width

@@ -8,12 +8,22 @@ from hypothesis import strategies as st
 
 from deita_tasks.selecting.similarity import exact as similarity
 from deita_tasks.selecting.similarity.cosine import sketch
-from deita_tasks.selecting.similarity.exact import ROUNDING, normalised, screening_error, similarities
+from deita_tasks.selecting.similarity.exact import (
+    ROUNDING,
+    normalised,
+    screening_error,
+    similarities,
+)
 from tests.support.selection_reference import unit
 
 
 def exactly(left, right):
-    return np.array([np.float32(math.fsum(a.astype(float) * b.astype(float))) for a, b in zip(left, right, strict=True)])
+    return np.array(
+        [
+            np.float32(math.fsum(a.astype(float) * b.astype(float)))
+            for a, b in zip(left, right, strict=True)
+        ]
+    )
 
 
 def each(n):
@@ -24,14 +34,23 @@ def each(n):
 @settings(max_examples=100, deadline=None)
 def test_similarities_are_the_exactly_rounded_sums(seed, dimensions, sparse):
     rng = np.random.default_rng(seed)
-    rows, _ = normalised(rng.standard_normal((60, dimensions)) * (rng.random((60, dimensions)) < (0.1 if sparse else 1)))
+    rows, _ = normalised(
+        rng.standard_normal((60, dimensions))
+        * (rng.random((60, dimensions)) < (0.1 if sparse else 1))
+    )
     pairs = rng.integers(0, 60, (2, 200))
-    assert np.array_equal(similarities(rows, rows, (pairs[0], pairs[1])), exactly(rows[pairs[0]], rows[pairs[1]]))
+    assert np.array_equal(
+        similarities(rows, rows, (pairs[0], pairs[1])), exactly(rows[pairs[0]], rows[pairs[1]])
+    )
 
 
 def test_sums_half_way_between_two_floats(monkeypatch):
-    """0.75 + 2**-25 lies half way between two float32; a last term of either sign, far below float64's last place there, tells the side."""
-    left = np.array([[1, 2**-25, 2**-40], [1, 2**-25, 0], [1, 2**-25, -(2**-40)], [1, -1, 2**-40]], np.float32)
+    """0.75 + 2**-25 lies half way between two float32; a last term of either sign, far below
+    float64's last place there, tells the side.
+    """
+    left = np.array(
+        [[1, 2**-25, 2**-40], [1, 2**-25, 0], [1, 2**-25, -(2**-40)], [1, -1, 2**-40]], np.float32
+    )
     right = np.array([[0.75, 1, 2**-10]] * 3 + [[0.75, 0.75, 2**-10]], np.float32)
     step = np.float32(2**-24)
     assert similarities(left, right, each(4)).tolist() == [0.75 + step, 0.75, 0.75, 2.0**-50]
@@ -49,12 +68,16 @@ def test_no_negative_zero():
 def test_a_float32_product_stays_within_the_screening_error(seed, dimensions):
     rng = np.random.default_rng(seed)
     rows, _ = normalised(np.abs(rng.standard_normal((40, dimensions))))
-    error = np.abs((rows @ rows[::-1].T).astype(float) - rows.astype(float) @ rows[::-1].astype(float).T)
+    error = np.abs(
+        (rows @ rows[::-1].T).astype(float) - rows.astype(float) @ rows[::-1].astype(float).T
+    )
     assert error.max() <= screening_error(dimensions) - ROUNDING + 1e-13
 
 
 def test_the_screening_error_covers_the_worst_order_of_summation():
-    """One large product first, then 2**16 that each lie just under half a step of the running sum, which loses them all."""
+    """One large product first, then 2**16 that each lie just under half a step of the running sum,
+    which loses them all.
+    """
     terms = 2**16
     small = np.float32(np.sqrt(2.0**-25 * 0.99))
     row = np.full(terms + 1, small, np.float32)
@@ -80,7 +103,9 @@ def test_sketches_never_underrate_a_similarity(seed, width, apart):
 
 
 def test_normalised_by_hand():
-    rows, fit = normalised(np.array([[3, 4], [0, -2], [np.nan, 1], [0, 0], [np.inf, 1]], np.float32))
+    rows, fit = normalised(
+        np.array([[3, 4], [0, -2], [np.nan, 1], [0, 0], [np.inf, 1]], np.float32)
+    )
     assert fit.tolist() == [True, True, False, False, False]
     assert rows.dtype == np.float32
     assert rows[:2].tolist() == [[np.float32(0.6), np.float32(0.8)], [0, -1]]

@@ -32,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,10 +212,8 @@ def report(options: argparse.Namespace) -> None:
     runs: dict[str, Callable[[], object]] = {"diverse": lambda: select(options, pool)}
     if "bare" in wanted:
         rows, _ = normalised(pool[2][trace.reached])
-        runs |= {
-            f"bare {name}": lambda product=product: bare(rows, trace, product)
-            for name, product in products().items()
-        }  # type: ignore[misc]
+        for name, product in products().items():
+            runs[f"bare {name}"] = partial(bare, rows, trace, product)
     seconds = in_turn(runs, options)
     if "bare" in wanted:
         seconds["bare products"] = min(seconds[name] for name in runs if name.startswith("bare "))

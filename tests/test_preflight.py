@@ -61,7 +61,7 @@ def test_a_scorer_s_check(folder: Path) -> None:
     assert found.digit_ids == [
         reference_ids(folder, text_of("quality", ("x", "y")) + digit)[-1] for digit in "123456"
     ]
-    assert (found.sampled, found.truncated_tokens, found.rows) == (4, 1, 1000)
+    assert (found.sampled, found.truncated_rows, found.rows) == (4, 1, 1000)
     lengths = [
         sum(len(reference_ids(folder, text_of("quality", pair))) for pair in row.pairs)
         for row in SAMPLE
@@ -122,7 +122,7 @@ def test_mini_loads_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     found = check(
         "embedding", load_embedder("sentence_transformers", device="cpu"), SAMPLE, rows=10
     )
-    assert (found.backend, found.dtype, found.device, found.window, found.truncated_tokens) == (
+    assert (found.backend, found.dtype, found.device, found.window, found.truncated_rows) == (
         "sentence_transformers",
         "float32",
         "cpu",
@@ -207,7 +207,7 @@ def test_a_slow_model_is_tried_on_few_rows(folder: Path, monkeypatch: pytest.Mon
 
 def test_no_rows(folder: Path) -> None:
     found = check("quality", scorer(folder), [], rows=0)
-    assert (found.sampled, found.truncated_tokens, found.scores, found.seconds, found.tokens) == (
+    assert (found.sampled, found.truncated_rows, found.scores, found.seconds, found.tokens) == (
         0,
         0,
         [],

@@ -152,7 +152,7 @@ def test_a_problem_is_told_of_its_own_conversation_whatever_its_piece(folder, mo
         return forward(self, batch, prefix)
 
     expected = embedder(folder).embed(POOL)
-    monkeypatch.setattr("deita_tasks.embedding.causal_lm.ahead", partial(prefetch, size=2))
+    monkeypatch.setattr("deita_tasks.embedding.causal_lm.prefetch", partial(prefetch, size=2))
     monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
     measured = embedder(folder).compute(POOL)
     assert (

@@ -388,7 +388,7 @@ def test_what_memory_has_room_for_is_learnt_once_for_all_pieces(folder, monkeypa
 
     pairs = [(f"Write {number}.", "Yes.") for number in range(10, 50)]
     expected = scorer(folder).score(pairs)
-    monkeypatch.setattr("deita_tasks.scoring.causal_lm.ahead", partial(prefetch, size=8))
+    monkeypatch.setattr("deita_tasks.scoring.causal_lm.prefetch", partial(prefetch, size=8))
     one = scorer(folder, batch_tokens=100_000)
     one.score([])  # loads it, with memory enough for the proofs
     monkeypatch.setattr(CausalLM, "_forward", small)
@@ -408,7 +408,7 @@ def test_a_problem_is_told_of_its_own_pair_whatever_its_piece(folder, monkeypatc
 
     pairs = [("a", "b")] * 7 + [("a", words(150, "r"))] + [("c", "d")] * 3
     expected = scorer(folder).score(pairs)
-    monkeypatch.setattr("deita_tasks.scoring.causal_lm.ahead", partial(prefetch, size=3))
+    monkeypatch.setattr("deita_tasks.scoring.causal_lm.prefetch", partial(prefetch, size=3))
     monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
     measured = scorer(folder).compute(pairs)
     assert (

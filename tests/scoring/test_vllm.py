@@ -177,7 +177,7 @@ def test_a_log_probability_that_is_missing_or_not_finite_is_no_score(vllm, folde
 
 
 def test_it_may_be_stopped_between_pieces(vllm, folder, monkeypatch):
-    monkeypatch.setattr("deita_tasks.scoring.vllm.ahead", partial(prefetch, size=2))
+    monkeypatch.setattr("deita_tasks.scoring.vllm.prefetch", partial(prefetch, size=2))
     expected = direct(folder).score(PAIRS)
     one = scorer(folder)
     np.testing.assert_allclose(one.score(PAIRS), expected, atol=1e-5)

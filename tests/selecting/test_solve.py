@@ -86,9 +86,9 @@ def test_what_a_trial_remembers_changes_no_answer_and_saves_work(monkeypatch):
     ids, scores, vectors = clustered(3000, 60)
     monkeypatch.setattr(solving, "BLOCK", 64)
     monkeypatch.setattr(solving, "AHEAD", 256)
-    compared, counts, decide, run = [], [], solving.Cosine.decide, solving._Trials.run
+    compared, counts, decide, run = [], [], solving.CosineSpace.decide, solving._Trials.run
     monkeypatch.setattr(
-        solving.Cosine,
+        solving.CosineSpace,
         "decide",
         lambda space, rows: compared.append(len(rows)) or decide(space, rows),
     )
@@ -130,9 +130,11 @@ def test_a_trial_ends_when_it_is_settled(monkeypatch):
     """When the budget is kept, and when too few rows are left for it."""
     ids, scores, vectors = clustered(1000, 30)
     seen = []
-    decide = solving.Cosine.decide
+    decide = solving.CosineSpace.decide
     monkeypatch.setattr(
-        solving.Cosine, "decide", lambda space, rows: seen.append(len(rows)) or decide(space, rows)
+        solving.CosineSpace,
+        "decide",
+        lambda space, rows: seen.append(len(rows)) or decide(space, rows),
     )
     trials = solving._Trials(ids, scores, vectors, 700, "cpu")
     assert trials.run(np.float32(1)).kept == 700

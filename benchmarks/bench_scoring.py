@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -47,7 +47,8 @@ def compare(folder: Path, kind: ScoreKind, pairs: list[Pair], given: argparse.Na
     texts = [render(kind, *pair).text for pair in pairs]
     ids = [one.ids for one in scorer._reader.get(scorer._read).tokens(pairs)]
     sample = every_nth([len(text) for text in ids], given.loop)
-    loop = OneByOne(folder, given, scorer.fingerprint()["digit_ids"])
+    digits = cast(list[int], scorer.fingerprint()["digit_ids"])
+    loop = OneByOne(folder, given, digits)
     apart = np.abs(
         scorer.score([pairs[i] for i in sample]) - loop.scores([texts[i] for i in sample])
     ).max()

@@ -9,13 +9,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deita_tasks.errors import UsageError
+from deita_tasks.strict_json import JSON
 
 Table = Mapping[str, str]
+# What a component's results depend on: its backend, model, revision and options.
+Fingerprint: TypeAlias = dict[str, JSON]
 
 
 class Component(BaseModel):

@@ -124,7 +124,7 @@ def check(
     dtype, device = getattr(component, "dtype", None), getattr(component, "device", None)
     return Check(
         stage=stage,
-        backend=identity["backend"],
+        backend=str(identity["backend"]),
         model=getattr(component, "model", None),
         dtype=None if dtype is None else choose_dtype(dtype, device or "auto"),
         device=None if device is None else choose_device(device),

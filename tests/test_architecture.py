@@ -37,7 +37,7 @@ STAGES = ("loading", "scoring", "embedding", "selecting", "exporting")
 # From the ground up. A module imports from the floors below its own, and from its own room; rooms
 # of one floor do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("deita_tasks.errors",),
+    ("deita_tasks.errors", "deita_tasks.strict_json"),
     (
         "deita_tasks.records",
         "deita_tasks.progress",
@@ -45,7 +45,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "deita_tasks.presets",
         "deita_tasks.components",
     ),
-    ("deita_tasks.strict_json", "deita_tasks.storage"),
+    ("deita_tasks.storage",),
     ("deita_tasks.manifest", "deita_tasks.models"),
     tuple(f"deita_tasks.{stage}" for stage in STAGES),
     ("deita_tasks.artifacts", "deita_tasks.training"),

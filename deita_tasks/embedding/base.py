@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deita_tasks.components import Component
+from deita_tasks.components import Component, Fingerprint
 from deita_tasks.errors import ComputeError
 from deita_tasks.records import Conversation, Forecast, ModelOutput
 
@@ -20,7 +20,7 @@ class Embedder(Component):
     PROBED: ClassVar[bool] = True  # whether a preflight loads the model to see a few vectors
 
     @abstractmethod
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         """Everything that can change a vector, as JSON values: backend, model and revision or
         weights digest, template, max length, dtype, VERSION. Never batch size, device or worker
         count, which may not change one. Loads no weights.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
+from deita_tasks.components import Fingerprint
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.embedding.vicuna import answers, vicuna
 from deita_tasks.models.causal_lm import CausalLM
@@ -48,7 +49,7 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
 
     _reader: Lazy[_Reader] = PrivateAttr(default_factory=Lazy)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         return {
             "backend": "causal_lm",
             "version": self.VERSION,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from deita_tasks.components import Fingerprint
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.models.provided import NoValue, ProvidedComponent
 from deita_tasks.records import Conversation, ModelOutput
@@ -23,7 +24,7 @@ class ProvidedEmbedder(ProvidedComponent, Embedder):
 
     VERSION: ClassVar[int] = 1
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         return {"backend": "provided", "version": self.VERSION, **self._source().identity()}
 
     def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:

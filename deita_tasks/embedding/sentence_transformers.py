@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field, PrivateAttr
 
+from deita_tasks.components import Fingerprint
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models.batches import run_batches
@@ -68,7 +69,7 @@ class SentenceTransformersEmbedder(Embedder):
 
     _loaded: Lazy[SentenceTransformer] = PrivateAttr(default_factory=Lazy)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         checkpoint = find_checkpoint(self.model, self.revision)
         return {
             "backend": "sentence_transformers",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deita_tasks.components import Component
+from deita_tasks.components import Component, Fingerprint
 from deita_tasks.errors import ComputeError
 from deita_tasks.records import Conversation, Forecast, ModelOutput, ScoreKind
 
@@ -31,7 +31,7 @@ class Scorer(Component):
     kind: ScoreKind
 
     @abstractmethod
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         """Everything that can change a score, as JSON values: backend, model and revision or
         weights digest, template, token ids, max length, dtype, VERSION. Never batch size, device or
         worker count, which may not change one. Loads no weights.

@@ -5,11 +5,12 @@ prompt that asks for a score.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
+from deita_tasks.components import Fingerprint
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.component import CausalLMComponent
@@ -41,7 +42,7 @@ class CausalLMScorer(CausalLMComponent, Scorer):
 
     _reader: Lazy[Reader] = PrivateAttr(default_factory=Lazy)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         identity = self._reader.get(self._read).identity()
         return {
             "backend": "causal_lm",

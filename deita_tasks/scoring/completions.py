@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, PrivateAttr
 
+from deita_tasks.components import Fingerprint
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.records import Conversation, Forecast
 from deita_tasks.scoring.expected import expected_score
@@ -58,7 +59,7 @@ class CompletionsScorer(ServedScorer):
 
     _reader: Lazy[Reader] = PrivateAttr(default_factory=Lazy)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         return {
             "backend": "openai",
             "version": self.VERSION,

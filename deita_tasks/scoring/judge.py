@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from deita_tasks.components import Fingerprint
 from deita_tasks.records import ScoreKind
 from deita_tasks.scoring.http_client import checked_url, shortened
 from deita_tasks.scoring.served import NoScore, Rating, ServedScorer
@@ -62,7 +63,7 @@ class JudgeScorer(ServedScorer):
         16, ge=1, description="tokens of a reply; more for a model that thinks before it answers"
     )
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         return {
             "backend": "judge",
             "version": self.VERSION,

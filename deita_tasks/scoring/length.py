@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from deita_tasks.components import Fingerprint
 from deita_tasks.records import ModelOutput
 from deita_tasks.scoring.base import Scorer
 
@@ -52,7 +53,7 @@ class _Length(Scorer):
 
     middle: float = Field(gt=0, allow_inf_nan=False, description="words that score 3.5")
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         return {
             "backend": self.BACKEND,
             "version": self.VERSION,

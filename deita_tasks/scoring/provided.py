@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from deita_tasks.components import Fingerprint
 from deita_tasks.errors import UsageError
 from deita_tasks.models.provided import NoValue, ProvidedComponent
 from deita_tasks.records import Conversation, ModelOutput
@@ -27,7 +28,7 @@ class ProvidedScorer(ProvidedComponent, Scorer):
 
     VERSION: ClassVar[int] = 1
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         return {
             "backend": "provided",
             "version": self.VERSION,

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
+from deita_tasks.components import Fingerprint
 from deita_tasks.errors import MissingExtra, ModelError, UsageError
 from deita_tasks.models.hardware import Dtype, choose_dtype
 from deita_tasks.models.lazy import Lazy
@@ -65,7 +66,7 @@ class VLLMScorer(Scorer):
             raise MissingExtra("vllm", "vllm", "vllm")
         return self
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         identity = self._reader.get(self._read).identity()
         return {
             "backend": "vllm",

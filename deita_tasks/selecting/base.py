@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 from pydantic import Field
 
-from deita_tasks.components import Component
+from deita_tasks.components import Component, Fingerprint
 from deita_tasks.records import SelectorResult
 from deita_tasks.selecting.evol import How, Ranking
 from deita_tasks.selecting.ledger import Ledger
@@ -55,6 +55,6 @@ class Selector(Component):
         """The pool in the order of its scores, with nothing decided yet."""
         return Ledger(ids, evol_scores, strata, self.per_stratum)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         """The strategy and every option that changes what is kept."""
         return {"strategy": type(self).__name__, **self.model_dump()}

@@ -5,10 +5,11 @@ them, and made to fail on demand.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from deita_tasks.components import Fingerprint
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.records import Conversation, ModelOutput
 from deita_tasks.scoring.length import ResponseLength
@@ -56,7 +57,7 @@ class TopicEmbedder(Embedder):
 
     model: str = "tests/topics"
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         return {"backend": "topics", "version": 1, "model": self.model}
 
     def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
+from deita_tasks.components import Fingerprint
 from deita_tasks.models.checkpoint import file_digest
 from deita_tasks.models.hardware import Device
 from deita_tasks.models.lazy import Lazy
@@ -53,8 +54,8 @@ class MiniScorer(Scorer):
     _head: Lazy[Head] = PrivateAttr(default_factory=Lazy)
     _encoder: Lazy[MiniEncoder] = PrivateAttr(default_factory=Lazy)
 
-    def fingerprint(self) -> dict[str, Any]:
-        head = {
+    def fingerprint(self) -> Fingerprint:
+        head: Fingerprint = {
             "backend": "mini",
             "version": self.VERSION,
             "kind": self.kind,
@@ -63,7 +64,7 @@ class MiniScorer(Scorer):
         }
         if self.kind == "quality":
             return head
-        encoder = {
+        encoder: Fingerprint = {
             "model": MINILM,
             "revision": MINILM_REVISION,
             "layers": list(LAYERS),

@@ -1,9 +1,10 @@
-# make demo   installs, selects from the sample pool through the real Prefect flow, prints where the results lie
-# make ui     installs, starts a Prefect server with the sample pool's deployments, prints the address to open
-# make test   installs, runs all tests but those of `make e2e`, in two processes: they wait for servers most of the time
-# make e2e    the tests that need a real Prefect server or a browser; installs what they need
-# make lint   ruff and the type checker
-# make clean  removes what the others made
+# make demo   installs, selects from the sample pool through the real Prefect flow, prints where the results are
+# make ui     installs, starts a Prefect server with deployments for the sample pool, prints the address to open
+# make test   installs, runs all tests except those of `make e2e`, in two processes: they mostly wait for servers
+# make e2e    runs the tests that need a real Prefect server or a browser; installs what they need
+# make lint   runs ruff and the type checker
+# make docs   builds the documentation into site/
+# make clean  removes everything that the other targets created
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,10 +13,12 @@ STAMP := $(VENV)/.installed
 
 CHROMIUMS := chromium chromium-browser google-chrome
 
-.PHONY: demo ui test e2e chromium lint clean
+.PHONY: demo ui test e2e chromium lint docs clean
 .DEFAULT_GOAL := demo
 
-# pip, not uv: the pins in constraints.txt choose a CPU build of torch that uv's resolver would not take.
+# pip, not uv: where pip knows a CPU build of torch of the pinned version, it takes that one; uv's resolver would not.
+# PyPI itself has only the build for CUDA. To get a CPU build from PyTorch's own index:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,7 +35,7 @@ ui: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile
 
-# DEITA_SCREENSHOTS=1 make e2e takes the README's pictures anew, of the whole sample pool.
+# DEITA_SCREENSHOTS=1 make e2e retakes the pictures in docs/screenshots, with the whole sample pool.
 e2e: $(STAMP) chromium
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[e2e]'
 	$(BIN)/python -m pytest -m e2e tests/e2e
@@ -41,13 +44,17 @@ chromium:
 	@if [ -z "$$DEITA_CHROMIUM" ] && ! which $(CHROMIUMS) 2> /dev/null | grep -q .; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 			apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core \
-				|| echo "No chromium to be had here: the browser test is skipped."; \
-		else echo "The browser test is skipped: install chromium and fonts-dejavu-core, or name a Chromium in DEITA_CHROMIUM."; fi; fi
+				|| echo "Chromium could not be installed: the browser test is skipped."; \
+		else echo "The browser test is skipped: install chromium and fonts-dejavu-core, or set DEITA_CHROMIUM to a browser."; fi; fi
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) demo-output ui-output .deita
+	rm -rf $(VENV) demo-output ui-output .deita site

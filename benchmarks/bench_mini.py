@@ -1,11 +1,13 @@
-"""The mini scorers, by themselves and beside the embedding by the encoder under one of them.
+"""Times the mini scorers, and embedding by the encoder that one of them uses.
 
-    python benchmarks/bench_mini.py                                        lengths of a built-in distribution
+    python benchmarks/bench_mini.py
     python benchmarks/bench_mini.py --pool pool.jsonl --conversations 550
 
-The same conversations, in turns, so that a busy machine slows all; medians of `--rounds`. The limit
-is the encoder by itself, on the instructions' tokens in the same batches: what complexity would
-cost if nothing were counted and no head stood on it.
+Without --pool, conversations have the lengths of a built-in distribution.
+
+All run over the same conversations, in turns, so that a busy machine slows all; the medians of
+`--rounds` are printed. The limit is the encoder alone, on the instructions' tokens in the same
+batches: what complexity would cost without its counts and its head.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable
 
-from models import conversations, elapsed, options
+from models import elapsed, parse_options, sample_conversations
 
 from deita_tasks.embedding import load_embedder
 from deita_tasks.scoring import load_scorer
@@ -22,38 +24,37 @@ from deita_tasks.scoring.mini.encoder import MiniEncoder
 
 
 def main() -> None:
-    given = options(__doc__, "conversations", 550, raced=False)
-    rows = conversations(given.pool, given.texts)
+    options = parse_options(__doc__, "conversations", 550, raced=False)
+    device, batch_tokens = options.device, options.batch_tokens
+    rows = sample_conversations(options.pool, options.texts)
     quality, complexity = (
-        load_scorer("mini", kind=kind, device=given.device, batch_tokens=given.batch_tokens)
+        load_scorer("mini", kind=kind, device=device, batch_tokens=batch_tokens)
         for kind in ("quality", "complexity")
     )
-    embedder = load_embedder(
-        "sentence_transformers", device=given.device, batch_tokens=given.batch_tokens
-    )
-    encoder = MiniEncoder(given.device)
+    embedder = load_embedder("sentence_transformers", device=device, batch_tokens=batch_tokens)
+    encoder = MiniEncoder(device)
     instructions = [pair.instruction for row in rows for pair in row.pairs]
 
     def both() -> None:
         quality.compute_rows(rows)
         complexity.compute_rows(rows)
 
-    racers: dict[str, Callable[[], object]] = {
+    runs: dict[str, Callable[[], object]] = {
         "quality": lambda: quality.compute_rows(rows),
         "complexity": lambda: complexity.compute_rows(rows),
         "both": both,
-        "the encoder alone": lambda: encoder.states(instructions, given.batch_tokens),
+        "the encoder alone": lambda: encoder.states(instructions, batch_tokens),
         "embedding": lambda: embedder.compute(rows),
     }
     seconds: dict[str, list[float]] = defaultdict(list)
-    for turn in range(given.rounds + 1):  # the first loads models
-        for name, run in racers.items():
-            took = elapsed(run, given.device)
-            if turn:
-                seconds[name].append(took)
+    for number in range(options.rounds + 1):  # the first round loads the models
+        for name, run in runs.items():
+            run_seconds = elapsed(run, device)
+            if number:
+                seconds[name].append(run_seconds)
     print(
-        f"{len(rows)} conversations with {len(instructions)} instructions; a second, median "
-        f"of {given.rounds} (slowest to fastest):"
+        f"{len(rows)} conversations with {len(instructions)} instructions; conversations/s, "
+        f"median of {options.rounds} (slowest to fastest):"
     )
     for name, times in seconds.items():
         print(

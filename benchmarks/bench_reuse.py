@@ -1,12 +1,14 @@
-"""How much of a pool is computed again when something about it changes: the rows of the model work,
-counted by the flow itself.
+"""Counts how much of a pool is computed again when something about it changes.
 
-    python benchmarks/bench_reuse.py                            20,000 generated conversations, a store in a temporary folder
-    python benchmarks/bench_reuse.py --pool pool_100k.jsonl.xz  one's own JSON Lines, also .xz
+    python benchmarks/bench_reuse.py
+    python benchmarks/bench_reuse.py --pool pool_100k.jsonl.xz
     python benchmarks/bench_reuse.py --store s3://bucket/prefix
 
-The length scorers stand for the models: which rows are computed does not depend on what computes
-them.
+By default it generates 20,000 conversations and uses a store in a temporary folder. --pool takes
+JSON Lines, also .xz.
+
+The flow itself counts the rows. The length scorers stand in for the models: which rows are computed
+does not depend on what computes them.
 """
 
 from __future__ import annotations
@@ -20,153 +22,139 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
-WORDS = (
-    "river",
-    "stone",
-    "garden",
-    "number",
-    "theory",
-    "market",
-    "letter",
-    "window",
-    "engine",
-    "winter",
-    "paper",
-    "signal",
-    "orbit",
-)
+WORDS = "river stone garden number theory market letter window engine winter paper signal orbit"
 
 
-def generated(rows: int, seed: int) -> list[str]:
-    """JSON lines of conversations, no two alike."""
-    dice = random.Random(seed)
-    texts = [
-        (
-            dice.choices(WORDS, k=dice.randrange(5, 40)),
-            dice.choices(WORDS, k=dice.randrange(5, 120)),
-        )
-        for _ in range(rows)
-    ]
-    return [
-        json.dumps(
-            {
-                "messages": [
-                    {"role": "user", "content": f"{seed}-{n} {' '.join(q)}"},
-                    {"role": "assistant", "content": " ".join(a)},
-                ]
-            }
-        )
-        for n, (q, a) in enumerate(texts)
-    ]
+def generate_conversations(rows: int, seed: int) -> list[str]:
+    """Return conversations as JSON lines, no two alike."""
+    rng = random.Random(seed)
+    words = WORDS.split()
+    lines = []
+    for number in range(rows):
+        instruction = " ".join(rng.choices(words, k=rng.randrange(5, 40)))
+        response = " ".join(rng.choices(words, k=rng.randrange(5, 120)))
+        messages = [
+            {"role": "user", "content": f"{seed}-{number} {instruction}"},
+            {"role": "assistant", "content": response},
+        ]
+        lines.append(json.dumps({"messages": messages}))
+    return lines
 
 
-def lines_of(pool: Path) -> list[str]:
-    """The lines of a JSON Lines file."""
-    opened: Callable[..., Any] = lzma.open if pool.suffix == ".xz" else open
-    with opened(pool, "rt", encoding="utf-8", newline="\n") as handle:
+def read_lines(pool: Path) -> list[str]:
+    """Return the lines of a JSON Lines file."""
+    open_text: Callable[..., Any] = lzma.open if pool.suffix == ".xz" else open
+    with open_text(pool, "rt", encoding="utf-8", newline="\n") as handle:
         return [line.rstrip("\n") for line in handle]
 
 
-class Bench:
+class Run(NamedTuple):
+    """One run of the flow: complexity scores computed and reused, and its seconds."""
+
+    computed: int
+    reused: int
+    seconds: float
+
+
+class ReuseBench:
     """One store, and runs over it."""
 
     def __init__(self, folder: Path, store: str) -> None:
-        self.folder, self.store, self.runs = folder, store, 0
+        self.folder = folder
+        self.store = store
+        self.runs = 0
+        self._lines: Sequence[str] = ()
 
-    def run(self, lines: Sequence[str]) -> tuple[dict[str, Any], float]:
-        """The flow over these lines; its manifest, and the seconds it took."""
-        from deita_tasks.config import Advanced, Export, Scoring, Selection, Source
-        from flows.select import select_subset
-
+    def run(self, lines: Sequence[str]) -> Run:
+        """Run the flow over these lines."""
+        self._lines = lines
         self.runs += 1
         pool = self.folder / f"pool-{self.runs}.jsonl"
         pool.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return self.timed(
-            lambda: select_subset(
-                source=Source(input=[str(pool)], min_good_fraction=0),
-                export=Export(output=str(self.folder / f"out-{self.runs}")),
-                scoring=Scoring(complexity="instruction_length", quality="response_length"),
-                selection=Selection(budget=1000, strategy="top_score"),
-                advanced=Advanced(store=self.store),
-            )
-        )
+        return self._select(pool)
 
-    def again(self) -> tuple[dict[str, Any], float]:
-        """The last pool once more, untouched."""
+    def repeat(self) -> Run:
+        """Run the flow over the last pool once more, under the same file name."""
         self.runs -= 1
-        pool = self.folder / f"pool-{self.runs + 1}.jsonl"
-        os.rename(
-            self.folder / f"out-{self.runs + 1}",
-            self.folder / f"old-{self.runs + 1}-{time.time_ns()}",
-        )
-        return self.run(pool.read_text(encoding="utf-8").rstrip("\n").split("\n"))
+        output = self.folder / f"out-{self.runs + 1}"
+        output.rename(self.folder / f"old-{self.runs + 1}-{time.time_ns()}")
+        return self.run(self._lines)
 
-    @staticmethod
-    def timed(work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], float]:
+    def _select(self, pool: Path) -> Run:
+        from deita_tasks.config import Advanced, Export, Scoring, Selection, Source
+        from flows.select import select_subset
+
         start = time.perf_counter()
-        manifest = work()
-        return manifest, time.perf_counter() - start
-
-
-def scenarios(bench: Bench, lines: list[str]) -> None:
-    """Print the table, a row a scenario."""
-    dice = random.Random(0)
-
-    def tell(name: str, limit: str, result: tuple[dict[str, Any], float]) -> None:
-        manifest, seconds = result
-        computed, reused = manifest["computed"]["complexity"], manifest["reused"]["complexity"]
-        print(
-            f"| {name} | {limit} | {computed:,} of {computed + reused:,} | "
-            f"{computed / (computed + reused):.2%} | {seconds:.1f} |",
-            flush=True,
+        manifest = select_subset(
+            source=Source(input=[str(pool)], min_good_fraction=0),
+            export=Export(output=str(self.folder / f"out-{self.runs}")),
+            scoring=Scoring(complexity="instruction_length", quality="response_length"),
+            selection=Selection(budget=1000, strategy="top_score"),
+            advanced=Advanced(store=self.store),
         )
+        seconds = time.perf_counter() - start
+        computed = manifest["computed"]["complexity"]
+        return Run(computed, manifest["reused"]["complexity"], seconds)
 
+
+def print_row(name: str, at_most: str, run: Run) -> None:
+    """Print a row of the table."""
+    rows = run.computed + run.reused
+    print(
+        f"| {name} | {at_most} | {run.computed:,} of {rows:,} | {run.computed / rows:.2%} | "
+        f"{run.seconds:.1f} |",
+        flush=True,
+    )
+
+
+def run_scenarios(bench: ReuseBench, lines: list[str]) -> None:
+    """Print the table, one row per scenario."""
+    rng = random.Random(0)
     print("| | at most | rows computed | share | seconds |\n|---|---|---|---|---|")
-    tell("an empty store", "", bench.run(lines))
-    tell("the same pool again", "0%", bench.again())
+    print_row("an empty store", "", bench.run(lines))
+    print_row("the same pool again", "0%", bench.repeat())
 
     rows = delete_a_part(bench.store)
-    tell(f"one part of {rows:,} rows deleted", f"{rows:,} rows", bench.again())
+    print_row(f"one part of {rows:,} rows deleted", f"{rows:,} rows", bench.repeat())
 
-    new = generated(len(lines) // 100, seed=1)
     scattered = list(lines)
-    for line in new:
-        scattered.insert(dice.randrange(len(scattered)), line)
-    tell("1% new rows scattered through it", "1.5%", bench.run(scattered))
+    for line in generate_conversations(len(lines) // 100, seed=1):
+        scattered.insert(rng.randrange(len(scattered)), line)
+    print_row("1% new rows scattered through it", "1.5%", bench.run(scattered))
 
-    fewer = dice.sample(lines, len(lines) * 9 // 10)
-    tell("a tenth removed, the rest in another order", "0%", bench.run(fewer))
+    fewer = rng.sample(lines, len(lines) * 9 // 10)
+    print_row("a tenth removed, the rest in another order", "0%", bench.run(fewer))
 
     half = len(lines) // 2
-    other = dice.sample(lines, half) + generated(half, seed=2)
-    dice.shuffle(other)
-    tell("another file that shares half its rows", "55%", bench.run(other))
+    half_new = rng.sample(lines, half) + generate_conversations(half, seed=2)
+    rng.shuffle(half_new)
+    print_row("another file that shares half its rows", "55%", bench.run(half_new))
 
     from deita_tasks.scoring.length import InstructionLength
 
-    InstructionLength.VERSION = 99  # as another model or revision: another fingerprint
-    tell("another revision of the scorer", "100%", bench.run(lines))
+    InstructionLength.VERSION = 99  # another fingerprint, as of another model or revision
+    print_row("another revision of the scorer", "100%", bench.run(lines))
     InstructionLength.VERSION = 1
-    tell("the first revision again, beside it", "0%", bench.run(lines))
+    print_row("the first revision again, beside it", "0%", bench.run(lines))
 
 
 def delete_a_part(store: str) -> int:
-    """Remove one part of the complexity scores; its rows."""
+    """Remove one part of the complexity scores; return its number of rows."""
     from deita_tasks import storage
-    from deita_tasks.artifacts.inventory import artifacts
+    from deita_tasks.artifacts.inventory import list_artifacts
     from deita_tasks.artifacts.parts import PartSet
 
-    found = next(one for one in artifacts(store) if one.kind == "scores/complexity")
-    family = PartSet(storage.join(store, found.folder), found.digest)
-    digest, ids = next(iter(family.index().items()))
-    storage.remove(family.part(digest))
+    scores = next(item for item in list_artifacts(store) if item.kind == "scores/complexity")
+    part_set = PartSet(uri=storage.join(store, scores.folder), fingerprint=scores.digest)
+    digest, ids = next(iter(part_set.index().items()))
+    storage.remove(part_set.part(digest))
     return len(ids)
 
 
@@ -177,14 +165,18 @@ def main() -> None:
     )
     parser.add_argument("--pool", type=Path, help="JSON Lines, also .xz")
     parser.add_argument(
-        "--rows", type=int, default=20_000, help="rows to generate without --pool, or to take of it"
+        "--rows", type=int, default=20_000, help="rows to generate, or to read from --pool"
     )
-    parser.add_argument("--store", help="a folder or s3:// URI; must be empty")
-    given = parser.parse_args()
-    lines = (lines_of(given.pool) if given.pool else generated(given.rows, seed=0))[: given.rows]
+    parser.add_argument("--store", help="an empty folder or s3:// URI")
+    options = parser.parse_args()
+    if options.pool:
+        lines = read_lines(options.pool)[: options.rows]
+    else:
+        lines = generate_conversations(options.rows, seed=0)
     with tempfile.TemporaryDirectory(prefix="deita-bench-") as folder:
         os.environ["PREFECT_HOME"] = f"{folder}/prefect"  # before Prefect is imported
-        scenarios(Bench(Path(folder), given.store or f"{folder}/store"), lines)
+        bench = ReuseBench(Path(folder), options.store or f"{folder}/store")
+        run_scenarios(bench, lines)
 
 
 if __name__ == "__main__":

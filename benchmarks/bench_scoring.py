@@ -1,13 +1,15 @@
-"""Scoring by `causal_lm`, beside the original's way: one prompt at a time through
-`generate(max_new_tokens=2)`.
+"""Times scoring by `causal_lm` against the original's way: one prompt at a time.
 
-    python benchmarks/bench_scoring.py                                   lengths of a built-in distribution
-    python benchmarks/bench_scoring.py --pool pool.jsonl --prompts 256   prompts of a pool
+    python benchmarks/bench_scoring.py
+    python benchmarks/bench_scoring.py --pool pool.jsonl --prompts 256
     python benchmarks/bench_scoring.py --device cuda --dtype bfloat16 --prompts 4096
 
-One checkpoint (110M parameters, random), one process, the same prompts, the two timed in turns so
-that a busy machine slows both. The loop runs over `--loop` of the prompts, every n-th by length,
-and is held to the same scores.
+Without --pool, prompts have the lengths of a built-in distribution.
+
+The original's loop calls `generate(max_new_tokens=2)` for each prompt. Both use one checkpoint
+(110M parameters, random weights), one process and the same prompts, and are timed in turns, so that
+a busy machine slows both. The loop runs over `--loop` of the prompts, every n-th by length, and its
+scores are compared with ours.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from models import conversations, every_nth, options, race, random_llama
+from models import every_nth, parse_options, race, sample_conversations, save_random_llama
 
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.tokenizer import load_tokenizer
@@ -30,67 +32,68 @@ from deita_tasks.scoring.prompts import render
 
 
 def main() -> None:
-    given = options(__doc__, "prompts", 192)
-    pairs = [pair for row in conversations(given.pool, given.texts) for pair in row.pairs][
-        : given.texts
-    ]
+    options = parse_options(__doc__, "prompts", 192)
+    rows = sample_conversations(options.pool, options.texts)
+    pairs = [pair for row in rows for pair in row.pairs][: options.texts]
     with tempfile.TemporaryDirectory() as folder:
-        random_llama(Path(folder))
+        save_random_llama(Path(folder))
         for kind in SCORE_KINDS:
-            compare(Path(folder), kind, pairs, given)
+            compare(Path(folder), kind, pairs, options)
 
 
-def compare(folder: Path, kind: ScoreKind, pairs: list[Pair], given: argparse.Namespace) -> None:
-    where = {"dtype": given.dtype, "device": given.device, "batch_tokens": given.batch_tokens}
-    scorer = load_scorer("causal_lm", model=str(folder), kind=kind, **where)
+def compare(folder: Path, kind: ScoreKind, pairs: list[Pair], options: argparse.Namespace) -> None:
+    scorer = load_scorer(
+        "causal_lm",
+        model=str(folder),
+        kind=kind,
+        dtype=options.dtype,
+        device=options.device,
+        batch_tokens=options.batch_tokens,
+    )
     assert isinstance(scorer, CausalLMScorer)
     texts = [render(kind, *pair).text for pair in pairs]
-    ids = [one.ids for one in scorer._reader.get(scorer._read).tokens(pairs)]
-    sample = every_nth([len(text) for text in ids], given.loop)
+    ids = [prompt.ids for prompt in scorer.encoder.tokenize(pairs)]
+    sample = every_nth([len(text) for text in ids], options.loop)
+    sample_pairs, sample_texts = [pairs[i] for i in sample], [texts[i] for i in sample]
     digits = cast(list[int], scorer.fingerprint()["digit_ids"])
-    loop = OneByOne(folder, given, digits)
-    apart = np.abs(
-        scorer.score([pairs[i] for i in sample]) - loop.scores([texts[i] for i in sample])
-    ).max()
-    model = scorer._model.get(scorer._load)
+    loop = OneByOneScorer(folder, options, digits)
+    difference = np.abs(scorer.score(sample_pairs) - loop.score_all(sample_texts)).max()
+    model = scorer._model.get(scorer._load_model)
     race(
         kind,
         lambda: scorer.score(pairs),
-        lambda: loop.scores([texts[i] for i in sample]),
+        lambda: loop.score_all(sample_texts),
         model,
         ids,
         sample,
-        given,
+        options,
     )
-    print(f"  scores apart by {apart:.1e} at most")
+    print(f"  scores differ by {difference:.1e} at most")
 
 
-class OneByOne:
-    """What the original does with each prompt (its scorer/base.py): two tokens generated, for the
-    logits of the first.
+class OneByOneScorer:
+    """What the original does with each prompt (its scorer/base.py).
 
-    A library of today computes lm_head for the last position alone, so this is faster than the
-    original was.
+    It generates two tokens, for the logits of the first. A current library computes lm_head for the
+    last position alone, so this is faster than the original was.
     """
 
-    def __init__(self, folder: Path, given: argparse.Namespace, digits: list[int]) -> None:
+    def __init__(self, folder: Path, options: argparse.Namespace, digits: list[int]) -> None:
         from transformers import AutoModelForCausalLM
 
+        dtype = getattr(torch, options.dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         self.tokenizer = load_tokenizer(find_checkpoint(str(folder)))
         self.digits = digits
-        self.device = given.device
-        self.model: Any = (
-            AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, given.dtype))
-            .to(given.device)
-            .eval()
-        )
+        self.device = options.device
+        self.model = model.to(options.device).eval()
 
-    def scores(self, texts: list[str]) -> Any:
+    def score_all(self, texts: list[str]) -> Any:
         return np.array([self.score(text) for text in texts])
 
     def score(self, text: str) -> float:
         ids = torch.tensor([self.tokenizer.encode(text).ids], device=self.device)
-        out = self.model.generate(
+        output = self.model.generate(
             ids,
             max_new_tokens=2,
             do_sample=False,
@@ -98,10 +101,9 @@ class OneByOne:
             output_scores=True,
             pad_token_id=0,
         )
-        logits = out.scores[0][0][self.digits].double()
-        return float(
-            logits.softmax(0) @ torch.arange(1.0, 7.0, dtype=torch.double, device=self.device)
-        )
+        logits = output.scores[0][0][self.digits].double()
+        grades = torch.arange(1.0, 7.0, dtype=torch.double, device=self.device)
+        return float(logits.softmax(0) @ grades)
 
 
 if __name__ == "__main__":

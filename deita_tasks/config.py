@@ -1,12 +1,15 @@
-"""The parameters of the flows: what the command line, a YAML file and the form in the Prefect UI
-ask for.
+"""The parameters of the flows: the form in the Prefect UI, the command line and the YAML file.
 
-Each group is a frozen model; each field has a title and a help text, which serve the form and
-`deita select --help` alike. Field names are unique over the groups of a command, so that each is
-one flag. A field that is empty takes the preset's value (`presets.py`).
+Each group is a frozen model: a card of the form, a section of the file. Each field has a title and
+a help text, which serve the form and `deita select --help` alike. Field names are unique over the
+groups of a command, so that each is an option of its own. An empty field takes the preset's value
+(`presets.py`), or else the component's.
+
+Choices come from the tables of components, and a `ComponentOption` beside a field says which
+option of which component it sets. So a new component is one file and one line in its table.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -19,57 +22,85 @@ from pydantic import (
     model_validator,
 )
 
-PresetName = Literal["mini", "paper"]
-ScorerName = Literal[
-    "mini",
-    "instruction_length",
-    "response_length",
-    "causal_lm",
-    "vllm",
-    "openai",
-    "judge",
-    "provided",
-]
-EmbedderName = Literal["sentence_transformers", "causal_lm", "provided"]
-StrategyName = Literal[
-    "diverse",
-    "top_score",
-    "random",
-    "complexity_only",
-    "quality_only",
-    "length",
-    "k_center",
-    "facility_location",
-    "mmr",
-]
-InputFormat = Literal["auto", "sharegpt", "messages", "alpaca", "prompt_response"]
-OutputFormat = Literal[
-    "input", "sharegpt", "messages", "alpaca", "prompt_response", "parquet", "hf_dataset"
-]
+from deita_tasks.catalogue import (
+    EMBEDDERS,
+    INPUT_FORMATS,
+    OUTPUT_FORMATS,
+    SCORERS,
+    SELECTORS,
+)
+from deita_tasks.presets import (
+    COSINE_MAX,
+    COSINE_MIN,
+    DEFAULT_MAX_SIMILARITY,
+    FACILITY_LOCATION_CANDIDATES,
+    MMR_WEIGHT,
+    PRESETS,
+    SERVER_ATTEMPTS,
+    SERVER_CONCURRENCY,
+    SERVER_KEY_ENV,
+    SERVER_TIMEOUT,
+)
+
+if TYPE_CHECKING:
+    PresetName = str
+    ScorerName = str
+    EmbedderName = str
+    StrategyName = str
+    InputFormat = str
+    OutputFormat = str
+else:
+    PresetName = Literal[tuple(PRESETS)]
+    ScorerName = Literal[tuple(SCORERS)]
+    EmbedderName = Literal[tuple(EMBEDDERS)]
+    StrategyName = Literal[tuple(SELECTORS)]
+    InputFormat = Literal[("auto", *INPUT_FORMATS)]
+    OutputFormat = Literal[("input", *OUTPUT_FORMATS)]
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 RunnerName = Literal["thread", "process", "dask", "ray"]
 
+TEMPORARY_SERVER = "DEITA_TEMPORARY_SERVER"  # set by a command that starts its own Prefect server
+MAX_NAME_LENGTH = 40  # characters of a pool's name
+
+
+class ComponentOption(NamedTuple):
+    """Marks a field that sets the option `name` of a component.
+
+    component: "complexity", "quality" or "embedding"; "scorers" for both scorers.
+    """
+
+    component: str
+    name: str
+
 
 def _not_blank(uri: str) -> str:
-    if not uri.strip():
-        raise ValueError(
-            "blank; expected a path or a URI"
-        )  # a script's unset variable, which would mean this folder
+    if not uri.strip():  # a script's unset variable, which would mean the working folder
+        raise ValueError("blank; expected a path or a URI")
     return uri
 
 
 Uri = Annotated[str, AfterValidator(_not_blank), Field(json_schema_extra={"pattern": r"\S"})]
 
+
+def _defaults(stage: str) -> str:
+    """Return the components that the presets use for a stage: "mini (preset mini), ..."."""
+    names = {preset: getattr(PRESETS[preset], stage)["name"] for preset in PRESETS}
+    return ", ".join(f"{name} (preset {preset})" for preset, name in names.items())
+
+
 # As a flow's own parameter: Prefect's form takes its help from the schema alone.
-_PRESET_HELP = (
-    "What empty fields follow. mini: for a CPU; paper: the published 7B models, for a GPU."
+PRESET_HELP = (
+    "Models and limits for empty fields. mini: for a CPU; paper: the published 7B models, for a "
+    "GPU."
 )
-Preset = Annotated[PresetName, Field(json_schema_extra={"description": _PRESET_HELP})]
+Preset = Annotated[PresetName, Field(json_schema_extra={"description": PRESET_HELP})]
 
 
-def _as_a_form(schema: dict[str, Any]) -> None:
-    """What may be empty is one box or one list of choices: Prefect's form would show two tabs,
-    "None" first. It takes no value for None.
+def _flatten_optional_fields(schema: dict[str, Any]) -> None:
+    """Make an optional field one box or one list of choices.
+
+    Prefect's form would show two tabs, "None" first. It accepts no value for None.
     """
     for field in schema["properties"].values():
         kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
@@ -78,319 +109,339 @@ def _as_a_form(schema: dict[str, Any]) -> None:
             field |= kinds[0]
 
 
-def _with_bounds_of_a_cosine(schema: dict[str, Any]) -> None:
-    """As a form, in which the largest similarity has bounds unless the metric is another: what
-    `_a_cosine_has_bounds` refuses.
-    """
-    _as_a_form(schema)
-    schema["if"] = {
-        "required": ["metric"],
-        "properties": {"metric": {"enum": ["dot", "euclidean", "manhattan"]}},
-    }
-    schema["else"] = {"properties": {"max_similarity": {"minimum": -1, "maximum": 1}}}
-
-
-# the environment of a command that has started a Prefect server for itself
-TEMPORARY_SERVER = "DEITA_TEMPORARY_SERVER"
-LONGEST_NAME = 40  # characters of a pool's name
+def _bound_cosine(schema: dict[str, Any]) -> None:
+    """Let the form refuse what `_check_cosine` refuses."""
+    _flatten_optional_fields(schema)
+    other_metrics = {"metric": {"enum": ["dot", "euclidean", "manhattan"]}}
+    cosine = {"max_similarity": {"minimum": COSINE_MIN, "maximum": COSINE_MAX}}
+    schema["if"] = {"required": ["metric"], "properties": other_metrics}
+    schema["else"] = {"properties": cosine}
 
 
 class Group(BaseModel):
-    """A card of the form, a section of the YAML file."""
+    """Base class of parameter groups."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), json_schema_extra=_as_a_form
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        json_schema_extra=_flatten_optional_fields,
     )
 
     @model_serializer(mode="wrap", when_used="json")
-    def _without_what_is_empty(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _drop_empty_fields(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Prefect's server refuses None where the form has a list of choices."""
         return {name: value for name, value in fields(self).items() if value is not None}
 
+    def component_options(self, component: str) -> dict[str, Any]:
+        """Return the options that the user has set for a component, by their names there."""
+        options = {}
+        for name, field in type(self).model_fields.items():
+            for marker in field.metadata:
+                if isinstance(marker, ComponentOption) and marker.component == component:
+                    options[marker.name] = getattr(self, name)
+        return {name: value for name, value in options.items() if value is not None}
+
 
 class Source(Group):
-    """Where the pool is and how to read it."""
+    """The pool, and how to read it."""
 
     input: list[Uri] = Field(
         title="Input",
-        description="Files, folders, globs, s3:// or hf:// URIs: JSON, JSON Lines (both "
-        "also .gz, .xz, "
-        ".zst), Parquet, CSV.",
+        description="Files, folders, globs, s3:// or hf:// URIs: JSON, JSON Lines (both also .gz, "
+        ".xz, .zst), Parquet, CSV.",
         min_length=1,
     )
     format: InputFormat = Field(
-        "auto",
-        title="Format",
-        description="Row format of the pool; auto looks at the rows of each file.",
+        "auto", title="Format", description="Row format of the pool; auto detects it in each file."
     )
     min_good_fraction: float = Field(
         0.95,
         ge=0,
         le=1,
-        title="Least share of good rows",
-        description="The run fails when fewer rows than this share can be read, scored "
-        "and embedded. "
+        title="Minimum share of good rows",
+        description="Fail if a smaller share of the rows can be read, scored and embedded. "
         "Between 0 and 1.",
     )
 
     @field_validator("input", mode="before")
     @classmethod
-    def _one_is_a_list(cls, value: object) -> object:
+    def _single_input(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
     @property
     def name(self) -> str:
-        """The pool in the names of runs: the last step of its first path, and how many there are
-        beside it; never a whole URI.
-        """
+        """The pool's name in run names: the last step of its first path, never a whole URI."""
         first = self.input[0].split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "pool"
         more = f" and {len(self.input) - 1} more" if len(self.input) > 1 else ""
-        return f"{first[:LONGEST_NAME]}{more}"
+        return f"{first[:MAX_NAME_LENGTH]}{more}"
 
 
 class Scoring(Group):
-    """Which scorer says how demanding an instruction is, and how good its response. Empty fields
-    follow the preset.
+    """The scorers of instructions (complexity) and responses (quality).
+
+    Empty fields follow the preset.
     """
 
     complexity: ScorerName | None = Field(
-        None, title="Complexity scorer", description="Backend that scores instructions, 1 to 6."
+        None,
+        title="Complexity scorer",
+        description=f"Scores instructions from 1 to 6. Default: {_defaults('complexity')}.",
     )
-    complexity_model: str | None = Field(
+    complexity_model: Annotated[str | None, ComponentOption("complexity", "model")] = Field(
         None,
         title="Complexity model",
-        description="Hub id or local folder, for a backend with a model.",
+        description="Hub id or local folder, for a scorer with a model.",
     )
-    complexity_revision: str | None = Field(
-        None, title="Complexity model's revision", description="Branch, tag or commit on the hub."
+    complexity_revision: Annotated[str | None, ComponentOption("complexity", "revision")] = Field(
+        None,
+        title="Complexity model revision",
+        description="Branch, tag or commit on the hub. Default: the pinned commit, else main.",
     )
     quality: ScorerName | None = Field(
-        None, title="Quality scorer", description="Backend that scores responses, 1 to 6."
+        None,
+        title="Quality scorer",
+        description=f"Scores responses from 1 to 6. Default: {_defaults('quality')}.",
     )
-    quality_model: str | None = Field(
+    quality_model: Annotated[str | None, ComponentOption("quality", "model")] = Field(
         None,
         title="Quality model",
-        description="Hub id or local folder, for a backend with a model.",
+        description="Hub id or local folder, for a scorer with a model.",
     )
-    quality_revision: str | None = Field(
-        None, title="Quality model's revision", description="Branch, tag or commit on the hub."
+    quality_revision: Annotated[str | None, ComponentOption("quality", "revision")] = Field(
+        None,
+        title="Quality model revision",
+        description="Branch, tag or commit on the hub. Default: the pinned commit, else main.",
     )
-    score_max_length: int | None = Field(
+    score_max_length: Annotated[int | None, ComponentOption("scorers", "max_length")] = Field(
         None,
         ge=64,
-        title="Longest prompt",
-        description="Tokens a scorer reads; longer prompts are cut in their content and "
-        "counted. At least 64.",
+        title="Maximum prompt length",
+        description="Tokens that a scorer reads; longer prompts lose part of their content, and "
+        "are counted. At least 64. Default: the model's window.",
     )
-    score_dtype: Dtype | None = Field(
+    score_dtype: Annotated[Dtype | None, ComponentOption("scorers", "dtype")] = Field(
         None,
-        title="Scorers' number type",
-        description="auto: bfloat16 where the hardware is good at it.",
+        title="Scorer number type",
+        description="auto: bfloat16 where the hardware supports it well. Default: auto.",
     )
-    complexity_url: str | None = Field(
+    complexity_url: Annotated[str | None, ComponentOption("complexity", "base_url")] = Field(
         None,
-        title="Complexity scorer's server",
-        description="For openai and judge: the API's base, such as http://localhost:8000/v1.",
+        title="Complexity server",
+        description="For openai and judge: base URL of the API, such as http://localhost:8000/v1.",
     )
-    complexity_tokenizer: str | None = Field(
+    complexity_tokenizer: Annotated[str | None, ComponentOption("complexity", "tokenizer")] = Field(
         None,
-        title="Complexity model's tokenizer",
-        description="For openai: hub id or folder; empty: the model's.",
+        title="Complexity model tokenizer",
+        description="For openai: hub id or local folder. Default: the model.",
     )
-    quality_url: str | None = Field(
+    quality_url: Annotated[str | None, ComponentOption("quality", "base_url")] = Field(
         None,
-        title="Quality scorer's server",
-        description="For openai and judge: the API's base, such as http://localhost:8000/v1.",
+        title="Quality server",
+        description="For openai and judge: base URL of the API, such as http://localhost:8000/v1.",
     )
-    quality_tokenizer: str | None = Field(
+    quality_tokenizer: Annotated[str | None, ComponentOption("quality", "tokenizer")] = Field(
         None,
-        title="Quality model's tokenizer",
-        description="For openai: hub id or folder; empty: the model's.",
+        title="Quality model tokenizer",
+        description="For openai: hub id or local folder. Default: the model.",
     )
-    score_server: Literal["vllm", "other"] | None = Field(
+    score_server: Annotated[
+        Literal["vllm", "other"] | None, ComponentOption("scorers", "server")
+    ] = Field(
         None,
         title="Kind of server",
-        description="For openai: vllm is asked for the six digits by token id; other for its most "
-        "probable tokens.",
+        description="For openai. vllm: ask for the six digits by token id; other: ask for the "
+        "most probable tokens. Default: vllm.",
     )
-    api_key_env: str | None = Field(
+    api_key_env: Annotated[str | None, ComponentOption("scorers", "api_key_env")] = Field(
         None,
-        title="Variable with the key",
-        description="For openai and judge: environment variable with the server's key.",
+        title="API key variable",
+        description="For openai and judge: environment variable that holds the API key. "
+        f"Default: {SERVER_KEY_ENV}.",
     )
-    api_key_block: str | None = Field(
+    api_key_block: Annotated[str | None, ComponentOption("scorers", "api_key_block")] = Field(
         None,
-        title="Secret block with the key",
-        description="For openai and judge: Prefect Secret block with the server's key.",
+        title="API key block",
+        description="For openai and judge: Prefect Secret block that holds the API key.",
     )
-    concurrency: int | None = Field(
+    concurrency: Annotated[int | None, ComponentOption("scorers", "concurrency")] = Field(
         None,
         ge=1,
-        title="Requests at a time",
-        description="For openai and judge: requests under way at a time. At least 1.",
+        title="Concurrent requests",
+        description="For openai and judge: requests in flight. At least 1. "
+        f"Default: {SERVER_CONCURRENCY}.",
     )
-    request_timeout: float | None = Field(
+    request_timeout: Annotated[float | None, ComponentOption("scorers", "timeout")] = Field(
         None,
         gt=0,
-        title="Longest wait",
-        description="For openai and judge: seconds until a request counts as lost. More than 0.",
+        title="Request timeout",
+        description="For openai and judge: give up on a request after this many seconds. "
+        f"More than 0. Default: {SERVER_TIMEOUT:g}.",
     )
-    request_attempts: int | None = Field(
+    request_attempts: Annotated[int | None, ComponentOption("scorers", "attempts")] = Field(
         None,
         ge=1,
-        title="Attempts",
-        description="For openai and judge: how often one request is made before the shard "
-        "fails. At least 1.",
+        title="Request attempts",
+        description="For openai and judge: fail the shard after this many attempts at a request. "
+        f"At least 1. Default: {SERVER_ATTEMPTS}.",
     )
-    complexity_column: str | None = Field(
+    complexity_column: Annotated[str | None, ComponentOption("complexity", "column")] = Field(
         None,
         title="Complexity column",
-        description="For provided: scores by user turn; empty: complexity_scores in the rows, "
-        "complexity in a file.",
+        description="For provided: a list of scores, one a user turn. Default: complexity_scores "
+        "in the rows, complexity in a file.",
     )
-    quality_column: str | None = Field(
+    quality_column: Annotated[str | None, ComponentOption("quality", "column")] = Field(
         None,
         title="Quality column",
-        description="For provided: scores by user turn; empty: quality_scores in the rows, "
-        "quality in a file.",
+        description="For provided: a list of scores, one a user turn. Default: quality_scores in "
+        "the rows, quality in a file.",
     )
-    scores_file: str | None = Field(
+    scores_file: Annotated[str | None, ComponentOption("scorers", "file")] = Field(
         None,
-        title="File of scores",
-        description="For provided: Parquet joined by id, or by source_row; empty: the "
-        "pool's own rows.",
+        title="Scores file",
+        description="For provided: Parquet file joined by id or source_row. Default: the pool's "
+        "own rows.",
     )
 
 
 class Embedding(Group):
-    """Which model places conversations in space, for the similarity. Empty fields follow the
-    preset.
+    """The model that embeds conversations, for their similarity.
+
+    Empty fields follow the preset.
     """
 
     embedding: EmbedderName | None = Field(
-        None, title="Embedder", description="Backend that gives each conversation one vector."
+        None,
+        title="Embedder",
+        description=f"Computes one vector a conversation. Default: {_defaults('embedding')}.",
     )
-    embedding_model: str | None = Field(
+    embedding_model: Annotated[str | None, ComponentOption("embedding", "model")] = Field(
         None, title="Embedding model", description="Hub id or local folder."
     )
-    embedding_revision: str | None = Field(
-        None, title="Embedding model's revision", description="Branch, tag or commit on the hub."
+    embedding_revision: Annotated[str | None, ComponentOption("embedding", "revision")] = Field(
+        None,
+        title="Embedding model revision",
+        description="Branch, tag or commit on the hub. Default: the pinned commit, else main.",
     )
-    embedding_max_length: int | None = Field(
+    embedding_max_length: Annotated[int | None, ComponentOption("embedding", "max_length")] = Field(
         None,
         ge=16,
-        title="Longest text",
-        description="Tokens the embedder reads of a conversation; what is cut is "
-        "counted. At least 16.",
+        title="Maximum text length",
+        description="Tokens of a conversation that the embedder reads; longer ones lose their "
+        "end, and are counted. At least 16. Default: the model's window; 2048 for causal_lm.",
     )
-    embedding_dtype: Dtype | None = Field(
+    embedding_dtype: Annotated[Dtype | None, ComponentOption("embedding", "dtype")] = Field(
         None,
-        title="Embedder's number type",
-        description="auto: bfloat16 where the hardware is good at it.",
+        title="Embedder number type",
+        description="auto: bfloat16 where the hardware supports it well. Default: float32 for "
+        "sentence_transformers, auto for causal_lm.",
     )
-    embedding_column: str | None = Field(
+    embedding_column: Annotated[str | None, ComponentOption("embedding", "column")] = Field(
         None,
         title="Embedding column",
-        description="For provided: a list of numbers a row; empty: embedding.",
+        description="For provided: a list of numbers a row. Default: embedding.",
     )
-    embeddings_file: str | None = Field(
+    embeddings_file: Annotated[str | None, ComponentOption("embedding", "file")] = Field(
         None,
-        title="File of embeddings",
-        description="For provided: Parquet joined by id, or by source_row; empty: the "
-        "pool's own rows.",
+        title="Embeddings file",
+        description="For provided: Parquet file joined by id or source_row. Default: the pool's "
+        "own rows.",
     )
 
 
 class Budget(Group):
-    """How many conversations to keep."""
+    """How many conversations to select."""
 
     budget: int = Field(
-        6000, ge=1, title="Budget", description="Conversations to keep, at most. At least 1."
+        6000, ge=1, title="Budget", description="Maximum number of conversations. At least 1."
     )
 
 
 class Selection(Budget):
-    """How many conversations to keep, and by which rule."""
+    """How many conversations to select, and by which rule."""
 
-    model_config = ConfigDict(json_schema_extra=_with_bounds_of_a_cosine)
+    model_config = ConfigDict(json_schema_extra=_bound_cosine)
 
     strategy: StrategyName = Field(
         "diverse",
         title="Strategy",
-        description="diverse: the paper's rule, best evol score first, without near-repetitions; "
-        "top_score: best first; random: a control; "
-        "complexity_only, quality_only, length: the paper's baselines; k_center, "
-        "facility_location, mmr: other ways to spread.",
+        description="diverse: the paper's rule, best evol score first without near-duplicates; "
+        "top_score: best first; random: a control; complexity_only, quality_only, length: the "
+        "paper's baselines; k_center, facility_location, mmr: other ways to spread.",
     )
     max_similarity: float | None = Field(
         None,
-        title="Largest similarity",
-        description="For diverse: above it a conversation is too similar to one that is kept. A "
-        "cosine, -1 to 1, unless metric is dot.",
+        title="Maximum similarity",
+        description="For diverse: reject a conversation more similar than this to a selected one. "
+        "A cosine from -1 to 1, unless metric is dot. "
+        f"Default: {DEFAULT_MAX_SIMILARITY} (both presets), for cosine.",
     )
     metric: Literal["cosine", "dot", "euclidean", "manhattan"] | None = Field(
         None,
         title="Metric",
-        description="For diverse; empty: cosine. euclidean and manhattan take a least "
-        "distance, not "
-        "a similarity.",
+        description="For diverse: how to compare vectors; euclidean and manhattan take a minimum "
+        "distance instead of a maximum similarity. Default: cosine.",
     )
     min_distance: float | None = Field(
         None,
         ge=0,
-        title="Least distance",
-        description="For diverse by euclidean or manhattan: nearer than it is too "
-        "similar. At least 0.",
+        title="Minimum distance",
+        description="For diverse with euclidean or manhattan: reject a conversation nearer than "
+        "this to a selected one. At least 0.",
     )
     ranking: Literal["evol", "complexity", "quality", "length"] | None = Field(
         None,
         title="Ranking",
-        description="What best first goes by; empty: the strategy's own, evol for most.",
+        description="Score that decides which conversation comes first. Default: the strategy's "
+        "own, evol for most.",
     )
     evol_score: Literal["sum", "mean", "max"] | None = Field(
         None,
         title="Evol score",
-        description="Over a conversation's turns; empty: sum, the paper's, which favours long "
-        "conversations.",
+        description="How to combine the turns of a conversation. Default: sum, the paper's, which "
+        "favours long conversations.",
     )
     strata: str | None = Field(
         None,
         title="Strata",
-        description="A column of the pool (or source_uri, its file): only so many rows "
-        "of each of its "
-        "values are kept. Empty: all.",
+        description="Column of the pool (or source_uri, its file) whose values are limited to "
+        "per_stratum rows each. Default: no strata.",
     )
     per_stratum: int | None = Field(
-        None, ge=1, title="Rows a stratum", description="How many, at most, for strata. At least 1."
+        None,
+        ge=1,
+        title="Rows per stratum",
+        description="Maximum number of rows for each value of strata. At least 1.",
     )
     weight: float | None = Field(
         None,
         ge=0,
         le=1,
         title="Weight",
-        description="For mmr: of the score, against the similarity to what is kept. "
-        "Between 0 and 1.",
+        description="For mmr: weight of the score against the similarity to selected rows. "
+        f"Between 0 and 1. Default: {MMR_WEIGHT}.",
     )
     candidates: int | None = Field(
         None,
         ge=1,
         title="Candidates",
-        description="For k_center, facility_location and mmr: how many of the best rows "
-        "to consider; "
-        "empty: all, or 20,000 for "
-        "facility_location. At least 1, and no fewer than the budget.",
+        description="For k_center, facility_location and mmr: consider only this many of the best "
+        "rows. At least 1, and no fewer than the budget. Default: all; "
+        f"{FACILITY_LOCATION_CANDIDATES:,} for facility_location.",
     )
-    seed: int = Field(0, ge=0, title="Seed", description="For the strategy random. At least 0.")
+    seed: int = Field(
+        0, ge=0, title="Seed", description="For random: seed of the draw. At least 0."
+    )
     target_size: Literal["at_most", "exact"] = Field(
         "at_most",
         title="Target size",
-        description="Where the pool runs out before the budget: at_most writes what "
-        "there is and says "
-        "so; exact fails, with the count.",
+        description="If the pool runs out before the budget. at_most: write what there is and say "
+        "so; exact: fail, with the count.",
     )
 
     @model_validator(mode="after")
-    def _there_are_candidates_enough(self) -> "Selection":
+    def _check_candidates(self) -> "Selection":
         if self.candidates is not None and self.candidates < self.budget:
             raise ValueError(
                 f"candidates = {self.candidates}: expected at least the budget, {self.budget}"
@@ -398,14 +449,14 @@ class Selection(Budget):
         return self
 
     @model_validator(mode="after")
-    def _a_cosine_has_bounds(self) -> "Selection":
-        if (
-            self.metric in (None, "cosine")
-            and self.max_similarity is not None
-            and not -1 <= self.max_similarity <= 1
-        ):
+    def _check_cosine(self) -> "Selection":
+        limit = self.max_similarity
+        if limit is None or self.metric not in (None, "cosine"):
+            return self
+        if not COSINE_MIN <= limit <= COSINE_MAX:
             raise ValueError(
-                f"max_similarity = {self.max_similarity}: expected a cosine, between -1 and 1"
+                f"max_similarity = {limit}: expected a cosine, between {COSINE_MIN:g} and "
+                f"{COSINE_MAX:g}"
             )
         return self
 
@@ -415,7 +466,7 @@ class Output(Group):
 
     output: Uri = Field(
         title="Output",
-        description="Folder or s3:// URI for everything that is written. Must be new or empty.",
+        description="Folder or s3:// URI for the result. Must be new or empty.",
     )
     overwrite: bool = Field(
         False, title="Overwrite", description="Replace an earlier result in the output folder."
@@ -426,74 +477,73 @@ class Export(Output):
     """Where the selection goes, and in which format."""
 
     output_format: OutputFormat = Field(
-        "input", title="Output format", description="input: the format that the pool has."
+        "input", title="Output format", description="Format of the subset; input: the pool's own."
     )
 
 
 class Versions(Group):
-    """Where each new selection goes, as a version of its own, and in which format."""
+    """Where new versions of the selection go, and in which format."""
 
     output: Uri = Field(
         title="Output",
-        description="Folder or s3:// URI of the versions, and of latest, which points "
-        "to the newest.",
+        description="Folder or s3:// URI for the versions, and for latest, which points to the "
+        "newest.",
     )
     output_format: OutputFormat = Field(
-        "input", title="Output format", description="input: the format that the pool has."
+        "input", title="Output format", description="Format of the subset; input: the pool's own."
     )
     keep_versions: int = Field(
         10,
         ge=1,
         title="Versions to keep",
-        description="Older ones are removed; the latest never is. At least 1.",
+        description="Remove older versions, but never the latest. At least 1.",
     )
 
 
 class Grid(Group):
-    """Which selections to compare: every strategy with every limit (where it has one) and every
-    budget, and random ones.
-    """
+    """The selections to compare: each strategy with each limit and budget, and random ones."""
 
     budgets: list[Annotated[int, Field(ge=1)]] = Field(
         [1000, 3000, 6000],
         min_length=1,
         title="Budgets",
-        description="Conversations to keep, at most; each at least 1.",
+        description="Maximum numbers of conversations; each at least 1.",
     )
-    similarities: list[Annotated[float, Field(ge=-1, le=1)]] = Field(
+    similarities: list[Annotated[float, Field(ge=COSINE_MIN, le=COSINE_MAX)]] = Field(
         [0.85, 0.9, 0.95],
         min_length=1,
-        title="Largest similarities",
+        title="Maximum similarities",
         description="Limits for the strategy diverse, each between -1 and 1.",
     )
     strategies: list[StrategyName] = Field(
         ["diverse", "top_score"],
         min_length=1,
         title="Strategies",
-        description="What to compare; random comes with them, as the control.",
+        description="Strategies to compare; random is always added as the control.",
     )
     coverage_rows: int = Field(
         20_000,
         ge=1,
-        title="Rows for coverage",
-        description="Coverage is measured over so many rows of the pool, or over all if there are "
-        "fewer. At least 1.",
+        title="Coverage rows",
+        description="Measure coverage over a sample of this many rows. At least 1.",
     )
-    seed: int = Field(0, ge=0, title="Seed", description="For the random selections. At least 0.")
+    seed: int = Field(
+        0, ge=0, title="Seed", description="Seed of the random selections. At least 0."
+    )
 
     @field_validator("budgets", "similarities")
     @classmethod
-    def _each_once_ascending(cls, numbers: list[Any]) -> list[Any]:
+    def _sort_distinct(cls, numbers: list[Any]) -> list[Any]:
         return sorted(set(numbers))
 
     @field_validator("strategies")
     @classmethod
-    def _each_once(cls, names: list[StrategyName]) -> list[StrategyName]:
+    def _distinct(cls, names: list[str]) -> list[str]:
         return list(dict.fromkeys(names))
 
 
 class Advanced(Group):
-    """What changes how a run goes, never what it selects."""
+    """How a run works; never what it selects."""
 
     store: Uri = Field(
         ".deita",
@@ -504,72 +554,66 @@ class Advanced(Group):
     shard_rows: int | None = Field(
         None,
         ge=1,
-        title="Rows a shard",
-        description="Rows that one task scores or embeds; empty: follows the pool. At least 1.",
+        title="Rows per shard",
+        description="Rows that one task scores or embeds. At least 1. Default: a fiftieth of the "
+        "rows to compute, at least 128.",
     )
     retries: int = Field(
         2,
         ge=0,
         title="Retries",
-        description="How often a failed shard is tried again, with growing pauses. At least 0.",
+        description="Retries of a failed shard, with growing pauses. At least 0.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", title="Device", description="auto: CUDA where there is one."
+        "auto", title="Device", description="Where models run; auto: CUDA if there is any."
     )
     allow_bin: bool = Field(
         False,
         title="Weights from .bin files",
-        description="Load weights from .bin files too, where a checkpoint has no "
-        "safetensors; they are "
-        "read without running code in them.",
+        description="Also load weights from .bin files, for checkpoints without safetensors; no "
+        "code in them runs.",
     )
     runner: RunnerName | None = Field(
         None,
         title="Runner",
-        description="What computes shards: thread, in this process; process, in others of this "
-        "machine; dask or ray (extras), there or on "
-        "a cluster. Empty: what DEITA_RUNNER says, or thread.",
+        description="Where shards are computed. thread: in this process; process: in other "
+        "processes of this machine; dask, ray (extras): there, or on a cluster. Default: "
+        "DEITA_RUNNER, else thread.",
     )
     workers: int | None = Field(
         None,
         ge=1,
         title="Workers",
-        description="Shards computed at a time on this machine. Empty: 1, or, but for "
-        "thread, one a "
-        "GPU. At least 1.",
+        description="Shards computed at a time on this machine. At least 1. Default: 1; one per "
+        "GPU with process, dask or ray.",
     )
     cluster: str | None = Field(
         None,
         title="Cluster",
-        description="Address of a Dask scheduler (tcp://host:8786) or of Ray "
-        "(ray://host:10001); its "
-        "workers have to reach the store and "
-        "the Prefect server. Empty: what DEITA_CLUSTER says, or workers on this machine.",
+        description="Address of a Dask scheduler (tcp://host:8786) or of Ray (ray://host:10001); "
+        "its workers must reach the store and the Prefect server. Default: DEITA_CLUSTER, else "
+        "workers on this machine.",
     )
     num_gpus: float | None = Field(
         None,
         ge=0,
-        title="GPUs a shard",
-        description="What a shard asks of Ray, or of a Dask cluster (its resource GPU). "
-        "Empty: 1 where "
-        "its model works on CUDA, seen from "
-        "here, so say device cuda where only the cluster has any. At least 0.",
+        title="GPUs per shard",
+        description="What a shard requests from Ray, or from a Dask cluster (resource GPU). At "
+        "least 0. Default: 1 if this machine has CUDA. If only the cluster does, set device to "
+        "cuda.",
     )
     device_slots: int | None = Field(
         None,
         ge=0,
-        title="Shards on a device",
-        description="Shards that compute on one device at a time, over all runs of a "
-        "Prefect server; "
-        "0: as many as come. Empty: 1 on a "
-        "GPU, as many as come on a CPU, or where the command has a server for itself. At least 0.",
+        title="Shards per device",
+        description="Shards that compute on one device at a time, over all runs of a Prefect "
+        "server; 0: no limit. At least 0. Default: 1 on a GPU; no limit on a CPU, or if the "
+        "command starts its own server.",
     )
     shard_timeout: float | None = Field(
         None,
         gt=0,
-        title="Longest shard",
-        description="Seconds until an attempt at a shard has failed; looked at between "
-        "batches, none "
-        "of which is cut short. More than 0; "
-        "empty: no limit.",
+        title="Shard timeout",
+        description="Give up on a shard after this many seconds; checked between batches. More "
+        "than 0. Default: no limit.",
     )

@@ -1,89 +1,90 @@
-"""The one family of errors that a user of this project sees.
+"""The errors that a user of this project sees.
 
     DeitaError
-    ├── UsageError            a parameter is wrong: found before the work where that can be known
-    │   ├── MissingExtra      the choice needs an optional dependency; names the `pip install`
+    ├── UsageError            a parameter is wrong
+    │   ├── MissingExtra      an option needs an optional dependency; names the `pip install`
     │   └── OutputExists      the output folder is not empty and --overwrite was not given
-    ├── InputError            the pool cannot be read as a whole (no such file, no rows, no known format)
-    │   ├── EmptyFile         a file of the pool holds nothing; among others it is passed over, with a warning
+    ├── InputError            the pool cannot be read: no such file, no rows or an unknown format
+    │   ├── EmptyFile         a file has no rows; skipped with a warning if other files have some
     │   ├── TooManyBadRows    fewer good rows than `min_good_fraction` allows
-    │   └── TooFewRows        the pool ran out before the budget, and the target size is exact
-    ├── ModelError            a model folder, tokenizer or checkpoint is not fit for the job
-    ├── ComputeError          a model gave something that is not a score or a vector
-    │   └── ServerError       a model's server cannot be reached or does not answer; trying again later may help
+    │   └── TooFewRows        fewer rows than the budget, and the target size is exact
+    ├── ModelError            a model folder, tokenizer or checkpoint cannot be used
+    ├── ComputeError          a model returned something that is not a score or a vector
+    │   └── ServerError       a model server does not answer; trying again later may help
     └── StorageError          an artifact could not be read or written
-        ├── MissingFile       it is not there
-        └── DamagedArtifact   it is there, but it is not what was written
+        ├── MissingFile       the file does not exist
+        └── DamagedArtifact   its content is not what was written
 
-Every message says what arrived, what was expected, and what to do. `exit_status` is what the
-command line ends with: 2 for what the user can put right in the command, 1 for everything else.
+Every message says what arrived, what was expected, and what to do. `exit_status` is the exit
+status of the command: 2 for errors that the user can fix on the command line, 1 for all others.
 """
 
 
 class DeitaError(Exception):
-    """Root of the family: anything else that escapes is a defect of this project."""
+    """Base class of all expected errors. Any other exception is a bug in this project."""
 
     exit_status = 1
 
 
 class UsageError(DeitaError):
-    """A parameter is wrong; raised before anything is computed where that can be known, and always
-    before anything is written out.
+    """A parameter is wrong.
+
+    Raised before any output is written and, whenever possible, before anything is computed.
     """
 
     exit_status = 2
 
 
 class MissingExtra(UsageError):
-    """A choice needs an optional dependency that is not installed."""
+    """An option needs an optional dependency that is not installed."""
 
     def __init__(self, choice: str, package: str, extra: str) -> None:
         super().__init__(
             f"{choice!r} needs the package {package!r}, which is not installed: pip install "
             f"'deita-tasks[{extra}]'"
         )
-        self.asked = (choice, package, extra)
+        self._arguments = (choice, package, extra)
 
     def __reduce__(self) -> tuple[type["MissingExtra"], tuple[str, str, str]]:
-        return type(self), self.asked  # so that it comes whole from a worker's process
+        return type(self), self._arguments  # so that it can be sent between processes
 
 
 class OutputExists(UsageError):
-    """The output folder holds something already."""
+    """The output folder is not empty."""
 
 
 class InputError(DeitaError):
-    """The pool cannot be read as a whole."""
+    """The pool cannot be read."""
 
     exit_status = 2
 
 
 class EmptyFile(InputError):
-    """A file of the pool holds nothing: somebody is still writing it, perhaps."""
+    """A file of the pool has no rows; perhaps it is still being written."""
 
 
 class TooManyBadRows(InputError):
-    """The share of good rows fell under the floor."""
+    """The share of good rows is below `min_good_fraction`."""
 
     exit_status = 1
 
 
 class TooFewRows(InputError):
-    """The pool ran out before the budget, where exactly that many rows were asked for."""
+    """The pool has fewer rows than an exact target size."""
 
     exit_status = 1
 
 
 class ModelError(DeitaError):
-    """A model folder, a tokenizer or a checkpoint is not fit for what was asked of it."""
+    """A model folder, a tokenizer or a checkpoint cannot be used."""
 
 
 class ComputeError(DeitaError):
-    """A model gave something that is not a score or a vector."""
+    """A model returned something that is not a score or a vector."""
 
 
 class ServerError(ComputeError):
-    """A model's server cannot be reached or does not answer, also after several attempts."""
+    """A model server cannot be reached or does not answer, even after several attempts."""
 
 
 class StorageError(DeitaError):
@@ -91,8 +92,8 @@ class StorageError(DeitaError):
 
 
 class MissingFile(StorageError):
-    """A file is not there."""
+    """A file does not exist."""
 
 
 class DamagedArtifact(StorageError):
-    """An artifact is there, but it is not what was written."""
+    """The content of an artifact is not what was written."""

@@ -1,4 +1,4 @@
-"""The manifest of a result: what went in, how it was made, what came out."""
+"""manifest.json of a result: its inputs, how it was made, and its files."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Field,
+    JsonValue,
     NonNegativeFloat,
     NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
     model_validator,
 )
 
 from deita_tasks import storage
-from deita_tasks.strict_json import strict_json
+from deita_tasks.storage import FileInfo
+from deita_tasks.strict_json import JsonRecord, strict_json
 
+MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+FIRST_FIELDS = ("format_version", "created", "preset", "parameters", "inputs", "pool")
 PACKAGES = (
     "deita-tasks",
     "prefect",
@@ -37,23 +41,17 @@ PACKAGES = (
 )
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, protected_namespaces=()
-    )
-
-
-class InputFile(_Part):
-    """One file of the pool."""
+class InputFile(JsonRecord):
+    """A file of the pool."""
 
     uri: str
     digest: str
     rows: NonNegativeInt
-    format: str  # as detected, or as given
+    format: str  # detected, or as the user set it
 
 
-class Model(_Part):
-    """A model that scored or embedded; `revision` and `licence` are None where nobody states them."""
+class Model(JsonRecord):
+    """A model that scored or embedded; `revision` and `licence` are None where unknown."""
 
     use: str  # complexity, quality or embedding
     id: str
@@ -61,7 +59,7 @@ class Model(_Part):
     licence: str | None = None
 
 
-class Counts(_Part):
+class Counts(JsonRecord):
     """Input rows by decision; they add up to the rows read."""
 
     read: NonNegativeInt
@@ -73,69 +71,72 @@ class Counts(_Part):
     unscorable: NonNegativeInt
 
     @model_validator(mode="after")
-    def add_up(self) -> Counts:
-        decided = sum(self.model_dump(exclude={"read"}).values())
-        if decided != self.read:
-            raise ValueError(f"the decisions add up to {decided} rows where {self.read} were read")
+    def _add_up(self) -> Counts:
+        decisions = sum(self.model_dump(exclude={"read"}).values())
+        if decisions != self.read:
+            raise ValueError(
+                f"the decisions add up to {decisions} rows where {self.read} were read"
+            )
         return self
 
 
-class Work(_Part):
-    """Rows by stage."""
+class RowsByStage(JsonRecord):
+    """A number of rows for each stage."""
 
     complexity: NonNegativeInt = 0
     quality: NonNegativeInt = 0
     embedding: NonNegativeInt = 0
 
 
-class OutputFile(_Part):
-    """A file of the output folder."""
+class RunFacts(JsonRecord):
+    """The fields of a manifest that only the run knows."""
 
-    sha256: str
-    bytes: NonNegativeInt
+    preset: str | None
+    parameters: dict[str, JsonValue]  # by group, as the user set them
+    models: list[Model]
+    fingerprints: dict[str, Any]  # by stage; None for a stage that did not run
+    computed: RowsByStage
+    reused: RowsByStage
+    timings: dict[str, NonNegativeFloat]  # seconds by stage
 
 
 def _utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
-class Provenance(_Part):
-    """What a result was made from, how, and which files it is: the part of manifest.json that every
-    kind of result has.
-    """
+class Provenance(RunFacts):
+    """How a result was made and which files it is: what every kind of manifest.json says."""
 
     format_version: int = FORMAT_VERSION
     created: Annotated[AwareDatetime, AfterValidator(_utc)] = Field(
         default_factory=lambda: datetime.now(UTC)
     )
-    preset: str | None
-    parameters: dict[str, Any]  # as given
     inputs: list[InputFile]
     pool: str  # URI of the pool artifact in the store
-    models: list[Model]
-    fingerprints: dict[
-        str, Any
-    ]  # complexity, quality, embedding, selection; None for a stage that did not run
-    computed: Work
-    reused: Work
-    timings: dict[str, NonNegativeFloat]  # seconds by stage
     versions: dict[str, str] = Field(default_factory=lambda: package_versions())
-    outputs: dict[str, OutputFile] = Field(default_factory=dict)
+    outputs: dict[str, FileInfo] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _in_file_order(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Put first what a reader of the file looks for first."""
+        fields: dict[str, Any] = serialize(self)
+        first = {name: fields[name] for name in FIRST_FIELDS if name in fields}
+        return first | fields
 
     def to_json(self) -> str:
-        """The text of manifest.json."""
+        """Return the text of manifest.json."""
         return self.model_dump_json(indent=2) + "\n"
 
     def settings(self) -> list[tuple[str, str]]:
-        """The parameters for a table: "group.name" and the value as text."""
+        """Return the parameters for a table: "group.name" and the value as text."""
         return [
             (name, value if isinstance(value, str) else strict_json(value))
             for name, value in _flat(self.parameters)
         ]
 
     @staticmethod
-    def pretty(value: Any) -> str:
-        """A JSON value over several lines."""
+    def pretty(value: JsonValue) -> str:
+        """Return a JSON value over several lines."""
         return json.dumps(value, indent=2, ensure_ascii=False)
 
 
@@ -144,12 +145,14 @@ class Manifest(Provenance):
 
     seed: int | None
     counts: Counts
-    truncated: Work  # rows of which a model read only a part
+    truncated: RowsByStage  # rows that a model read in part
 
 
 class SweepManifest(Provenance):
-    """manifest.json of a sweep. `candidates`: rows that could be chosen; `coverage_rows`: how many
-    of them coverage was measured over.
+    """manifest.json of a sweep.
+
+    candidates: rows that could be selected. coverage_rows: the sample that coverage was measured
+    over.
     """
 
     candidates: NonNegativeInt
@@ -165,7 +168,7 @@ def _flat(parameters: Mapping[str, Any], group: str = "") -> Iterator[tuple[str,
 
 
 def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Python's version and those of the installed ones of `packages`."""
+    """Return the version of Python and of each installed package of `packages`."""
     versions = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -175,16 +178,11 @@ def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     return versions
 
 
-def digest_outputs(folder: Path) -> dict[str, OutputFile]:
-    """Every file under `folder` but manifest.json: its path there, with forward slashes -> sha256
-    and size.
-    """
-    files = sorted(
-        path for path in folder.rglob("*") if path.is_file() and path != folder / "manifest.json"
-    )
-    return {path.relative_to(folder).as_posix(): digest_file(path) for path in files}
-
-
-def digest_file(path: Path) -> OutputFile:
-    """The sha256 (hex) and size of a local file."""
-    return OutputFile(sha256=storage.sha256_of(str(path)), bytes=path.stat().st_size)
+def digest_outputs(folder: Path) -> dict[str, FileInfo]:
+    """Return size and sha256 of every file under `folder` except manifest.json, by its path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): storage.describe(str(path))
+        for path in files
+        if path != folder / MANIFEST
+    }

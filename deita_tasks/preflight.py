@@ -1,8 +1,8 @@
-"""A look at a run before it: what its models will read of the pool, what they will cut, a few real
-scores, how long it may take.
+"""Preflight: try the models on a few rows before a long run.
 
-It costs seconds: a sample of the pool's first rows, tokenizers, and of the models only those whose
-scores are worth seeing first.
+Says how many rows they will truncate, shows a few real scores, and estimates tokens and time. Takes
+seconds: it reads a sample of the pool's first rows, and loads tokenizers and only those models
+whose scores are worth seeing first.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks import storage
 from deita_tasks.embedding.base import Embedder
-from deita_tasks.errors import InputError, StorageError
+from deita_tasks.errors import InputError
 from deita_tasks.loading import open_unless_empty
 from deita_tasks.models.hardware import choose_device, choose_dtype
 from deita_tasks.plan import Plan
@@ -28,17 +27,18 @@ from deita_tasks.scoring.base import Scorer
 SAMPLE_ROWS = 200
 PROBE_ROWS = 8
 PROBE_SECONDS = 5.0
-CONSTANT = 1e-3  # a spread of scores, or of vectors' directions, that is none
+MIN_SPREAD = 1e-3  # scores, or directions of vectors, closer than this are all the same
+TURN_OVERHEAD = 30  # bytes of JSON around the text of a turn, about
+COMPRESSED = (".gz", ".xz", ".zst")
 
 
 @dataclass(frozen=True)
 class Check:
-    """What there is to know of one stage; None for what it does not have, or what was not looked
-    at.
+    """What preflight knows about one stage; None for what it does not know.
 
-    rows: the rows that the stage is to compute. sampled: those looked at; truncated_rows: how many of them do
-    not fit the window. tokens_a_row: the model's, on average. seconds_a_row: measured on a few
-    rows, so more than in large batches. scores: some of the real ones.
+    rows: that the stage has to compute. sampled: rows of the sample. truncated_rows: sampled rows
+    that do not fit the model's window. tokens_a_row: mean over the sample. seconds_a_row: measured
+    on a few rows, so more than in large batches. scores: some real ones.
     """
 
     stage: str
@@ -59,30 +59,24 @@ class Check:
     @property
     def tokens(self) -> float | None:
         """Tokens that the stage's model will read, about."""
-        return (
-            None
-            if self.tokens_a_row is None or self.rows is None
-            else self.tokens_a_row * self.rows
-        )
+        return _multiply(self.tokens_a_row, self.rows)
 
     @property
     def seconds(self) -> float | None:
-        """Seconds that the stage will take, at most about."""
-        return (
-            None
-            if self.seconds_a_row is None or self.rows is None
-            else self.seconds_a_row * self.rows
-        )
+        """Upper estimate of the seconds that the stage will take."""
+        return _multiply(self.seconds_a_row, self.rows)
 
     def __str__(self) -> str:
-        where = " on ".join(filter(None, [self.dtype, self.device]))
-        facts = [" ".join(filter(None, [self.backend, self.model])), where]
+        facts = [
+            " ".join(filter(None, [self.backend, self.model])),
+            " on ".join(filter(None, [self.dtype, self.device])),
+        ]
         if self.digit_ids is not None:
             facts.append(f"digits {self.digit_ids}")
         if self.window is not None and self.truncated_rows is not None:
             facts.append(
-                f"{self.truncated_rows} of {self.sampled} sampled rows are over {self.window:,} tokens "
-                "and would be cut"
+                f"{self.truncated_rows} of {self.sampled} sampled rows are over {self.window:,} "
+                "tokens and would be truncated"
             )
         if self.scores:
             facts.append("scores such as " + " ".join(f"{score:.2f}" for score in self.scores))
@@ -93,14 +87,19 @@ class Check:
         return f"{self.stage}: {', '.join(filter(None, facts))}"
 
 
+def _multiply(per_row: float | None, rows: int | None) -> float | None:
+    return None if per_row is None or rows is None else per_row * rows
+
+
 def preflight(plan: Plan, format: str) -> Iterator[Check]:
-    """A Check of each of a plan's stages, on the first rows of its files; one model in memory at a
-    time.
+    """Yield a Check of each of a plan's stages, on the first rows of its files.
+
+    Holds one model in memory at a time.
     """
     sample = read_sample(plan.files, format)
     if not sample:
         raise InputError(f"{', '.join(plan.files)}: no good rows; expected conversations")
-    rows = about_rows(plan.files, sample)
+    rows = estimate_rows(plan.files, sample)
     components: dict[str, Scorer | Embedder | None] = {**plan.scorers, "embedding": plan.embedder}
     for stage, component in components.items():
         if component is not None:
@@ -111,108 +110,122 @@ def preflight(plan: Plan, format: str) -> Iterator[Check]:
 def check(
     stage: str, component: Scorer | Embedder, sample: Sequence[Conversation], rows: int | None
 ) -> Check:
-    """Look at `component` over `sample`; `rows` are to be computed. Raises what the component
-    raises where it cannot work at all.
+    """Check `component` on `sample`; the stage has to compute `rows`.
+
+    Raises what the component raises if it cannot work at all.
     """
-    identity = component.fingerprint()
-    seen = component.forecast(sample)
-    tried = (
-        _try(component, sample[:: max(1, len(sample) // PROBE_ROWS)][:PROBE_ROWS])
-        if component.PROBED
-        else _Tried()
-    )
-    dtype, device = getattr(component, "dtype", None), getattr(component, "device", None)
+    forecast = component.forecast(sample)
+    probe = _Probe()
+    if component.PROBED:
+        step = max(1, len(sample) // PROBE_ROWS)
+        probe = _run_probe(component, sample[::step][:PROBE_ROWS])
+    dtype = getattr(component, "dtype", None)
+    device = getattr(component, "device", None)
+    truncated = forecast.truncated_tokens
+    digits = forecast.digit_ids
     return Check(
         stage=stage,
-        backend=str(identity["backend"]),
+        backend=str(component.fingerprint()["backend"]),
         model=getattr(component, "model", None),
         dtype=None if dtype is None else choose_dtype(dtype, device or "auto"),
         device=None if device is None else choose_device(device),
-        window=seen.window,
-        digit_ids=None if seen.digit_ids is None else list(seen.digit_ids),
+        window=forecast.window,
+        digit_ids=None if digits is None else list(digits),
         rows=rows,
         sampled=len(sample),
-        truncated_rows=None
-        if seen.truncated_tokens is None
-        else int((seen.truncated_tokens > 0).sum()),
-        tokens_a_row=None if seen.tokens is None or not sample else float(seen.tokens.mean()),
-        seconds_a_row=_seconds_a_row(component, seen, tried),
-        scores=[round(float(value), 3) for value in tried.values[:PROBE_ROWS]]
-        if isinstance(component, Scorer)
-        else [],
-        warnings=list(_warnings(stage, component, tried)),
+        truncated_rows=None if truncated is None else int((truncated > 0).sum()),
+        tokens_a_row=_mean_tokens(forecast),
+        seconds_a_row=_seconds_a_row(component, forecast, probe),
+        scores=_example_scores(component, probe),
+        warnings=list(_warnings(stage, component, probe)),
     )
 
 
+def _mean_tokens(forecast: Forecast) -> float | None:
+    if forecast.tokens is None or not len(forecast.tokens):
+        return None
+    return float(forecast.tokens.mean())
+
+
 @dataclass
-class _Tried:
-    """What came of trying: the values that there are, why others are not; the last batch, and the
-    seconds that it took.
+class _Probe:
+    """Values that a component gave on a few rows, and why others have none.
+
+    batch, seconds: the last batch, and how long it took.
     """
 
-    values: NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.float32))
+    values: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     problems: list[str] = field(default_factory=list)
     rows: int = 0
     batch: Sequence[Conversation] = ()
     seconds: float = 0.0
 
 
-def _try(component: Scorer | Embedder, probe: Sequence[Conversation]) -> _Tried:
-    """One row, for which the model is loaded; then one, two, four, for as long as PROBE_SECONDS are
-    not over.
-    """
-    tried, found = _Tried(), []
-    begun = 0.0
+def _run_probe(component: Scorer | Embedder, sample: Sequence[Conversation]) -> _Probe:
+    """Compute one row, which loads the model; then one, two, four within PROBE_SECONDS."""
+    probe = _Probe()
+    values = []
+    first_end = 0.0
     for size in (1, 1, 2, 4):
-        batch = probe[tried.rows : tried.rows + size]
-        if not batch or (tried.rows > 1 and time.perf_counter() - begun > PROBE_SECONDS):
+        batch = sample[probe.rows : probe.rows + size]
+        is_late = probe.rows > 1 and time.perf_counter() - first_end > PROBE_SECONDS
+        if not batch or is_late:
             break
         start = time.perf_counter()
-        values, problems = _measure(component, batch)
-        begun = begun or time.perf_counter()
-        tried.batch, tried.seconds = batch, time.perf_counter() - start
-        tried.rows += len(batch)
-        tried.problems += problems
-        found += [value for value in values if np.isfinite(value).all()]
-    tried.values = np.array(found, np.float32)
-    return tried
+        batch_values, problems = _compute(component, batch)
+        probe.seconds = time.perf_counter() - start
+        first_end = first_end or time.perf_counter()
+        probe.batch = batch
+        probe.rows += len(batch)
+        probe.problems += problems
+        values += [value for value in batch_values if np.isfinite(value).all()]
+    probe.values = np.array(values, np.float32)
+    return probe
 
 
-def _measure(
+def _compute(
     component: Scorer | Embedder, batch: Sequence[Conversation]
 ) -> tuple[NDArray[np.float32], list[str]]:
     if isinstance(component, Embedder):
-        measured = component.compute(batch)
-        return measured.values, list(measured.problems.values())
+        vectors = component.compute(batch)
+        return vectors.values, list(vectors.problems.values())
     pairs, problems = component.compute_rows(batch)
     return pairs.values, [*pairs.problems.values(), *problems.values()]
 
 
-def _seconds_a_row(component: Scorer | Embedder, seen: Forecast, tried: _Tried) -> float | None:
-    if not tried.batch:
+def _seconds_a_row(component: Scorer | Embedder, forecast: Forecast, probe: _Probe) -> float | None:
+    if not probe.batch:
         return None
-    read = component.forecast(tried.batch).tokens
-    if seen.tokens is None or read is None or not read.sum():
-        return tried.seconds / len(tried.batch)
-    return tried.seconds / float(read.sum()) * float(seen.tokens.mean())
+    tokens = component.forecast(probe.batch).tokens
+    if forecast.tokens is None or tokens is None or not tokens.sum():
+        return probe.seconds / len(probe.batch)
+    return probe.seconds / float(tokens.sum()) * float(forecast.tokens.mean())
 
 
-def _warnings(stage: str, component: Scorer | Embedder, tried: _Tried) -> Iterator[str]:
-    if tried.problems:
-        yield f"{stage}: of {tried.rows} sampled rows some have no value: {tried.problems[0]}"
-    values, what = tried.values, "scores"
+def _example_scores(component: Scorer | Embedder, probe: _Probe) -> list[float]:
+    if not isinstance(component, Scorer):
+        return []
+    return [round(float(score), 3) for score in probe.values[:PROBE_ROWS]]
+
+
+def _warnings(stage: str, component: Scorer | Embedder, probe: _Probe) -> Iterator[str]:
+    if probe.problems:
+        yield f"{stage}: some of {probe.rows} sampled rows have no value: {probe.problems[0]}"
+    values: NDArray[np.floating] = probe.values
+    kind = "scores"
     if isinstance(component, Embedder) and len(values):
         lengths = np.linalg.norm(values, axis=1, keepdims=True)
-        values, what = values / np.where(lengths > 0, lengths, 1), "vectors"
-    if len(values) > 2 and np.ptp(values, axis=0).max() < CONSTANT:
+        values = values / np.where(lengths > 0, lengths, 1)
+        kind = "vectors"
+    if len(values) > 2 and np.ptp(values, axis=0).max() < MIN_SPREAD:
         yield (
-            f"{stage}: all {len(values)} {what} of the sample come out the same; is this the "
-            "model that was trained for it?"
+            f"{stage}: all {len(values)} {kind} of the sample are the same; was this model "
+            "trained for it?"
         )
 
 
 def read_sample(files: Sequence[str], format: str) -> list[Conversation]:
-    """The first good rows of the pool's files, SAMPLE_ROWS at most."""
+    """Return the first good rows of the pool's files, SAMPLE_ROWS at most."""
     good = (
         row
         for uri in files
@@ -222,37 +235,39 @@ def read_sample(files: Sequence[str], format: str) -> list[Conversation]:
     return list(islice(good, SAMPLE_ROWS))
 
 
-def about_rows(files: Sequence[str], sample: Sequence[Conversation]) -> int | None:
-    """About how many rows the files have, from their size and the sample's; None where it cannot be
-    told without reading them.
+def estimate_rows(files: Sequence[str], sample: Sequence[Conversation]) -> int | None:
+    """Estimate the rows of the files from their size and the sample's.
+
+    None if that takes reading them.
     """
     rows = 0.0
-    a_row = (
-        float(
-            np.mean([sum(len(turn.content.encode()) + 30 for turn in one.turns) for one in sample])
-        )
-        if sample
-        else 0.0
-    )
+    bytes_a_row = _mean_bytes(sample)
     for uri in files:
-        if not storage.size_of(uri):
+        size = storage.size_of(uri)
+        if not size:
             continue
         if uri.endswith(".parquet"):
             with storage.parquet_file(uri) as parquet:
                 rows += parquet.metadata.num_rows
-        elif not a_row or uri.endswith((".gz", ".xz", ".zst")):
+        elif not bytes_a_row or uri.endswith(COMPRESSED):
             return None
         else:
-            fs, path = storage.filesystem(uri)
-            try:
-                rows += fs.size(path) / a_row
-            except OSError as error:
-                raise StorageError(f"{uri}: {error}") from error
+            rows += size / bytes_a_row
     return round(rows)
 
 
+def _mean_bytes(sample: Sequence[Conversation]) -> float:
+    if not sample:
+        return 0.0
+    sizes = [
+        sum(len(turn.content.encode()) + TURN_OVERHEAD for turn in conversation.turns)
+        for conversation in sample
+    ]
+    return float(np.mean(sizes))
+
+
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: under 1 s, 40 s, 12 min, 3.5 h."""
+    """Return seconds as a person says them: under 1 s, 40 s, 12 min, 3.5 h."""
     if seconds < 1:
         return "under 1 s"
     if seconds < 90:

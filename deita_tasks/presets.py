@@ -24,9 +24,18 @@ PINNED_REVISIONS = {MINILM: MINILM_REVISION}
 # As their cards on the hub say.
 LICENCES = {MINILM: "apache-2.0", PAPER_EMBEDDER: "apache-2.0"}
 
-MAX_SIMILARITY = (
-    0.9  # paper section 2.5: a cosine similarity, although the paper calls it a distance
-)
+# Paper section 2.5: a cosine similarity, although the paper calls it a distance.
+DEFAULT_MAX_SIMILARITY = 0.9
+COSINE_MIN = -1.0
+COSINE_MAX = 1.0
+
+# Defaults of component options that the form and `--help` show.
+MMR_WEIGHT = 0.5
+FACILITY_LOCATION_CANDIDATES = 20_000
+SERVER_CONCURRENCY = 16  # requests in flight
+SERVER_TIMEOUT = 120.0  # seconds
+SERVER_ATTEMPTS = 6
+SERVER_KEY_ENV = "OPENAI_API_KEY"
 
 Spec = Mapping[str, Any]  # a component before it is made: {"name": ..., "options": {...}}
 
@@ -38,7 +47,7 @@ class Preset:
     complexity: Spec
     quality: Spec
     embedding: Spec
-    max_similarity: float = MAX_SIMILARITY
+    max_similarity: float = DEFAULT_MAX_SIMILARITY
 
 
 PRESETS: Mapping[str, Preset] = {

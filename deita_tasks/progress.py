@@ -1,6 +1,4 @@
-"""One bar a stage in the terminal, with rate and time left; nothing where standard error is not a
-terminal.
-"""
+"""Progress bars, one per stage, with rate and time left. Shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from rich.text import Text
 
 Advance = Callable[[int], None]
 
-_open: list[Advance] = []  # the bars of this process, innermost last
+_open_bars: list[Advance] = []  # of this process, innermost last
 
 
 class _Rate(TextColumn):
@@ -36,9 +34,10 @@ class _Rate(TextColumn):
 
 
 @contextmanager
-def bar(name: str, total: int | None, done: int = 0) -> Iterator[Advance]:
-    """A bar over `total` rows (None: unknown), of which `done` were there already; call what it
-    gives with the rows just finished.
+def bar(name: str, total: int | None, completed: int = 0) -> Iterator[Advance]:
+    """Show a bar over `total` rows (None: unknown), of which `completed` are finished already.
+
+    Call the function that it yields with the number of rows just finished.
     """
     console = Console(stderr=True)
     columns = (
@@ -54,21 +53,22 @@ def bar(name: str, total: int | None, done: int = 0) -> Iterator[Advance]:
     with Progress(
         *columns, console=console, disable=not sys.stderr.isatty(), redirect_stdout=False
     ) as progress:
-        task = progress.add_task(name, total=total, completed=done)
+        task = progress.add_task(name, total=total, completed=completed)
 
         def advance(rows: int) -> None:
             progress.advance(task, rows)
 
-        _open.append(advance)
+        _open_bars.append(advance)
         try:
             yield advance
         finally:
-            _open.remove(advance)
+            _open_bars.remove(advance)
 
 
 def tick(rows: int) -> None:
-    """Advance the innermost bar of this process; nothing where there is none (a task on another
-    machine has none).
+    """Advance the innermost bar of this process.
+
+    Does nothing without one: a task on another machine has no bar.
     """
-    if _open:
-        _open[-1](rows)
+    if _open_bars:
+        _open_bars[-1](rows)

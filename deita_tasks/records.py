@@ -1,4 +1,4 @@
-"""The records in which the stages meet; their invariants hold from the constructor on."""
+"""The records that the stages exchange. Constructors check them, so every instance is valid."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from deita_tasks.strict_json import JSON
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -18,25 +23,45 @@ ScoreKind = Literal["complexity", "quality"]
 SCORE_KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
 
 QuarantineReason = Literal[
-    # not JSON, a CSV line with other columns than its header, a JSON value that is not an object
-    "malformed_row",
-    "missing_field",  # the format's column is absent or null
+    "malformed_row",  # invalid JSON, not an object, or a CSV line that does not match its header
+    "missing_field",  # a required column is absent or null
     "unknown_role",
-    "empty_conversation",  # no turns, or no text in any of them
+    "empty_conversation",  # no turns, or none of them has text
     "no_user_turn",
-    "not_text",  # a content, a role or an instruction that is not a string
+    "not_text",  # a text, a role or an instruction that is not a string
     "invalid_utf8",
     "nul_byte",
     "lone_surrogate",
-    "too_long",  # a single row over the loader's size limit
+    "too_long",  # larger than the loader's limit for one row
 ]
 
 Reason = Literal["too_similar", "below_budget", "unscorable"]
 
+# What became of an input row, in the order in which counts and tables show it.
+Decision = Literal[
+    "selected", "too_similar", "below_budget", "duplicate", "quarantined", "unscorable"
+]
+DECISIONS: tuple[Decision, ...] = get_args(Decision)
+
+# The extra column that holds what an input turn has beside its role and text (tool_calls, name,
+# weight, a more specific role name): a list with one object or null per turn.
+TURN_FIELDS = "turn_fields"
+
+
+class TurnKeys(NamedTuple):
+    """The names under which a turn object holds its role and its text."""
+
+    role: str
+    text: str
+
+
+SHAREGPT_KEYS = TurnKeys("from", "value")
+CHAT_KEYS = TurnKeys("role", "content")
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message: `role` in system | user | assistant | tool, `content` any text."""
+    """One message of a conversation. `content` may be any text, also an empty one."""
 
     role: Role
     content: str
@@ -49,14 +74,14 @@ class Turn:
 
 
 class Pair(NamedTuple):
-    """What a scorer reads of one user turn: its text, and the next assistant turn's text or ""."""
+    """One user turn as a scorer reads it: its text and the assistant's answer, "" if none."""
 
     instruction: str
     response: str
 
 
 class SourceRow(NamedTuple):
-    """Where a row stood: the file's URI and its 1-based row (the line, for files of lines)."""
+    """Where a row comes from: the file's URI and its 1-based row (the line in line-based files)."""
 
     uri: str
     row: int
@@ -66,8 +91,10 @@ NOWHERE = SourceRow("", 0)
 
 
 def content_id(turns: Iterable[Turn]) -> str:
-    """First 32 hex digits of sha256 over the canonical JSON (RFC 8785) of [[role, content], ...],
-    in UTF-8.
+    """Return the id of a conversation, which depends on its text alone.
+
+    It is the first 32 hex digits of the SHA-256 of the UTF-8 bytes of the canonical JSON (RFC 8785)
+    of [[role, content], ...].
     """
     canonical = json.dumps(
         [[turn.role, turn.content] for turn in turns], ensure_ascii=False, separators=(",", ":")
@@ -77,31 +104,30 @@ def content_id(turns: Iterable[Turn]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A row of the pool.
+    """A conversation of the pool.
 
-    `turns` is never empty. `source` is where the row stood. `extra` holds every other column of the
-    input row, as JSON values, for the export. `id` follows from the text (`content_id`), so equal
-    texts have equal ids wherever they come from.
+    `turns` is never empty. `extra` holds all other columns of the input row, for the export. `id`
+    is the `content_id` of the turns, so equal conversations have equal ids, whatever their source.
     """
 
     turns: tuple[Turn, ...]
     source: SourceRow = NOWHERE
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, JSON] = field(default_factory=dict)
     id: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "turns", tuple(self.turns))
         if not self.turns:
-            raise ValueError("a conversation without turns: expected at least one")
+            raise ValueError("a conversation without turns: expected at least one turn")
         if not self.id:
             object.__setattr__(self, "id", content_id(self.turns))
 
     @property
     def pairs(self) -> list[Pair]:
-        """One Pair per user turn, by role and never by position; system and tool turns are skipped.
+        """One Pair per user turn, by role; system and tool turns are skipped.
 
-        The response is the first assistant turn before the next user turn, or "".
-        (The original pairs turns 2i and 2i+1, so a leading system turn shifts every pair.)
+        The response is the first assistant turn before the next user turn, or "" if there is none.
+        (The original DEITA code pairs turns 2i and 2i+1, so a leading system turn shifts them all.)
         """
         pairs: list[Pair] = []
         instruction: str | None = None
@@ -120,8 +146,9 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A row that could not become a Conversation: where it stood, why, and what it was (`raw`,
-    undecodable bytes escaped).
+    """A row that could not become a Conversation.
+
+    `raw` is the beginning of the row as it is in the file, with undecodable bytes escaped.
     """
 
     source: SourceRow
@@ -132,11 +159,11 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a scorer or an embedder says of n inputs.
+    """The scores or vectors of n inputs. Nothing is imputed.
 
-    values: float32 (n,) scores in [1, 6], or float32 (n, d) vectors; NaN in the rows named in
-    `problems`. truncated_tokens: int32 (n,), tokens that did not fit the model's window; 0 where the whole text
-    was read. problems: position -> why this one input has no value. Nothing is imputed.
+    values: float32 (n,) scores in [1, 6], or float32 (n, d) vectors; NaN in the rows of `problems`.
+    truncated_tokens: int32 (n,), the tokens that did not fit the model's window; 0 if it read the
+    whole text. problems: why an input has no value, by the input's position.
     """
 
     values: NDArray[np.float32]
@@ -146,19 +173,19 @@ class ModelOutput:
     def __post_init__(self) -> None:
         if self.values.dtype != np.float32 or self.truncated_tokens.shape != self.values.shape[:1]:
             raise ValueError(
-                f"values {self.values.dtype} {self.values.shape} with cut {self.truncated_tokens.shape}: "
-                "expected float32 values and one cut count for each of their rows"
+                f"values {self.values.dtype} {self.values.shape} with truncated_tokens "
+                f"{self.truncated_tokens.shape}: expected float32 values and one count of "
+                "truncated tokens per row"
             )
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a component can say of n conversations before its model is loaded; None where it has
-    none of it.
+    """What a component knows about n conversations before it loads its model; None if unknown.
 
-    window: tokens that its model reads. digit_ids: the token ids of "1" to "6". tokens: int64 (n,),
-    what a model would read of each conversation, all its prompts together. truncated_tokens: int64 (n,), what it
-    would leave out.
+    window: the most tokens that the model reads. digit_ids: the token ids of "1" to "6". tokens:
+    int64 (n,), the tokens that the model would read of each conversation, over all its prompts.
+    truncated_tokens: int64 (n,), the tokens that it would leave out.
     """
 
     window: int | None = None
@@ -168,8 +195,10 @@ class Forecast:
 
 
 class Rejection(NamedTuple):
-    """Why a row was not kept; for "too_similar", the kept row that blocked it and the similarity
-    (else "" and NaN).
+    """Why a row was not kept.
+
+    `nearest_id` and `similarity` name the kept row that blocked a "too_similar" row, and their
+    similarity; "" and NaN for the other reasons.
     """
 
     id: str
@@ -180,21 +209,49 @@ class Rejection(NamedTuple):
 
 @runtime_checkable
 class RejectionColumns(Protocol):
-    """Rejections that can be had by columns."""
+    """A sequence of Rejections that can also return them as columns."""
 
-    def columns(self) -> Mapping[str, Any]:
-        """Arrow arrays by the names of Rejection's fields."""
+    def columns(self) -> Mapping[str, pa.Array]:
+        """Return one Arrow array per field of Rejection, by field name."""
         ...
 
 
 @dataclass(frozen=True)
 class SelectorResult:
-    """`kept`: ids in the order chosen. `rejected`: one Rejection for every other id, in evol-score
-    order.
+    """The outcome of a selection strategy.
 
-    A strategy may give `rejected` as any Sequence: over a large pool, as one that makes its
-    Rejections on demand, and all of them at once as `Columns`.
+    kept: ids in the order in which they were selected. rejected: one Rejection for every other id,
+    in evol-score order. For large pools `rejected` may be a sequence that builds its items on
+    demand, and all of them at once as RejectionColumns.
     """
 
     kept: Sequence[str]
     rejected: Sequence[Rejection]
+
+
+class LedgerRow(NamedTuple):
+    """A row of the ledger; the fields are the columns of decisions.parquet."""
+
+    id: str | None
+    source_uri: str
+    source_row: int
+    complexity: list[float] | None
+    quality: list[float] | None
+    evol_score: float | None
+    rank: int | None
+    decision: Decision
+    nearest_id: str | None
+    similarity: float | None
+    duplicate_of: str | None
+    reason: str | None
+    truncated: bool | None
+
+    @property
+    def place(self) -> str:
+        """Where the row stands in the input, as FILE:ROW."""
+        return f"{self.source_uri}:{self.source_row}"
+
+
+def ledger_rows(ledger: Any) -> list[LedgerRow]:
+    """Return the rows of an Arrow table with the columns of the ledger."""
+    return [LedgerRow(**fields) for fields in ledger.select(list(LedgerRow._fields)).to_pylist()]

@@ -1,4 +1,4 @@
-"""Strict JSON text, for any value that an input column can hold."""
+"""JSON: values, records, and strict JSON text."""
 
 from __future__ import annotations
 
@@ -7,24 +7,64 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 
-def strict_json(value: Any) -> str:
-    """`value` as JSON that UTF-8 can encode. NaN and the infinities, which JSON does not have,
-    become null; where there is a lone surrogate, which UTF-8 does not have, everything outside
-    ASCII is written as \\u escapes.
+class JsonRecord(BaseModel):
+    """Base class of records that cross a task's border or lie in a JSON file.
+
+    Frozen; unknown fields are refused. `to_dict` and `model_validate` are inverse.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        protected_namespaces=(),
+        populate_by_name=True,
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON values, under the names that the file has."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def explain_error(error: ValidationError) -> str:
+    """Return a pydantic error in one line: each wrong option, its value and the problem."""
+    parts = []
+    for problem in error.errors(include_url=False):
+        where = ".".join(str(step) for step in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            parts.append(f"unknown option {where!r}")
+        elif problem["type"] == "missing":
+            parts.append(f"option {where!r} is required")
+        else:
+            parts.append(
+                f"{where} = {problem['input']!r}: {problem['msg']}" if where else problem["msg"]
+            )
+    return "; ".join(parts)
+
+
+def strict_json(value: JSON) -> str:
+    """Return `value` as JSON text that UTF-8 can encode.
+
+    NaN and the infinities, which JSON does not have, become null. If a text holds a lone surrogate,
+    which UTF-8 cannot encode, all characters outside ASCII are written as \\u escapes.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except ValueError:
-        value = without_nan(value)
+        value = replace_non_finite(value)
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return text if encodable(text) else json.dumps(value, allow_nan=False)
+    if is_encodable(text):
+        return text
+    return json.dumps(value, allow_nan=False)
 
 
-def encodable(text: str) -> bool:
-    """Whether UTF-8 can hold `text`."""
+def is_encodable(text: str) -> bool:
+    """Return whether UTF-8 can encode `text`."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -32,12 +72,12 @@ def encodable(text: str) -> bool:
     return True
 
 
-def without_nan(value: Any) -> Any:
-    """`value` with null for each number that JSON cannot write."""
+def replace_non_finite(value: JSON) -> JSON:
+    """Return `value` with null in place of NaN and the infinities."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {name: without_nan(part) for name, part in value.items()}
+        return {name: replace_non_finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(part) for part in value]
+        return [replace_non_finite(item) for item in value]
     return value

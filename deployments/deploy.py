@@ -1,9 +1,9 @@
-"""Deploy select, reselect and sweep to the Prefect server at PREFECT_API_URL: `python -m
-deployments.deploy`.
+"""Deploy select, reselect and sweep to the Prefect server: `python -m deployments.deploy`.
 
-From a checkout and from an installed package alike. The work pool, of type process, is made where
-there is none; a worker then runs what is started from the UI: `prefect worker start --pool deita`.
-Deploying again leaves reselect's schedule as it is in the UI.
+The server is the one at PREFECT_API_URL. Works from a checkout and from an installed package.
+Creates the work pool, of type process, if it is missing; a worker then runs what you start in the
+UI: `prefect worker start --pool deita`. Deploying again keeps reselect's schedule as it is in the
+UI.
 """
 
 from __future__ import annotations
@@ -17,37 +17,33 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
-from deployments.offer import YAML, client_of_the_server, described, parse
+from deployments.offer import YAML, connect, read_deployments, read_variables
 
 
-def make_pools() -> None:
-    """The work pools that `prefect.yaml` names, where they are missing."""
-    with client_of_the_server() as client:
-        for name in {one["work_pool"]["name"] for one in described()}:
+def create_work_pools() -> None:
+    """Create the work pools that `prefect.yaml` names, if they are missing."""
+    names = {deployment["work_pool"]["name"] for deployment in read_deployments()}
+    with connect() as client:
+        for name in names:
             try:
                 client.read_work_pool(name)
             except ObjectNotFound:
-                template = ProcessWorker.get_default_base_job_template()
-                client.create_work_pool(
-                    WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
+                pool = WorkPoolCreate(
+                    name=name,
+                    type=ProcessWorker.type,
+                    base_job_template=ProcessWorker.get_default_base_job_template(),
                 )
+                client.create_work_pool(pool)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Deploy; ends with Prefect's status."""
-    variables = parse(__doc__, arguments)
-    make_pools()
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "--no-prompt",
-        "deploy",
-        "--all",
-        "--prefect-file",
-        str(YAML),
-    ]
-    sys.exit(subprocess.run(command, env={**os.environ, **variables}, check=False).returncode)
+    """Deploy; exit with Prefect's status."""
+    variables = read_variables(__doc__, arguments)
+    create_work_pools()
+    options = ["--no-prompt", "deploy", "--all", "--prefect-file", str(YAML)]
+    command = [sys.executable, "-m", "prefect", *options]
+    process = subprocess.run(command, env={**os.environ, **variables}, check=False)
+    sys.exit(process.returncode)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What `prefect.yaml` describes, and what fills it in: the options that deploy, serve and ui share."""
+"""The deployments in `prefect.yaml`, and the options that fill it in.
+
+deploy, serve and ui share them.
+"""
 
 from __future__ import annotations
 
@@ -11,77 +14,94 @@ from typing import Any, NoReturn
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 YAML = Path(__file__).with_name("prefect.yaml")
 NIGHTLY = "0 3 * * *"
-PERIODIC = "reselect-subset/reselect"
+RESELECT = "reselect-subset/reselect"
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that say what the deployments are filled in with."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument(
+def build_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the options that fill in the deployments."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
         "--root",
         default=".",
-        help="folder in which runs work, and where the form's paths begin; default: this one",
+        help="working folder of the runs, and base of the form's paths; default: this folder",
     )
-    made.add_argument(
+    parser.add_argument(
         "--input",
-        help="file, folder, glob or URI with which the form opens; default: pools in the root",
+        help="file, folder, glob or URI that the form starts with; default: pools in the root",
     )
-    made.add_argument(
-        "--cron", help=f"when reselect runs, in UTC; default: as it was, at first {NIGHTLY!r}"
+    parser.add_argument(
+        "--cron", help=f"schedule of reselect, in UTC; default: unchanged, at first {NIGHTLY!r}"
     )
-    made.add_argument(
+    parser.add_argument(
         "--active",
         action=argparse.BooleanOptionalAction,
-        help="turn that schedule on; default: as it was, at first off",
+        help="turn the schedule on; default: unchanged, at first off",
     )
-    return made
+    return parser
 
 
 def environment(options: argparse.Namespace, client: SyncPrefectClient) -> dict[str, str]:
-    """The variables of `prefect.yaml`. A schedule that the server has keeps its hour and stays on
-    or off, unless the options differ.
+    """Return the variables of `prefect.yaml`.
+
+    A schedule on the server keeps its hour and stays on or off, unless the options differ.
     """
     root = Path(options.root).resolve()
     if not root.is_dir():
         fail(f"--root {options.root}: no such folder")
-    told = options.input or str(root / "pools")
-    pool = told if "://" in told else str(Path(told).resolve())
+    pool = options.input or str(root / "pools")
+    if "://" not in pool:
+        pool = str(Path(pool).resolve())
+    return {
+        "DEITA_ROOT": str(root),
+        "DEITA_INPUT": pool,
+        **_schedule_variables(options, _read_schedules(client)),
+    }
+
+
+def _read_schedules(client: SyncPrefectClient) -> list[DeploymentSchedule]:
     try:
-        held = client.read_deployment_by_name(PERIODIC).schedules
+        return client.read_deployment_by_name(RESELECT).schedules
     except ObjectNotFound:
-        held = []
-    crons = [str(getattr(one.schedule, "cron", "")) for one in held] or [NIGHTLY]
+        return []
+
+
+def _schedule_variables(
+    options: argparse.Namespace, schedules: Sequence[DeploymentSchedule]
+) -> dict[str, str]:
+    crons = [str(getattr(item.schedule, "cron", "")) for item in schedules] or [NIGHTLY]
     if not options.cron and (len(crons) > 1 or not crons[0]):
         fail(
-            "reselect has schedules that are not one line of cron, and would lose them: say "
+            "reselect has schedules that are not a single cron line, and would lose them: set "
             "--cron, or make it one in the UI"
         )
-    cron = options.cron or crons[0]
-    active = options.active if options.active is not None else any(one.active for one in held)
-    zones = [str(zone) for one in held if (zone := getattr(one.schedule, "timezone", None))]
-    zone = "UTC" if options.cron or not zones else zones[0]
-    schedule = {"DEITA_CRON": cron, "DEITA_TIMEZONE": zone, "DEITA_ACTIVE": str(active).lower()}
-    return {"DEITA_ROOT": str(root), "DEITA_INPUT": pool, **schedule}
+    zones = [str(getattr(item.schedule, "timezone", None) or "") for item in schedules]
+    zones = [zone for zone in zones if zone]
+    active = options.active
+    if active is None:
+        active = any(item.active for item in schedules)
+    return {
+        "DEITA_CRON": options.cron or crons[0],
+        "DEITA_TIMEZONE": "UTC" if options.cron or not zones else zones[0],
+        "DEITA_ACTIVE": str(active).lower(),
+    }
 
 
-def described() -> list[dict[str, Any]]:
-    """The deployments of `prefect.yaml`, not filled in."""
-    deployments: list[dict[str, Any]] = yaml.safe_load(YAML.read_text(encoding="utf-8"))[
-        "deployments"
-    ]
+def read_deployments() -> list[dict[str, Any]]:
+    """Return the deployments of `prefect.yaml`, with its variables not filled in."""
+    content = yaml.safe_load(YAML.read_text(encoding="utf-8"))
+    deployments: list[dict[str, Any]] = content["deployments"]
     return deployments
 
 
 @contextmanager
-def client_of_the_server() -> Iterator[SyncPrefectClient]:
-    """A client of the server that is to have the deployments; ends the program, in one line, where
-    there is none.
-    """
+def connect() -> Iterator[SyncPrefectClient]:
+    """Give a client of the server at PREFECT_API_URL; end the program if none answers."""
     url = PREFECT_API_URL.value()
     if not url:
         fail(
@@ -92,20 +112,20 @@ def client_of_the_server() -> Iterator[SyncPrefectClient]:
         problem = client.api_healthcheck()
         if problem is not None:
             fail(
-                f"no Prefect server answers at {url} ({problem}); start it, or set "
-                "PREFECT_API_URL to where it is"
+                f"no Prefect server answers at {url} ({problem}); start it, or correct "
+                "PREFECT_API_URL"
             )
         yield client
 
 
 def fail(message: str) -> NoReturn:
-    """End the program with one line."""
+    """Print an error in one line and exit with status 2."""
     print(f"deita: {message}", file=sys.stderr)
     sys.exit(2)
 
 
-def parse(description: str | None, arguments: Sequence[str] | None) -> dict[str, str]:
-    """The variables of `prefect.yaml` as the command line has them."""
-    options = parser(description).parse_args(arguments)
-    with client_of_the_server() as client:
+def read_variables(description: str | None, arguments: Sequence[str] | None) -> dict[str, str]:
+    """Return the variables of `prefect.yaml` that the command line asks for."""
+    options = build_parser(description).parse_args(arguments)
+    with connect() as client:
         return environment(options, client)

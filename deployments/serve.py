@@ -1,8 +1,7 @@
-"""Offer select, reselect and sweep to the Prefect server at PREFECT_API_URL from this process:
-`python -m deployments.serve`.
+"""Serve select, reselect and sweep from this process: `python -m deployments.serve`.
 
-No work pool and no worker: runs are processes of this machine, for as long as this one lives. What
-is offered is `prefect.yaml`, as `deployments.deploy` deploys it.
+Needs a Prefect server at PREFECT_API_URL, but no work pool and no worker: runs are processes of
+this machine, as long as this one lives. It serves `prefect.yaml`, as `deployments.deploy` does.
 """
 
 from __future__ import annotations
@@ -19,43 +18,44 @@ from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.templating import apply_values
 
-from deployments.offer import described, parse
+from deployments.offer import read_deployments, read_variables
 
 
-def offered(variables: Mapping[str, str]) -> list[RunnerDeployment]:
-    """The deployments of `prefect.yaml` with the `variables` filled in, to be served."""
-    os.environ |= variables  # Prefect fills in {{ $NAME }} from there
-    return [_deployment(apply_values(one, {})) for one in described()]
+def build_deployments(variables: Mapping[str, str]) -> list[RunnerDeployment]:
+    """Return the deployments of `prefect.yaml`, filled in with `variables`."""
+    os.environ |= variables  # Prefect takes {{ $NAME }} from there
+    return [_build_deployment(apply_values(fields, {})) for fields in read_deployments()]
 
 
-def _deployment(one: Mapping[str, Any]) -> RunnerDeployment:
-    times = [
-        Cron(time["cron"], timezone=time["timezone"], active=time["active"] == "true")
-        for time in one.get("schedules", ())
+def _build_deployment(fields: Mapping[str, Any]) -> RunnerDeployment:
+    schedules = [
+        Cron(item["cron"], timezone=item["timezone"], active=item["active"] == "true")
+        for item in fields.get("schedules", ())
     ]
-    made: Any = load_flow_from_entrypoint(one["entrypoint"]).to_deployment(
-        one["name"],
-        parameters=one["parameters"],
-        tags=one["tags"],
-        schedules=times or None,
-        concurrency_limit=ConcurrencyLimitConfig(**one["concurrency_limit"])
-        if "concurrency_limit" in one
-        else None,
-        paused=False,  # it is since the last time that serving ended
+    concurrency_limit = None
+    if "concurrency_limit" in fields:
+        concurrency_limit = ConcurrencyLimitConfig(**fields["concurrency_limit"])
+    flow: Any = load_flow_from_entrypoint(fields["entrypoint"])
+    deployment: RunnerDeployment = flow.to_deployment(
+        fields["name"],
+        parameters=fields["parameters"],
+        tags=fields["tags"],
+        schedules=schedules or None,
+        concurrency_limit=concurrency_limit,
+        paused=False,  # Prefect pauses a deployment when serving ends
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    deployment: RunnerDeployment = made
-    deployment.work_pool_name = deployment.work_queue_name = (
-        None  # said, so that one that was deployed to a pool leaves it
-    )
+    # Set, so that a deployment that was in a work pool leaves it.
+    deployment.work_pool_name = None
+    deployment.work_queue_name = None
     return deployment
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until Ctrl-C or SIGTERM."""
-    variables = parse(__doc__, arguments)
+    variables = read_variables(__doc__, arguments)
     os.chdir(variables["DEITA_ROOT"])
-    serve(*offered(variables))
+    serve(*build_deployments(variables))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""A Prefect server with select, reselect and sweep, to click: `python -m deployments.ui`, or `make
-ui` in a checkout.
+"""Run a Prefect server with select, reselect and sweep: `python -m deployments.ui`.
 
-For one machine and one person. What Prefect keeps lies in .deita/prefect of the root, apart from
-any other Prefect on the machine; Ctrl-C ends the server, and the runs that it had under way.
+In a checkout, `make ui`. For one machine and one person: Prefect's own data lies in .deita/prefect
+of the root, apart from any other Prefect on the machine. Ctrl-C ends the server and its runs.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -19,33 +19,39 @@ from typing import NoReturn
 
 import httpx
 
-from deployments.offer import described, fail, parser
+from deployments.offer import build_parser, fail, read_deployments
 from flows.cli.server import HOST, free_port
 
-ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-GRACE = 20  # seconds for an end in good order
-PATIENCE = 180  # seconds: a first start makes its database, on a slow machine
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GRACE = 20  # seconds for an orderly end
+PATIENCE = 180  # seconds: the first start creates a database, perhaps on a slow machine
 
-SAID = """
+WELCOME = """
   Prefect UI:  {ui}/deployments
 
-  Click select, then Run and Custom run; look over the form, set Budget to 150, and Submit. The run's page shows what happens,
-  and under Artifacts what was selected. Runs of `deita` show there too with: export PREFECT_API_URL={api}
+  Click select, then Run and Custom run; check the form, set Budget to 150, and Submit.
+  The run's page shows its progress, and under Artifacts the result.
+  To see runs of `deita` there too: export PREFECT_API_URL={api}
 
-  Ctrl-C ends it. What runs write lies in {root}/results, what Prefect writes in {home}.
+  Ctrl-C ends it. Runs write to {root}/results, Prefect writes to {home}.
 """
 
 
 @contextmanager
-def running(
+def start_process(
     command: Sequence[str], environment: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of our own. In a session of its own, so that Ctrl-C comes to us alone, and what
-    tells the server ends before it.
+    """Run a process in a session of its own, so that Ctrl-C reaches only this program.
+
+    A run can then report to the server before that ends.
     """
-    with log.open("ab") as said:
+    with log.open("ab") as output:
         process = subprocess.Popen(
-            command, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         yield process
@@ -54,44 +60,42 @@ def running(
 
 
 def end_session(process: subprocess.Popen[bytes]) -> None:
-    """End a process and those that it has started: a run under way says to the server that it was
-    stopped, if it does so in time.
-    """
+    """End a process and its children; a run under way has GRACE to tell the server."""
     end = time.monotonic() + GRACE
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         while time.monotonic() < end:
-            process.poll()  # it would stay in its group
+            process.poll()  # or it would stay in its group
             os.killpg(process.pid, 0)
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until a server says what makes us `ready`; ends the program where the process has ended
-    or nothing comes.
-    """
+def wait_for(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until `is_ready`; end the program if the process ends or PATIENCE is over."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         with suppress(httpx.HTTPError):
-            if ready():
+            if is_ready():
                 return
         time.sleep(0.5)
-    fail(f"Prefect did not start; what it said is in {log}")
+    fail(f"Prefect did not start; see {log}")
 
 
-def surroundings(home: Path, port: int) -> dict[str, str]:
-    """The environment of a server of our own, and of what is to use it: nothing of another Prefect
-    on the machine, and nobody is called.
+def server_environment(home: Path, port: int) -> dict[str, str]:
+    """Return the environment of our server and its clients.
+
+    It has no setting of another Prefect on the machine, and turns telemetry off.
     """
-    others = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return others | {
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
+    }
+    return inherited | {
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_API_HOST": HOST,
-        "PREFECT_SERVER_API_PORT": str(
-            port
-        ),  # not `server start --port`, of which its pages do not know
+        # Not `server start --port`, which the pages of the UI do not know.
+        "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -99,33 +103,32 @@ def surroundings(home: Path, port: int) -> dict[str, str]:
 
 
 @contextmanager
-def server(home: Path, port: int) -> Iterator[dict[str, str]]:
-    """A Prefect server that answers; gives the environment in which others use it."""
+def start_server(home: Path, port: int) -> Iterator[dict[str, str]]:
+    """Start a Prefect server and wait for it; give the environment of its clients."""
     home.mkdir(parents=True, exist_ok=True)
-    environment, log = surroundings(home, port), home / "server.log"
-    with running([sys.executable, "-m", "prefect", "server", "start"], environment, log) as process:
-        wait_for(
-            lambda: httpx.get(f"{environment['PREFECT_API_URL']}/health").is_success, process, log
-        )
+    environment = server_environment(home, port)
+    health = f"{environment['PREFECT_API_URL']}/health"
+    log = home / "server.log"
+    command = [sys.executable, "-m", "prefect", "server", "start"]
+    with start_process(command, environment, log) as process:
+        wait_for(lambda: httpx.get(health).is_success, process, log)
         yield environment
 
 
 @contextmanager
-def no_run_left(api: str) -> Iterator[None]:
-    """At the end no run is told to be under way: one that was, and did not say so in time, has
-    crashed.
-    """
+def crash_open_runs(api: str) -> Iterator[None]:
+    """At the end, mark the runs still under way as crashed: they did not report in time."""
     try:
         yield
     finally:
-        under_way = {
-            "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
-        }
+        states = {"any_": ["PENDING", "RUNNING", "CANCELLING"]}
+        open_runs = {"flow_runs": {"state": {"type": states}}}
         crashed = {
             "type": "CRASHED",
-            "message": "What served it was ended. What it computed is kept; run it again to go on.",
+            "message": "Its server ended. What it computed is kept; run it again to resume.",
         }
-        for run in httpx.post(f"{api}/flow_runs/filter", json=under_way, timeout=PATIENCE).json():
+        response = httpx.post(f"{api}/flow_runs/filter", json=open_runs, timeout=PATIENCE)
+        for run in response.json():
             httpx.post(
                 f"{api}/flow_runs/{run['id']}/set_state",
                 json={"state": crashed, "force": True},
@@ -134,56 +137,62 @@ def no_run_left(api: str) -> Iterator[None]:
 
 
 def stop(*_: object) -> NoReturn:
-    """End the program with all that it has started; another Ctrl-C does not cut that short."""
-    for one in ENDS:
-        signal.signal(one, signal.SIG_IGN)
+    """End the program and its processes; ignore further signals meanwhile."""
+    for number in END_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     print("Stopping.", flush=True)
     sys.exit(0)
 
 
+def _serve_options(options: argparse.Namespace) -> list[str]:
+    """Return the options of this command that `deployments.serve` has too."""
+    words = []
+    for name in ("root", "input", "cron"):
+        value = getattr(options, name)
+        if value:
+            words += [f"--{name}", value]
+    if options.active is not None:
+        words.append("--active" if options.active else "--no-active")
+    return words
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run server and deployments until Ctrl-C or SIGTERM."""
-    told = parser(__doc__)
-    told.add_argument(
+    parser = build_parser(__doc__)
+    parser.add_argument(
         "--port",
         type=int,
         default=4200,
-        help="port of the UI on this machine; another where it is taken; default: 4200",
+        help="port of the UI; another if it is taken; default: 4200",
     )
-    options = told.parse_args(arguments)
-    given = [
-        word
-        for name in ("root", "input", "cron")
-        if (value := getattr(options, name))
-        for word in (f"--{name}", value)
-    ]
-    given += [] if options.active is None else ["--active" if options.active else "--no-active"]
-    for one in ENDS:
-        signal.signal(one, stop)
+    options = parser.parse_args(arguments)
+    for number in END_SIGNALS:
+        signal.signal(number, stop)
     root = Path(options.root).resolve()
     if not root.is_dir():
         fail(f"--root {options.root}: no such folder")
-    home, log = root / ".deita" / "prefect", root / ".deita" / "prefect" / "serve.log"
-    print("A Prefect server starts; this takes up to a minute.", flush=True)
+    home = root / ".deita" / "prefect"
+    log = home / "serve.log"
+    command = [sys.executable, "-m", "deployments.serve", *_serve_options(options)]
+    print("Starting a Prefect server; this takes up to a minute.", flush=True)
     with (
-        server(home, free_port(options.port)) as environment,
-        no_run_left(api := environment["PREFECT_API_URL"]),
-        running([sys.executable, "-m", "deployments.serve", *given], environment, log) as serving,
+        start_server(home, free_port(options.port)) as environment,
+        crash_open_runs(environment["PREFECT_API_URL"]),
+        start_process(command, environment, log) as serving,
     ):
-        wanted = {
-            "deployments": {"paused": {"eq_": False}}
-        }  # they are paused while nobody serves them
-        wait_for(
-            lambda: httpx.post(f"{api}/deployments/count", json=wanted).json() == len(described()),
-            serving,
-            log,
-        )
-        print(
-            SAID.format(ui=api.removesuffix("/api") + "/v2", api=api, root=root, home=home),
-            flush=True,
-        )
+        api = environment["PREFECT_API_URL"]
+        wait_for(lambda: _are_served(api), serving, log)
+        ui = api.removesuffix("/api") + "/v2"
+        print(WELCOME.format(ui=ui, api=api, root=root, home=home), flush=True)
         status = serving.wait()
-        fail(f"what serves the deployments ended with status {status}; what it said is in {log}")
+        fail(f"serving ended with status {status}; see {log}")
+
+
+def _are_served(api: str) -> bool:
+    """Return whether all deployments are served: Prefect pauses those that are not."""
+    served = {"deployments": {"paused": {"eq_": False}}}
+    count = httpx.post(f"{api}/deployments/count", json=served).json()
+    return bool(count == len(read_deployments()))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""Select again from a source that grows: only new rows are scored and embedded, and each selection
-is a version of its own.
+"""Select again from a pool that grows: score and embed new rows only, and write a new version.
 
 deita reselect --input POOLS/ --output DIR
 """
 
-# No `from __future__ import annotations` here: Prefect makes its form from these annotations as
-# they stand.
+# No `from __future__ import annotations` here: Prefect builds its form from these annotations.
 import logging
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from deita_tasks import storage, tasks
@@ -17,11 +16,14 @@ from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.selection import check_size
 from deita_tasks.config import Advanced, Embedding, Preset, Scoring, Selection, Source, Versions
 from deita_tasks.errors import StorageError
+from deita_tasks.manifest import MANIFEST, Manifest
 from deita_tasks.plan import plan_run
 from deita_tasks.results import versions
-from flows.steps import ONE_AT_A_TIME, Clock, choose, score_and_embed
+from deita_tasks.results.records import SubsetVersion
+from deita_tasks.results.selection import CHANGES_FILE
+from flows.steps import ONE_AT_A_TIME, Clock, choose, run_facts, score_and_embed
 
-log = logging.getLogger("deita_tasks.reselect")  # under the name whose lines Prefect shows
+log = logging.getLogger("deita_tasks.reselect")  # Prefect shows the log of this name
 
 
 @flow(
@@ -34,104 +36,94 @@ def reselect_subset(
     source: Source,
     export: Versions,
     preset: Preset = "mini",
-    scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so one default may serve all runs
+    scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so all runs may share the default
     embedding: Embedding = Embedding(),  # noqa: B008
     selection: Selection = Selection(),  # noqa: B008
     advanced: Advanced = Advanced(),  # noqa: B008
 ) -> Any:
     """Select again from a pool that may have grown, as a new version beside the earlier ones.
 
-    Scores and embeds only what is new. Writes `versions/<time>-<digest>/` under the output,
-    compared there with the version before, and then points `latest` to it; the versions beyond the
-    last few go. Where nothing is new the run ends within seconds, in a state of that name. A new
-    version is told to the server as the event `deita.selection.created`. Returns {version, uri,
-    new, manifest, changes}.
+    Scores and embeds only new rows. Writes `versions/<time>-<digest>/` under the output, compares
+    it with the previous version, points `latest` to it, and removes the oldest versions. If
+    nothing is new, the run ends within seconds in the state NothingNew. Each new version emits the
+    Prefect event `deita.selection.created`.
+
+    Returns the version, its URI, whether it is new, its manifest and the changes.
     """
     plan = plan_run(source, preset, scoring, embedding, selection, export, advanced)
     clock = Clock()
     with clock("load"):
         pool = tasks.load(plan, source, advanced)
     digest = storage.digest_of([tasks.selection_digest(plan, pool), export.output_format])
-    before = versions.latest(export.output)
-    if before is not None and versions.is_of(before, digest):
-        return _nothing_new(before, pool, source, selection, export)
-    done = score_and_embed(plan, pool, advanced, clock)
-    groups = {
-        "source": source,
-        "scoring": scoring,
-        "embedding": embedding,
-        "selection": selection,
-        "export": export,
-        "advanced": advanced,
-    }
-    selected, facts = choose(plan, pool, done, preset, groups, clock)
-    name = versions.unpointed(export.output, digest, before)
+    current = versions.latest(export.output)
+    if current is not None and versions.has_digest(current, digest):
+        return _nothing_new(current, pool, source, selection, export)
+    stage_results = score_and_embed(plan, pool, advanced, clock)
+    summary = choose(plan, pool, stage_results, source, selection, advanced, clock)
+    models = {"scoring": scoring, "embedding": embedding}
+    groups = {"source": source, **models, "selection": selection, "export": export}
+    facts = run_facts(plan, preset, stage_results, clock, **groups, advanced=advanced)
+    name = versions.unpublished(export.output, digest, current)
     if name is None:
-        name = versions.name_of(digest)
-        earlier = before or next(
-            iter(versions.listed(export.output)[::-1]), None
-        )  # where `latest` was lost
-        compared = earlier and versions.uri_of(export.output, earlier)
+        name = versions.new_name(digest)
+        uri = versions.version_uri(export.output, name)
+        previous = _previous_uri(export.output, current)
         tasks.export_selection(
-            pool.uri,
-            done,
-            selected,
-            versions.uri_of(export.output, name),
-            export.output_format,
-            facts,
-            compared,
+            pool, stage_results, summary, uri, export.output_format, facts, selection.seed, previous
         )
-    found = _publish(name, before, export)
-    found["manifest"]["tasks"] = {stage: work["tasks"] for stage, work in done.items()}
-    return found
+    return _publish(name, current, export, stage_results)
 
 
-def _publish(name: str, before: str | None, export: Versions) -> dict[str, Any]:
-    """Tell of the whole version `name`, point `latest` to it, and let old ones go.
+def _previous_uri(output: str, current: str | None) -> str | None:
+    """Return the version to compare with: the latest, or the newest if `latest` is lost."""
+    names = [current] if current else versions.list_versions(output)[-1:]
+    return versions.version_uri(output, names[0]) if names else None
 
-    Told first: a run that is killed in between leaves a version that the next one tells of again,
-    and never one that nobody heard of.
+
+def _publish(
+    name: str, current: str | None, export: Versions, stage_results: tasks.StageResults
+) -> SubsetVersion:
+    """Announce the complete version `name`, point `latest` to it, and remove old versions.
+
+    The event comes first: if the run is killed in between, the next one announces the version
+    again, so no version stays unannounced.
     """
-    uri = versions.uri_of(export.output, name)
-    manifest = storage.read_json(storage.join(uri, "manifest.json"))
-    changes = (
-        storage.read_json(storage.join(uri, "changes.json"))
-        if "changes.json" in manifest["outputs"]
-        else None
-    )
-    meanwhile = versions.latest(export.output)
-    if meanwhile not in (before, name):
+    uri = versions.version_uri(export.output, name)
+    manifest = storage.read_record(storage.join(uri, MANIFEST), Manifest)
+    changes = None
+    if CHANGES_FILE in manifest.outputs:
+        changes = storage.read_json(storage.join(uri, CHANGES_FILE))
+    newest = versions.latest(export.output)
+    if newest not in (current, name):
         raise StorageError(
-            f"{export.output}: another run has made the version {meanwhile} since this one "
-            "began; run again"
+            f"{export.output}: another run has made the version {newest} since this one began; "
+            "run again"
         )
-    tasks.announce(export.output, name, manifest, changes)
+    tasks.emit_selection_created(export.output, name, manifest, changes)
     versions.move_latest(export.output, name)
-    _forget_old(export)
-    return {"version": name, "uri": uri, "new": True, "manifest": manifest, "changes": changes}
+    _remove_old(export)
+    subset = tasks.subset(uri, manifest, stage_results)
+    return SubsetVersion(version=name, uri=uri, subset=subset, changes=changes)
 
 
-def _forget_old(export: Versions) -> None:
+def _remove_old(export: Versions) -> None:
     try:
-        versions.forget_old(export.output, export.keep_versions)
+        versions.remove_old(export.output, export.keep_versions)
     except StorageError as error:
         log.warning("old versions stay: %s", error)
 
 
 def _nothing_new(
     name: str, pool: Pool, source: Source, selection: Selection, export: Versions
-) -> Any:
-    """A state that says so: the pool and what a selection depends on are those of the latest
-    version. What else is asked for holds.
-    """
-    uri = versions.uri_of(export.output, name)
-    counts = storage.read_json(storage.join(uri, "manifest.json"))["counts"]
-    tasks.check_floor(pool, {"unscorable": counts["unscorable"]}, source.min_good_fraction)
+) -> State[SubsetVersion]:
+    """Return the state NothingNew; checks and clean-up apply as in any run."""
+    uri = versions.version_uri(export.output, name)
+    counts = storage.read_record(storage.join(uri, MANIFEST), Manifest).counts
+    tasks.check_good_fraction(pool, {"unscorable": counts.unscorable}, source.min_good_fraction)
     check_size(counts, selection)
-    _forget_old(export)
-    told = f"Nothing new: the pool and the parameters are those of the version {name}"
+    _remove_old(export)
     return Completed(
         name="NothingNew",
-        message=told,
-        data={"version": name, "uri": uri, "new": False, "manifest": None, "changes": None},
+        message=f"Nothing new: version {name} has this pool and these parameters",
+        data=SubsetVersion(version=name, uri=uri),
     )

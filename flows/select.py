@@ -1,18 +1,16 @@
-"""load → score → embed → select → export, as one Prefect flow.
+"""Load → score → embed → select → export, as one Prefect flow.
 
-`deita select` runs it in this process; `python -m flows.cli select` is the same, for a debugger.
+`deita select` runs it in this process; so does `python -m flows.cli select`, for a debugger.
 """
 
-# No `from __future__ import annotations` here: Prefect makes its form from these annotations as
-# they stand.
-from typing import Any
-
+# No `from __future__ import annotations` here: Prefect builds its form from these annotations.
 from prefect import flow
 
 from deita_tasks import tasks
 from deita_tasks.config import Advanced, Embedding, Export, Preset, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
-from flows.steps import ONE_AT_A_TIME, Clock, choose, score_and_embed
+from deita_tasks.results.records import Subset
+from flows.steps import ONE_AT_A_TIME, Clock, choose, run_facts, score_and_embed
 
 
 @flow(
@@ -25,33 +23,44 @@ def select_subset(
     source: Source,
     export: Export,
     preset: Preset = "mini",
-    scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so one default may serve all runs
+    scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so all runs may share the default
     embedding: Embedding = Embedding(),  # noqa: B008
     selection: Selection = Selection(),  # noqa: B008
     advanced: Advanced = Advanced(),  # noqa: B008
-) -> dict[str, Any]:
+) -> Subset:
     """Select the conversations of a pool that are worth fine-tuning on (DEITA, arXiv 2312.15685).
 
-    Scores each turn's complexity and quality, multiplies, sums over turns; takes conversations from
-    the best evol score down and skips what is too similar to something already taken; stops at the
-    budget. Writes the subset, a decision for every row, a manifest and a report to the output
-    folder. Returns the manifest, and the tasks that ran by stage.
+    Scores the complexity and quality of each turn, multiplies them and sums over turns. Takes
+    conversations from the best evol score down, skips those too similar to one already selected,
+    and stops at the budget. Writes the subset, a decision for every row, a manifest and a report
+    to the output folder.
+
+    Returns the manifest's fields, the tasks by stage, and `load()` for the decisions.
     """
     plan = plan_run(source, preset, scoring, embedding, selection, export, advanced)
     clock = Clock()
     with clock("load"):
         pool = tasks.load(plan, source, advanced)
-    done = score_and_embed(plan, pool, advanced, clock)
-    groups = {
-        "source": source,
-        "scoring": scoring,
-        "embedding": embedding,
-        "selection": selection,
-        "export": export,
-        "advanced": advanced,
-    }
-    selected, facts = choose(plan, pool, done, preset, groups, clock)
-    manifest = tasks.export_selection(
-        pool.uri, done, selected, export.output, export.output_format, facts
+    stage_results = score_and_embed(plan, pool, advanced, clock)
+    summary = choose(plan, pool, stage_results, source, selection, advanced, clock)
+    facts = run_facts(
+        plan,
+        preset,
+        stage_results,
+        clock,
+        source=source,
+        scoring=scoring,
+        embedding=embedding,
+        selection=selection,
+        export=export,
+        advanced=advanced,
     )
-    return {**manifest, "tasks": {name: stage["tasks"] for name, stage in done.items()}}
+    return tasks.export_selection(
+        pool,
+        stage_results,
+        summary,
+        export.output,
+        export.output_format,
+        facts,
+        selection.seed,
+    )

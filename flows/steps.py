@@ -1,7 +1,7 @@
-"""What flows have in common: look at the models, score and embed a pool; select from it."""
+"""Steps that the flows share: score and embed a pool, and select from it."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,8 +9,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from deita_tasks import tasks
 from deita_tasks.artifacts.pool import Pool
-from deita_tasks.artifacts.selection import check_size
-from deita_tasks.config import Advanced, PresetName
+from deita_tasks.artifacts.selection import SelectionSummary, check_size
+from deita_tasks.config import Advanced, Group, PresetName, Selection, Source
+from deita_tasks.manifest import RowsByStage, RunFacts
 from deita_tasks.plan import Plan
 
 # One model uses all cores of a machine, so shards are computed one after the other.
@@ -32,44 +33,59 @@ class Clock:
 
 def score_and_embed(
     plan: Plan, pool: Pool, advanced: Advanced, clock: Clock
-) -> dict[str, dict[str, Any]]:
-    """See to it that the store holds all that a plan's stages compute of a pool; returns what each
-    stage did, by name.
-    """
+) -> dict[str, tasks.StageResult]:
+    """Compute the scores and vectors of a pool that the store lacks; return the result by stage."""
     tasks.tag_run()
-    stages = tasks.stages(plan, advanced)
-    done: dict[str, dict[str, Any]] = {}
-    with tasks.ShardRunner(advanced, [stage.component for stage in stages]) as crew:
+    stages = tasks.list_stages(plan, advanced)
+    results = {}
+    with tasks.ShardRunner(advanced, [stage.component for stage in stages]) as runner:
         with clock("preflight"):
-            work = tasks.look_ahead(stages, pool, advanced, crew)
+            plans = {stage.name: tasks.plan_stage(stage, pool, advanced) for stage in stages}
+            tasks.check_models(stages, plans, pool, advanced, runner)
         for stage in stages:
             with clock(stage.name):
-                done[stage.name] = tasks.run_stage(stage, pool, advanced, work[stage.name], crew)
-    return done
+                results[stage.name] = tasks.run_stage(
+                    stage, pool, advanced, plans[stage.name], runner
+                )
+    return results
 
 
 def choose(
     plan: Plan,
     pool: Pool,
-    done: Mapping[str, Any],
-    preset: PresetName,
-    groups: Mapping[str, Any],
+    stage_results: tasks.StageResults,
+    source: Source,
+    selection: Selection,
+    advanced: Advanced,
     clock: Clock,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Select from what has been measured; returns the selection, and what its manifest says of the
-    run.
+) -> SelectionSummary:
+    """Select from what the stages have computed.
 
-    `groups`: the flow's parameters by name. Raises TooManyBadRows or TooFewRows where the selection
-    is not what they ask for.
+    Raises TooManyBadRows or TooFewRows if the selection is not what the parameters require.
     """
-    source, selection = groups["source"], groups["selection"]
     with clock("select"):
-        selected = tasks.select(plan, pool, done, groups["advanced"])
-    tasks.check_floor(pool, selected["unscorable"], source.min_good_fraction)
-    check_size(selected["counts"], selection)
-    return selected, {
-        **plan.facts(preset, groups),
-        **tasks.work_facts(done),
-        "seed": selection.seed,
-        "timings": clock.seconds,
-    }
+        summary = tasks.select(plan, pool, stage_results, advanced)
+    tasks.check_good_fraction(pool, summary.unscorable, source.min_good_fraction)
+    check_size(summary.counts, selection)
+    return summary
+
+
+def run_facts(
+    plan: Plan,
+    preset: PresetName,
+    stage_results: tasks.StageResults,
+    clock: Clock,
+    **groups: Group,
+) -> RunFacts:
+    """Return what a manifest says of the run. groups: the flow's parameters by name."""
+    computed = {stage: result.computed for stage, result in stage_results.items()}
+    reused = {stage: result.reused for stage, result in stage_results.items()}
+    return RunFacts(
+        preset=preset,
+        parameters={name: dict(group) for name, group in groups.items()},
+        models=plan.models(),
+        fingerprints=plan.fingerprints(),
+        computed=RowsByStage(**computed),
+        reused=RowsByStage(**reused),
+        timings=clock.seconds,
+    )

@@ -37,13 +37,18 @@ STAGES = ("loading", "scoring", "embedding", "selecting", "exporting")
 # From the ground up. A module imports from the floors below its own, and from its own room; rooms
 # of one floor do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("deita_tasks.errors", "deita_tasks.strict_json"),
+    (
+        "deita_tasks.errors",
+        "deita_tasks.strict_json",
+        "deita_tasks.templating",
+        "deita_tasks.catalogue",
+        "deita_tasks.presets",
+    ),
     (
         "deita_tasks.records",
         "deita_tasks.progress",
-        "deita_tasks.config",
-        "deita_tasks.presets",
         "deita_tasks.components",
+        "deita_tasks.config",
     ),
     ("deita_tasks.storage",),
     ("deita_tasks.manifest", "deita_tasks.models"),

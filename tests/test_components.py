@@ -1,4 +1,4 @@
-"""Tables of components: a wrong name, option or value is one clear sentence, before anything loads."""
+"""Components: a wrong name, option or value is one clear sentence, before anything loads."""
 
 from __future__ import annotations
 

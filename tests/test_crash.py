@@ -147,7 +147,7 @@ def test_a_worker_is_killed(server, undisturbed, sample_pool, tmp_path):
     os.kill(workers_of(process)[0], signal.SIGKILL)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1, said
-    assert "worker processes was ended from outside" in said.splitlines()[-1]
+    assert "worker processes was killed" in said.splitlines()[-1]
     assert not output.exists()
     assert damage_in(store) == []
     completed = parts_in(store)

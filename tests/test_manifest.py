@@ -1,37 +1,45 @@
-"""The manifest: its names, its checks."""
+"""manifest.json: its fields and its checks."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from deita_tasks.manifest import Counts, Manifest, package_versions
+from deita_tasks.manifest import (
+    Counts,
+    Manifest,
+    SweepManifest,
+    digest_outputs,
+    package_versions,
+)
 from tests.support.report_data import manifest
 
 
-def test_the_file_has_the_documented_fields() -> None:
+def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
     text = manifest(selected=2).to_json()
     read = json.loads(text)
-    assert set(read) == {
+    assert list(read) == [
         "format_version",
         "created",
         "preset",
         "parameters",
-        "seed",
         "inputs",
         "pool",
         "models",
         "fingerprints",
-        "counts",
         "computed",
         "reused",
-        "truncated",
         "timings",
         "versions",
         "outputs",
-    }
+        "seed",
+        "counts",
+        "truncated",
+    ]
     assert read["format_version"] == 1
     assert read["created"] == "2026-01-02T02:04:05Z", "in UTC"
     assert read["counts"] == {
@@ -46,6 +54,33 @@ def test_the_file_has_the_documented_fields() -> None:
     assert read["computed"] == {"complexity": 5, "quality": 0, "embedding": 0}
     assert read["truncated"] == {"complexity": 0, "quality": 0, "embedding": 2}
     assert Manifest.model_validate_json(text) == manifest(selected=2)
+
+
+def test_a_manifest_of_a_sweep_has_fields_of_its_own() -> None:
+    of_selection = {"seed", "counts", "truncated"}
+    fields = manifest(selected=2).model_dump(exclude=of_selection)
+    sweep = SweepManifest(**fields, candidates=2, coverage_rows=1)
+    names = list(json.loads(sweep.to_json()))
+    assert names[:3] == ["format_version", "created", "preset"]
+    assert names[-2:] == ["candidates", "coverage_rows"]
+    assert of_selection.isdisjoint(names)
+
+
+def test_a_record_comes_back_from_its_json_fields() -> None:
+    original = manifest(selected=2)
+    assert original.to_dict() == json.loads(original.to_json())
+    assert Manifest.model_validate(original.to_dict()) == original
+
+
+def test_files_of_the_output_have_size_and_digest(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "part").write_bytes(b"1")
+    (tmp_path / "data" / "manifest.json").write_bytes(b"")  # not that of the result
+    (tmp_path / "manifest.json").write_bytes(b"{}")
+    outputs = digest_outputs(tmp_path)
+    assert list(outputs) == ["data/manifest.json", "data/part"]
+    one = hashlib.sha256(b"1").hexdigest()
+    assert outputs["data/part"].to_dict() == {"sha256": one, "bytes": 1}
 
 
 def test_counts_that_do_not_add_up_are_refused() -> None:
@@ -76,7 +111,7 @@ def test_a_new_one_is_of_now_in_whole_seconds_of_utc() -> None:
 
 
 def test_parameters_as_a_table() -> None:
-    made = manifest(
+    result = manifest(
         selected=1,
         parameters={
             "selection": {"budget": 6000, "max_similarity": None},
@@ -84,7 +119,7 @@ def test_parameters_as_a_table() -> None:
             "empty": {},
         },
     )
-    assert made.settings() == [
+    assert result.settings() == [
         ("selection.budget", "6000"),
         ("selection.max_similarity", "null"),
         ("source.input", '["ä"]'),

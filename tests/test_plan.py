@@ -12,7 +12,7 @@ import pytest
 
 from deita_tasks.config import Advanced, Embedding, Export, Scoring, Selection, Source
 from deita_tasks.errors import DeitaError, InputError, OutputExists, UsageError
-from deita_tasks.plan import Plan, check_output, embedder_spec, plan_run, scorer_spec
+from deita_tasks.plan import Plan, RunSettings, check_output, embedder_spec, plan_run, scorer_spec
 from deita_tasks.presets import (
     COMPLEXITY_SCORER,
     MINILM,
@@ -38,25 +38,25 @@ def planned(tmp_path: Path, pool: Path | str, preset: Any = "mini", **groups: An
 
 
 def test_the_preset_speaks_where_nothing_is_said() -> None:
-    assert scorer_spec("mini", "complexity", Scoring(), "auto") == {
+    assert scorer_spec("mini", "complexity", Scoring()) == {
         "name": "mini",
         "options": {"kind": "complexity"},
     }
-    assert scorer_spec("mini", "quality", Scoring(), "auto") == {
+    assert scorer_spec("mini", "quality", Scoring()) == {
         "name": "mini",
         "options": {"kind": "quality"},
     }
-    assert embedder_spec("mini", Embedding(), "auto") == {
+    assert embedder_spec("mini", Embedding()) == {
         "name": "sentence_transformers",
         "options": {"model": MINILM},
     }
-    paper = scorer_spec("paper", "complexity", Scoring(), "auto")
+    paper = scorer_spec("paper", "complexity", Scoring())
     assert paper == {
         "name": "causal_lm",
         "options": {"kind": "complexity", "model": COMPLEXITY_SCORER},
     }
-    assert scorer_spec("paper", "quality", Scoring(), "auto")["options"]["model"] == QUALITY_SCORER
-    assert embedder_spec("paper", Embedding(), "auto") == {
+    assert scorer_spec("paper", "quality", Scoring())["options"]["model"] == QUALITY_SCORER
+    assert embedder_spec("paper", Embedding()) == {
         "name": "causal_lm",
         "options": {"model": PAPER_EMBEDDER},
     }
@@ -66,34 +66,32 @@ def test_an_option_goes_to_its_own_component() -> None:
     scoring = Scoring(
         quality_model="me/other", quality_revision="v2", score_max_length=512, score_dtype="float32"
     )
-    assert scorer_spec("paper", "quality", scoring, "auto")["options"] == {
+    assert scorer_spec("paper", "quality", scoring)["options"] == {
         "kind": "quality",
         "model": "me/other",
         "revision": "v2",
         "max_length": 512,
         "dtype": "float32",
     }
-    assert scorer_spec("paper", "complexity", scoring, "auto")["options"] == {
+    assert scorer_spec("paper", "complexity", scoring)["options"] == {
         "kind": "complexity",
         "model": COMPLEXITY_SCORER,
         "max_length": 512,
         "dtype": "float32",
     }
     embedding = Embedding(embedding_max_length=128)
-    assert embedder_spec("mini", embedding, "auto")["options"] == {
+    assert embedder_spec("mini", embedding)["options"] == {
         "model": MINILM,
         "max_length": 128,
     }
 
 
 def test_another_backend_leaves_the_presets_options_behind() -> None:
-    assert scorer_spec("paper", "quality", Scoring(quality="response_length"), "auto") == {
+    assert scorer_spec("paper", "quality", Scoring(quality="response_length")) == {
         "name": "response_length",
         "options": {"kind": "quality"},
     }
-    other = embedder_spec(
-        "mini", Embedding(embedding="causal_lm", embedding_model="me/base"), "auto"
-    )
+    other = embedder_spec("mini", Embedding(embedding="causal_lm", embedding_model="me/base"))
     assert other == {"name": "causal_lm", "options": {"model": "me/base"}}
 
 
@@ -120,12 +118,16 @@ def test_the_strategy_that_multiplies_matrices_gets_the_device(
 
 
 def test_the_device_goes_only_to_what_has_a_model() -> None:
-    assert scorer_spec("paper", "quality", Scoring(), "cpu")["options"]["device"] == "cpu"
+    assert (
+        scorer_spec("paper", "quality", Scoring(), RunSettings("cpu"))["options"]["device"] == "cpu"
+    )
     assert (
         "device"
-        not in scorer_spec("mini", "quality", Scoring(quality="response_length"), "cpu")["options"]
+        not in scorer_spec(
+            "mini", "quality", Scoring(quality="response_length"), RunSettings("cpu")
+        )["options"]
     )
-    assert embedder_spec("mini", Embedding(), "cuda")["options"]["device"] == "cuda"
+    assert embedder_spec("mini", Embedding(), RunSettings("cuda"))["options"]["device"] == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -200,13 +202,13 @@ def test_only_the_diverse_strategy_embeds(tmp_path: Path, small_pool: Path) -> N
     top = planned(tmp_path, small_pool, selection=Selection(strategy="top_score"))
     assert top.embedder is None
     assert top.fingerprints()["embedding"] is None
-    assert [model["use"] for model in top.models()] == []
+    assert [model.use for model in top.models()] == []
 
 
 def test_the_plan_says_models_and_fingerprints(tmp_path: Path, small_pool: Path) -> None:
     plan = planned(tmp_path, small_pool)
     assert plan.files == [str(small_pool)]
-    assert plan.models() == [
+    assert [model.to_dict() for model in plan.models()] == [
         {"use": "embedding", "id": MINILM, "revision": MINILM_REVISION, "licence": "apache-2.0"}
     ]
     fingerprints = plan.fingerprints()
@@ -242,11 +244,11 @@ def test_fingerprints_do_not_know_how_a_run_goes(tmp_path: Path, small_pool: Pat
     [
         (
             {"selection": Selection(budget=5, candidates=9)},
-            "candidates = 9: the strategy 'diverse' has none",
+            "candidates = 9: the strategy 'diverse' has no such option",
         ),
         (
             {"selection": Selection(strategy="random", max_similarity=0.5)},
-            "max_similarity = 0.5: the strategy 'random' has none",
+            "max_similarity = 0.5: the strategy 'random' has no such option",
         ),
         (
             {"scoring": Scoring(complexity="response_length")},
@@ -470,11 +472,23 @@ def test_bin_files_are_read_only_where_that_is_said() -> None:
     for spec in (scorer_spec("paper", "quality", Scoring()), embedder_spec("paper", Embedding())):
         assert "allow_bin" not in spec["options"]
     assert (
-        scorer_spec("paper", "quality", Scoring(), allow_bin=True)["options"]["allow_bin"] is True
+        scorer_spec("paper", "quality", Scoring(), RunSettings(allow_bin=True))["options"][
+            "allow_bin"
+        ]
+        is True
     )
-    assert embedder_spec("paper", Embedding(), allow_bin=True)["options"]["allow_bin"] is True
-    assert "allow_bin" not in scorer_spec("mini", "quality", Scoring(), allow_bin=True)["options"]
-    assert "allow_bin" not in embedder_spec("mini", Embedding(), allow_bin=True)["options"]
+    assert (
+        embedder_spec("paper", Embedding(), RunSettings(allow_bin=True))["options"]["allow_bin"]
+        is True
+    )
+    assert (
+        "allow_bin"
+        not in scorer_spec("mini", "quality", Scoring(), RunSettings(allow_bin=True))["options"]
+    )
+    assert (
+        "allow_bin"
+        not in embedder_spec("mini", Embedding(), RunSettings(allow_bin=True))["options"]
+    )
 
 
 def test_what_is_provided_knows_the_pool(tmp_path: Path, small_pool: Path) -> None:

@@ -14,7 +14,7 @@ from deita_tasks import preflight
 from deita_tasks.embedding import load_embedder
 from deita_tasks.errors import ModelError
 from deita_tasks.models.causal_lm import CausalLM
-from deita_tasks.preflight import SAMPLE_ROWS, about_rows, check, duration, read_sample
+from deita_tasks.preflight import SAMPLE_ROWS, check, duration, estimate_rows, read_sample
 from deita_tasks.records import Conversation, Turn
 from deita_tasks.scoring import load_scorer
 from tests.scoring.test_causal_lm import text_of
@@ -174,7 +174,7 @@ def test_constant_scores_are_warned_of(folder: Path, tmp_path: Path) -> None:
     )
     assert flat.scores == [3.5] * 5  # six equal probabilities
     (warning,) = flat.warnings
-    assert "all 5 scores of the sample come out the same" in warning
+    assert "all 5 scores of the sample are the same" in warning
     still = zeroed(folder, tmp_path / "still", "model.norm.weight", 0.0)
     dead = check(
         "embedding",
@@ -182,7 +182,7 @@ def test_constant_scores_are_warned_of(folder: Path, tmp_path: Path) -> None:
         SAMPLE,
         rows=1,
     )
-    assert "vectors of the sample come out the same" in dead.warnings[0]
+    assert "vectors of the sample are the same" in dead.warnings[0]
 
 
 def test_scores_that_are_not_there_are_warned_of(folder: Path, tmp_path: Path) -> None:
@@ -228,15 +228,15 @@ def test_the_sample_is_the_first_good_rows(tmp_path: Path) -> None:
 
 def test_about_how_many_rows(tmp_path: Path, sample_pool: Path) -> None:
     sample = read_sample([str(sample_pool)], "auto")
-    rows = about_rows([str(sample_pool)], sample)
+    rows = estimate_rows([str(sample_pool)], sample)
     assert rows is not None and 250 < rows < 650  # 400 of them
     (tmp_path / "pool.jsonl.xz").write_bytes(b"not empty, and not looked into")
-    assert about_rows([str(tmp_path / "pool.jsonl.xz")], sample) is None
+    assert estimate_rows([str(tmp_path / "pool.jsonl.xz")], sample) is None
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"x": range(77)}), tmp_path / "p.parquet")
-    assert about_rows([str(tmp_path / "p.parquet")], []) == 77
+    assert estimate_rows([str(tmp_path / "p.parquet")], []) == 77
 
 
 def test_durations() -> None:

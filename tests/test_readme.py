@@ -1,4 +1,4 @@
-"""What the README shows is true: its Python runs, and its tree is the tree."""
+"""The README is true: its Python runs, its tree is the tree, its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 BLOCKS = [text for language, text in FENCED if language == "python"]
+LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
 @pytest.mark.slow
@@ -45,8 +46,8 @@ def test_there_are_blocks() -> None:
     assert len(BLOCKS) == 2
 
 
-def tree() -> list[str]:
-    """The paths in the README's tree, from the root on."""
+def listed_paths() -> list[str]:
+    """Return the paths in the README's tree, each from the root."""
     block = next(text for language, text in FENCED if not language and "deita_tasks/" in text)
     paths, folder = [], ""
     for line in block.splitlines():
@@ -59,17 +60,27 @@ def tree() -> list[str]:
     return paths
 
 
+def loose_modules_and_packages(folder: str) -> set[str]:
+    """Return what lies right under `folder`: its modules, and its packages with a slash."""
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).glob("*.py")}
+    packages = {
+        f"{path.parent.relative_to(ROOT).as_posix()}/"
+        for path in (ROOT / folder).glob("*/__init__.py")
+    }
+    return modules - {f"{folder}/__init__.py"} | packages
+
+
 def test_tree_is_the_tree() -> None:
-    listed = tree()
+    listed = listed_paths()
     assert [path for path in listed if not (ROOT / path).exists()] == []
-    modules = {
-        path.relative_to(ROOT).as_posix()
-        for folder in ("flows", "deita_tasks")
-        for path in (ROOT / folder).glob("*.py")
-    }
-    folders = {
-        path.parent.relative_to(ROOT).as_posix() + "/"
-        for path in (ROOT / "deita_tasks").glob("*/__init__.py")
-    }
-    missing = {path for path in modules | folders if not path.endswith("__init__.py")} - set(listed)
+    expected = loose_modules_and_packages("flows") | loose_modules_and_packages("deita_tasks")
+    missing = expected - set(listed)
     assert not missing, f"without a caption in the README: {sorted(missing)}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "benchmarks/README.md"])
+def test_links_lead_to_files(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [link for link in LINK.findall(text) if "://" not in link]
+    folder = (ROOT / page).parent
+    assert [target for target in targets if not (folder / target).exists()] == []

@@ -1,6 +1,4 @@
-"""What the records promise: ids that follow from the text, pairs by role, invariants from the
-constructor on.
-"""
+"""The records: ids depend on the text alone, pairs go by role, and constructors check."""
 
 from __future__ import annotations
 
@@ -14,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deita_tasks.records import (
+    DECISIONS,
     NOWHERE,
     ROLES,
     SCORE_KINDS,
@@ -29,9 +28,9 @@ from deita_tasks.records import (
 NAMES = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
 
 
-def turns(*said: str) -> tuple[Turn, ...]:
+def turns(*lines: str) -> tuple[Turn, ...]:
     """turns("u: hello", "a: hi")."""
-    return tuple(Turn(NAMES[one[0]], one[3:]) for one in said)  # type: ignore[arg-type]
+    return tuple(Turn(NAMES[line[0]], line[3:]) for line in lines)  # type: ignore[arg-type]
 
 
 def sha32(canonical: bytes) -> str:
@@ -68,9 +67,9 @@ def test_the_id_of_several_turns() -> None:
     canonical = (
         '[["system","Sei knapp."],["user","Wie spät?"],["assistant","12"],["tool","{\\"t\\":12}"]]'
     )
-    said = turns("s: Sei knapp.", "u: Wie spät?", "a: 12", 't: {"t":12}')
-    assert content_id(said) == sha32(canonical.encode())
-    assert Conversation(said).id == content_id(said)
+    spoken = turns("s: Sei knapp.", "u: Wie spät?", "a: 12", 't: {"t":12}')
+    assert content_id(spoken) == sha32(canonical.encode())
+    assert Conversation(spoken).id == content_id(spoken)
 
 
 def test_a_known_digest() -> None:
@@ -81,11 +80,9 @@ def test_a_known_digest() -> None:
 
 
 def test_only_the_text_makes_the_id() -> None:
-    said = turns("u: q", "a: r")
-    assert (
-        Conversation(said, SourceRow("a.jsonl", 1), {"n": 1}).id
-        == Conversation(said, SourceRow("b.csv", 9)).id
-    )
+    exchange = turns("u: q", "a: r")
+    first = Conversation(exchange, SourceRow("a.jsonl", 1), {"n": 1})
+    assert first.id == Conversation(exchange, SourceRow("b.csv", 9)).id
     others = [
         turns("u: q", "a: r "),
         turns("u: q", "t: r"),
@@ -93,7 +90,7 @@ def test_only_the_text_makes_the_id() -> None:
         turns("a: r", "u: q"),
         turns("u: qa", "a: r"),
     ]
-    assert len({Conversation(one).id for one in [said, *others]}) == 6
+    assert len({Conversation(different).id for different in [exchange, *others]}) == 6
 
 
 @given(
@@ -103,15 +100,15 @@ def test_only_the_text_makes_the_id() -> None:
         max_size=4,
     )
 )
-def test_every_text_has_an_id_that_can_be_made_again(said: list[tuple[Any, str]]) -> None:
-    made = Conversation(tuple(Turn(role, content) for role, content in said))
-    assert len(made.id) == 32
-    assert int(made.id, 16) >= 0
-    assert Conversation(made.turns).id == made.id
+def test_every_text_has_a_reproducible_id(messages: list[tuple[Any, str]]) -> None:
+    conversation = Conversation(tuple(Turn(role, content) for role, content in messages))
+    assert len(conversation.id) == 32
+    assert int(conversation.id, 16) >= 0
+    assert Conversation(conversation.turns).id == conversation.id
 
 
 @pytest.mark.parametrize(
-    ("said", "pairs"),
+    ("lines", "pairs"),
     [
         (["u: q", "a: r"], [("q", "r")]),
         (["s: be brief", "u: q", "a: r"], [("q", "r")]),
@@ -136,22 +133,18 @@ def test_every_text_has_an_id_that_can_be_made_again(said: list[tuple[Any, str]]
         (["u: ", "a: r"], [("", "r")]),  # an empty text is a text: the turn counts
         (["u: q", "a: ", "a: r"], [("q", "")]),
     ],
-    ids=lambda said: " ".join(one[:1] for one in said) if said and isinstance(said[0], str) else "",
 )
-def test_pairs_go_by_role(said: list[str], pairs: list[tuple[str, str]]) -> None:
-    assert Conversation(turns(*said)).pairs == [Pair(*pair) for pair in pairs]
+def test_pairs_go_by_role(lines: list[str], pairs: list[tuple[str, str]]) -> None:
+    assert Conversation(turns(*lines)).pairs == [Pair(*pair) for pair in pairs]
 
 
 @given(st.lists(st.sampled_from("suat"), min_size=1, max_size=8))
 def test_one_pair_per_user_turn(roles: list[str]) -> None:
-    """Whatever the order, the instructions are the user turns, in order; a response is an assistant
-    turn that follows, or "".
-    """
-    said = tuple(Turn(NAMES[role], f"{role}{number}") for number, role in enumerate(roles))  # type: ignore[arg-type]
-    pairs = Conversation(said).pairs
-    assert [pair.instruction for pair in pairs] == [
-        turn.content for turn in said if turn.role == "user"
-    ]
+    """The instructions are the user turns, in order; a response is a later assistant turn or ""."""
+    conversation = Conversation(turns(*(f"{role}: {role}{i}" for i, role in enumerate(roles))))
+    pairs = conversation.pairs
+    user_texts = [turn.content for turn in conversation.turns if turn.role == "user"]
+    assert [pair.instruction for pair in pairs] == user_texts
     for instruction, response in pairs:
         after = roles[int(instruction[1:]) + 1 :]
         until = after[: after.index("u")] if "u" in after else after
@@ -171,34 +164,48 @@ def test_wrong_records_are_refused() -> None:
 
 
 def test_records_are_frozen() -> None:
-    one = Conversation(turns("u: q"))
+    conversation = Conversation(turns("u: q"))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        one.id = "other"  # type: ignore[misc]
+        conversation.id = "other"  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        one.turns[0].content = "other"  # type: ignore[misc]
+        conversation.turns[0].content = "other"  # type: ignore[misc]
 
 
 def test_turns_are_kept_as_a_tuple() -> None:
     given_list = list(turns("u: q", "a: r"))
-    one = Conversation(given_list)  # type: ignore[arg-type]
+    conversation = Conversation(given_list)  # type: ignore[arg-type]
     given_list.clear()
-    assert one.turns == turns("u: q", "a: r")
-    assert one.source == NOWHERE
+    assert conversation.turns == turns("u: q", "a: r")
+    assert conversation.source == NOWHERE
 
 
 @pytest.mark.parametrize(
-    ("values", "cut"),
+    ("values", "truncated"),
     [
         (np.zeros(3, np.float64), np.zeros(3, np.int32)),
         (np.zeros(3, np.float32), np.zeros(2, np.int32)),
         (np.zeros((3, 4), np.float32), np.zeros((3, 4), np.int32)),
     ],
 )
-def test_measured_values_and_cuts_belong_together(values: Any, cut: Any) -> None:
-    with pytest.raises(ValueError, match="expected float32 values and one cut count for each"):
-        ModelOutput(values, cut)
+def test_values_and_truncated_tokens_belong_together(values: Any, truncated: Any) -> None:
+    with pytest.raises(
+        ValueError, match="float32 values and one count of truncated tokens per row"
+    ):
+        ModelOutput(values, truncated)
 
 
-def test_the_kinds_and_an_empty_selection() -> None:
+def test_the_order_of_kinds_and_decisions() -> None:
+    """Results list them in this order."""
     assert SCORE_KINDS == ("complexity", "quality")
+    assert DECISIONS == (
+        "selected",
+        "too_similar",
+        "below_budget",
+        "duplicate",
+        "quarantined",
+        "unscorable",
+    )
+
+
+def test_an_empty_selection() -> None:
     assert SelectorResult([], []).kept == []

@@ -1,4 +1,4 @@
-"""Many small parts become few large ones, so that listing and reading them is quick."""
+"""Merge many small parts into few large ones, which are faster to list and to read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from deita_tasks import storage
-from deita_tasks.artifacts.inventory import artifacts
+from deita_tasks.artifacts.inventory import list_artifacts
 from deita_tasks.artifacts.parts import PartSet, part_digest
 from deita_tasks.errors import DamagedArtifact, MissingFile
 
@@ -20,75 +20,77 @@ MERGED_ROWS = 50_000
 
 
 @dataclass(frozen=True)
-class Merged:
-    """What compaction did to one family: so many parts became so many."""
+class Merge:
+    """Number of parts in a folder before and after compaction."""
 
     folder: str
     before: int
     after: int
 
 
-def compact(store: str, merged_rows: int = MERGED_ROWS) -> Iterator[Merged]:
-    """Merge the parts of every family that hold less than half of `merged_rows` rows into parts of
-    about as many.
+def compact(store: str, merged_rows: int = MERGED_ROWS) -> Iterator[Merge]:
+    """Merge parts of less than half of `merged_rows` rows into parts of about `merged_rows`.
 
-    A new part is there before the old ones go, so every row is in one of them at any time. Damaged
-    parts are left alone.
+    Writes a new part before it removes the old ones, so every row is in a part at any time. Leaves
+    damaged parts alone.
     """
-    for artifact in artifacts(store):
-        if artifact.kind == "embeddings" or artifact.kind.startswith("scores/"):
-            family = PartSet(storage.join(store, artifact.folder), artifact.digest)
-            held = family.index()
-            small = {digest: ids for digest, ids in held.items() if len(ids) < merged_rows / 2}
-            after = (
-                len(held)
-                - len(small)
-                + sum(_merge(family, group) for group in _groups(small, merged_rows))
-            )
-            if after < len(held):
-                yield Merged(artifact.folder, len(held), after)
+    for artifact in list_artifacts(store):
+        if not artifact.is_part_set:
+            continue
+        part_set = PartSet(uri=storage.join(store, artifact.folder), fingerprint=artifact.digest)
+        parts = part_set.index()
+        small = {digest: ids for digest, ids in parts.items() if len(ids) < merged_rows / 2}
+        after = len(parts) - len(small)
+        for group in _group(small, merged_rows):
+            after += merge_parts(part_set, group)
+        if after < len(parts):
+            yield Merge(artifact.folder, len(parts), after)
 
 
-def _groups(parts: Mapping[str, pa.Array], merged_rows: int) -> Iterator[dict[str, pa.Array]]:
+def _group(parts: Mapping[str, pa.Array], merged_rows: int) -> Iterator[dict[str, pa.Array]]:
+    """Yield groups of parts of at most `merged_rows` rows together."""
     group: dict[str, pa.Array] = {}
+    rows = 0
     for digest, ids in parts.items():
-        if group and sum(map(len, group.values())) + len(ids) > merged_rows:
+        if group and rows + len(ids) > merged_rows:
             yield group
-            group = {}
+            group, rows = {}, 0
         group[digest] = ids
+        rows += len(ids)
     if group:
         yield group
 
 
-def _merge(family: PartSet, group: Mapping[str, pa.Array]) -> int:
-    """Merge some parts into one; returns how many there are of them then: 1, or as many as before
-    where one has gone meanwhile.
+def merge_parts(part_set: PartSet, parts: Mapping[str, pa.Array]) -> int:
+    """Merge `parts` (ids by digest) into one; return the number of parts there are then.
+
+    Leaves them as they are, with a warning, if one has gone or is damaged.
     """
-    if len(group) < 2:
-        return len(group)
-    ids = pa.concat_arrays(list(group.values())).unique()
-    digest = part_digest(ids)
+    if len(parts) < 2:
+        return len(parts)
+    ids = pa.concat_arrays(list(parts.values())).unique()
+    merged = part_digest(ids)
     try:
-        with storage.parquet_file(family.part(next(iter(group)))) as first:
+        with storage.parquet_file(part_set.part(next(iter(parts)))) as first:
             schema = first.schema_arrow
-        with storage.parquet_writer(family.part(digest), schema) as writer:
-            for table in _distinct(family, group):
+        with storage.parquet_writer(part_set.part(merged), schema) as writer:
+            for table in _distinct_rows(part_set, parts):
                 writer.write_table(table.cast(schema), row_group_size=max(1, table.num_rows))
     except (MissingFile, DamagedArtifact, pa.ArrowException) as error:
-        log.warning("%s: left as it is: %s", family.uri, error)
-        return len(group)
-    for old in group.keys() - {digest}:
-        storage.remove(family.part(old))
+        log.warning("%s: parts left as they are: %s", part_set.uri, error)
+        return len(parts)
+    for digest in parts.keys() - {merged}:
+        storage.remove(part_set.part(digest))
     return 1
 
 
-def _distinct(family: PartSet, group: Iterable[str]) -> Iterator[pa.Table]:
-    """The rows of some parts, a part at a time, each id once."""
-    seen: set[str] = set()
-    for digest in group:
-        table = storage.read_table(family.part(digest))
+def _distinct_rows(part_set: PartSet, digests: Iterable[str]) -> Iterator[pa.Table]:
+    """Yield the rows of some parts, one part at a time, each id once."""
+    seen_ids: set[str] = set()
+    for digest in digests:
+        table = storage.read_table(part_set.part(digest))
         ids = table["id"].to_pylist()
-        fresh = np.array([id not in seen for id in ids], np.bool_)
-        seen.update(ids)
-        if fresh.any():
-            yield table.filter(pa.array(fresh))
+        is_new = np.array([id not in seen_ids for id in ids], np.bool_)
+        seen_ids.update(ids)
+        if is_new.any():
+            yield table.filter(pa.array(is_new))

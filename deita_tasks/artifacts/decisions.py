@@ -1,21 +1,23 @@
-"""The ledger: a decision for every input row, with what it follows from."""
+"""The ledger: a decision for every input row, and what it follows from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from deita_tasks.records import Rejection, RejectionColumns, SelectorResult
+from deita_tasks.manifest import Counts
+from deita_tasks.records import (
+    DECISIONS,
+    Rejection,
+    RejectionColumns,
+    SelectorResult,
+)
 
-Decision = Literal[
-    "selected", "too_similar", "below_budget", "duplicate", "quarantined", "unscorable"
-]
-DECISIONS: tuple[Decision, ...] = get_args(Decision)
 SELECTED, TOO_SIMILAR, BELOW_BUDGET, DUPLICATE, QUARANTINED, UNSCORABLE = range(len(DECISIONS))
 
 SCHEMA = pa.schema(
@@ -23,63 +25,49 @@ SCHEMA = pa.schema(
         "id": pa.string(),  # null for a quarantined row
         "source_uri": pa.string(),
         "source_row": pa.int64(),
-        "complexity": pa.list_(
-            pa.float32()
-        ),  # one score a user turn; a duplicate has those of the row that it repeats
+        # One score a user turn; a duplicate has those of the row that it repeats.
+        "complexity": pa.list_(pa.float32()),
         "quality": pa.list_(pa.float32()),
         "evol_score": pa.float64(),
-        # 1-based position by (-evol_score, id) among the distinct rows that have an evol score,
-        # else null
+        # 1-based position by (-evol_score, id) among the distinct rows that have an evol score.
         "rank": pa.int64(),
         "decision": pa.string(),
-        "nearest_id": pa.string(),  # too_similar: the kept row that blocked it
+        "nearest_id": pa.string(),  # too_similar: the selected row that blocked it
         "similarity": pa.float32(),  # too_similar: to that row
-        # duplicate: the id it shares with the first row of the same text
-        "duplicate_of": pa.string(),
-        # quarantined, unscorable: why; duplicate: where the first row stands
-        "reason": pa.string(),
+        "duplicate_of": pa.string(),  # duplicate: the id it shares with an earlier row
+        "reason": pa.string(),  # quarantined, unscorable: why; duplicate: where the first row is
         "truncated": pa.bool_(),  # a model read only a part of it
+    }
+)
+REJECTIONS = pa.schema(
+    {
+        "id": pa.string(),
+        "reason": pa.string(),
+        "nearest_id": pa.string(),
+        "similarity": pa.float32(),
     }
 )
 
 
-def build_ledger(
-    rows: pa.Table, quarantine: pa.Table, scores: pa.Table, selection: SelectorResult
-) -> tuple[pa.Table, dict[str, int]]:
-    """One row of SCHEMA for every input row, by source URI and row, and the counts {read, selected,
-    too_similar, ...}, which add up.
+class _Rows(NamedTuple):
+    """The good rows of a pool: which of them are the same conversation.
 
-    rows: id, source_uri, source_row of every good row in source order; the first of an id is the
-    row, the later ones are duplicates. quarantine: source_uri, source_row, reason, detail of every
-    other row. scores: id, complexity, quality (list<float32>, one a turn), evol_score, truncated,
-    problem (why it has no score, else null) of every distinct id, in any order. selection: a
-    decision for every distinct id that has no problem. Raises ValueError where an id has no scores,
-    no decision or more than one, or was selected without an evol score.
+    ids: the c distinct ids, whose index is a conversation's code. codes: int64 (n,), the code of
+    each row. first: int64 (c,), the position of the first row of each code. repeats: bool (n,).
     """
-    encoded = rows["id"].combine_chunks().dictionary_encode()
-    distinct = encoded.dictionary
-    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    first = np.unique(codes, return_index=True)[1]  # code -> position of its first row
-    scores = scores.take(
-        _positions(distinct, scores["id"], "rows of the pool have no scores")
-    ).combine_chunks()
-    verdicts = _verdicts(distinct, scores, selection)
-    again = np.ones(len(codes), np.bool_)
-    again[first] = False
-    good = _good_rows(rows, codes, first, again, scores, verdicts)
-    table = _in_source_order(pa.concat_tables([good, _bad_rows(quarantine)]))
-    tally = {
-        pair["values"]: pair["counts"] for pair in pc.value_counts(table["decision"]).to_pylist()
-    }
-    return table, {
-        "read": table.num_rows,
-        **{decision: tally.get(decision, 0) for decision in DECISIONS},
-    }
+
+    table: pa.Table
+    ids: pa.Array
+    codes: NDArray[np.int64]
+    first: NDArray[np.int64]
+    repeats: NDArray[np.bool_]
 
 
 class _Verdicts(NamedTuple):
-    """What became of each distinct id: index into DECISIONS, code of the blocking id or -1, the
-    similarity to it.
+    """The decision on each of c distinct ids.
+
+    decisions: int8 (c,), index into DECISIONS. nearest: int64 (c,), the code of the id that blocked
+    it, or -1. similarity: float32 (c,), to that id, or NaN.
     """
 
     decisions: NDArray[np.int8]
@@ -87,44 +75,85 @@ class _Verdicts(NamedTuple):
     similarity: NDArray[np.float32]
 
 
-def _verdicts(distinct: pa.Array, scores: pa.Table, selection: SelectorResult) -> _Verdicts:
-    """Raises ValueError unless every id is decided exactly once; one with a problem may be left out
-    of the selection.
+def build_ledger(
+    rows: pa.Table, quarantine: pa.Table, scores: pa.Table, result: SelectorResult
+) -> tuple[pa.Table, Counts]:
+    """Return the ledger (SCHEMA, by source URI and row) and the number of rows by decision.
+
+    rows: id, source_uri, source_row of every good row in source order; a later row of an id is a
+    duplicate of the first. quarantine: source_uri, source_row, reason, detail of every bad row.
+    scores: id, complexity, quality (list<float32>, one a turn), evol_score, truncated and problem
+    (why it has no score, or null) of every distinct id, in any order. result: a decision for every
+    distinct id without a problem.
+
+    Raises ValueError for an id without scores, with no decision or more than one, and for an id
+    selected without an evol score.
     """
-    n = len(distinct)
-    verdicts = _Verdicts(
-        np.full(n, UNSCORABLE, np.int8), np.full(n, -1, np.int64), np.full(n, np.nan, np.float32)
+    pool = _index_rows(rows)
+    order = _positions(pool.ids, scores["id"], "rows of the pool have no scores")
+    scores = scores.take(order).combine_chunks()
+    verdicts = _verdicts(pool.ids, scores, result)
+    good = _good_rows(pool, scores, verdicts)
+    ledger = _in_source_order(pa.concat_tables([good, _bad_rows(quarantine)]))
+    return ledger, _count(ledger)
+
+
+def _index_rows(rows: pa.Table) -> _Rows:
+    encoded = rows["id"].combine_chunks().dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    first = np.unique(codes, return_index=True)[1]
+    repeats = np.ones(len(codes), np.bool_)
+    repeats[first] = False
+    return _Rows(rows, encoded.dictionary, codes, first, repeats)
+
+
+def _count(ledger: pa.Table) -> Counts:
+    pairs = pc.value_counts(ledger["decision"]).to_pylist()
+    counts = {pair["values"]: pair["counts"] for pair in pairs}
+    by_decision = {decision: counts.get(decision, 0) for decision in DECISIONS}
+    return Counts(read=ledger.num_rows, **by_decision)
+
+
+def _verdicts(ids: pa.Array, scores: pa.Table, result: SelectorResult) -> _Verdicts:
+    """Raise ValueError unless every id is decided exactly once.
+
+    An id with a problem may be left out of the result.
+    """
+    rejections = _rejection_table(result.rejected)
+    selected = _positions(
+        pa.array(result.kept, pa.string()), ids, "selected ids are not in the pool"
     )
-    kept = _positions(
-        pa.array(selection.kept, pa.string()), distinct, "selected ids are not in the pool"
+    rejected = _positions(rejections["id"], ids, "rejected ids are not in the pool")
+    decisions = np.full(len(ids), UNSCORABLE, np.int8)
+    decisions[selected] = SELECTED
+    decisions[rejected] = _positions(
+        rejections["reason"], pa.array(DECISIONS), "reasons are not known"
     )
-    verdicts.decisions[kept] = SELECTED
-    out = _columns(selection.rejected)
-    rejected = _positions(out["id"], distinct, "rejected ids are not in the pool")
-    verdicts.decisions[rejected] = _positions(
-        out["reason"], pa.array(DECISIONS), "reasons are not known"
-    )
-    blocked = np.flatnonzero(verdicts.decisions[rejected] == TOO_SIMILAR)
-    blockers = out["nearest_id"].combine_chunks().take(pa.array(blocked))
-    verdicts.nearest[rejected[blocked]] = _positions(
-        blockers, distinct, "ids that blocked a row are not in the pool"
-    )
-    verdicts.similarity[rejected[blocked]] = out["similarity"].to_numpy()[blocked]
-    times = np.bincount(np.concatenate([kept, rejected]), minlength=n)
-    _complain(distinct, times > 1, "ids are decided more than once")
-    problem = scores["problem"].is_valid().to_numpy()
-    _complain(distinct, (times == 0) & ~problem, "ids have neither a decision nor a problem")
-    _complain(
-        distinct,
-        (verdicts.decisions == SELECTED) & ~_has_score(scores),
-        "ids are selected without an evol score",
-    )
-    _complain(
-        blockers,
-        verdicts.decisions[verdicts.nearest[rejected[blocked]]] != SELECTED,
-        "ids blocked a row but are not kept",
-    )
-    return verdicts
+    _check_decided_once(ids, scores, decisions, np.concatenate([selected, rejected]))
+
+    blocked = np.flatnonzero(decisions[rejected] == TOO_SIMILAR)
+    blocker_ids = rejections["nearest_id"].combine_chunks().take(pa.array(blocked))
+    blockers = _positions(blocker_ids, ids, "ids that blocked a row are not in the pool")
+    _check(blocker_ids, decisions[blockers] == SELECTED, "ids blocked a row but are not selected")
+    nearest = np.full(len(ids), -1, np.int64)
+    nearest[rejected[blocked]] = blockers
+    similarity = np.full(len(ids), np.nan, np.float32)
+    similarity[rejected[blocked]] = rejections["similarity"].to_numpy()[blocked]
+    return _Verdicts(decisions, nearest, similarity)
+
+
+def _check_decided_once(
+    ids: pa.Array,
+    scores: pa.Table,
+    decisions: NDArray[np.int8],
+    decided: NDArray[np.int64],
+) -> None:
+    times = np.bincount(decided, minlength=len(ids))
+    has_problem = scores["problem"].is_valid().to_numpy()
+    is_selected = decisions == SELECTED
+    _check(ids, times <= 1, "ids are decided more than once")
+    _check(ids, (times > 0) | has_problem, "ids have neither a decision nor a problem")
+    _check(ids, ~is_selected | _has_score(scores), "ids are selected without an evol score")
 
 
 def _has_score(scores: pa.Table) -> NDArray[np.bool_]:
@@ -132,152 +161,116 @@ def _has_score(scores: pa.Table) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(evol_scores))
 
 
-def _ranks(distinct: pa.Array, scores: pa.Table) -> NDArray[np.int64]:
-    """int64 (n,): 1 for the best (evol score, then id), 0 where there is no score."""
-    having = np.flatnonzero(_has_score(scores))
-    table = pa.table({"evol_score": scores["evol_score"], "id": distinct}).take(pa.array(having))
-    order = pc.sort_indices(
-        table, sort_keys=[("evol_score", "descending"), ("id", "ascending")]
-    ).to_numpy()
-    ranks = np.zeros(len(distinct), np.int64)
-    ranks[having[order]] = np.arange(1, len(having) + 1)
+def _ranks(ids: pa.Array, scores: pa.Table) -> NDArray[np.int64]:
+    """Return int64 (c,): 1 for the best by (-evol_score, id), 0 without an evol score."""
+    scored = np.flatnonzero(_has_score(scores))
+    table = pa.table({"evol_score": scores["evol_score"], "id": ids}).take(pa.array(scored))
+    keys = [("evol_score", "descending"), ("id", "ascending")]
+    order = pc.sort_indices(table, sort_keys=keys).to_numpy()
+    ranks = np.zeros(len(ids), np.int64)
+    ranks[scored[order]] = np.arange(1, len(scored) + 1)
     return ranks
 
 
-def _good_rows(
-    rows: pa.Table,
-    codes: NDArray[np.int64],
-    first: NDArray[np.int64],
-    again: NDArray[np.bool_],
-    scores: pa.Table,
-    verdicts: _Verdicts,
-) -> pa.Table:
-    of_id = pa.array(codes)
-    ids = rows["id"].combine_chunks()
-    ranks = _ranks(ids.take(pa.array(first)), scores)[codes]
-    decisions = np.where(again, np.int8(DUPLICATE), verdicts.decisions[codes])
-    blocked = decisions == TOO_SIMILAR
-    nearest = pa.array(first[verdicts.nearest[codes]], mask=~blocked)
-    evol_scores = scores["evol_score"].cast(pa.float64()).to_numpy()
+def _good_rows(pool: _Rows, scores: pa.Table, verdicts: _Verdicts) -> pa.Table:
+    codes = pool.codes
+    row_ids = pool.table["id"].combine_chunks()
+    decisions = np.where(pool.repeats, np.int8(DUPLICATE), verdicts.decisions[codes])
+    is_blocked = decisions == TOO_SIMILAR
+    nearest = pa.array(pool.first[verdicts.nearest[codes]], mask=~is_blocked)
+    ranks = _ranks(pool.ids, scores)[codes]
+    evol_scores = scores["evol_score"].cast(pa.float64()).to_numpy()[codes]
+    code_of_row = pa.array(codes)
     columns = {
-        "id": ids,
-        "source_uri": rows["source_uri"],
-        "source_row": rows["source_row"],
-        "complexity": scores["complexity"].take(of_id),
-        "quality": scores["quality"].take(of_id),
-        "evol_score": pa.array(evol_scores[codes], mask=~_has_score(scores)[codes]),
-        "rank": pa.array(ranks, mask=again | (ranks == 0)),
+        "id": row_ids,
+        "source_uri": pool.table["source_uri"],
+        "source_row": pool.table["source_row"],
+        "complexity": scores["complexity"].take(code_of_row),
+        "quality": scores["quality"].take(code_of_row),
+        "evol_score": pa.array(evol_scores, mask=~_has_score(scores)[codes]),
+        "rank": pa.array(ranks, mask=pool.repeats | (ranks == 0)),
         "decision": pa.array(DECISIONS).take(pa.array(decisions)),
-        "nearest_id": ids.take(nearest),
-        "similarity": pa.array(verdicts.similarity[codes], mask=~blocked),
-        "duplicate_of": pc.if_else(pa.array(again), ids, None),
-        "reason": _reasons(rows, scores, codes, first, decisions),
-        "truncated": scores["truncated"].take(of_id),
+        "nearest_id": row_ids.take(nearest),
+        "similarity": pa.array(verdicts.similarity[codes], mask=~is_blocked),
+        "duplicate_of": pc.if_else(pa.array(pool.repeats), row_ids, None),
+        "reason": _reasons(pool, scores, decisions),
+        "truncated": scores["truncated"].take(code_of_row),
     }
     return pa.table(columns).cast(SCHEMA)
 
 
-def _reasons(
-    rows: pa.Table,
-    scores: pa.Table,
-    codes: NDArray[np.int64],
-    first: NDArray[np.int64],
-    decisions: NDArray[np.int8],
-) -> pa.Array:
-    """Why a row is unscorable, or where the row stands that it repeats; null for all others. Texts
-    are made only where they are needed.
+def _reasons(pool: _Rows, scores: pa.Table, decisions: NDArray[np.int8]) -> pa.Array:
+    """Return why a row is unscorable, or where the row that it repeats stands; else null.
+
+    Makes texts only for the rows that need one.
     """
-    said = np.flatnonzero((decisions == DUPLICATE) | (decisions == UNSCORABLE))
-    repeats = pa.array(decisions[said] == DUPLICATE)
-    stands = rows.select(["source_uri", "source_row"]).take(pa.array(first[codes[said]]))
-    where = pc.binary_join_element_wise(
-        "the same text as row",
-        stands["source_row"].cast(pa.string()),
-        "of",
-        stands["source_uri"],
-        " ",
+    rows = np.flatnonzero((decisions == DUPLICATE) | (decisions == UNSCORABLE))
+    codes = pool.codes[rows]
+    originals = pool.table.select(["source_uri", "source_row"]).take(pa.array(pool.first[codes]))
+    original_row = originals["source_row"].cast(pa.string())
+    same_text = pc.binary_join_element_wise(
+        "the same text as row", original_row, "of", originals["source_uri"], " "
     )
-    no_vector = pc.if_else(
-        pa.array(_has_score(scores)),
-        "its vector is missing, zero or not finite",
-        "it has no evol score",
-    )
-    problems = pc.fill_null(
-        pc.coalesce(scores["problem"], no_vector).take(pa.array(codes[said])), ""
-    )
-    texts = pc.if_else(repeats, where, problems)
-    place = np.full(len(codes), -1, np.int64)
-    place[said] = np.arange(len(said))
-    return texts.take(pa.array(place, mask=place < 0))
+    no_vector = "its vector is missing, zero or not finite"
+    fallback = pc.if_else(pa.array(_has_score(scores)), no_vector, "it has no evol score")
+    problems = pc.coalesce(scores["problem"], fallback).take(pa.array(codes))
+    is_duplicate = pa.array(decisions[rows] == DUPLICATE)
+    texts = pc.if_else(is_duplicate, same_text, pc.fill_null(problems, ""))
+    text_of_row = np.full(len(decisions), -1, np.int64)
+    text_of_row[rows] = np.arange(len(rows))
+    return texts.take(pa.array(text_of_row, mask=text_of_row < 0))
 
 
 def _bad_rows(quarantine: pa.Table) -> pa.Table:
-    why = pc.binary_join_element_wise(
-        quarantine["reason"],
-        pc.replace_with_mask(
-            quarantine["detail"].combine_chunks(),
-            pc.equal(quarantine["detail"].combine_chunks(), ""),
-            pa.scalar(None, pa.string()),
-        ),
-        ": ",
-        null_handling="skip",
-    )
-    given = {
+    detail = quarantine["detail"].combine_chunks()
+    detail = pc.replace_with_mask(detail, pc.equal(detail, ""), pa.scalar(None, pa.string()))
+    columns = {
         "source_uri": quarantine["source_uri"],
         "source_row": quarantine["source_row"],
         "decision": pa.array([DECISIONS[QUARANTINED]] * quarantine.num_rows, pa.string()),
-        "reason": why,
+        "reason": pc.binary_join_element_wise(
+            quarantine["reason"], detail, ": ", null_handling="skip"
+        ),
     }
-    columns = [
-        given[field.name] if field.name in given else pa.nulls(quarantine.num_rows, field.type)
-        for field in SCHEMA
-    ]
-    return pa.table(columns, names=SCHEMA.names).cast(SCHEMA)
+    for field in SCHEMA:
+        columns.setdefault(field.name, pa.nulls(quarantine.num_rows, field.type))
+    return pa.table(columns).select(SCHEMA.names).cast(SCHEMA)
 
 
 def _in_source_order(table: pa.Table) -> pa.Table:
-    """By source URI, then row; rows that are in this order already are not moved."""
+    """Return the rows by source URI, then row; rows already in this order keep it."""
     uris = table["source_uri"].combine_chunks().dictionary_encode()
-    rank_of_uri = np.argsort(np.argsort(np.array(uris.dictionary.to_pylist(), dtype=object)))
-    order = np.lexsort(
-        (table["source_row"].to_numpy(), rank_of_uri[uris.indices.to_numpy(zero_copy_only=False)])
-    )
+    names = np.array(uris.dictionary.to_pylist(), dtype=object)
+    rank_of_uri = np.argsort(np.argsort(names))
+    uri_ranks = rank_of_uri[uris.indices.to_numpy(zero_copy_only=False)]
+    order = np.lexsort((table["source_row"].to_numpy(), uri_ranks))
     return table.take(pa.array(order)).combine_chunks()
 
 
 def _positions(
     ids: pa.Array | pa.ChunkedArray, among: pa.Array | pa.ChunkedArray, complaint: str
 ) -> NDArray[np.int64]:
-    """The position of each of `ids` in `among`. Raises ValueError with `complaint` where one is not
-    there.
-    """
-    found = pc.index_in(ids, value_set=among)
-    _complain(ids, pc.is_null(found).to_pandas().to_numpy(), complaint)
-    return np.asarray(found.to_pandas().to_numpy(), np.int64)
+    """Return the position of each of `ids` in `among`. Raises ValueError for a missing id."""
+    positions = pc.index_in(ids, value_set=among)
+    _check(ids, pc.is_valid(positions).to_pandas().to_numpy(), complaint)
+    return np.asarray(positions.to_pandas().to_numpy(), np.int64)
 
 
-def _complain(ids: pa.Array | pa.ChunkedArray, wrong: NDArray[np.bool_], complaint: str) -> None:
-    if wrong.any():
-        some = ids.filter(pa.array(wrong)).slice(0, 3).to_pylist()
-        raise ValueError(
-            f"the ledger does not add up: {int(wrong.sum())} {complaint}, the first "
-            f"{', '.join(map(str, some))}"
-        )
+def _check(ids: pa.Array | pa.ChunkedArray, is_right: NDArray[np.bool_], complaint: str) -> None:
+    """Raise ValueError unless all of `ids` are right."""
+    if is_right.all():
+        return
+    wrong = ids.filter(pa.array(~is_right))
+    some = ", ".join(map(str, wrong.slice(0, 3).to_pylist()))
+    raise ValueError(f"the ledger does not add up: {len(wrong)} {complaint}, the first {some}")
 
 
-def _columns(rejected: Sequence[Rejection]) -> pa.Table:
-    """id, reason, nearest_id, similarity of every rejection."""
-    schema = pa.schema(
-        {
-            "id": pa.string(),
-            "reason": pa.string(),
-            "nearest_id": pa.string(),
-            "similarity": pa.float32(),
-        }
-    )
+def _rejection_table(rejected: Sequence[Rejection]) -> pa.Table:
+    """Return REJECTIONS, one row for every rejection."""
     if isinstance(rejected, RejectionColumns):
-        return pa.table(dict(rejected.columns()), schema=schema)
-    return pa.table(
-        {name: [row[place] for row in rejected] for place, name in enumerate(Rejection._fields)},
-        schema=schema,
-    )
+        return pa.table(dict(rejected.columns()), schema=REJECTIONS)
+    columns = {
+        name: [rejection[place] for rejection in rejected]
+        for place, name in enumerate(Rejection._fields)
+    }
+    return pa.table(columns, schema=REJECTIONS)

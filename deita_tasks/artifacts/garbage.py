@@ -1,7 +1,7 @@
-"""What can go from a store: whatever no selection refers to, and what killed runs have left.
+"""Find and remove what a store no longer needs.
 
-Safe beside running flows: a part that is removed while a flow reads it is looked for once more
-(`parts.py`), and what that flow then does not find it computes on the next run.
+No selection refers to it, or a killed run left it. This is safe beside running flows: a flow that
+loses a part while it reads looks again (`parts.py`), and its next run computes what is missing.
 """
 
 from __future__ import annotations
@@ -10,164 +10,171 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pandas as pd
 
 from deita_tasks import storage
-from deita_tasks.artifacts.inventory import Artifact, artifacts
+from deita_tasks.artifacts.inventory import Artifact, list_artifacts
 from deita_tasks.artifacts.parts import PART_NAME, PartSet
-from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.pool import Pool, pool_uri
+from deita_tasks.artifacts.selection import (
+    SELECTION_FILE,
+    SelectionProvenance,
+    SelectionSummary,
+)
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 
 log = logging.getLogger(__name__)
 
-GRACE = timedelta(
-    days=7
-)  # what is younger may belong to a run that is under way, or that will be started again
+GRACE = timedelta(days=7)  # younger files may belong to a run that is under way, or comes back
+MIN_UPLOAD_AGE = timedelta(hours=1)
 DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
-def garbage(
+def find_garbage(
     store: str,
     grace: timedelta = GRACE,
     forget: timedelta | None = None,
     now: datetime | None = None,
-) -> list[storage.Found]:
-    """The files that no selection refers to, and plans and drafts; none that is younger than
-    `grace`.
+) -> list[storage.FileEntry]:
+    """Return the files that no selection refers to, plans and drafts; none younger than `grace`.
 
-    `forget`: selections older than this go too, and with them what only they referred to. A part
-    stays as long as one of its rows is in a pool that stays.
+    forget: also selections older than this, and what only they refer to. A part stays as long as
+    one of its rows is in a pool that stays.
     """
     now = now or datetime.now(UTC)
-    everything = artifacts(store)
+    artifacts = list_artifacts(store)
     selections = [
-        one
-        for one in everything
-        if one.kind == "selections" and (forget is None or now - one.newest < max(forget, grace))
+        artifact
+        for artifact in artifacts
+        if artifact.kind == "selections"
+        and (forget is None or now - artifact.newest < max(forget, grace))
     ]
-    pools, families = _referred_to(store, everything, selections)
-    kept = {("selections", one.digest) for one in selections}
-    kept |= {
-        ("pools", one.digest)
-        for one in everything
-        if one.kind == "pools" and (one.digest in pools or now - one.newest < grace)
-    }
-    ids = _ids_of(store, [digest for kind, digest in kept if kind == "pools"])
-    alive = (
-        {digest for _, digest in kept}
-        | families
-        | {part for one in everything for part in _parts(one)}
-    )
-    files: list[storage.Found] = []
-    for one in everything:
-        if one.kind == "embeddings" or one.kind.startswith("scores/"):
-            files += (
-                _needless_parts(store, one, ids)
-                if one.digest in families
-                else _whole_or_nothing(one, now, grace)
-            )
-        elif one.kind == "results":
-            files += [
-                file for file in one.files if alive.isdisjoint(DIGEST.findall(file.name)[-1:])
-            ]  # the last digest is what it is of
-        elif (one.kind, one.digest) not in kept:
-            files += one.files
-    return [file for file in files if now - file.modified >= grace]
+    used_pools, fingerprints = _references(store, artifacts, selections)
+    pools = [
+        artifact
+        for artifact in artifacts
+        if artifact.kind == "pools"
+        and (artifact.digest in used_pools or now - artifact.newest < grace)
+    ]
+    kept = {artifact.folder for artifact in [*selections, *pools]}
+    ids = _ids_of(store, pools)
+    parts = {digest for artifact in artifacts for digest in _part_digests(artifact)}
+    live = {artifact.digest for artifact in [*selections, *pools]} | fingerprints | parts
+    garbage: list[storage.FileEntry] = []
+    for artifact in artifacts:
+        if artifact.is_part_set and artifact.digest in fingerprints:
+            garbage += _unused_parts(store, artifact, ids)
+        elif artifact.is_part_set:
+            garbage += artifact.files if now - artifact.newest >= grace else ()
+        elif artifact.kind == "results":
+            garbage += [file for file in artifact.files if not _is_live(file, live)]
+        elif artifact.folder not in kept:
+            garbage += artifact.files
+    return [file for file in garbage if now - file.modified >= grace]
 
 
-def abandoned(
+def _is_live(result: storage.FileEntry, live: set[str]) -> bool:
+    """Return whether a result that Prefect remembers is of an artifact that exists.
+
+    The last digest in its name names the artifact.
+    """
+    return not live.isdisjoint(DIGEST.findall(result.name)[-1:])
+
+
+def find_abandoned_uploads(
     store: str, grace: timedelta = GRACE, now: datetime | None = None
 ) -> list[storage.Upload]:
-    """Uploads to an object store that killed runs have left behind, begun `grace` ago or earlier,
-    and an hour in any case: they cannot be told from those that are under way. None, and a warning,
-    where one may not list them.
+    """Return uploads to an object store that killed runs left behind.
+
+    Only those begun at least `grace`, and an hour, ago: they look like uploads under way. None,
+    with a warning, where they cannot be listed.
     """
+    now = now or datetime.now(UTC)
     try:
-        found = storage.unfinished_uploads(store)
+        uploads = storage.unfinished_uploads(store)
     except StorageError as error:
         log.warning("unfinished uploads stay: %s", error)
         return []
-    return [
-        upload
-        for upload in found
-        if (now or datetime.now(UTC)) - upload.begun >= max(grace, timedelta(hours=1))
-    ]
+    return [upload for upload in uploads if now - upload.begun >= max(grace, MIN_UPLOAD_AGE)]
 
 
-def collect(
-    store: str, files: Iterable[storage.Found], uploads: Iterable[storage.Upload] = ()
+def remove_garbage(
+    store: str, files: Iterable[storage.FileEntry], uploads: Iterable[storage.Upload] = ()
 ) -> None:
-    """Remove what `garbage` and `abandoned` have named."""
+    """Remove what `find_garbage` and `find_abandoned_uploads` returned."""
     for file in files:
         storage.remove(storage.join(store, file.name))
     for upload in uploads:
-        storage.give_up(store, upload)
+        storage.abort_upload(store, upload)
 
 
-def _referred_to(
-    store: str, everything: Iterable[Artifact], selections: Iterable[Artifact]
+def _references(
+    store: str, artifacts: Iterable[Artifact], selections: Iterable[Artifact]
 ) -> tuple[set[str], set[str]]:
-    """The pools and the fingerprints that `selections` were made of; all there are where one of
-    them does not say.
+    """Return the pools and the fingerprints that `selections` refer to.
+
+    If one of them does not say, all there are.
     """
-    pools, families = set(), set()
-    for one in selections:
+    pools: set[str] = set()
+    fingerprints: set[str] = set()
+    for artifact in selections:
+        place = storage.join(store, artifact.folder, SELECTION_FILE)
         try:
-            summary = storage.read_json(storage.join(store, one.folder, "selection.json"))
+            fields = storage.read_json(place)
         except (MissingFile, DamagedArtifact):
-            continue  # not finished: nothing in it can be used
-        if "made_of" not in summary:
+            continue  # unfinished: nothing can use it
+        provenance = _provenance(place, fields)
+        if provenance is None:
             log.warning(
-                "all pools and fingerprints stay: %s does not say what it was made of", one.folder
+                "all pools and fingerprints stay: %s does not say what it was made of",
+                artifact.folder,
             )
-            return {other.digest for other in everything}, {other.digest for other in everything}
-        pools.add(summary["made_of"]["pool"])
-        families.update(summary["made_of"]["families"].values())
-    return pools, families
+            everything = {artifact.digest for artifact in artifacts}
+            return everything, everything
+        pools.add(provenance.pool)
+        fingerprints.update(provenance.fingerprints.values())
+    return pools, fingerprints
 
 
-def _ids_of(store: str, pools: Iterable[str]) -> pd.Index[str] | None:
-    """The ids of all these pools; None where one of them cannot be read, for then nobody knows
-    which parts it needs.
-    """
+def _provenance(place: str, fields: Any) -> SelectionProvenance | None:
+    """Return what a selection depends on; None if its JSON, of another version, does not say."""
+    try:
+        return storage.as_record(place, fields, SelectionSummary).provenance
+    except DamagedArtifact:
+        return None
+
+
+def _ids_of(store: str, pools: Iterable[Artifact]) -> pd.Index[str] | None:
+    """Return the ids of all `pools`; None if one cannot be read: nobody knows its parts then."""
     ids = pd.Index([], dtype=object)
     try:
-        for digest in pools:
-            ids = ids.union(
-                pd.Index(
-                    Pool.open(storage.join(store, "pools", digest))
-                    .index(["id"])["id"]
-                    .to_pandas()
-                    .astype(object)
-                )
-            )
+        for artifact in pools:
+            pool = Pool.open(pool_uri(store, artifact.digest))
+            ids = ids.union(pd.Index(pool.index(["id"])["id"].to_pandas().astype(object)))
     except StorageError as error:
         log.warning("all parts of fingerprints in use stay, since a pool cannot be read: %s", error)
         return None
     return ids
 
 
-def _parts(artifact: Artifact) -> Iterator[str]:
+def _part_digests(artifact: Artifact) -> Iterator[str]:
     for file in artifact.files:
         if match := PART_NAME.fullmatch(file.name.rsplit("/", 1)[1]):
             yield match[1]
 
 
-def _needless_parts(store: str, family: Artifact, ids: pd.Index[str] | None) -> list[storage.Found]:
-    """The parts of a family in use that have no row of a pool that stays. A damaged part is
-    `verify`'s to name.
-    """
+def _unused_parts(
+    store: str, artifact: Artifact, ids: pd.Index[str] | None
+) -> list[storage.FileEntry]:
+    """Return the parts without a row of a pool that stays; `verify` looks after damaged parts."""
     if ids is None:
         return []
-    held = PartSet(storage.join(store, family.folder), family.digest).index()
-    needless = {
-        f"part-{digest}.parquet"
-        for digest, rows in held.items()
-        if not (ids.get_indexer(rows.to_pandas()) >= 0).any()
+    part_set = PartSet(uri=storage.join(store, artifact.folder), fingerprint=artifact.digest)
+    unused = {
+        part_set.part(digest).rsplit("/", 1)[1]
+        for digest, part_ids in part_set.index().items()
+        if not (ids.get_indexer(part_ids.to_pandas()) >= 0).any()
     }
-    return [file for file in family.files if file.name.rsplit("/", 1)[1] in needless]
-
-
-def _whole_or_nothing(family: Artifact, now: datetime, grace: timedelta) -> list[storage.Found]:
-    return list(family.files) if now - family.newest >= grace else []
+    return [file for file in artifact.files if file.name.rsplit("/", 1)[1] in unused]

@@ -1,16 +1,19 @@
-"""What lies in a store: every artifact with its rows, its size and what it stands for."""
+"""List what a store holds: every artifact with its rows, its size and what it stands for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from deita_tasks import storage
-from deita_tasks.artifacts.parts import PartSet
+from deita_tasks.artifacts.parts import FINGERPRINT_FILE, PartSet
+from deita_tasks.artifacts.pool import POOL_FILE, PoolSummary
+from deita_tasks.artifacts.selection import SelectionSummary, read_selection
+from deita_tasks.components import Fingerprint
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 
+# Folders below the folder of each kind.
 DEPTHS = {
     "pools": 1,
     "selections": 1,
@@ -18,28 +21,39 @@ DEPTHS = {
     "scores": 2,
     "plans": 0,
     "results": 0,
-}  # folders below the kind
+}
+LOOSE_FILES = {
+    "plans": "rows to compute",
+    "results": "what Prefect remembers",
+    "drafts": "left by runs that were killed",
+}
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A pool, a selection, the parts of one fingerprint; or all plans, all results, all drafts that
-    nobody finished.
+    """A pool, a selection or the parts of one fingerprint; or all plans, results or drafts.
+
+    kind: pools, selections, embeddings, scores/complexity, scores/quality, plans, results, drafts.
+    digest: "" for plans, results and drafts. files: their names are paths from the store.
     """
 
-    # pools, selections, embeddings, scores/complexity, scores/quality, plans, results, drafts
     kind: str
-    digest: str  # "" for plans, results and drafts
-    files: tuple[storage.Found, ...]  # names from the store on
+    digest: str
+    files: tuple[storage.FileEntry, ...]
 
     @property
     def folder(self) -> str:
-        """Its place in the store."""
+        """Its folder in the store."""
         return f"{self.kind}/{self.digest}" if self.digest else self.kind
 
     @property
+    def is_part_set(self) -> bool:
+        """Whether it holds scores or embeddings."""
+        return self.kind == "embeddings" or self.kind.startswith("scores/")
+
+    @property
     def bytes(self) -> int:
-        """What its files take."""
+        """Size of its files."""
         return sum(file.bytes for file in self.files)
 
     @property
@@ -49,88 +63,91 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Described:
-    """An artifact with its rows (None where it has none to count, or cannot be read) and what it
-    stands for.
-    """
+class ArtifactSummary:
+    """An artifact, its rows (None if they cannot be counted) and what it stands for."""
 
     artifact: Artifact
     rows: int | None
     stands_for: str
 
 
-def artifacts(store: str) -> list[Artifact]:
-    """What lies in the store, from one listing; files that are none of ours are left out."""
-    found: dict[tuple[str, str], list[storage.Found]] = {}
+def list_artifacts(store: str) -> list[Artifact]:
+    """Return what lies in the store, from one listing; ignores files that are not ours."""
+    files: dict[tuple[str, str], list[storage.FileEntry]] = {}
     for file in storage.find(store):
-        steps = file.name.split("/")
-        if steps[0] not in DEPTHS or len(steps) < 2:
-            continue
-        depth = DEPTHS[steps[0]]
-        if steps[-1].startswith("."):
-            key = ("drafts", "")
-        elif depth and len(steps) > depth + 1:
-            key = ("/".join(steps[:depth]), steps[depth])
-        else:
-            key = (steps[0], "")
-        found.setdefault(key, []).append(file)
-    return [Artifact(kind, digest, tuple(files)) for (kind, digest), files in sorted(found.items())]
+        key = _artifact_of(file.name)
+        if key is not None:
+            files.setdefault(key, []).append(file)
+    return [Artifact(kind, digest, tuple(files[kind, digest])) for kind, digest in sorted(files)]
 
 
-def describe(store: str) -> Iterator[Described]:
-    """Every artifact with its rows and what it stands for; reads their descriptions and the footers
-    of the parts.
+def _artifact_of(name: str) -> tuple[str, str] | None:
+    """Return kind and digest of the artifact that the file `name` belongs to."""
+    steps = name.split("/")
+    if steps[0] not in DEPTHS or len(steps) < 2:
+        return None
+    if steps[-1].startswith("."):
+        return "drafts", ""
+    depth = DEPTHS[steps[0]]
+    if depth and len(steps) > depth + 1:
+        return "/".join(steps[:depth]), steps[depth]
+    return steps[0], ""
+
+
+def summarise(store: str) -> Iterator[ArtifactSummary]:
+    """Yield every artifact with its rows and what it stands for.
+
+    Reads their JSON descriptions and the footers of the parts.
     """
-    for artifact in artifacts(store):
+    for artifact in list_artifacts(store):
+        uri = storage.join(store, artifact.folder)
         try:
-            yield Described(artifact, *_facts(store, artifact))
+            rows, stands_for = _describe(uri, artifact)
         except StorageError as error:
-            yield Described(artifact, None, f"unfinished or damaged ({error})")
+            rows, stands_for = None, f"unfinished or damaged ({error})"
+        yield ArtifactSummary(artifact, rows, stands_for)
 
 
-def _facts(store: str, artifact: Artifact) -> tuple[int | None, str]:
-    uri = storage.join(store, artifact.folder)
+def _describe(uri: str, artifact: Artifact) -> tuple[int | None, str]:
     if artifact.kind == "pools":
-        summary = storage.read_json(storage.join(uri, "pool.json"))
-        return summary["good"] + summary["quarantined"], ", ".join(
-            file["uri"] for file in summary.get("inputs", [])
-        )
+        pool = storage.read_record(storage.join(uri, POOL_FILE), PoolSummary)
+        return pool.rows, ", ".join(file.uri for file in pool.inputs)
     if artifact.kind == "selections":
-        summary = storage.read_json(storage.join(uri, "selection.json"))
-        made_of = summary.get("made_of", {})
-        selector = made_of.get("selector", {})
-        options = " ".join(f"{name}={value}" for name, value in selector.get("options", {}).items())
-        return summary["counts"][
-            "selected"
-        ], f"{selector.get('name', '?')} {options} from pool {made_of.get('pool', '?')}"
+        selection = read_selection(uri)
+        return selection.counts.selected, _describe_selection(selection)
     if artifact.digest:
-        family = PartSet(uri, artifact.digest)
-        return sum(_rows(family, digest) for digest in family.listed()), stands_for(
-            storage.read_json(storage.join(uri, "fingerprint.json"))
-        )
-    names = {
-        "plans": "rows to compute",
-        "results": "what Prefect remembers",
-        "drafts": "left by runs that were killed",
-    }
-    return None, names[artifact.kind]
+        part_set = PartSet(uri=uri, fingerprint=artifact.digest)
+        rows = sum(_count_rows(part_set, digest) for digest in part_set.digests())
+        fingerprint = storage.read_json(storage.join(uri, FINGERPRINT_FILE))
+        return rows, describe_fingerprint(fingerprint)
+    return None, LOOSE_FILES[artifact.kind]
 
 
-def _rows(family: PartSet, digest: str) -> int:
+def _describe_selection(selection: SelectionSummary) -> str:
+    provenance = selection.provenance
+    if provenance is None:
+        return "? from pool ?"
+    options = [f"{name}={value}" for name, value in provenance.selector.options.items()]
+    return f"{' '.join([provenance.selector.name, *options])} from pool {provenance.pool}"
+
+
+def _count_rows(part_set: PartSet, digest: str) -> int:
     try:
-        with storage.parquet_file(family.part(digest)) as parquet:
+        with storage.parquet_file(part_set.part(digest)) as parquet:
             return int(parquet.metadata.num_rows)
     except (DamagedArtifact, MissingFile):
         return 0
 
 
-def stands_for(contract: Mapping[str, Any]) -> str:
-    """A fingerprint in a few words: the backend and its model, or the backend and its numbers."""
-    revision = str(contract.get("revision") or contract.get("files_sha256") or "")[:12]
-    if "model" in contract or revision:
-        model = f" {contract.get('model', '')}{'@' + revision if revision else ''}"
-        return f"{contract.get('backend', '?')}{model} {contract.get('dtype', '')}".strip()
-    numbers = " ".join(
-        f"{name}={value}" for name, value in contract.items() if isinstance(value, int | float)
-    )
-    return f"{contract.get('backend', '?')} {numbers}".strip()
+def describe_fingerprint(fingerprint: Fingerprint) -> str:
+    """Return a fingerprint in a few words: the backend and its model, or its numbers."""
+    backend = fingerprint.get("backend", "?")
+    revision = str(fingerprint.get("revision") or fingerprint.get("files_sha256") or "")[:12]
+    if "model" in fingerprint or revision:
+        model = fingerprint.get("model", "")
+        at_revision = f"@{revision}" if revision else ""
+        return f"{backend} {model}{at_revision} {fingerprint.get('dtype', '')}".strip()
+    numbers = [
+        f"{name}={value}" for name, value in fingerprint.items() if isinstance(value, int | float)
+    ]
+    return f"{backend} {' '.join(numbers)}".strip()

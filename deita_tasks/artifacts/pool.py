@@ -1,37 +1,41 @@
-"""The pool artifact: normalised conversations in Parquet, and what could not become one.
+"""The pool artifact: normalised conversations in Parquet, and the rows that are not conversations.
 
-    <store>/pools/<digest>/rows-00000.parquet …    every good row in source order, duplicates included
-                           quarantine.parquet      every bad one, with its reason and what it was
-                           pool.json               written last: counts, formats, digests; a pool without it is not there
+    <store>/pools/<digest>/
+        rows-00000.parquet …   every good row in source order, duplicates included
+        quarantine.parquet     every bad row, with its reason and its raw text
+        pool.json              counts, formats, digests; written last, so no pool is half there
 
-Rows are addressed by position (0 for the first good row). Texts are read a row group at a time, so
+A position addresses a row (0 for the first good row). Texts are read one row group at a time, so
 memory does not grow with the pool.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 
 from deita_tasks import storage
-from deita_tasks.errors import DamagedArtifact, StorageError
-from deita_tasks.records import Conversation, Quarantined, SourceRow, Turn
+from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
+from deita_tasks.manifest import InputFile
+from deita_tasks.records import Conversation, SourceRow, Turn
+from deita_tasks.storage import FileInfo
+from deita_tasks.strict_json import JsonRecord
 
-VERSION = 2  # of the artifact: another number is another pool
+VERSION = 2  # of the artifact; pools of another version are loaded anew
 
-GROUP_ROWS = 1024
-GROUP_CHARS = 8_000_000  # a row group is closed at either: what a reader holds at once
-FILE_GROUPS = 64
+POOL_FILE = "pool.json"
+QUARANTINE_FILE = "quarantine.parquet"
 
 ROWS = pa.schema(
     {
@@ -57,244 +61,167 @@ QUARANTINE = pa.schema(
 INDEX_COLUMNS = ["id", "source_uri", "source_row", "n_pairs", "n_turns", "n_words"]
 
 
+class PoolFile(FileInfo):
+    """A file of good rows. groups: the rows of each of its row groups."""
+
+    name: str
+    groups: list[NonNegativeInt]
+
+
+class PoolSummary(JsonRecord):
+    """pool.json."""
+
+    version: int
+    inputs: list[InputFile]
+    good: NonNegativeInt
+    quarantined: NonNegativeInt
+    files: list[PoolFile]
+    quarantine: FileInfo
+
+    @property
+    def rows(self) -> int:
+        """Rows read, good and bad."""
+        return self.good + self.quarantined
+
+    def file_infos(self) -> dict[str, FileInfo]:
+        """Return what each file of the pool was when it was written, by name."""
+        infos: dict[str, FileInfo] = {file.name: file for file in self.files}
+        return {**infos, QUARANTINE_FILE: self.quarantine}
+
+
 def pool_uri(store: str, digest: str) -> str:
-    """Where the pool with this digest lies."""
+    """Return where the pool with this digest lies."""
     return storage.join(store, "pools", digest)
 
 
-def write_pool(
-    uri: str, rows: Iterable[Conversation | Quarantined], facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Write the pool under `uri`; returns its pool.json:
+def read_summary(uri: str) -> PoolSummary:
+    """Return the pool.json of the pool under `uri`.
 
-    {good, quarantined, files: [{name, groups, bytes, sha256}], quarantine: {bytes, sha256},
-    **facts}
-
-    `facts` is read after the last row, so the caller may fill it while the rows pass (the formats
-    found, say).
+    Raises StorageError where there is none, or it has another version.
     """
-    with _PoolWriter(uri) as writer:
-        for row in rows:
-            if isinstance(row, Conversation):
-                writer.add(row)
-            else:
-                writer.put_aside(row)
-    described = [
-        {"name": name, "groups": groups, **storage.describe(storage.join(uri, name))}
-        for name, groups in writer.files
-    ]
-    aside = storage.describe(storage.join(uri, "quarantine.parquet"))
-    summary = {
-        **facts,
-        "version": VERSION,
-        "good": writer.good,
-        "quarantined": writer.bad,
-        "files": described,
-        "quarantine": aside,
-    }
-    storage.write_json(storage.join(uri, "pool.json"), summary)
-    return summary
-
-
-class _PoolWriter:
-    """Writes row groups of bounded size, and a new file every FILE_GROUPS of them."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-        self.files: list[tuple[str, list[int]]] = []
-        self.good = self.bad = 0
-        self._rows: list[dict[str, Any]] = []
-        self._chars = 0
-        self._quarantine: list[dict[str, Any]] = []
-        self._file = ExitStack()
-        self._aside = ExitStack()
-        self._writer: pq.ParquetWriter | None = None
-
-    def __enter__(self) -> _PoolWriter:
-        self._aside_writer = self._aside.enter_context(
-            storage.parquet_writer(storage.join(self.uri, "quarantine.parquet"), QUARANTINE)
-        )
-        return self
-
-    def __exit__(self, *problem: Any) -> None:
-        if problem[0] is None:
-            self._flush_rows()
-            self._flush_aside()
-        self._file.__exit__(*problem)
-        self._aside.__exit__(*problem)
-
-    def add(self, row: Conversation) -> None:
-        extra = json.dumps(row.extra, ensure_ascii=False) if row.extra else None
-        self._rows.append(
-            {
-                "id": row.id,
-                "source_uri": row.source.uri,
-                "source_row": row.source.row,
-                "turns": [{"role": turn.role, "content": turn.content} for turn in row.turns],
-                "extra": extra,
-                "n_pairs": len(row.pairs),
-                "n_turns": len(row.turns),
-                "n_words": sum(len(turn.content.split()) for turn in row.turns),
-            }
-        )
-        self._chars += sum(len(turn.role) + len(turn.content) for turn in row.turns) + len(
-            extra or ""
-        )
-        self.good += 1
-        if len(self._rows) >= GROUP_ROWS or self._chars >= GROUP_CHARS:
-            self._flush_rows()
-
-    def put_aside(self, row: Quarantined) -> None:
-        fields = {
-            "source_uri": row.source.uri,
-            "source_row": row.source.row,
-            "reason": row.reason,
-            "detail": row.detail,
-            "raw": row.raw,
-        }
-        self._quarantine.append(fields)
-        self.bad += 1
-        if len(self._quarantine) >= GROUP_ROWS:
-            self._flush_aside()
-
-    def _flush_rows(self) -> None:
-        if self._writer is None or (self._rows and len(self.files[-1][1]) >= FILE_GROUPS):
-            self._file.close()
-            name = f"rows-{len(self.files):05d}.parquet"
-            self.files.append((name, []))
-            self._writer = self._file.enter_context(
-                storage.parquet_writer(storage.join(self.uri, name), ROWS)
-            )
-        if self._rows:
-            self._writer.write_table(
-                pa.Table.from_pylist(self._rows, schema=ROWS), row_group_size=len(self._rows)
-            )
-            self.files[-1][1].append(len(self._rows))
-        self._rows, self._chars = [], 0
-
-    def _flush_aside(self) -> None:
-        if self._quarantine:
-            self._aside_writer.write_table(
-                pa.Table.from_pylist(self._quarantine, schema=QUARANTINE)
-            )
-        self._quarantine = []
+    place = storage.join(uri, POOL_FILE)
+    try:
+        fields = storage.read_json(place)
+    except MissingFile as error:
+        raise StorageError(f"{uri}: no pool here; expected a {POOL_FILE}") from error
+    version = fields.get("version") if isinstance(fields, dict) else None
+    if version != VERSION:
+        raise StorageError(f"{uri}: pool of version {version!r}, expected {VERSION}; load it again")
+    return storage.as_record(place, fields, PoolSummary)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool that is there and whole. `summary` is its pool.json."""
+    """A complete pool. `summary` is its pool.json."""
 
     uri: str
-    summary: Mapping[str, Any]
+    summary: PoolSummary
 
     @classmethod
     def open(cls, uri: str) -> Pool:
-        """The pool under `uri`. Raises StorageError where there is none, or one of another version."""
-        if not storage.exists(storage.join(uri, "pool.json")):
-            raise StorageError(f"{uri}: no pool here; expected a pool.json")
-        summary = storage.read_json(storage.join(uri, "pool.json"))
-        if summary.get("version") != VERSION:
-            raise StorageError(
-                f"{uri}: pool of version {summary.get('version')!r}, expected {VERSION}; "
-                "load it again"
-            )
-        return cls(uri, summary)
+        """Open the pool under `uri`.
+
+        Raises StorageError where there is none, or it has another version.
+        """
+        return cls(uri, read_summary(uri))
 
     @property
-    def address(self) -> str:
-        """Its URI from any working directory."""
-        return storage.filesystem(self.uri)[1] if storage.is_local(self.uri) else self.uri
+    def digest(self) -> str:
+        """The name of the pool in its store."""
+        return self.uri.rsplit("/", 1)[1]
 
     def is_intact(self) -> bool:
-        """Whether every file is what was written: by sha256 on a local disk, by size where reading
-        it all would mean a download.
-        """
-        files = {
-            **{file["name"]: file for file in self.summary["files"]},
-            "quarantine.parquet": self.summary["quarantine"],
-        }
-        return all(
-            storage.is_same(storage.join(self.uri, name), facts) for name, facts in files.items()
-        )
+        """Return whether every file is the one that was written (see `storage.is_same`)."""
+        infos = self.summary.file_infos()
+        return all(storage.is_same(storage.join(self.uri, name), infos[name]) for name in infos)
 
     def index(self, columns: Sequence[str] = INDEX_COLUMNS) -> pa.Table:
-        """Some columns of every good row, in source order; row i is position i. No texts are read."""
-        tables = [
-            storage.read_table(storage.join(self.uri, file["name"]), list(columns))
-            for file in self.summary["files"]
-        ]
+        """Return some columns of every good row, in source order; row i has position i.
+
+        Reads no texts.
+        """
+        places = [storage.join(self.uri, file.name) for file in self.summary.files]
+        tables = [storage.read_table(place, list(columns)) for place in places]
         return pa.concat_tables(tables).combine_chunks()
 
     @cached_property
     def distinct(self) -> tuple[pa.Array, NDArray[np.int64]]:
-        """What is scored: each id once, and the positions at which they first stand, ascending.
+        """The rows to score: each id once, and its first position, ascending.
+
         Read once, for all stages.
         """
-        held = self.index(["id"])["id"].combine_chunks()
-        positions = first_positions(held)
-        return held.take(pa.array(positions)), positions
+        ids = self.index(["id"])["id"].combine_chunks()
+        positions = first_positions(ids)
+        return ids.take(pa.array(positions)), positions
 
     def quarantine(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows that could not become a conversation, in source order."""
-        return storage.read_table(
-            storage.join(self.uri, "quarantine.parquet"), list(columns) if columns else None
-        )
+        """Return the bad rows in source order."""
+        place = storage.join(self.uri, QUARANTINE_FILE)
+        return storage.read_table(place, list(columns) if columns else None)
 
     def read(
         self, positions: Sequence[int] | NDArray[np.int64]
     ) -> Iterator[tuple[int, Conversation]]:
-        """(position, conversation) for each of `positions`, ascending, each once; one row group in
-        memory at a time.
+        """Yield (position, conversation) for each of `positions`, ascending, each once.
+
+        Holds one row group in memory at a time.
         """
-        wanted = np.unique(np.asarray(positions, dtype=np.int64))
-        first = 0
-        for file in self.summary["files"]:
-            here = wanted[(wanted >= first) & (wanted < first + sum(file["groups"]))]
-            if len(here):
-                with storage.parquet_file(storage.join(self.uri, file["name"])) as parquet:
-                    yield from _read_groups(parquet, file["groups"], first, here)
-            first += sum(file["groups"])
+        ascending = np.unique(np.asarray(positions, dtype=np.int64))
+        start = 0
+        for file in self.summary.files:
+            end = start + sum(file.groups)
+            in_file = ascending[(ascending >= start) & (ascending < end)]
+            if len(in_file):
+                with storage.parquet_file(storage.join(self.uri, file.name)) as parquet:
+                    yield from _read_groups(parquet, file.groups, start, in_file)
+            start = end
 
     def find(self, ids: Sequence[str]) -> dict[str, Conversation]:
-        """The conversations with these ids, each as it first stands in the pool. Raises KeyError
-        where one is not in it.
+        """Return the conversations with these ids, each as it first stands in the pool.
+
+        Raises KeyError for an id that is not in the pool.
         """
-        held, first = self.distinct
-        where = pc.index_in(pa.array(ids, pa.string()), value_set=held)
-        if where.null_count:
-            raise KeyError(f"{where.null_count} of {len(where)} ids are not in the pool {self.uri}")
-        return {
-            conversation.id: conversation for _, conversation in self.read(first[where.to_numpy()])
-        }
+        distinct_ids, positions = self.distinct
+        places = pc.index_in(pa.array(ids, pa.string()), value_set=distinct_ids)
+        if places.null_count:
+            raise KeyError(
+                f"{places.null_count} of {len(places)} ids are not in the pool {self.uri}"
+            )
+        rows = self.read(positions[places.to_numpy()])
+        return {conversation.id: conversation for _, conversation in rows}
 
 
 def _read_groups(
-    parquet: pq.ParquetFile, groups: Sequence[int], first: int, wanted: NDArray[np.int64]
+    parquet: pq.ParquetFile,
+    groups: Sequence[int],
+    start: int,
+    positions: NDArray[np.int64],
 ) -> Iterator[tuple[int, Conversation]]:
     for number, rows in enumerate(groups):
-        here = wanted[(wanted >= first) & (wanted < first + rows)]
-        if len(here):
-            try:
-                table = parquet.read_row_group(number)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise DamagedArtifact(f"pool rows {first} to {first + rows}: {error}") from error
-            for position, fields in zip(here, table.take(here - first).to_pylist(), strict=True):
+        end = start + rows
+        in_group = positions[(positions >= start) & (positions < end)]
+        if len(in_group):
+            table = _read_group(parquet, number, start, end).take(in_group - start)
+            for position, fields in zip(in_group, table.to_pylist(), strict=True):
                 yield int(position), _conversation(fields)
-        first += rows
+        start = end
+
+
+def _read_group(parquet: pq.ParquetFile, number: int, start: int, end: int) -> pa.Table:
+    try:
+        return parquet.read_row_group(number)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DamagedArtifact(f"pool rows {start} to {end}: {error}") from error
 
 
 def _conversation(fields: Mapping[str, Any]) -> Conversation:
     turns = tuple(Turn(turn["role"], turn["content"]) for turn in fields["turns"])
+    source = SourceRow(fields["source_uri"], fields["source_row"])
     extra = json.loads(fields["extra"]) if fields["extra"] else {}
-    return Conversation(
-        turns, SourceRow(fields["source_uri"], fields["source_row"]), extra, fields["id"]
-    )
+    return Conversation(turns, source, extra, fields["id"])
 
 
 def first_positions(ids: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
-    """Positions of the first row of each distinct id, ascending: what is scored; the others are
-    duplicates.
-    """
-    import pandas as pd
-
-    return np.flatnonzero(~pd.Series(ids.to_pandas()).duplicated().to_numpy()).astype(np.int64)
+    """Return the position of the first row of each id, ascending; the others are duplicates."""
+    repeated = pd.Series(ids.to_pandas()).duplicated().to_numpy()
+    return np.flatnonzero(~repeated).astype(np.int64)

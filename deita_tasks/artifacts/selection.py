@@ -1,271 +1,154 @@
-"""The selection artifact: what was chosen from a pool, and a decision for every one of its rows.
+"""The selection artifact: the rows selected from a pool, and a decision for every row of it.
 
-<store>/selections/<digest>/decisions.parquet    the ledger (`exporting/ledger.py`)
-                            kept.parquet         ids in the order chosen
-                            selection.json       counts; written last: a selection without it is not there
+<store>/selections/<digest>/
+    decisions.parquet    one line for every row (see `decisions.py`)
+    kept.parquet         the selected ids, in order
+    selection.json       counts; written last, so no selection is half there
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
+from pydantic import Field, JsonValue, NonNegativeInt
 
 from deita_tasks import storage
+from deita_tasks.artifacts.candidates import StagesParts, open_candidates, read_scores
 from deita_tasks.artifacts.decisions import build_ledger
-from deita_tasks.artifacts.parts import WIDTH, PartSet, place_vectors, vector_problems, vector_width
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.config import Selection
-from deita_tasks.errors import StorageError, TooFewRows, UsageError
+from deita_tasks.errors import StorageError, TooFewRows
+from deita_tasks.manifest import Counts
+from deita_tasks.presets import Spec
 from deita_tasks.selecting import load_selector
-from deita_tasks.selecting.base import Selector
-from deita_tasks.selecting.evol import How, evol_scores_of, ranking_scores
+from deita_tasks.storage import FileInfo
+from deita_tasks.strict_json import JsonRecord
 
-IN_MEMORY = 2**29  # bytes of vectors
-
-Parts = Mapping[
-    str, Mapping[str, Any]
-]  # by stage: {"family": {"uri", "fingerprint"}, "parts": [digest, …]}
-SCORES = pa.schema(
-    {
-        "id": pa.string(),
-        "complexity": pa.list_(pa.float32()),
-        "quality": pa.list_(pa.float32()),
-        "evol_score": pa.float64(),
-        "truncated": pa.bool_(),
-        "problem": pa.string(),
-    }
-)
+SELECTION_FILE = "selection.json"
+DECISIONS_FILE = "decisions.parquet"
+KEPT_FILE = "kept.parquet"
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """n rows that every stage has a value for. `vectors`: float32 (n, d), or None where no stage
-    has made any.
+class SelectorOptions(JsonRecord):
+    """A strategy and the options it was given."""
+
+    name: str
+    options: dict[str, JsonValue]
+
+
+class SelectionProvenance(JsonRecord):
+    """What a selection depends on. fingerprints: of its scores and embeddings, by stage."""
+
+    pool: str
+    fingerprints: dict[str, str] = Field(alias="families")
+    selector: SelectorOptions
+
+
+class SelectionSummary(JsonRecord):
+    """selection.json. truncated: rows read in part, by stage. unscorable: rows by reason.
+
+    `provenance` is None in selections of early versions.
     """
 
-    pool: Pool
-    scores: pa.Table  # SCORES
-    vectors: NDArray[np.float32] | None
+    uri: str
+    provenance: SelectionProvenance | None = Field(None, alias="made_of")
+    counts: Counts
+    truncated: dict[str, NonNegativeInt]
+    unscorable: dict[str, NonNegativeInt]
+    files: dict[str, FileInfo]
 
-    @property
-    def ids(self) -> list[str]:
-        """Their ids."""
-        ids: list[str] = self.scores["id"].to_pylist()
-        return ids
 
-    def ranking(self, strategy: Selector) -> NDArray[np.float64]:
-        """What `strategy` goes by: float64 (n,). Length is in words."""
-        lengths = (
-            self._first(["n_words"])["n_words"].to_numpy() if strategy.ranking == "length" else None
-        )
-        return ranking_scores(
-            strategy.ranking,
-            strategy.evol_score,
-            self.scores["complexity"],
-            self.scores["quality"],
-            lengths,
-        )
-
-    def strata(self, strategy: Selector) -> list[str] | None:
-        """The values of the column that `strategy` counts by; None where it counts none. Raises
-        UsageError where it is not there.
-        """
-        column = strategy.strata
-        if column is None:
-            return None
-        if column == "source_uri":
-            uris: list[str] = self._first(["source_uri"])["source_uri"].to_pylist()
-            return uris
-        extras = [
-            json.loads(text) if text else {} for text in self._first(["extra"])["extra"].to_pylist()
-        ]
-        missing = sum(column not in extra for extra in extras)
-        if missing:
-            raise UsageError(
-                f"strata = {column!r}: {missing:,} of {len(extras):,} rows have no such "
-                "column; expected one of every row"
-            )
-        return [json.dumps(extra[column], sort_keys=True) for extra in extras]
-
-    def _first(self, columns: list[str]) -> pa.Table:
-        """Columns of the pool for these rows, each as it first stands there."""
-        table = self.pool.index(["id", *columns])
-        return table.take(pc.index_in(self.scores["id"], value_set=table["id"].combine_chunks()))
+def read_selection(uri: str) -> SelectionSummary:
+    """Return the selection.json under `uri`. Raises MissingFile or DamagedArtifact."""
+    return storage.read_record(storage.join(uri, SELECTION_FILE), SelectionSummary)
 
 
 def is_selection(uri: str) -> bool:
-    """Whether a whole selection lies under `uri`."""
+    """Return whether a complete, undamaged selection lies under `uri`."""
     try:
-        files = storage.read_json(storage.join(uri, "selection.json"))["files"]
-        return all(storage.is_same(storage.join(uri, name), facts) for name, facts in files.items())
-    except (
-        StorageError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ):  # not there, damaged, or another program's JSON
+        files = read_selection(uri).files
+        return all(storage.is_same(storage.join(uri, name), files[name]) for name in files)
+    except StorageError:
         return False
 
 
 def write_selection(
-    uri: str, pool: Pool, parts: Parts, selector: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Choose from `pool` by what `parts` say, and write the artifact under `uri`; returns its
-    selection.json.
-    """
+    uri: str, pool: Pool, stage_parts: StagesParts, selector: Spec
+) -> SelectionSummary:
+    """Select from `pool` by the scores and vectors in `stage_parts`; write the artifact."""
     rows = pool.index(["id", "source_uri", "source_row"])
     strategy = load_selector(selector["name"], **selector["options"])
-    scores, truncated = _scores(rows["id"].unique(), parts, strategy.evol_score)
-    with _candidates(pool, scores, parts) as found:
-        selection = strategy.select(
-            found.ids, found.ranking(strategy), found.vectors, found.strata(strategy)
+    scores, truncated = read_scores(rows["id"].unique(), stage_parts, strategy.evol_score)
+    with open_candidates(pool, scores, stage_parts) as candidates:
+        result = strategy.select(
+            candidates.ids,
+            candidates.ranking(strategy),
+            candidates.vectors,
+            candidates.strata(strategy),
         )
-    ledger, counts = build_ledger(
-        rows, pool.quarantine(["source_uri", "source_row", "reason", "detail"]), scores, selection
+    quarantine = pool.quarantine(["source_uri", "source_row", "reason", "detail"])
+    ledger, counts = build_ledger(rows, quarantine, scores, result)
+    kept = pa.table({"id": pa.array(list(result.kept), pa.string())})
+    provenance = SelectionProvenance(
+        pool=pool.digest,
+        fingerprints={stage: parts.part_set.fingerprint for stage, parts in stage_parts.items()},
+        selector=SelectorOptions(
+            name=selector["name"], options=strategy.model_dump(exclude_unset=True)
+        ),
     )
-    files = {
-        "decisions.parquet": ledger,
-        "kept.parquet": pa.table({"id": pa.array(list(selection.kept), pa.string())}),
-    }
-    for name, table in files.items():
-        storage.write_table(storage.join(uri, name), table)
-    described = {name: storage.describe(storage.join(uri, name)) for name in files}
-    unscorable = (
-        ledger.filter(pc.equal(ledger["decision"], "unscorable"))["reason"]
-        .to_pandas()
-        .value_counts()
-        .to_dict()
+    summary = SelectionSummary(
+        uri=uri,
+        provenance=provenance,
+        counts=counts,
+        truncated=truncated,
+        unscorable=_count_reasons(ledger),
+        files=_write_tables(uri, {DECISIONS_FILE: ledger, KEPT_FILE: kept}),
     )
-    summary = {
-        "uri": uri,
-        "made_of": {
-            "pool": pool.uri.rsplit("/", 1)[1],
-            "families": {stage: held["family"]["fingerprint"] for stage, held in parts.items()},
-            "selector": {
-                "name": selector["name"],
-                "options": strategy.model_dump(exclude_unset=True),
-            },
-        },
-        "counts": counts,
-        "truncated": truncated,
-        "unscorable": {str(why): int(rows) for why, rows in unscorable.items()},
-        "files": described,
-    }
-    storage.write_json(storage.join(uri, "selection.json"), summary)
+    storage.write_record(storage.join(uri, SELECTION_FILE), summary)
     return summary
 
 
-def ran_out(counts: Mapping[str, int], selection: Selection) -> str:
-    """What to say where a selection has fewer rows than its budget."""
-    reached = (
-        " whose stratum had room"
-        if selection.per_stratum
-        else " that was considered"
-        if counts["below_budget"]
-        else ""
+def _write_tables(uri: str, tables: Mapping[str, pa.Table]) -> dict[str, FileInfo]:
+    infos = {}
+    for name, table in tables.items():
+        place = storage.join(uri, name)
+        storage.write_table(place, table)
+        infos[name] = storage.describe(place)
+    return infos
+
+
+def _count_reasons(ledger: pa.Table) -> dict[str, int]:
+    """Return the number of unscorable rows, by reason."""
+    unscorable = ledger.filter(pc.equal(ledger["decision"], "unscorable"))
+    counts = unscorable["reason"].to_pandas().value_counts()
+    return {str(reason): int(rows) for reason, rows in counts.items()}
+
+
+def shortfall(counts: Counts, selection: Selection) -> str:
+    """Return a message for a selection that is smaller than its budget."""
+    reached = ""
+    if selection.per_stratum:
+        reached = " whose stratum had room"
+    elif counts.below_budget:
+        reached = " that was considered"
+    message = (
+        f"The pool ran out before the budget: {counts.selected:,} of {selection.budget:,} "
+        f"conversations were selected, and every row{reached} was reached."
     )
-    told = (
-        f"The pool ran out before the budget: {counts['selected']:,} of {selection.budget:,} "
-        "conversations were kept"
-    )
-    told = f"{told}, and every row{reached} was reached."
-    if not counts["too_similar"] or selection.metric not in (None, "cosine"):
-        return told
+    if not counts.too_similar or selection.metric not in (None, "cosine"):
+        return message
     return (
-        f"{told}\n`deita solve --budget {selection.budget}` finds the smallest --max-similarity "
-        "that fills it, if there is one."
+        f"{message}\n`deita solve --budget {selection.budget}` finds the smallest "
+        "--max-similarity that fills it, if there is one."
     )
 
 
-def check_size(counts: Mapping[str, int], selection: Selection) -> None:
-    """Raises TooFewRows where the target size is exact and the pool ran out before it."""
-    if selection.target_size == "exact" and counts["selected"] < selection.budget:
-        told = ran_out(counts, selection)
+def check_size(counts: Counts, selection: Selection) -> None:
+    """Raise TooFewRows if the target size is exact and the pool ran out before it."""
+    if selection.target_size == "exact" and counts.selected < selection.budget:
         raise TooFewRows(
-            f"{told}\nThe target size is exact, so nothing was written; scores, vectors and "
-            "decisions are in the store."
+            f"{shortfall(counts, selection)}\nThe target size is exact, so nothing was written; "
+            "scores, vectors and decisions are in the store."
         )
-
-
-@contextmanager
-def candidates(pool: Pool, parts: Parts) -> Iterator[Candidates]:
-    """What a strategy chooses from: the distinct rows of `pool` that every stage has a value for."""
-    scores, _ = _scores(pool.index(["id"])["id"].unique(), parts)
-    with _candidates(pool, scores, parts) as found:
-        yield found
-
-
-@contextmanager
-def _candidates(pool: Pool, scores: pa.Table, parts: Parts) -> Iterator[Candidates]:
-    able = scores.filter(pc.is_null(scores["problem"]))
-    with _vectors(able["id"].to_pylist(), parts) as vectors:
-        yield Candidates(pool, able, vectors)
-
-
-def _scores(
-    ids: pa.ChunkedArray, parts: Parts, how: How = "sum"
-) -> tuple[pa.Table, dict[str, int]]:
-    """SCORES of each of `ids`, in their order; rows that were cut, by stage."""
-    if not len(ids):  # a pool of bad rows alone has no parts
-        return SCORES.empty_table(), dict.fromkeys(parts, 0)
-    columns: dict[str, Any] = {"id": ids}
-    problem = pa.nulls(len(ids), pa.string())
-    cut: dict[str, NDArray[np.bool_]] = {}
-    for stage, held in parts.items():
-        wanted = ["id", "cut", "problem", WIDTH if stage == "embedding" else "values"]
-        table = _aligned(PartSet(**held["family"]).gather(held["parts"], wanted), ids)
-        why = vector_problems(table) if stage == "embedding" else table["problem"]
-        prefix = pc.binary_join_element_wise(stage, why, ": ")
-        problem = pc.coalesce(problem, prefix)
-        cut[stage] = table["cut"].to_numpy() > 0
-        if "values" in wanted:
-            columns[stage] = table["values"]
-    evol = evol_scores_of(columns["complexity"], columns["quality"], how)
-    truncated = np.logical_or.reduce(list(cut.values()))
-    table = pa.table({**columns, "evol_score": evol, "truncated": truncated, "problem": problem})
-    return table.select(SCORES.names), {stage: int(rows.sum()) for stage, rows in cut.items()}
-
-
-def _aligned(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
-    """The rows of `table` in the order of `ids`. Raises StorageError where one is missing."""
-    rows = pc.index_in(ids, value_set=table["id"])
-    if rows.null_count:
-        raise StorageError(
-            f"{rows.null_count} of {len(rows)} rows are in no part; run again: they "
-            "will be computed"
-        )
-    return table.take(rows)
-
-
-@contextmanager
-def _vectors(ids: Sequence[str], parts: Parts) -> Any:
-    """float32 (n, d), row i of ids[i], NaN where there is none; over IN_MEMORY bytes in a scratch
-    file. None without vectors.
-    """
-    if "embedding" not in parts or not ids:
-        yield None if "embedding" not in parts else np.zeros((0, 1), np.float32)
-        return
-    family, digests = PartSet(**parts["embedding"]["family"]), parts["embedding"]["parts"]
-    shape = (len(ids), vector_width(family, digests, ids))
-    if shape[0] * shape[1] * 4 <= IN_MEMORY:
-        held = np.empty(shape, np.float32)
-        place_vectors(family, digests, ids, held)
-        yield held
-        return
-    with tempfile.TemporaryDirectory(prefix="deita-") as folder:
-        target: NDArray[np.float32] = np.memmap(
-            Path(folder) / "vectors.f32", np.float32, "w+", shape=shape
-        )
-        place_vectors(family, digests, ids, target)
-        yield target
-        del target

@@ -1,20 +1,25 @@
-"""Embedding: one vector a conversation; one file a backend."""
+"""Embedding: one vector per conversation. One file per backend.
+
+base.py                   the base class
+sentence_transformers.py  any sentence-transformers model
+causal_lm.py              the paper's embedder, a decoder's last hidden state
+vicuna.py                 conversations as text, for causal_lm
+provided.py               vectors that the user provides
+"""
 
 from typing import Any
 
-from deita_tasks.components import Table, load_component
+from deita_tasks.catalogue import EMBEDDERS
+from deita_tasks.components import load_component
 from deita_tasks.embedding.base import Embedder
 
-EMBEDDERS: Table = {
-    "causal_lm": "deita_tasks.embedding.causal_lm:CausalLMEmbedder",
-    "provided": "deita_tasks.embedding.provided:ProvidedEmbedder",
-    "sentence_transformers": "deita_tasks.embedding.sentence_transformers:SentenceTransformersEmbedder",
-}
+__all__ = ["EMBEDDERS", "Embedder", "load_embedder"]
 
 
 def load_embedder(name: str, **options: Any) -> Embedder:
-    """The embedder `name` of EMBEDDERS. Raises UsageError for a wrong name or option; loads no
-    model yet.
+    """Return the embedder `name` of EMBEDDERS; loads no model yet.
+
+    Raises UsageError for a wrong name or option.
     """
     embedder: Embedder = load_component(EMBEDDERS, "embedder", name, options)
     return embedder

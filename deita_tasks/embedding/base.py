@@ -1,4 +1,4 @@
-"""What every embedder is."""
+"""The base class of embedders."""
 
 from __future__ import annotations
 
@@ -15,35 +15,62 @@ from deita_tasks.records import Conversation, Forecast, ModelOutput
 
 
 class Embedder(Component):
-    """Gives each conversation one vector. Its fields are its options."""
+    """Base class of embedders.
 
-    PROBED: ClassVar[bool] = True  # whether a preflight loads the model to see a few vectors
+    An embedder is one class in its own file, and one line in deita_tasks/catalogue.py:
+
+        class LetterCounts(Embedder):
+            "How often some letters occur."
+
+            letters: str = "etaoin"
+
+            def fingerprint(self):
+                return {"backend": "letter_counts", "version": 1, "letters": self.letters}
+
+            def compute(self, conversations):
+                vectors = np.zeros((len(conversations), len(self.letters)), np.float32)
+                for row, conversation in enumerate(conversations):
+                    text = " ".join(turn.content for turn in conversation.turns)
+                    vectors[row] = [text.count(letter) for letter in self.letters]
+                return ModelOutput(vectors, np.zeros(len(vectors), np.int32))
+
+    The fields of the class are the options of the embedder; pydantic checks them. A vector depends
+    on its own conversation alone: neither on the order of the conversations nor on those beside it.
+    A conversation without a vector has a problem and a row of NaN; no vector is imputed.
+    tests/embedding/test_contract.py checks this for every embedder.
+    """
+
+    PROBED: ClassVar[bool] = True  # whether a preflight embeds a few rows
 
     @abstractmethod
     def fingerprint(self) -> Fingerprint:
-        """Everything that can change a vector, as JSON values: backend, model and revision or
-        weights digest, template, max length, dtype, VERSION. Never batch size, device or worker
-        count, which may not change one. Loads no weights.
+        """Return everything that can change a vector, as JSON values; loads no weights.
+
+        Backend, model and revision or weights digest, template, max length, number type, VERSION.
+        Never batch size, device or worker count: those must not change a vector.
         """
 
     @abstractmethod
     def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:
-        """Vectors of `conversations`, float32 (n, d), with what was cut and which have none and
-        why. Never raises for one bad row.
+        """Return the vectors of `conversations`: float32 (n, d).
+
+        Never raises for one bad row: its vector is NaN, and the output says why.
         """
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
-        """What can be said of `conversations` without the model's weights."""
+        """Return what is known about `conversations` before weights are loaded."""
         return Forecast()
 
     def embed(self, conversations: Sequence[Conversation]) -> NDArray[np.float32]:
-        """Vectors of `conversations`: float32 (n, d), as the model gives them, NOT normalised.
-        Raises ComputeError where one has none.
+        """Return the vectors of `conversations`: float32 (n, d), as the model gives them.
+
+        They are NOT normalised. Raises ComputeError if a conversation has none.
         """
-        measured = self.compute(conversations)
-        for position, why in measured.problems.items():
-            raise ComputeError(f"conversation {conversations[position].id} has no vector: {why}")
-        return measured.values
+        output = self.compute(conversations)
+        for position, problem in output.problems.items():
+            row_id = conversations[position].id
+            raise ComputeError(f"conversation {row_id} has no vector: {problem}")
+        return output.values
 
     def release(self) -> None:
-        """Gives back the memory of what was loaded, if anything; the next `measure` loads it again."""
+        """Free the memory of what was loaded; the next `compute` loads it again."""

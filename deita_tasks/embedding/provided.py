@@ -1,8 +1,7 @@
-"""Vectors that the user brings."""
+"""Vectors that the user provides; no model runs."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -12,14 +11,22 @@ from numpy.typing import NDArray
 
 from deita_tasks.components import Fingerprint
 from deita_tasks.embedding.base import Embedder
-from deita_tasks.models.provided import NoValue, ProvidedComponent
+from deita_tasks.models.provided import (
+    DefaultColumns,
+    NoValue,
+    ProvidedComponent,
+    Value,
+    parse_value,
+)
 from deita_tasks.records import Conversation, ModelOutput
 
 
 class ProvidedEmbedder(ProvidedComponent, Embedder):
-    """Vectors from a column of lists of numbers: one of the pool's rows, or with `file` one of a
-    Parquet file joined to them (see `deita_tasks/models/provided.py`); by default `embedding`. Each
-    has to be finite, and as wide as most of those it is read with.
+    """Vectors from a column of lists of numbers, by default `embedding`.
+
+    The column is one of the pool's rows, or with `file` one of a Parquet file joined to them (see
+    deita_tasks/models/provided.py). Each vector must be finite, and as wide as most of the vectors
+    that are read with it.
     """
 
     VERSION: ClassVar[int] = 1
@@ -28,49 +35,54 @@ class ProvidedEmbedder(ProvidedComponent, Embedder):
         return {"backend": "provided", "version": self.VERSION, **self._source().identity()}
 
     def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:
-        """As of every embedder; where no conversation has a vector, d is 1."""
-        found: dict[int, NDArray[np.float32]] = {}
+        """Return the vectors, float32 (n, d); d is 1 if no conversation has a vector."""
+        vectors: dict[int, NDArray[np.float32]] = {}
         problems: dict[int, str] = {}
         for row, value in enumerate(self._source().values(conversations)):
             try:
-                found[row] = vector_in(value)
+                vectors[row] = parse_vector(value)
             except NoValue as error:
                 problems[row] = str(error)
-        width = Counter(map(len, found.values())).most_common(1)[0][0] if found else 1
-        vectors = np.full((len(conversations), width), np.nan, np.float32)
-        for row, vector in found.items():
+        width = _most_common_width(list(vectors.values()))
+        values = np.full((len(conversations), width), np.nan, np.float32)
+        for row, vector in vectors.items():
             if len(vector) == width:
-                vectors[row] = vector
+                values[row] = vector
             else:
-                problems[row] = f"its vector has {len(vector)} numbers, where others have {width}"
-        return ModelOutput(vectors, np.zeros(len(conversations), np.int32), problems)
+                problems[row] = f"its vector has {len(vector)} numbers, others have {width}"
+        return ModelOutput(values, np.zeros(len(conversations), np.int32), problems)
 
-    def _usual(self) -> tuple[str, str]:
-        return "embedding", "embedding"
+    def _default_columns(self) -> DefaultColumns:
+        return DefaultColumns(in_rows="embedding", in_file="embedding")
 
 
-def vector_in(value: Any) -> NDArray[np.float32]:
-    """The vector that `value` holds, float32 (d,). Raises NoValue where it holds none."""
-    if isinstance(value, NoValue):
-        raise value
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise NoValue(f"{value[:40]!r} is not a list of numbers") from None
-    if not isinstance(value, list | np.ndarray) or not len(value):
-        raise NoValue(f"{str(value)[:40]!r} is not a list of numbers")
-    if isinstance(value, list) and not all(
-        isinstance(number, int | float) and not isinstance(number, bool) for number in value
-    ):
-        raise NoValue("its vector holds something that is not a number")
-    if isinstance(value, np.ndarray) and value.dtype.kind not in "fiu":
+def parse_vector(value: Value | NoValue) -> NDArray[np.float32]:
+    """Return the vector in `value`, float32 (d,). Raises NoValue if there is none."""
+    parsed = parse_value(value, "a list of numbers")
+    if not isinstance(parsed, list | np.ndarray) or not len(parsed):
+        raise NoValue(f"{str(parsed)[:40]!r} is not a list of numbers")
+    if not _has_only_numbers(parsed):
         raise NoValue("its vector holds something that is not a number")
     try:
         with np.errstate(over="ignore"):
-            vector = np.asarray(value, np.float32)
+            vector = np.asarray(parsed, np.float32)
     except OverflowError:  # an integer of hundreds of digits
         vector = np.array([np.inf], np.float32)
     if not np.isfinite(vector).all():
         raise NoValue("its vector is not finite")
     return vector
+
+
+def _has_only_numbers(vector: list[Any] | NDArray[Any]) -> bool:
+    if isinstance(vector, np.ndarray):
+        return vector.dtype.kind in "fiu"
+    return all(
+        isinstance(number, int | float) and not isinstance(number, bool) for number in vector
+    )
+
+
+def _most_common_width(vectors: Sequence[NDArray[np.float32]]) -> int:
+    """Return the width of most vectors; 1 if there are none."""
+    if not vectors:
+        return 1
+    return Counter(map(len, vectors)).most_common(1)[0][0]

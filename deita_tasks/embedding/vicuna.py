@@ -1,5 +1,6 @@
-"""Conversations as text: the vicuna_v1.1 template (FastChat's; the original's
-embedder/conversation.py), or the answers alone.
+"""Conversations as text: the vicuna_v1.1 template, or the answers alone.
+
+The template is FastChat's (the original's embedder/conversation.py).
 """
 
 from __future__ import annotations
@@ -18,15 +19,14 @@ _LABELS: dict[Role, str] = {
 }
 
 
-def vicuna(conversation: Conversation) -> str:
-    """`SYSTEM_PROMPT USER: ... ASSISTANT: ...</s>USER: ...`; a turn without text is its label and a
-    colon.
+def render_vicuna(conversation: Conversation) -> str:
+    """Return `SYSTEM_PROMPT USER: ... ASSISTANT: ...</s>USER: ...`.
 
-    As the original where that is defined: user and assistant turns in alternation, what the
-    assistant says before any user left out. Where it is not (there it fails): a leading system turn
-    takes the place of the system prompt, as in FastChat; a later one, a tool turn and two turns of
-    one role in a row are written under their own labels, and only an assistant's turn ends with
-    </s>.
+    A turn without text is its label and a colon. The result is the original's where that is
+    defined: user and assistant turns in alternation, without assistant turns before the first user
+    turn. The original fails on other conversations. Here a leading system turn replaces the system
+    prompt, as in FastChat; later system turns, tool turns and consecutive turns of one role are
+    written under their own labels; only an assistant turn ends with </s>.
     """
     turns = list(conversation.turns)
     system = turns.pop(0).content if turns[0].role == "system" else ""
@@ -36,16 +36,17 @@ def vicuna(conversation: Conversation) -> str:
     for turn in turns:
         text += _LABELS[turn.role] + ":"
         if turn.content:
-            text += f" {turn.content}" + ("</s>" if turn.role == "assistant" else " ")
+            end = "</s>" if turn.role == "assistant" else " "
+            text += f" {turn.content}{end}"
     return text
 
 
-def answers(conversation: Conversation) -> str:
-    """The assistant's turns after the first user turn, joined by newlines (the original's
-    `only_answer`).
+def render_answers(conversation: Conversation) -> str:
+    """Return the assistant turns after the first user turn, joined by newlines.
+
+    The original's `only_answer`.
     """
     roles = [turn.role for turn in conversation.turns]
     start = roles.index("user") if "user" in roles else len(roles)
-    return "\n".join(
-        turn.content for turn in conversation.turns[start:] if turn.role == "assistant"
-    )
+    answers = [turn for turn in conversation.turns[start:] if turn.role == "assistant"]
+    return "\n".join(turn.content for turn in answers)

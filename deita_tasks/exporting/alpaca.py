@@ -1,68 +1,80 @@
-"""Alpaca: instruction, input, output; earlier exchanges in history, a leading system turn in
-system.
-"""
+"""Alpaca: instruction, input, output; optionally history and system."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 from deita_tasks.exporting.base import Columns, DoesNotFit, Survey
 from deita_tasks.exporting.jsonl import JsonLines
 from deita_tasks.records import Conversation, Role
+from deita_tasks.strict_json import JSON
+
+EXCHANGE: tuple[Role, Role] = ("user", "assistant")
 
 
 class Alpaca(JsonLines):
-    """selected.jsonl with one exchange a row: the last one as instruction and output, the earlier
-    ones as [user, assistant] in history.
+    """selected.jsonl with the last exchange of a conversation as instruction and output.
 
-    The user's text is whole in `instruction` and `input` is empty, unless the input row had an
-    `input` that ends that text: then the two are parted again. A leading system turn stands in the
-    column `system`. `system` and `history` are written where any row has one. Holds only
-    conversations of (user, assistant) exchanges after at most one leading system turn with a text.
+    Earlier exchanges are [user, assistant] pairs in `history`, and a leading system turn is in
+    `system`; both columns are written if any row has one. The user's whole text is the
+    `instruction` and `input` is empty, unless the input row had an `input` that ends the text: then
+    the two are split again. Holds only conversations of (user, assistant) exchanges, after at most
+    one leading system turn with a text.
     """
 
     name: ClassVar[str] = "alpaca"
     own_columns: ClassVar[tuple[str, ...]] = ("instruction", "input", "output", "system", "history")
     optional_columns: ClassVar[tuple[str, ...]] = ("system", "history")
 
-    def columns(self, conversation: Conversation, survey: Survey) -> Columns:
-        system, exchanges = exchanges_of(conversation)
-        history = [list(exchange) for exchange in exchanges[:-1]]
-        instruction, output = exchanges[-1]
-        extra, given = conversation.extra, conversation.extra.get("input")
-        if isinstance(given, str) and given and instruction.endswith(f"\n{given}"):
-            instruction = instruction[: -len(given) - 1]
-            extra = {name: value for name, value in extra.items() if name != "input"}
-        else:
-            given = ""
-        return Columns(
-            {
-                "instruction": instruction,
-                "input": given,
-                "output": output,
-                "system": system,
-                "history": history,
-            },
-            extra,
-        )
+    def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        system, exchanges = split_exchanges(conversation)
+        *history, (user_text, output) = exchanges
+        instruction, input_text, extra = _split_input(user_text, conversation.extra)
+        own: dict[str, JSON] = {
+            "instruction": instruction,
+            "input": input_text,
+            "output": output,
+            "system": system,
+            "history": [list(exchange) for exchange in history],
+        }
+        return Columns(own, extra)
 
 
-def exchanges_of(conversation: Conversation) -> tuple[str, list[tuple[str, str]]]:
-    """The leading system turn's text or "", and the (user, assistant) texts. Raises DoesNotFit for
-    any other order of turns.
-    """
+def _split_input(user_text: str, extra: Mapping[str, JSON]) -> tuple[str, str, Mapping[str, JSON]]:
+    """Return instruction, input and the other extra columns; see loading/alpaca.py."""
+    input_text = extra.get("input")
+    if not isinstance(input_text, str) or not input_text:
+        return user_text, "", extra
+    if not user_text.endswith(f"\n{input_text}"):
+        return user_text, "", extra
+    others = {name: value for name, value in extra.items() if name != "input"}
+    return user_text[: -len(input_text) - 1], input_text, others
+
+
+class Exchanges(NamedTuple):
+    """The leading system turn's text ("" if there is none), and the (user, assistant) texts."""
+
+    system: str
+    exchanges: list[tuple[str, str]]
+
+
+def split_exchanges(conversation: Conversation) -> Exchanges:
+    """Return the exchanges of a conversation. Raises DoesNotFit for any other order of turns."""
     turns = list(conversation.turns)
-    system = turns.pop(0).content if turns[0].role == "system" else ""
-    first = len(conversation.turns) - len(turns) + 1
-    if first == 2 and not system:
-        raise DoesNotFit("turn 1 is a system turn without a text")
-    expected: tuple[Role, Role] = ("user", "assistant")
+    system = ""
+    first = 1  # the number of the first turn of an exchange
+    if turns[0].role == "system":
+        system = turns.pop(0).content
+        first = 2
+        if not system:
+            raise DoesNotFit("turn 1 is a system turn without a text")
     for i, turn in enumerate(turns):
-        if turn.role != expected[i % 2]:
-            raise DoesNotFit(
-                f"turn {first + i} is of the role {turn.role} where {expected[i % 2]} was expected"
-            )
+        expected = EXCHANGE[i % 2]
+        if turn.role != expected:
+            raise DoesNotFit(f"turn {first + i} has the role {turn.role}; expected {expected}")
     if not turns or len(turns) % 2:
         raise DoesNotFit("it does not end with an assistant turn")
-    texts = [turn.content for turn in turns]
-    return system, list(zip(texts[::2], texts[1::2], strict=True))
+    questions = [turn.content for turn in turns if turn.role == "user"]
+    answers = [turn.content for turn in turns if turn.role == "assistant"]
+    return Exchanges(system, list(zip(questions, answers, strict=True)))

@@ -1,4 +1,4 @@
-"""What every output format is."""
+"""The base class of output formats, and what it hands to them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import pyarrow as pa
 
 from deita_tasks.components import Component
 from deita_tasks.errors import UsageError
-from deita_tasks.exporting.arrow import arrow_type, merge
+from deita_tasks.exporting.arrow import infer_type, merge_types
 from deita_tasks.records import Conversation
+from deita_tasks.strict_json import JSON
 
 if TYPE_CHECKING:
     from deita_tasks.manifest import Manifest
 
-ADDED: dict[str, pa.DataType] = {
+SCORE_COLUMNS: dict[str, pa.DataType] = {
     "deita_id": pa.string(),
     "deita_evol_score": pa.float64(),
     "deita_rank": pa.int64(),
 }
 
+OutputRow = dict[str, JSON]  # by the column's name
+
 
 class ExportRow(NamedTuple):
-    """A selected conversation; `rank` is its 1-based position in evol-score order over the whole
-    pool. None where there is none.
+    """A selected conversation with its evol score and its rank; None if it has none.
+
+    `rank` is the 1-based position in evol-score order over the whole pool.
     """
 
     conversation: Conversation
@@ -37,114 +41,137 @@ class ExportRow(NamedTuple):
 
 
 class DoesNotFit(Exception):
-    """A conversation that a format cannot hold without loss; the message says which part, and never
-    leaves this folder.
+    """The format cannot hold a conversation without loss; the message says what does not fit.
+
+    Callers of this package see it as UsageError.
     """
 
 
 class Columns(NamedTuple):
     """A conversation in a format's own columns, and the input's columns that stay beside them."""
 
-    own: dict[str, Any]
-    extra: Mapping[str, Any]
+    own: Mapping[str, JSON]
+    extra: Mapping[str, JSON]
 
 
 @dataclass
 class Survey:
-    """What the first reading of the rows found, so that every row of the second is written with the
-    same columns.
+    """What all rows have in common, so that every row is written with the same columns.
+
+    used_columns: the format's own columns that hold a value in any row. extra_types: the Arrow type
+    of every input column, None if only JSON text can hold it. notes: what else a format has to know
+    about all rows. tallies: how often each text occurs in the columns that the card counts.
+    renamed, score_names: the output names of input columns and of SCORE_COLUMNS.
     """
 
     rows: int = 0
     characters: int = 0
-    used: set[str] = field(
-        default_factory=set
-    )  # the format's own columns that hold anything in any row
-    types: dict[str, pa.DataType | None] = field(
-        default_factory=dict
-    )  # the input's columns; None where only JSON text can hold them
-    notes: set[str] = field(default_factory=set)  # what else a format must know of all rows
-    values: dict[str, Counter[str]] = field(
-        default_factory=dict
-    )  # how often each text stands in the columns that the card tells of
+    used_columns: set[str] = field(default_factory=set)
+    extra_types: dict[str, pa.DataType | None] = field(default_factory=dict)
+    notes: set[str] = field(default_factory=set)
+    tallies: dict[str, Counter[str]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
-    added: dict[str, str] = field(default_factory=dict)
+    score_names: dict[str, str] = field(default_factory=dict)
 
-    def see(self, conversation: Conversation, columns: Columns) -> None:
-        """Take in one row."""
+    def add(self, conversation: Conversation, columns: Columns) -> None:
+        """Include one row."""
         self.rows += 1
         self.characters += sum(len(turn.content) for turn in conversation.turns)
-        self.used.update(name for name, value in columns.own.items() if value)
+        self.used_columns.update(name for name, value in columns.own.items() if value)
         for name, value in columns.extra.items():
-            self.types[name] = merge(self.types.get(name, pa.null()), arrow_type(value))
-            if name in self.values and isinstance(value, str):
-                self.values[name][value] += 1
+            known_type = self.extra_types.get(name, pa.null())
+            self.extra_types[name] = merge_types(known_type, infer_type(value))
+            if name in self.tallies and isinstance(value, str):
+                self.tallies[name][value] += 1
 
-    def settle_names(self, own: Iterable[str], scores: bool) -> None:
-        """An input column that bears a name the format needs becomes input_<name>; an added one
-        gives way to the input's.
+    def choose_names(self, own_columns: Iterable[str], scores: bool) -> None:
+        """Choose names that do not clash with the input's columns.
+
+        An input column with the name of one of `own_columns` becomes input_<name>. A score column
+        with the name of an input column becomes <name>_2 and so on.
         """
-        taken = {*own, *self.types}
-        for name in own:
-            if name in self.types:
-                self.renamed[name] = free_name(
-                    (f"{'input_' * n}{name}" for n in range(1, len(taken) + 2)), taken
-                )
-        for name in ADDED if scores else ():
-            self.added[name] = free_name(
-                (name, *(f"{name}_{n}" for n in range(2, len(taken) + 3))), taken
-            )
+        reserved = {*own_columns, *self.extra_types}
+        for name in own_columns:
+            if name in self.extra_types:
+                self.renamed[name] = _prefixed_name(name, reserved)
+                reserved.add(self.renamed[name])
+        if not scores:
+            return
+        for name in SCORE_COLUMNS:
+            self.score_names[name] = _numbered_name(name, reserved)
+            reserved.add(self.score_names[name])
+
+    def output_name(self, extra_column: str) -> str:
+        """Return the output name of an input column."""
+        return self.renamed.get(extra_column, extra_column)
 
 
-def free_name(candidates: Iterable[str], taken: set[str]) -> str:
-    """The first of `candidates` that is not `taken`; it is taken from then on."""
-    name = next(candidate for candidate in candidates if candidate not in taken)
-    taken.add(name)
+def _prefixed_name(name: str, reserved: set[str]) -> str:
+    while name in reserved:
+        name = f"input_{name}"
     return name
 
 
-class Exporter(Component):
-    """Writes the selected conversations. Its fields are its options.
+def _numbered_name(name: str, reserved: set[str]) -> str:
+    number = 1
+    numbered = name
+    while numbered in reserved:
+        number += 1
+        numbered = f"{name}_{number}"
+    return numbered
 
-    scores: add the columns deita_id, deita_evol_score and deita_rank. An input column of such a
-    name is kept as it is, and ours is then called deita_id_2 and so on.
+
+class Exporter(Component):
+    """Base class of output formats.
+
+        class Text(JsonLines):  # of exporting/jsonl.py, which implements `write`
+            name: ClassVar[str] = "text"  # its name in FORMATS
+            own_columns: ClassVar[tuple[str, ...]] = ("text",)
+
+            def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
+                text = "\\n".join(turn.content for turn in conversation.turns)
+                return Columns({"text": text}, conversation.extra)
+
+    The fields are the format's options. `scores` adds the columns deita_id, deita_evol_score and
+    deita_rank. If the input has a column of such a name, it is kept, and ours becomes deita_id_2.
     """
 
     name: ClassVar[str]  # in FORMATS
-    own_columns: ClassVar[tuple[str, ...]]  # every column of the format that holds the conversation
-    optional_columns: ClassVar[
-        tuple[str, ...]
-    ] = ()  # those of them that are written in every row or, where no row needs them, in none
+    own_columns: ClassVar[tuple[str, ...]]  # the columns that hold the conversation
+    # Those of them that are left out of every row if they are empty in every row.
+    optional_columns: ClassVar[tuple[str, ...]] = ()
     tallied_columns: ClassVar[tuple[str, ...]] = ()  # input columns whose values are counted
 
     scores: bool = True
 
     @abstractmethod
-    def columns(self, conversation: Conversation, survey: Survey) -> Columns:
-        """The conversation in the format's own columns. `survey` is of the rows up to this one in
-        the first reading, of all in the second. Raises DoesNotFit where the columns cannot hold the
-        conversation without loss.
+    def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        """Return the conversation in the format's own columns.
+
+        Rows are converted twice. The first time, `survey` covers the rows before this one, and the
+        result is only surveyed; the second time it covers all rows. Raises DoesNotFit if the
+        columns cannot hold the conversation without loss.
         """
 
     @abstractmethod
     def write(
         self,
-        rows: Iterable[dict[str, Any]],
+        rows: Iterable[OutputRow],
         survey: Survey,
         folder: Path,
         manifest: Manifest | None,
     ) -> list[Path]:
-        """Writes the finished `rows`, in their order, into `folder`. Returns the files."""
+        """Write the output rows, in order, into `folder`. Return the files."""
 
     def export(
         self, rows: Iterable[ExportRow], folder: Path, manifest: Manifest | None = None
     ) -> list[Path]:
-        """Writes `rows`, in their order, into the local `folder`, and returns the files written.
+        """Write `rows`, in order, into the local `folder`, and return the files.
 
-        `rows` are read twice: a list, or an object whose __iter__ starts again; they are never all
-        held in memory. `manifest` is what the card of a dataset is written from. Every input column
-        is kept. Raises UsageError for a conversation that the format cannot hold, before anything
-        is written.
+        `rows` is read twice and never held in memory as a whole: pass a list, or an object whose
+        __iter__ starts again. The card of a dataset is written from `manifest`. All input columns
+        are kept. Raises UsageError, before anything is written, for a conversation that the format
+        cannot hold.
         """
         if iter(rows) is rows:
             raise TypeError(
@@ -152,42 +179,40 @@ class Exporter(Component):
                 "or an object whose __iter__ starts again"
             )
         survey = self.survey(rows)
-        return self.write((self.finished(row, survey) for row in rows), survey, folder, manifest)
+        output_rows = (self.output_row(row, survey) for row in rows)
+        return self.write(output_rows, survey, folder, manifest)
 
     def survey(self, rows: Iterable[ExportRow]) -> Survey:
-        """Reads `rows` once: which columns there are. Raises UsageError for a conversation that
-        does not fit.
+        """Read `rows` once and return what they have in common.
+
+        Raises UsageError for a conversation that does not fit.
         """
-        survey = Survey(values={name: Counter() for name in self.tallied_columns})
-        for conversation, _, _ in rows:
+        survey = Survey(tallies={name: Counter() for name in self.tallied_columns})
+        for row in rows:
             try:
-                survey.see(conversation, self.columns(conversation, survey))
+                survey.add(row.conversation, self.to_columns(row.conversation, survey))
             except DoesNotFit as error:
-                uri, row = conversation.source
-                raise UsageError(
-                    f"the output format {self.name} cannot hold row {row} of "
-                    f"{uri or 'the pool'} (id {conversation.id}): {error}; "
-                    "nothing was written: choose messages or sharegpt, which hold every "
-                    "conversation; what was computed is kept"
-                ) from None
-        survey.settle_names(self.own_columns, self.scores)
+                raise UsageError(self._explain_misfit(row.conversation, error)) from None
+        survey.choose_names(self.own_columns, self.scores)
         return survey
 
-    def finished(self, row: ExportRow, survey: Survey) -> dict[str, Any]:
-        """One output row: the format's columns, then the input's, then the added ones."""
-        own, extra = self.columns(row.conversation, survey)
-        finished = {
-            name: own[name]
-            for name in own
-            if name in survey.used or name not in self.optional_columns
-        }
-        finished.update((survey.renamed.get(name, name), value) for name, value in extra.items())
-        added = {
-            "deita_id": row.conversation.id,
-            "deita_evol_score": row.evol_score,
-            "deita_rank": row.rank,
-        }
-        finished.update(
-            (survey.added[name], value) for name, value in added.items() if name in survey.added
+    def _explain_misfit(self, conversation: Conversation, error: DoesNotFit) -> str:
+        uri, row = conversation.source
+        return (
+            f"the output format {self.name} cannot hold row {row} of {uri or 'the pool'} "
+            f"(id {conversation.id}): {error}; no output was written: choose messages or sharegpt, "
+            "which hold every conversation (scores and vectors are kept in the store)"
         )
-        return finished
+
+    def output_row(self, row: ExportRow, survey: Survey) -> OutputRow:
+        """Return one output row: the format's columns, the input's, and the score columns."""
+        own, extra = self.to_columns(row.conversation, survey)
+        unused = set(self.optional_columns) - survey.used_columns
+        output = {name: value for name, value in own.items() if name not in unused}
+        for name, value in extra.items():
+            output[survey.output_name(name)] = value
+        scores = (row.conversation.id, row.evol_score, row.rank)
+        for name, value in zip(SCORE_COLUMNS, scores, strict=True):
+            if name in survey.score_names:
+                output[survey.score_names[name]] = value
+        return output

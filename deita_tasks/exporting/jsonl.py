@@ -1,14 +1,14 @@
-"""JSON Lines out."""
+"""JSON Lines output."""
 
 from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deita_tasks import storage
-from deita_tasks.exporting.base import Exporter, Survey
+from deita_tasks.exporting.base import Exporter, OutputRow, Survey
 from deita_tasks.strict_json import strict_json
 
 if TYPE_CHECKING:
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class JsonLines(Exporter, ABC):
-    """A format of one JSON object a line, in selected.jsonl."""
+    """Base class of formats that write one JSON object per line, into selected.jsonl."""
 
     def write(
         self,
-        rows: Iterable[dict[str, Any]],
+        rows: Iterable[OutputRow],
         survey: Survey,
         folder: Path,
         manifest: Manifest | None,
     ) -> list[Path]:
         path = folder / "selected.jsonl"
-        with storage.write_atomic(str(path)) as lines:
-            lines.writelines(f"{strict_json(row)}\n".encode() for row in rows)
+        with storage.write_atomic(str(path)) as file:
+            file.writelines(f"{strict_json(row)}\n".encode() for row in rows)
         return [path]

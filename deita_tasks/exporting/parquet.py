@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
 from deita_tasks import storage
-from deita_tasks.exporting.arrow import as_column, settled
-from deita_tasks.exporting.base import ADDED, Columns, Exporter, Survey
+from deita_tasks.exporting.arrow import storage_type, to_array
+from deita_tasks.exporting.base import SCORE_COLUMNS, Columns, Exporter, OutputRow, Survey
 from deita_tasks.records import Conversation
 
 if TYPE_CHECKING:
     from deita_tasks.manifest import Manifest
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-ROWS_A_GROUP = 2_000
+ROWS_PER_GROUP = 2_000
 
 
 class Parquet(Exporter):
-    """selected.parquet: `messages`, a list of {role, content}, and every input column; holds every
-    conversation.
+    """selected.parquet: `messages`, a list of {role, content}, and every input column.
 
-    An input column of one type (numbers, texts, lists of them, objects that all have the same keys)
-    is stored in that type; any other as JSON text. Parquet knows no absent values: a column that a
-    row did not have is null there.
+    Holds every conversation. An input column with values of one type (numbers, texts, lists of
+    them, objects that all have the same keys) is stored in that type; any other one as JSON text.
+    Parquet has no absent values: a column that a row does not have is null there.
     """
 
     name: ClassVar[str] = "parquet"
     own_columns: ClassVar[tuple[str, ...]] = ("messages",)
 
-    def columns(self, conversation: Conversation, survey: Survey) -> Columns:
-        return Columns(
-            {
-                "messages": [
-                    {"role": turn.role, "content": turn.content} for turn in conversation.turns
-                ]
-            },
-            conversation.extra,
-        )
+    def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        messages = [{"role": turn.role, "content": turn.content} for turn in conversation.turns]
+        return Columns({"messages": messages}, conversation.extra)
 
     def write(
         self,
-        rows: Iterable[dict[str, Any]],
+        rows: Iterable[OutputRow],
         survey: Survey,
         folder: Path,
         manifest: Manifest | None,
@@ -56,24 +49,25 @@ class Parquet(Exporter):
 
 
 def column_types(survey: Survey) -> dict[str, pa.DataType | None]:
-    """The columns of the file in order, each with its type; None for one that is stored as JSON
-    text.
-    """
+    """Return the type of every output column, in order; None if it is stored as JSON text."""
     types: dict[str, pa.DataType | None] = {"messages": MESSAGES}
-    types.update((survey.renamed.get(name, name), kind) for name, kind in survey.types.items())
-    types.update((survey.added[name], kind) for name, kind in ADDED.items() if name in survey.added)
+    for name, column in survey.extra_types.items():
+        types[survey.output_name(name)] = column
+    for name, output_name in survey.score_names.items():
+        types[output_name] = SCORE_COLUMNS[name]
     return types
 
 
 def write_rows(
-    rows: Iterable[dict[str, Any]], types: dict[str, pa.DataType | None], path: Path
+    rows: Iterable[OutputRow], types: Mapping[str, pa.DataType | None], path: Path
 ) -> None:
-    """Writes `rows` to one Parquet file, a few thousand at a time."""
-    schema = pa.schema([(name, settled(kind)) for name, kind in types.items()])
-    waiting = iter(rows)
+    """Write `rows` into one Parquet file, holding one row group in memory."""
+    schema = pa.schema([(name, storage_type(column)) for name, column in types.items()])
+    remaining = iter(rows)
     with storage.parquet_writer(str(path), schema) as writer:
-        while group := list(islice(waiting, ROWS_A_GROUP)):
-            arrays = [
-                as_column([row.get(name) for row in group], kind) for name, kind in types.items()
-            ]
+        while group := list(islice(remaining, ROWS_PER_GROUP)):
+            arrays = []
+            for name, column in types.items():
+                values = [row.get(name) for row in group]
+                arrays.append(to_array(values, column))
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))

@@ -1,18 +1,24 @@
-"""Loading: pools of conversations in, whatever their format; one file a format.
+"""Loading: read pools of conversations, whatever their format. One module per format.
 
-for row in read_conversations("pool.jsonl.xz"):
-    ...                                       # Conversation, or Quarantined with a reason
-[open_pool(uri) for uri in pool_files("s3://bucket/pools")]   # the same in steps: which files, what each of them is, its rows
+    for row in read_conversations("pool.jsonl.xz"):  # a Conversation, or Quarantined with a reason
+        ...
+
+The same in steps, one file at a time:
+
+    for uri in pool_files("s3://bucket/pools"):
+        pool_file = open_pool(uri)  # knows its compression, container and format
+        rows = list(pool_file)
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from deita_tasks.components import Table, component_class
+from deita_tasks.catalogue import INPUT_FORMATS as FORMATS
+from deita_tasks.components import component_class
 from deita_tasks.errors import EmptyFile
 from deita_tasks.loading.base import RowFormat
-from deita_tasks.loading.pool import PoolFile, inspect, pool_files
+from deita_tasks.loading.pool import PoolFile, detect_file, pool_files
 from deita_tasks.records import Conversation, Quarantined
 
 __all__ = [
@@ -26,60 +32,53 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-FORMATS: Table = {
-    "sharegpt": "deita_tasks.loading.sharegpt:ShareGPT",
-    "messages": "deita_tasks.loading.messages:Messages",
-    "alpaca": "deita_tasks.loading.alpaca:Alpaca",
-    "prompt_response": "deita_tasks.loading.prompt_response:PromptResponse",
-}
 
-
-def layouts(format: str = "auto") -> list[RowFormat]:
-    """Every layout of `format`, or of all formats. Raises UsageError for an unknown name."""
+def load_layouts(format: str = "auto") -> list[RowFormat]:
+    """Return the layouts of `format`, or of all formats. Raises UsageError for an unknown name."""
     names = list(FORMATS) if format == "auto" else [format]
-    return [
-        layout for name in names for layout in component_class(FORMATS, "format", name).layouts()
-    ]
+    classes: list[type[RowFormat]] = [component_class(FORMATS, "format", name) for name in names]
+    return [layout for row_format in classes for layout in row_format.layouts()]
 
 
 def open_pool(uri: str, format: str = "auto") -> PoolFile:
-    """The file `uri`, known by its first rows: what it is, and iterable for its rows, any number of
-    times.
+    """Detect what the file `uri` is. Its rows can be iterated over any number of times.
 
-    Raises UsageError for an unknown format, and InputError for a file that is absent, empty, or of
-    no known format.
+    Raises UsageError for an unknown format name, and InputError for a file that is absent, empty or
+    of no known format.
     """
-    return inspect(uri, layouts(format), detect=format == "auto")
+    return detect_file(uri, load_layouts(format), require_match=format == "auto")
 
 
 def open_unless_empty(uri: str, format: str = "auto") -> PoolFile | None:
-    """As `open_pool`; None, and a warning, for a file that holds nothing, which is no reason to do
-    without the others of a pool.
+    """Like `open_pool`, but return None and log a warning if the file has no rows.
+
+    A pool's other files can be read without it.
     """
     try:
         return open_pool(uri, format)
     except EmptyFile as error:
-        log.warning("passed over: %s", error)
+        log.warning("skipped: %s", error)
         return None
 
 
 def read_conversations(
     uri: str | Sequence[str], format: str = "auto"
 ) -> Iterator[Conversation | Quarantined]:
-    """Every row of the pool, in order: a Conversation, or Quarantined where it cannot be one.
-    Memory does not grow with the files.
+    """Yield every row of the pool in order: a Conversation, or Quarantined if it cannot be one.
 
-    uri: a file, a folder, a glob, anything fsspec knows (s3://, hf://, memory://), or a list of
-    them. format: a name in FORMATS, or "auto" to detect it in each file from its first rows. Raises
-    UsageError and InputError at once for an unknown format, and for a file that is absent or of no
-    known format, and EmptyFile where all are empty; BrokenFile (an InputError) while reading, after
-    all rows before that place, where a file breaks off.
+    Memory use does not grow with the size of the files.
+
+    uri: a file, a folder, a glob, any fsspec URI (s3://, hf://, memory://), or a list of these.
+    format: a name in FORMATS, or "auto" to detect the format of each file from its first rows.
+
+    Raises immediately UsageError for an unknown format name, InputError for a file that is absent
+    or of no known format, and EmptyFile if no file has rows. Raises BrokenFile (an InputError) when
+    reading reaches damage in a file, after all rows before it.
     """
-    layouts(format)  # a wrong name is told first
+    load_layouts(format)  # so that a wrong format name is reported before a wrong file
     files = pool_files(uri)
-    opened = [
-        file for file in (open_unless_empty(one, format) for one in files) if file is not None
-    ]
-    if not opened:
+    opened = [open_unless_empty(file, format) for file in files]
+    pool = [pool_file for pool_file in opened if pool_file is not None]
+    if not pool:
         raise EmptyFile(f"{', '.join(files)}: no rows; expected conversations")
-    return chain.from_iterable(opened)
+    return chain.from_iterable(pool)

@@ -1,24 +1,28 @@
-"""Alpaca: `instruction`, `input`, `output`; earlier exchanges in `history`, a system prompt in
-`system`.
-"""
+"""Alpaca: `instruction`, `input`, `output`; optionally `history` and `system`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
-from deita_tasks.loading.base import BadRow, RowFormat, kind_of, text_of
+from deita_tasks.loading.base import (
+    BadRow,
+    RowFormat,
+    describe_type,
+    require_text,
+    take_text,
+)
 from deita_tasks.loading.json_text import parse
 from deita_tasks.records import Turn
+from deita_tasks.strict_json import JSON
 
 
 class Alpaca(RowFormat):
-    """One exchange a row, with those before it in `history` as [user, assistant] pairs.
+    """One exchange per row; earlier exchanges in `history` as [user, assistant] pairs.
 
-    The user's text is the instruction, or instruction + "\\n" + input where there is an input. Such
-    an input stays an extra column too: the last user text ends with "\\n" + input, so that an
-    export can part them again. An absent, a null and an empty input, history or system are the
-    same.
+    The user's text is the instruction, or instruction + "\\n" + input if there is an input. The
+    input also stays an extra column, so that an export can split the text again. An absent, a null
+    and an empty input, history or system mean the same.
     """
 
     name: ClassVar[str] = "alpaca"
@@ -30,47 +34,58 @@ class Alpaca(RowFormat):
 
     @classmethod
     def layouts(cls) -> Sequence[Self]:
-        return (cls(), cls(input="context", output="response"))  # the second is Dolly's
+        dolly = cls(input="context", output="response")
+        return (cls(), dolly)
 
-    def needs(self) -> tuple[str, ...]:
+    def required_columns(self) -> tuple[str, ...]:
         return (self.instruction, self.output)
 
-    def turns(self, columns: dict[str, Any]) -> list[Turn]:
-        instruction = text_of(columns.pop(self.instruction), repr(self.instruction))
-        output = text_of(columns.pop(self.output), repr(self.output))
-        before = _optional(columns, self.input)
-        system = _optional(columns, "system")
-        turns = [Turn("system", system)] if system else []
-        for question, answer in _history(columns.pop("history", None)):
-            turns += [Turn("user", question), Turn("assistant", answer)]
-        if before:
-            columns[self.input] = before
-            instruction = f"{instruction}\n{before}"
-        return [*turns, Turn("user", instruction), Turn("assistant", output)]
+    def take_turns(self, columns: dict[str, JSON]) -> list[Turn]:
+        instruction = take_text(columns, self.instruction)
+        output = take_text(columns, self.output)
+        input_text = _take_optional_text(columns, self.input)
+        system = _take_optional_text(columns, "system")
+        exchanges = _parse_history(columns.pop("history", None))
+        if input_text:
+            columns[self.input] = input_text
+            instruction = f"{instruction}\n{input_text}"
+        exchanges.append((instruction, output))
+        turns: list[Turn] = []
+        if system:
+            turns.append(Turn("system", system))
+        for question, answer in exchanges:
+            turns.append(Turn("user", question))
+            turns.append(Turn("assistant", answer))
+        return turns
 
 
-def _optional(columns: dict[str, Any], name: str) -> str:
-    value = columns.pop(name, None)
-    return "" if value is None else text_of(value, repr(name))
+def _take_optional_text(columns: dict[str, JSON], name: str) -> str:
+    if columns.get(name) is None:
+        columns.pop(name, None)
+        return ""
+    return take_text(columns, name)
 
 
-def _history(value: Any) -> list[list[str]]:
-    """The [user, assistant] pairs in `value`, a list or its JSON text. Raises BadRow."""
+def _parse_history(value: JSON) -> list[tuple[str, str]]:
+    """Return the [user, assistant] pairs in `value`, a list or its JSON text. Raises BadRow."""
     if isinstance(value, str) and value.strip():
         value = parse(value)
     if not value:
         return []
     if not isinstance(value, list):
-        raise BadRow(
-            "malformed_row",
-            f"'history' is {kind_of(value)}; expected a list of [user, assistant] pairs",
-        )
-    for i, pair in enumerate(value, 1):
-        if not isinstance(pair, list) or len(pair) != 2:
-            shape = f"a list of {len(pair)}" if isinstance(pair, list) else kind_of(pair)
-            raise BadRow(
-                "malformed_row", f"entry {i} of 'history' is {shape}; expected [user, assistant]"
-            )
-        for text in pair:
-            text_of(text, f"a text in entry {i} of 'history'")
-    return value
+        kind = describe_type(value)
+        detail = f"'history' is {kind}; expected a list of [user, assistant] pairs"
+        raise BadRow("malformed_row", detail)
+    return [_parse_exchange(entry, number) for number, entry in enumerate(value, 1)]
+
+
+def _parse_exchange(entry: JSON, number: int) -> tuple[str, str]:
+    if not isinstance(entry, list) or len(entry) != 2:
+        shape = describe_type(entry)
+        if isinstance(entry, list):
+            shape = f"a list of {len(entry)}"
+        detail = f"entry {number} of 'history' is {shape}; expected [user, assistant]"
+        raise BadRow("malformed_row", detail)
+    label = f"a text in entry {number} of 'history'"
+    question, answer = entry
+    return require_text(question, label), require_text(answer, label)

@@ -1,32 +1,29 @@
-"""What every format is, and what the containers hand to it.
+"""The base class of input formats, and what the containers hand to it.
 
-A file is read in three steps that know nothing of one another: compression (bytes to bytes),
-container (bytes to rows of named columns), format (a row to turns). Only the last knows what a
-conversation looks like.
+A file is read in three independent steps: compression (bytes to bytes), container (bytes to rows
+of named columns) and format (a row to turns). Only the format knows what a conversation looks like.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 from deita_tasks.components import Component
 from deita_tasks.errors import InputError
 from deita_tasks.records import Conversation, QuarantineReason, SourceRow, Turn
+from deita_tasks.strict_json import JSON
 
-MAX_ROW = (
-    16 << 20
-)  # bytes of one row; what is longer is skipped without being held, so no input can fill the memory
-MAX_RAW = 16 << 10  # characters of a bad row that quarantine keeps
-KEPT = 4 * MAX_RAW  # bytes that hold as many characters
+# Longer rows are skipped without being held in memory, so that no input can exhaust it.
+MAX_ROW_BYTES = 16 << 20
+MAX_RAW_CHARACTERS = 16 << 10  # of a bad row, kept in the quarantine
+MAX_RAW_BYTES = 4 * MAX_RAW_CHARACTERS  # a UTF-8 character has at most 4 bytes
 MAX_DEPTH = 100  # levels of nesting in one row; Python's own JSON writer gives up at about 1,000
-
-Columns = Mapping[str, Any]
 
 
 class BadRow(Exception):
-    """A row that cannot become a Conversation. Never leaves this package: it ends as Quarantined."""
+    """A row that cannot become a Conversation. Callers of this package see it as Quarantined."""
 
     def __init__(self, reason: QuarantineReason, detail: str) -> None:
         super().__init__(detail)
@@ -35,105 +32,141 @@ class BadRow(Exception):
 
 
 class BrokenFile(InputError):
-    """The file breaks off, or cannot be told apart into rows from here on: what follows is unknown,
-    so it is no matter of one row.
+    """The file ends early, or it cannot be split into rows any further.
+
+    This is an error of the whole file, not of one row, because what follows is unknown.
     """
 
 
 class Row(NamedTuple):
-    """A row of a container. `number` is 1-based: the line in files of lines, the record elsewhere.
+    """A row of a container.
 
-    columns: the row's values, as JSON values without NUL or lone surrogate in any text; None for a
-    row that has no such values. raw: the row as it stands in the file; None where the file holds no
-    text of it (Parquet). problem: why `columns` is None.
+    number: 1-based; the line in line-based files, the record elsewhere. columns: the row's values,
+    whose texts have no NUL and no lone surrogate; None for a bad row. raw: the row's bytes in the
+    file; None if the container does not store rows as text (Parquet). problem: why `columns` is
+    None.
     """
 
     number: int
-    columns: dict[str, Any] | None
+    columns: dict[str, JSON] | None
     raw: bytes | None
     problem: BadRow | None = None
 
 
-def too_long(size: int) -> BadRow:
-    """What is the matter with a row of `size` bytes."""
-    return BadRow("too_long", f"the row is {size:,} bytes long; at most {MAX_ROW:,} are read")
-
-
 class RowFormat(Component):
-    """How a row's columns hold a conversation. Its fields are the names of the columns, so one
-    instance is one layout.
+    """Base class of input formats: where the columns of a row hold a conversation.
+
+        class QuestionAnswer(RowFormat):
+            name: ClassVar[str] = "question_answer"  # its name in FORMATS
+            expected: ClassVar[str] = "question, answer"
+
+            question: str = "question"
+            answer: str = "answer"
+
+            def required_columns(self) -> tuple[str, ...]:
+                return (self.question, self.answer)
+
+            def take_turns(self, columns: dict[str, JSON]) -> list[Turn]:
+                question = take_text(columns, self.question)
+                answer = take_text(columns, self.answer)
+                return [Turn("user", question), Turn("assistant", answer)]
+
+    The fields are the names of the columns, so an instance is one layout of the format. Override
+    `layouts` if the format occurs with several sets of names.
     """
 
     name: ClassVar[str]  # in FORMATS
-    expected: ClassVar[str]  # the columns, in words, for messages
+    expected: ClassVar[str]  # the columns, in words, for error messages
 
     @classmethod
     def layouts(cls) -> Sequence[Self]:
-        """Every layout that is known, the commonest first."""
+        """Return every known layout, the most common one first."""
         return (cls(),)
 
     @abstractmethod
-    def needs(self) -> tuple[str, ...]:
-        """The columns without which a row is not of this layout."""
+    def required_columns(self) -> tuple[str, ...]:
+        """Return the columns that every row of this layout has."""
 
     @abstractmethod
-    def turns(self, columns: dict[str, Any]) -> list[Turn]:
-        """The turns of a row. Takes the columns that they hold out of `columns`; what is left
-        becomes `extra`. Raises BadRow.
+    def take_turns(self, columns: dict[str, JSON]) -> list[Turn]:
+        """Return the turns of a row, and remove the columns that hold them from `columns`.
+
+        The remaining columns become the conversation's `extra`. The required columns are present
+        and not null. Raises BadRow.
         """
 
-    def fits(self, names: Collection[str]) -> bool:
-        """Whether a row whose non-null columns are `names` is of this layout."""
-        return all(name in names for name in self.needs())
+    def matches(self, columns: Collection[str]) -> bool:
+        """Return whether a row with these non-null columns is of this layout."""
+        return all(name in columns for name in self.required_columns())
 
-    def conversation(self, columns: Columns, source: SourceRow) -> Conversation:
-        """The Conversation of a row. Raises BadRow."""
-        for name in self.needs():
+    def conversation(self, columns: Mapping[str, JSON], source: SourceRow) -> Conversation:
+        """Return the Conversation of a row. Raises BadRow."""
+        for name in self.required_columns():
             if columns.get(name) is None:
                 state = "is null" if name in columns else "is missing"
-                raise BadRow(
-                    "missing_field", f"the column {name!r} {state}; the row has {listed(columns)}"
-                )
+                present = list_names(columns)
+                raise BadRow("missing_field", f"the column {name!r} {state}; the row has {present}")
         extra = dict(columns)
-        turns = self.turns(extra)
+        turns = self.take_turns(extra)
+        if not turns:
+            raise BadRow("empty_conversation", "no turns")
         if not any(turn.content.strip() for turn in turns):
-            raise BadRow("empty_conversation", "no text in any turn" if turns else "no turns")
-        if not any(turn.role == "user" for turn in turns):
-            raise BadRow(
-                "no_user_turn",
-                f"the roles are {', '.join(sorted({turn.role for turn in turns}))}; "
-                "expected a user turn",
-            )
+            raise BadRow("empty_conversation", "no text in any turn")
+        roles = {turn.role for turn in turns}
+        if "user" not in roles:
+            present = ", ".join(sorted(roles))
+            raise BadRow("no_user_turn", f"the roles are {present}; expected a user turn")
         return Conversation(tuple(turns), source, extra)
 
 
-def listed(names: Collection[str], most: int = 12) -> str:
-    """`names` for a message: the first of them, cut short where they are long."""
-    shown = ", ".join(
-        repr(name if len(name) <= 40 else name[:40] + "...") for name in list(names)[:most]
-    )
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown or "no columns"
+def row_too_long(size: int) -> BadRow:
+    """Return the problem of a row of `size` bytes."""
+    return BadRow("too_long", f"the row is {size:,} bytes long; at most {MAX_ROW_BYTES:,} are read")
 
 
-def text_of(value: Any, what: str) -> str:
-    """`value` if it is a text. Raises BadRow."""
+def not_utf8(error: UnicodeDecodeError, unit: str) -> BadRow:
+    """Return the problem of bytes that UTF-8 cannot decode; `unit` is what they are a part of."""
+    byte = error.object[error.start]
+    detail = f"byte {error.start + 1} of {unit}, 0x{byte:02x}, is not UTF-8"
+    return BadRow("invalid_utf8", detail)
+
+
+def check_no_nul(raw: bytes) -> None:
+    """Raise BadRow if the row `raw` contains a NUL byte."""
+    if b"\0" in raw:
+        raise BadRow("nul_byte", f"a NUL byte at byte {raw.index(0) + 1} of the row")
+
+
+def list_names(names: Collection[str], limit: int = 12) -> str:
+    """Return the first `limit` of `names` for a message, long ones shortened."""
+    if not names:
+        return "no columns"
+    shortened = [name if len(name) <= 40 else f"{name[:40]}..." for name in list(names)[:limit]]
+    text = ", ".join(repr(name) for name in shortened)
+    hidden = len(names) - limit
+    return f"{text} and {hidden} more" if hidden > 0 else text
+
+
+def require_text(value: JSON, label: str) -> str:
+    """Return `value` if it is a string; `label` names it in the message. Raises BadRow."""
     if not isinstance(value, str):
-        raise BadRow("not_text", f"{what} is {kind_of(value)}; expected a string")
+        raise BadRow("not_text", f"{label} is {describe_type(value)}; expected a string")
     return value
 
 
-def kind_of(value: Any) -> str:
-    """The JSON type of `value`, for a message."""
+def take_text(columns: dict[str, JSON], name: str) -> str:
+    """Remove the column `name` and return its value, a string. Raises BadRow."""
+    return require_text(columns.pop(name), repr(name))
+
+
+def describe_type(value: JSON) -> str:
+    """Return the JSON type of `value`, for a message."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "a boolean"
     if isinstance(value, int | float):
         return "a number"
-    return (
-        "a string"
-        if isinstance(value, str)
-        else "a list"
-        if isinstance(value, list)
-        else "an object"
-    )
+    if isinstance(value, str):
+        return "a string"
+    return "a list" if isinstance(value, list) else "an object"

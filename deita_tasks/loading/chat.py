@@ -1,16 +1,14 @@
-"""Lists of turns, as sharegpt and messages have them: who said it, and what was said."""
+"""Lists of turn objects, as the sharegpt and messages formats have them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from deita_tasks.loading.base import BadRow, kind_of, text_of
+from deita_tasks.loading.base import BadRow, describe_type, require_text
 from deita_tasks.loading.json_text import parse
-from deita_tasks.records import Role, Turn
-
-# Who speaks and what is said: ShareGPT's names, and those of chat APIs. Pools mix the one's column
-# with the other's names.
-KEYS = (("from", "value"), ("role", "content"))
+from deita_tasks.records import CHAT_KEYS, SHAREGPT_KEYS, TURN_FIELDS, Role, Turn, TurnKeys
+from deita_tasks.strict_json import JSON
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -20,8 +18,8 @@ ROLES: dict[str, Role] = {
     "gpt": "assistant",
     "tool": "tool",
 }
-# Names that say more than the role. They are kept in TURN_FIELDS.
-SPECIAL_ROLES: dict[str, Role] = {
+# Names that are more specific than the role. They are kept in TURN_FIELDS.
+SPECIFIC_ROLES: dict[str, Role] = {
     "developer": "system",  # OpenAI's later name
     "prompter": "user",  # OASST
     "chatgpt": "assistant",  # ShareGPT's dumps name the product: chatgpt, bing, bard
@@ -38,110 +36,108 @@ SPECIAL_ROLES: dict[str, Role] = {
     "ipython": "tool",  # Llama 3.1
 }
 
-# The extra column for what a turn holds beside role and text (tool_calls, name, weight, ...): a
-# list with an object or null a turn.
-TURN_FIELDS = "turn_fields"
+TurnFields = Mapping[str, JSON] | None
 
 
-def chat_turns(value: Any, column: str) -> tuple[list[Turn], list[dict[str, Any] | None]]:
-    """The turns in a column, which is a list of objects or its JSON text, and for each turn what
-    else it holds. Raises BadRow.
-    """
+class ChatTurns(NamedTuple):
+    """The turns of a row, and for each turn what it holds beside role and text (None: nothing)."""
+
+    turns: list[Turn]
+    fields: list[TurnFields]
+
+
+def parse_turns(value: JSON, column: str) -> ChatTurns:
+    """Parse the value of `column`, a list of turn objects or its JSON text. Raises BadRow."""
     if isinstance(value, str):
-        try:
-            value = parse(value)
-        except BadRow as problem:
-            raise BadRow(
-                problem.reason,
-                f"the text in {column!r} is {problem.detail}; expected a JSON list of turns",
-            ) from None
+        value = _parse_list_text(value, column)
     if not isinstance(value, list):
-        raise BadRow("malformed_row", f"{column!r} is {kind_of(value)}; expected a list of turns")
-    turns: list[Turn] = []
-    rest: list[dict[str, Any] | None] = []
-    for i, turn in enumerate(value, 1):
-        one, fields = _turn(turn, f"turn {i} of {column!r}")
-        turns.append(one)
-        rest.append(fields)
-    return turns, rest
+        kind = describe_type(value)
+        raise BadRow("malformed_row", f"{column!r} is {kind}; expected a list of turns")
+    parsed = ChatTurns([], [])
+    for number, item in enumerate(value, 1):
+        turn, fields = _parse_turn(item, f"turn {number} of {column!r}")
+        parsed.turns.append(turn)
+        parsed.fields.append(fields)
+    return parsed
 
 
-def _turn(turn: Any, where: str) -> tuple[Turn, dict[str, Any] | None]:
+def _parse_list_text(text: str, column: str) -> JSON:
+    try:
+        return parse(text)
+    except BadRow as problem:
+        detail = f"the text in {column!r} is {problem.detail}; expected a JSON list of turns"
+        raise BadRow(problem.reason, detail) from None
+
+
+def _parse_turn(turn: JSON, label: str) -> tuple[Turn, TurnFields]:
     if not isinstance(turn, dict):
-        raise BadRow("malformed_row", f"{where} is {kind_of(turn)}; expected an object")
-    speaker, said = KEYS[0] if turn.get("from") is not None or "role" not in turn else KEYS[1]
-    if speaker not in turn:
-        raise BadRow("missing_field", f"{where} has neither 'from' nor 'role'")
-    name = text_of(turn[speaker], f"{speaker!r} of {where}")
-    role, special = role_of(name, where)
-    fields = {
-        key: value
-        for key, value in turn.items()
-        if key not in (speaker, said) and value is not None
-    }
-    if special:
-        fields[speaker] = name
-    if said not in turn and not _calls(fields):
-        raise BadRow("missing_field", f"{where} has no {said!r}")
-    content = turn.get(said)
-    if not isinstance(content, str):
-        content = (
-            "" if content is None and _calls(fields) else _joined(content, f"{said!r} of {where}")
-        )
-    return Turn(role, content), fields or None
+        raise BadRow("malformed_row", f"{label} is {describe_type(turn)}; expected an object")
+    keys = _keys_of(turn)
+    if keys.role not in turn:
+        raise BadRow("missing_field", f"{label} has neither 'from' nor 'role'")
+    role_name = require_text(turn[keys.role], f"{keys.role!r} of {label}")
+    role, is_specific = _parse_role(role_name, label)
+    fields = {key: value for key, value in turn.items() if key not in keys and value is not None}
+    if is_specific:
+        fields[keys.role] = role_name
+    content = turn.get(keys.text)
+    if content is None and _calls_tool(fields):
+        return Turn(role, ""), fields
+    if keys.text not in turn:
+        raise BadRow("missing_field", f"{label} has no {keys.text!r}")
+    return Turn(role, _join_text(content, f"{keys.text!r} of {label}")), fields or None
 
 
-def role_of(name: str, where: str) -> tuple[Role, bool]:
-    """The role that `name` stands for, and whether it says more than the role. Raises BadRow."""
-    plain = name if name in ROLES else name.strip().lower()
-    if plain in ROLES:
-        return ROLES[plain], False
-    if plain in SPECIAL_ROLES:
-        return SPECIAL_ROLES[plain], True
-    raise BadRow(
-        "unknown_role",
-        f"{where} has the role {name[:40]!r}; known are {', '.join([*ROLES, *SPECIAL_ROLES])}",
-    )
+def _keys_of(turn: Mapping[str, JSON]) -> TurnKeys:
+    """Return the keys that a turn uses: pools mix one format's column with the other's keys."""
+    if turn.get(SHAREGPT_KEYS.role) is not None or CHAT_KEYS.role not in turn:
+        return SHAREGPT_KEYS
+    return CHAT_KEYS
 
 
-def _calls(fields: dict[str, Any]) -> bool:
-    """Whether the turn calls a tool; a chat API then leaves its content null."""
+def _parse_role(name: str, label: str) -> tuple[Role, bool]:
+    """Return the role that `name` stands for, and whether `name` is more specific than the role."""
+    normalized = name if name in ROLES else name.strip().lower()
+    if normalized in ROLES:
+        return ROLES[normalized], False
+    if normalized in SPECIFIC_ROLES:
+        return SPECIFIC_ROLES[normalized], True
+    role_names = ", ".join([*ROLES, *SPECIFIC_ROLES])
+    detail = f"{label} has the role {name[:40]!r}; expected one of {role_names}"
+    raise BadRow("unknown_role", detail)
+
+
+def _calls_tool(fields: Mapping[str, JSON]) -> bool:
+    """Return whether the turn calls a tool; chat APIs leave the content of such a turn null."""
     return bool(fields.get("tool_calls") or fields.get("function_call"))
 
 
-def _joined(content: Any, what: str) -> str:
-    """The text of a list of text parts, joined as chat templates do, with nothing between. Raises
-    BadRow for anything else.
-    """
+def _join_text(content: JSON, label: str) -> str:
+    """Return a text, or the concatenation of a list of text parts, as chat templates join them."""
     if not isinstance(content, list):
-        return text_of(content, what)
-    texts = []
-    for part in content:
-        held = (
-            {key: value for key, value in part.items() if value is not None}
-            if isinstance(part, dict)
-            else {}
-        )
-        if (
-            held.keys() != {"type", "text"}
-            or held["type"] != "text"
-            or not isinstance(held["text"], str)
-        ):
-            kind = held.get("type") if isinstance(held.get("type"), str) else kind_of(part)
-            raise BadRow(
-                "not_text",
-                f"{what} is a list that holds {kind!r:.40}; expected parts of type 'text' alone",
-            )
-        texts.append(held["text"])
-    if not texts:
-        raise BadRow("not_text", f"{what} is an empty list; expected a string")
-    return "".join(texts)
+        return require_text(content, label)
+    if not content:
+        raise BadRow("not_text", f"{label} is an empty list; expected a string")
+    return "".join(_part_text(part, label) for part in content)
 
 
-def keep_fields(columns: dict[str, Any], fields: list[dict[str, Any] | None]) -> None:
-    """Adds the column TURN_FIELDS where any turn holds more than role and text."""
-    if any(fields):
-        name = TURN_FIELDS
-        while name in columns:
-            name += "_"
-        columns[name] = fields
+def _part_text(part: JSON, label: str) -> str:
+    """Return the text of {"type": "text", "text": ...}; null values beside these are allowed."""
+    values = part if isinstance(part, dict) else {}
+    present = {key: value for key, value in values.items() if value is not None}
+    kind, text = present.get("type"), present.get("text")
+    if present.keys() == {"type", "text"} and kind == "text" and isinstance(text, str):
+        return text
+    described = kind if isinstance(kind, str) else describe_type(part)
+    detail = f"{label} is a list with {described!r:.40}; expected only parts of type 'text'"
+    raise BadRow("not_text", detail)
+
+
+def store_turn_fields(columns: dict[str, JSON], fields: Sequence[TurnFields]) -> None:
+    """Add the column TURN_FIELDS if any turn holds more than role and text."""
+    if not any(fields):
+        return
+    name = TURN_FIELDS
+    while name in columns:
+        name += "_"
+    columns[name] = fields

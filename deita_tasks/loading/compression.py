@@ -1,11 +1,12 @@
-"""Compressed bytes to bytes, block by block, known by their first bytes and never by a name."""
+"""Decompress files block by block. The first bytes tell the compression, never the file's name."""
 
 from __future__ import annotations
 
 import lzma
 import zlib
-from collections.abc import Iterator
-from typing import IO, Any, Literal, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import IO, Any, Literal
 
 import zstandard
 
@@ -14,15 +15,14 @@ from deita_tasks.loading.base import BrokenFile
 
 Compression = Literal["none", "gzip", "xz", "zstd"]
 
-BLOCK = 1 << 20
-MAX_WINDOW = 128 << 20  # what zstd's own command line allows; xz -9 needs 65 MiB
-ZSTD_STEP = (
-    1 << 8
-)  # a byte of zstd can make 32 KiB, and the decoder gives all that its input holds at once
+BLOCK_BYTES = 1 << 20
+MAX_WINDOW_BYTES = 128 << 20  # what zstd's own command line allows; xz -9 needs 65 MiB
+# A byte of zstd can expand to 32 KiB, and the decoder returns all that its input holds at once.
+ZSTD_STEP_BYTES = 1 << 8
+# Larger output than both is refused as a decompression bomb. Text compresses to a fifth; a file of
+# one repeated row to a fiftieth or a hundredth.
 BOMB_BYTES = 256 << 20
-BOMB_RATIO = (
-    500  # text shrinks to a fifth; a file of one row repeated, to a fiftieth or a hundredth of that
-)
+BOMB_RATIO = 500
 
 MAGIC: tuple[tuple[bytes, Compression], ...] = (
     (b"\x1f\x8b", "gzip"),
@@ -32,119 +32,91 @@ MAGIC: tuple[tuple[bytes, Compression], ...] = (
 )
 
 
-class _Decoder(Protocol):
-    eof: bool
-    unused_data: bytes
-
-    def feed(self, data: bytes) -> Iterator[bytes]: ...
-
-
-def compression_of(head: bytes) -> Compression:
-    """How a file that begins with `head` is compressed."""
-    return next((name for magic, name in MAGIC if head.startswith(magic)), "none")
+def detect_compression(head: bytes) -> Compression:
+    """Return how a file that begins with `head` is compressed."""
+    for magic, compression in MAGIC:
+        if head.startswith(magic):
+            return compression
+    return "none"
 
 
 def blocks(handle: IO[bytes], compression: Compression) -> Iterator[bytes]:
-    """The bytes behind `handle`, decompressed, in blocks of about a MiB. Several streams in one
-    file are read one after another.
+    """Yield the decompressed content of `handle` in blocks of about a MiB.
 
-    Raises InputError for what swells beyond BOMB_RATIO, and BrokenFile where the compressed stream
-    breaks off, after all the bytes before that place, or is damaged, after all but the last block
-    before it.
+    A file may hold several compressed streams one after another. Raises InputError for content that
+    expands beyond BOMB_RATIO. Raises BrokenFile if the compressed stream ends early, after all
+    bytes before that place, or if it is damaged, after all but the last block before the damage.
     """
-    if compression == "none":
-        while block := handle.read(BLOCK):
-            yield block
-        return
-    read = made = 0
-    decoder: _Decoder | None = None
-    try:
-        while data := handle.read(BLOCK if compression != "zstd" else BLOCK // 8):
-            read += len(data)
-            while data:
-                if decoder is None:
-                    data = (
-                        data.lstrip(b"\0") if made else data
-                    )  # xz pads its streams, tar pads gzip's
-                    if not data:
-                        break
-                    decoder = _DECODERS[compression]()
-                for block in decoder.feed(data):
-                    made += len(block)
-                    if made > BOMB_BYTES and made > BOMB_RATIO * read:
-                        raise InputError(
-                            f"{read:,} bytes of {compression} make over {made:,}: more than "
-                            f"{BOMB_RATIO} times as much, as a "
-                            "decompression bomb does; decompress it yourself if it is meant so"
-                        )
-                    yield block
-                data = b""
-                if decoder.eof:
-                    data, decoder = decoder.unused_data, None
-    except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-        raise BrokenFile(
-            f"the {compression} stream is damaged near byte {read:,} ({error})"
-        ) from error
-    if decoder is not None:
-        raise BrokenFile(
-            f"the {compression} stream breaks off after {read:,} bytes: the file is not whole"
-        )
+    step = BLOCK_BYTES // 8 if compression == "zstd" else BLOCK_BYTES
+    streams = None if compression == "none" else _Streams(compression)
+    while data := handle.read(step):
+        if streams is None:
+            yield data
+        else:
+            yield from streams.feed(data)
+    if streams is not None:
+        streams.close()
 
 
-class _Gzip:
-    def __init__(self) -> None:
-        self._stream = zlib.decompressobj(wbits=31)
+class _Streams:
+    """Decodes the compressed streams of one file, one after another."""
+
+    def __init__(self, compression: Compression) -> None:
+        self._compression = compression
+        self._decoder: _Decoder | None = None  # of the stream that has begun
+        self._bytes_in = 0
+        self._bytes_out = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        while not self._stream.eof:
-            if made := self._stream.decompress(data, BLOCK):
-                yield made
-            data = self._stream.unconsumed_tail
-            if not data and len(made) < BLOCK:
-                return
+        """Yield what the next `data` of the file decodes to."""
+        self._bytes_in += len(data)
+        try:
+            yield from self._decode(data)
+        except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+            raise BrokenFile(
+                f"the {self._compression} stream is damaged near byte {self._bytes_in:,} ({error})"
+            ) from error
 
-    @property
-    def eof(self) -> bool:
-        return self._stream.eof
+    def close(self) -> None:
+        """Check that the last stream has ended."""
+        if self._decoder is not None:
+            raise BrokenFile(
+                f"the {self._compression} stream ends early, after {self._bytes_in:,} bytes: the "
+                "file is incomplete"
+            )
 
-    @property
-    def unused_data(self) -> bytes:
-        return self._stream.unused_data
-
-
-class _Xz:
-    def __init__(self) -> None:
-        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW)
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        while not self._stream.eof:
-            if made := self._stream.decompress(data, BLOCK):
-                yield made
+    def _decode(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._decoder is None:
+                if self._bytes_out:  # xz pads its streams with NULs, tar pads those of gzip
+                    data = data.lstrip(b"\0")
+                if not data:
+                    return
+                self._decoder = _DECODERS[self._compression]()
+            for block in self._decoder.feed(data):
+                self._count(block)
+                yield block
             data = b""
-            if self._stream.needs_input:
-                return
+            if self._decoder.eof:
+                data = self._decoder.unused_data
+                self._decoder = None
 
-    @property
-    def eof(self) -> bool:
-        return self._stream.eof
+    def _count(self, block: bytes) -> None:
+        """Count a decoded block. Raises InputError if the file looks like a decompression bomb."""
+        self._bytes_out += len(block)
+        if self._bytes_out > BOMB_BYTES and self._bytes_out > BOMB_RATIO * self._bytes_in:
+            raise InputError(
+                f"{self._bytes_in:,} bytes of {self._compression} expand to over "
+                f"{self._bytes_out:,}, more than {BOMB_RATIO} times as much, like a decompression "
+                "bomb; if the file is intended, decompress it yourself"
+            )
 
-    @property
-    def unused_data(self) -> bytes:
-        return self._stream.unused_data
 
+class _Decoder(ABC):
+    """A decoder of one compressed stream."""
 
-class _Zstd:
-    def __init__(self) -> None:
-        self._stream = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()
-        self._rest = b""
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        for start in range(0, len(data), ZSTD_STEP):
-            if made := self._stream.decompress(data[start : start + ZSTD_STEP]):
-                yield made
-            if self._stream.eof:
-                self._rest = data[start + ZSTD_STEP :]
-                return
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
 
     @property
     def eof(self) -> bool:
@@ -152,7 +124,67 @@ class _Zstd:
 
     @property
     def unused_data(self) -> bytes:
-        return bytes(self._stream.unused_data) + self._rest
+        """The bytes after the end of the stream."""
+        return bytes(self._stream.unused_data)
+
+    @abstractmethod
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what `data` decodes to, in blocks of limited size."""
 
 
-_DECODERS: dict[str, Any] = {"gzip": _Gzip, "xz": _Xz, "zstd": _Zstd}
+class _BoundedDecoder(_Decoder):
+    """A decoder of the standard library, which limits its output to BLOCK_BYTES per call."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        pending: bytes | None = data
+        while pending is not None and not self.eof:
+            block = self._stream.decompress(pending, BLOCK_BYTES)
+            if block:
+                yield block
+            pending = self._pending(block)
+
+    @abstractmethod
+    def _pending(self, block: bytes) -> bytes | None:
+        """Return the input to decode after `block` came out; None if all of it is decoded."""
+
+
+class _Gzip(_BoundedDecoder):
+    def __init__(self) -> None:
+        super().__init__(zlib.decompressobj(wbits=31))
+
+    def _pending(self, block: bytes) -> bytes | None:
+        tail: bytes = self._stream.unconsumed_tail
+        return tail if tail or len(block) == BLOCK_BYTES else None
+
+
+class _Xz(_BoundedDecoder):
+    def __init__(self) -> None:
+        super().__init__(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW_BYTES))
+
+    def _pending(self, block: bytes) -> bytes | None:
+        return None if self._stream.needs_input else b""  # it keeps the unread input itself
+
+
+class _Zstd(_Decoder):
+    """It cannot limit its output, so its input is decoded in small steps."""
+
+    def __init__(self) -> None:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+        super().__init__(decompressor.decompressobj())
+        self._unread = b""
+
+    @property
+    def unused_data(self) -> bytes:
+        return super().unused_data + self._unread
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        for start in range(0, len(data), ZSTD_STEP_BYTES):
+            end = start + ZSTD_STEP_BYTES
+            if block := self._stream.decompress(data[start:end]):
+                yield block
+            if self.eof:
+                self._unread = data[end:]
+                return
+
+
+_DECODERS: dict[Compression, Callable[[], _Decoder]] = {"gzip": _Gzip, "xz": _Xz, "zstd": _Zstd}

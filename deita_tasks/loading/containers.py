@@ -1,5 +1,6 @@
-"""What a file's bytes are a container of, told from its first bytes; the name helps only where they
-leave it open.
+"""Detect the container of a file, and read its rows.
+
+The first bytes tell the container. The file's name matters only if they leave it open.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ READERS: dict[str, Callable[[Iterable[bytes]], Iterator[Row]]] = {
     "csv": csv_text.rows,
 }
 
-HEAD = 64 << 10  # bytes that are looked at
+HEAD_BYTES = 64 << 10  # of the content, from which the container is detected
 CSV_NAME = re.compile(r"\.[ct]sv(\.\w+)?$", re.IGNORECASE)
 BOM = b"\xef\xbb\xbf"
-REFUSED = (
+UNSUPPORTED = (
     (b"PK\x03\x04", "a zip archive (or a spreadsheet)"),
     (b"BZh", "compressed with bzip2"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
@@ -34,49 +35,52 @@ REFUSED = (
 )
 
 
-def container_of(head: bytes, uri: str, layouts: Iterable[RowFormat]) -> Container:
-    """What the file `uri`, whose decompressed content begins with `head`, contains. Raises
-    InputError for what is certainly no pool.
+def detect_container(head: bytes, uri: str, layouts: Iterable[RowFormat]) -> Container:
+    """Return the container of the file `uri`, whose decompressed content begins with `head`.
 
-    CSV is what begins neither like JSON nor like Parquet, and whose first line names the columns of
-    one of `layouts`, or whose own name says so.
+    Content that begins like neither JSON nor Parquet is CSV if its first line names the columns of
+    one of `layouts`, or if the file's name says so. Raises InputError for unsupported content.
     """
     if head.startswith(b"PAR1"):
         return "parquet"
-    for magic, what in REFUSED:
+    for magic, description in UNSUPPORTED:
         if head.startswith(magic):
             raise InputError(
-                f"the content is {what}; expected JSON, JSON Lines or CSV in UTF-8, plain or "
-                "compressed with gzip, xz or zstd, or Parquet"
+                f"the content is {description}; expected JSON, JSON Lines or CSV in UTF-8, plain "
+                "or compressed with gzip, xz or zstd, or Parquet"
             )
     text = head.removeprefix(BOM).lstrip()
-    if text.startswith(b"[") and not _lines_of_lists(text):
-        return "json_array"
-    if not text.startswith((b"[", b"{")) and (
-        CSV_NAME.search(uri) or _names_columns(text, layouts)
-    ):
+    if text.startswith(b"["):
+        return "json_lines" if _is_lines_of_lists(text) else "json_array"
+    if text.startswith(b"{"):
+        return "json_lines"
+    if CSV_NAME.search(uri) or _names_columns(text, layouts):
         return "csv"
     return "json_lines"
 
 
 def _names_columns(text: bytes, layouts: Iterable[RowFormat]) -> bool:
+    first_line = text.partition(b"\n")[0]
     try:
-        names = csv_text.header_of(text.partition(b"\n")[0])
+        names = csv_text.parse_header(first_line)
     except InputError:
         return False
-    return any(layout.fits(names) for layout in layouts)
+    return any(layout.matches(names) for layout in layouts)
 
 
-def _lines_of_lists(text: bytes) -> bool:
-    """Whether `text`, which begins with "[", is JSON Lines with a bad first line: a whole list by
-    itself, or before a line that is whole.
+def _is_lines_of_lists(text: bytes) -> bool:
+    """Return whether `text`, which begins with "[", is JSON Lines whose first line is bad.
 
-    In an array, one line ends with a comma or an opening bracket before the next element begins.
+    That is so if its first line is a complete list, or if the second line is complete JSON: in an
+    array, a line ends with a comma or an opening bracket before the next element begins.
     """
-    found = [line.strip() for line in re.split(rb"[\r\n]+", text)[:3]]
-    if len(found) < 2 or not found[1] or found[0].endswith((b",", b"[")):
+    lines = [line.strip() for line in re.split(rb"[\r\n]+", text)[:3]]
+    if len(lines) < 2 or not lines[1]:
         return False
-    return _is_json(found[0]) or _is_json(found[1])
+    first, second = lines[:2]
+    if first.endswith((b",", b"[")):
+        return False
+    return _is_json(first) or _is_json(second)
 
 
 def _is_json(line: bytes) -> bool:
@@ -87,13 +91,13 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def without_bom(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """`blocks` without a UTF-8 byte order mark at the beginning."""
-    first = b""
+def remove_bom(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield `blocks` without a UTF-8 byte order mark at the beginning."""
     stream = iter(blocks)
+    start = b""
     for block in stream:
-        first += block
-        if len(first) >= len(BOM):
+        start += block
+        if len(start) >= len(BOM):
             break
-    yield first.removeprefix(BOM)
+    yield start.removeprefix(BOM)
     yield from stream

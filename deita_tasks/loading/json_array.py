@@ -1,9 +1,9 @@
-"""One JSON array of objects, however it is laid out in lines.
+"""One JSON array of objects, however its text is split into lines.
 
-The file is cut at the commas of its outermost array, and each piece is parsed by itself. So memory
-holds one row, and a malformed element costs that element alone as long as its quotes and brackets
-match. (A streaming parser, ijson 3.6 for one, stops at the first fault, makes "?" of a lone
-surrogate, and 100 KB of "[" cost it gigabytes.)
+The file is split at the commas of its outermost array, and each element is parsed by itself. So
+memory holds one row, and a malformed element affects no other one as long as its quotes and
+brackets match. (A streaming parser such as ijson 3.6 stops at the first fault, turns a lone
+surrogate into "?", and needs gigabytes for 100 KB of "[".)
 """
 
 from __future__ import annotations
@@ -11,137 +11,135 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from deita_tasks.loading.base import KEPT, MAX_ROW, BrokenFile, Row, too_long
-from deita_tasks.loading.json_lines import json_row
+from deita_tasks.loading.base import MAX_ROW_BYTES, BrokenFile, Row, row_too_long
+from deita_tasks.loading.json_lines import Accumulator, parse_json_row
 
-# What is over MAX_ROW is scanned for its end without being held, but not for ever: a lost quote
-# would cost the rest of the file.
-MAX_SCAN = 4 * MAX_ROW
+# The end of an element over MAX_ROW_BYTES is searched for without holding the element, but no
+# further than this: a missing quote would otherwise cost the rest of the file.
+MAX_SCAN_BYTES = 4 * MAX_ROW_BYTES
 
-# A string as far as the block holds it, a run of brackets, or a comma. Possessive, so that matching
-# takes no memory of its own.
+# A string up to its end or the block's, a run of brackets, or a comma. The quantifiers are
+# possessive, so that matching needs no memory.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+("?)|[\[{]++|[\]}]++|,', re.DOTALL)
 _REST_OF_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
 _QUOTE, _COMMA, _OPENING = ord('"'), ord(","), frozenset(b"[{")
 
 
-class _Cutter:
-    """Where the scan of the array stands, between blocks."""
+class _Splitter:
+    """Splits the array into its elements; keeps the state of the scan between blocks."""
 
     def __init__(self) -> None:
         self.depth = 0  # 1 between the elements of the array
         self.in_string = False
-        self.escaped = False  # the last byte of the block before was a backslash
+        self.escaped = False  # the previous block ended with a backslash
         self.ended = False
-        self._held: list[bytes] = []
-        self._size = 0
-        self.number = 0
+        self.number = 0  # of the last element
+        self._element = Accumulator()
 
-    def cut(self, block: bytes) -> Iterator[Row]:
-        """The elements that end in `block`."""
+    def split(self, block: bytes) -> Iterator[Row]:
+        """Yield the elements that end in `block`."""
         start = position = 0
         if self.in_string:
-            position = self._rest_of_string(block)
+            position = self._skip_string(block)
         for token in _TOKEN.finditer(block, position):
             kind = block[token.start()]
             if kind == _QUOTE:
-                if not token[1]:  # it goes on in the next block
-                    self._open_string(block, token.end())
+                if not token[1]:  # the string continues in the next block
+                    self._continue_string(block, token.end())
                     break
             elif kind == _COMMA:
                 if self.depth == 1:
-                    yield from self._element(block[start : token.start()])
+                    yield from self._finish_element(block[start : token.start()])
                     start = token.end()
             elif kind in _OPENING:
                 if self.depth == 0:
                     start = token.start() + 1
                 self.depth += token.end() - token.start()
             elif (end := self._close(block, token.start(), token.end())) is not None:
-                yield from self._element(block[start:end])
+                yield from self._finish_element(block[start:end])
                 self.ended = True
-                self.refuse_more(block[end + 1 :])
+                self.check_no_more(block[end + 1 :])
                 return
-        self._hold(block[start:])
+        self._add(block[start:])
 
     def _close(self, block: bytes, start: int, end: int) -> int | None:
-        """Takes the closing brackets in block[start:end]; the place of the one that ends the array,
-        or None.
+        """Process the closing brackets block[start:end].
+
+        Return the position of the bracket that ends the array, or None.
         """
         inner = min(end - start, self.depth - 1)
         self.depth -= inner
-        # What is left stands between elements: a stray "}" stays part of its element, which is then
-        # malformed by itself.
-        place = block.find(b"]", start + inner, end)
-        return None if place < 0 else place
+        # The other brackets are between elements. A stray "}" remains part of its element, which
+        # is then malformed.
+        position = block.find(b"]", start + inner, end)
+        return None if position < 0 else position
 
-    def _rest_of_string(self, block: bytes) -> int:
+    def _skip_string(self, block: bytes) -> int:
+        """Return where a string that began in an earlier block ends."""
         rest = _REST_OF_STRING.match(block, 1 if self.escaped else 0)
-        assert rest is not None  # it matches the empty string
+        assert rest is not None  # the pattern matches the empty string
         if rest[1]:
             self.in_string = self.escaped = False
             return rest.end()
-        self._open_string(block, rest.end())
+        self._continue_string(block, rest.end())
         return len(block)
 
-    def _open_string(self, block: bytes, end: int) -> None:
-        self.in_string, self.escaped = True, end < len(block)
+    def _continue_string(self, block: bytes, end: int) -> None:
+        self.in_string = True
+        self.escaped = end < len(block)
 
-    def _hold(self, piece: bytes) -> None:
-        self._size += len(piece)
-        if self._size <= MAX_ROW:
-            self._held.append(piece)
-        else:
-            self._held = [(b"".join(self._held) + piece[:KEPT])[:KEPT]]
-        if self._size > MAX_SCAN:
+    def _add(self, piece: bytes) -> None:
+        self._element.add(piece)
+        if self._element.size > MAX_SCAN_BYTES:
             raise BrokenFile(
                 f"record {self.number + 1:,} of the JSON array does not end within "
-                f"{MAX_SCAN:,} bytes: a quote or a bracket has no partner"
+                f"{MAX_SCAN_BYTES:,} bytes: a quote or a bracket is not closed"
             )
 
-    def _element(self, piece: bytes) -> Iterator[Row]:
-        self._hold(piece)
-        content, size = b"".join(self._held).strip(), self._size
-        self._held, self._size = [], 0
-        if not content:  # nothing between two commas, or after the last: no row is there
+    def _finish_element(self, piece: bytes) -> Iterator[Row]:
+        self._add(piece)
+        content, size = self._element.take()
+        content = content.strip()
+        if not content:  # nothing between two commas or after the last one
             return
         self.number += 1
-        yield (
-            Row(self.number, None, content, too_long(size))
-            if size > MAX_ROW
-            else json_row(self.number, content)
-        )
+        if size > MAX_ROW_BYTES:
+            yield Row(self.number, None, content, row_too_long(size))
+        else:
+            yield parse_json_row(self.number, content)
 
-    def last(self) -> Iterator[Row]:
-        """The element that the end of the file cut off from what followed, if it is whole."""
-        for row in self._element(b""):
+    def finish(self) -> Iterator[Row]:
+        """Yield the last element of a file that ends early, if the element is complete."""
+        for row in self._finish_element(b""):
             if row.columns is None:
                 self.number -= 1
             else:
                 yield row
 
-    def refuse_more(self, rest: bytes) -> None:
-        """Raises BrokenFile where anything follows the array."""
-        if rest.strip():
-            shown = rest.strip()[:40].decode("utf-8", "backslashreplace")
+    def check_no_more(self, rest: bytes) -> None:
+        """Raise BrokenFile if `rest`, which follows the array, is not blank."""
+        text = rest.strip()[:40].decode("utf-8", "backslashreplace")
+        if text:
             raise BrokenFile(
-                f"the array ends after record {self.number:,}, but the file goes on with {shown!r}"
+                f"the array ends after record {self.number:,}, but the file continues with {text!r}"
             )
 
 
 def rows(blocks: Iterable[bytes]) -> Iterator[Row]:
-    """The rows of a JSON array. Raises BrokenFile, after the rows before it, for an element that
-    never ends and for text after it.
+    """Yield the rows of a JSON array.
+
+    Raises BrokenFile, after the rows before it, for an element that never ends, and for text after
+    the array.
     """
-    cutter = _Cutter()
+    splitter = _Splitter()
     for block in blocks:
-        if cutter.ended:
-            cutter.refuse_more(block)
+        if splitter.ended:
+            splitter.check_no_more(block)
         else:
-            yield from cutter.cut(block)
-    if not cutter.ended:
-        yield from cutter.last()
+            yield from splitter.split(block)
+    if not splitter.ended:
+        yield from splitter.finish()
         raise BrokenFile(
-            f"the JSON array is not closed: after record {cutter.number:,} the file breaks "
-            "off, or a quote or a bracket there has no "
-            "partner, so that what follows cannot be told apart into records"
+            f"the JSON array is not closed: after record {splitter.number:,} the file ends, or a "
+            "quote or a bracket is not closed, so that the rest cannot be split into records"
         )

@@ -1,4 +1,4 @@
-"""JSON Lines: one JSON object a line. Blank lines are no rows."""
+"""JSON Lines: one JSON object per line. Blank lines are skipped."""
 
 from __future__ import annotations
 
@@ -6,13 +6,39 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from deita_tasks.loading.base import KEPT, MAX_ROW, BadRow, Row, too_long
+from deita_tasks.loading.base import MAX_RAW_BYTES, MAX_ROW_BYTES, BadRow, Row, row_too_long
 from deita_tasks.loading.json_text import parse_row
 
 
+class Accumulator:
+    """The pieces of a row that spans several blocks.
+
+    Holds at most MAX_ROW_BYTES: of a longer row, the first MAX_RAW_BYTES and its size.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._pieces: list[bytes] = []
+
+    def add(self, piece: bytes) -> None:
+        self.size += len(piece)
+        self._pieces.append(piece)
+        if self.size > MAX_ROW_BYTES:
+            self._pieces = [b"".join(self._pieces)[:MAX_RAW_BYTES]]
+
+    def take(self) -> tuple[bytes, int]:
+        """Return the content and the size of the row, and start with the next row."""
+        content = b"".join(self._pieces)
+        size = self.size
+        self._pieces = []
+        self.size = 0
+        return content, size
+
+
 class Line(NamedTuple):
-    """`number` is 1-based. `content` has its line end; of a line over MAX_ROW bytes it is the
-    beginning alone. `size` is the whole's.
+    """A line with its line end.
+
+    `number` is 1-based. `size` is in bytes; over MAX_ROW_BYTES, `content` is only the beginning.
     """
 
     number: int
@@ -20,34 +46,31 @@ class Line(NamedTuple):
     size: int
 
 
-def lines(blocks: Iterable[bytes]) -> Iterator[Line]:
-    """The lines in `blocks`. No more than MAX_ROW bytes of one line are ever held."""
-    number, held, size = 1, [], 0
+def split_lines(blocks: Iterable[bytes]) -> Iterator[Line]:
+    """Yield the lines in `blocks`, holding at most MAX_ROW_BYTES of one line."""
+    number = 1
+    line = Accumulator()
     for block in blocks:
         for piece in io.BytesIO(block):
-            size += len(piece)
-            if size <= MAX_ROW:
-                held.append(piece)
-            else:
-                held = [(b"".join(held) + piece[:KEPT])[:KEPT]]
+            line.add(piece)
             if piece.endswith(b"\n"):
-                yield Line(number, b"".join(held), size)
-                number, held, size = number + 1, [], 0
-    if size:
-        yield Line(number, b"".join(held), size)
+                yield Line(number, *line.take())
+                number += 1
+    if line.size:
+        yield Line(number, *line.take())
 
 
 def rows(blocks: Iterable[bytes]) -> Iterator[Row]:
-    """The rows of a file of JSON Lines."""
-    for number, content, size in lines(blocks):
-        if size > MAX_ROW:
-            yield Row(number, None, content, too_long(size))
+    """Yield the rows of a JSON Lines file."""
+    for number, content, size in split_lines(blocks):
+        if size > MAX_ROW_BYTES:
+            yield Row(number, None, content, row_too_long(size))
         elif content.strip():
-            yield json_row(number, content)
+            yield parse_json_row(number, content)
 
 
-def json_row(number: int, content: bytes) -> Row:
-    """The row whose JSON object is `content`."""
+def parse_json_row(number: int, content: bytes) -> Row:
+    """Return the row whose JSON object is `content`."""
     try:
         return Row(number, parse_row(content), content)
     except BadRow as problem:

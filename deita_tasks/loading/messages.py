@@ -1,14 +1,13 @@
-"""Messages: `messages`, a list of {"role": ..., "content": ...}, as chat APIs and chat templates
-have it.
-"""
+"""Messages: `messages`, a list of {"role": ..., "content": ...}, as chat APIs have it."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from deita_tasks.loading.base import RowFormat
-from deita_tasks.loading.chat import chat_turns, keep_fields
+from deita_tasks.loading.chat import parse_turns, store_turn_fields
 from deita_tasks.records import Turn
+from deita_tasks.strict_json import JSON
 
 
 class Messages(RowFormat):
@@ -19,10 +18,10 @@ class Messages(RowFormat):
 
     column: str = "messages"
 
-    def needs(self) -> tuple[str, ...]:
+    def required_columns(self) -> tuple[str, ...]:
         return (self.column,)
 
-    def turns(self, columns: dict[str, Any]) -> list[Turn]:
-        turns, fields = chat_turns(columns.pop(self.column), self.column)
-        keep_fields(columns, fields)
-        return turns
+    def take_turns(self, columns: dict[str, JSON]) -> list[Turn]:
+        parsed = parse_turns(columns.pop(self.column), self.column)
+        store_turn_fields(columns, parsed.fields)
+        return parsed.turns

@@ -1,10 +1,10 @@
-"""Parquet: a row a row, its values as JSON values."""
+"""Parquet: one row per row, its values converted to JSON values."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from math import isfinite
 from typing import IO, Any
@@ -13,128 +13,127 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deita_tasks.errors import InputError
-from deita_tasks.loading.base import MAX_ROW, BadRow, BrokenFile, Row, listed, too_long
-from deita_tasks.loading.json_text import check
+from deita_tasks.loading.base import (
+    MAX_ROW_BYTES,
+    BadRow,
+    BrokenFile,
+    Row,
+    list_names,
+    not_utf8,
+    row_too_long,
+)
+from deita_tasks.loading.json_text import check_value
+from deita_tasks.strict_json import JSON
 
-BATCH_BYTES = 16 << 20  # decoded at a time, judged by the file's own figures
+BATCH_BYTES = 16 << 20  # decoded at a time, estimated from the file's metadata
 BATCH_ROWS = 1_000
-_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
-BUFFER = 1 << 20  # of each column; without it Arrow holds a whole row group's bytes
+BUFFER_BYTES = 1 << 20  # per column; without it Arrow reads the bytes of a whole row group
+_encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def rows(handle: IO[bytes]) -> Iterator[Row]:
-    """The rows of a Parquet file. Raises InputError for what is not one, BrokenFile where its pages
-    are damaged.
+    """Yield the rows of a Parquet file.
+
+    Raises InputError if it is not one, and BrokenFile where its pages are damaged.
     """
+    parquet = _open(handle)
+    number = 0
+    try:
+        for batch in parquet.iter_batches(batch_size=_rows_per_batch(parquet.metadata)):
+            for values in _batch_values(batch):
+                number += 1
+                yield _build_row(number, values)
+    except (pa.ArrowException, OSError) as error:
+        reason = _first_line(error)
+        raise BrokenFile(f"the Parquet file is damaged after row {number:,} ({reason})") from error
+
+
+def _open(handle: IO[bytes]) -> pq.ParquetFile:
     try:
         parquet = pq.ParquetFile(
-            handle, buffer_size=BUFFER, pre_buffer=False, page_checksum_verification=True
+            handle, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
         )
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"not readable as Parquet ({_first_line(error)})") from error
     names = parquet.schema_arrow.names
     if len(set(names)) != len(names):
-        raise InputError(f"two columns of one name among {listed(names)}; expected unique names")
-    number = 0
-    try:
-        for batch in parquet.iter_batches(batch_size=_batch_rows(parquet.metadata)):
-            for row in _batch(batch):
-                number += 1
-                yield _row(number, row)
-    except (pa.ArrowException, OSError) as error:
-        raise BrokenFile(
-            f"the Parquet file is damaged after row {number:,} ({_first_line(error)})"
-        ) from error
+        raise InputError(f"duplicate column names among {list_names(names)}; expected unique names")
+    return parquet
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 
-def _batch_rows(metadata: pq.FileMetaData) -> int:
-    """Rows of about BATCH_BYTES, by the row group whose rows are the largest."""
+def _rows_per_batch(metadata: pq.FileMetaData) -> int:
+    """Return how many rows are about BATCH_BYTES, judging by the row group with the largest."""
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    largest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)
-    return min(max(int(BATCH_BYTES / max(largest, 1)), 1), BATCH_ROWS)
-
-
-def _batch(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """The rows of `batch` as Python values; _Unreadable where a cell has none."""
-    try:
-        yield from batch.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException):  # one cell is enough; find it
-        for i in range(batch.num_rows):
-            yield {
-                name: _cell(column[i])
-                for name, column in zip(batch.schema.names, batch.columns, strict=True)
-            }
+    row_bytes = [group.total_byte_size / max(group.num_rows, 1) for group in groups]
+    fitting = int(BATCH_BYTES / max([1, *row_bytes]))
+    return min(max(fitting, 1), BATCH_ROWS)
 
 
 class _Unreadable:
-    """A cell that Python cannot hold."""
+    """A cell that has no Python value."""
 
     def __init__(self, problem: BadRow) -> None:
         self.problem = problem
 
 
-def _cell(scalar: pa.Scalar) -> Any:
+def _batch_values(batch: pa.RecordBatch) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of `batch` as Python values; a cell without one is _Unreadable."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):  # at least one cell is unreadable
+        for i in range(batch.num_rows):
+            cells = zip(batch.schema.names, batch.columns, strict=True)
+            yield {name: _cell_value(column[i]) for name, column in cells}
+
+
+def _cell_value(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
     except UnicodeDecodeError as error:
-        return _Unreadable(
-            BadRow(
-                "invalid_utf8",
-                f"byte {error.start + 1} of a text, "
-                f"0x{error.object[error.start]:02x}, is not UTF-8",
-            )
-        )
+        return _Unreadable(not_utf8(error, "a text"))
     except (ValueError, OverflowError, pa.ArrowException) as error:
-        return _Unreadable(
-            BadRow(
-                "malformed_row",
-                f"a value of type {scalar.type} cannot be read ({_first_line(error)})",
-            )
-        )
+        detail = f"a value of type {scalar.type} cannot be read ({_first_line(error)})"
+        return _Unreadable(BadRow("malformed_row", detail))
 
 
-def _row(number: int, values: dict[str, Any]) -> Row:
-    columns: dict[str, Any] = {}
-    problem: BadRow | None = None
-    for name, value in values.items():
-        if isinstance(value, _Unreadable):
-            problem = problem or value.problem
-            value = None
-        columns[name] = json_value(value)
-    text = _ENCODE(columns).encode()
+def _build_row(number: int, values: Mapping[str, Any]) -> Row:
+    unreadable = [value for value in values.values() if isinstance(value, _Unreadable)]
+    columns: dict[str, JSON] = {name: json_value(value) for name, value in values.items()}
+    text = _encode_json(columns).encode()
     try:
-        if problem:
-            raise problem
-        if len(text) > MAX_ROW:
-            raise too_long(len(text))
-        if b"\\u0000" in text:  # JSON's way to write a NUL, or those six characters
-            check(columns)
-    except BadRow as found:
-        return Row(number, None, text, found)
+        if unreadable:
+            raise unreadable[0].problem
+        if len(text) > MAX_ROW_BYTES:
+            raise row_too_long(len(text))
+        if b"\\u0000" in text:  # an escaped NUL, or these six characters
+            check_value(columns)
+    except BadRow as problem:
+        return Row(number, None, text, problem)
     return Row(number, columns, None)
 
 
-def json_value(value: Any) -> Any:
-    """`value` as JSON has it: bytes in base64, times in ISO 8601, durations in seconds, decimals as
-    their digits; NaN and infinity, which JSON does not have, as null; anything else (a UUID, ...)
-    as its text.
+def json_value(value: Any) -> JSON:
+    """Return the value of a cell as JSON.
+
+    Bytes become base64, times ISO 8601, durations seconds; NaN, the infinities and unreadable cells
+    become null; anything else that JSON does not have (a decimal, a UUID) becomes its text.
     """
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, list | tuple):  # a map is a list of (key, value)
-        return [json_value(part) for part in value]
+        return [json_value(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): json_value(part) for key, part in value.items()}
+        return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
-    return str(value)
+    return None if isinstance(value, _Unreadable) else str(value)

@@ -1,55 +1,73 @@
-"""The files of a pool: which they are, what each of them is, and their rows, one after another."""
+"""The files of a pool: find them, detect what each one is, and read its rows."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO
 
 from deita_tasks import storage
 from deita_tasks.errors import EmptyFile, InputError, StorageError
 from deita_tasks.loading import parquet
-from deita_tasks.loading.base import KEPT, MAX_RAW, BadRow, BrokenFile, Row, RowFormat, listed
-from deita_tasks.loading.compression import Compression, blocks, compression_of
-from deita_tasks.loading.containers import HEAD, READERS, Container, container_of, without_bom
+from deita_tasks.loading.base import (
+    MAX_RAW_BYTES,
+    MAX_RAW_CHARACTERS,
+    BadRow,
+    BrokenFile,
+    Row,
+    RowFormat,
+    list_names,
+)
+from deita_tasks.loading.compression import Compression, blocks, detect_compression
+from deita_tasks.loading.containers import (
+    HEAD_BYTES,
+    READERS,
+    Container,
+    detect_container,
+    remove_bom,
+)
 from deita_tasks.records import Conversation, Quarantined, SourceRow
 
-SAMPLE = 100  # readable rows from which the format is told
-PATIENCE = 10_000  # rows that are looked at for them
+SAMPLE_ROWS = 100  # readable rows from which the format is detected
+MAX_SEARCHED_ROWS = 10_000  # rows in which they are looked for
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
-COMPRESSED = ("", ".gz", ".xz", ".zst", ".zstd")
+COMPRESSION_SUFFIXES = ("", ".gz", ".xz", ".zst", ".zstd")
+FILE_SUFFIXES = tuple(data + packed for data in SUFFIXES for packed in COMPRESSION_SUFFIXES)
 
 
 def pool_files(uri: str | Sequence[str]) -> list[str]:
-    """The files that `uri` names (see storage.expand), each once, in order.
+    """Return the files that `uri` names (see storage.expand), each once, in order.
 
-    Of a folder, those whose names end like data (SUFFIXES, also compressed): a README beside them
-    is no pool. A file or a glob may have any name. Raises InputError where nothing is there.
+    In a folder, only files with the suffix of a data format count (FILE_SUFFIXES), so that a README
+    beside them is not read. A file or a glob may have any name. Raises InputError if there is none.
     """
-    found: dict[str, None] = {}
-    for one in [uri] if isinstance(uri, str) else uri:
-        files = storage.expand(one)
-        fs, path = storage.filesystem(one)
-        if fs.isdir(path):
-            ends = tuple(suffix + packed for suffix in SUFFIXES for packed in COMPRESSED)
-            files = [file for file in files if file.lower().endswith(ends)]
-            if not files:
-                raise InputError(
-                    f"{one}: no file below this folder ends with {', '.join(SUFFIXES)} (or "
-                    "with .gz, .xz, .zst after it)"
-                )
-        found.update(dict.fromkeys(files))
-    if not found:
-        raise InputError("no input was named: expected a file, a folder, a glob or a URI")
-    return list(found)
+    patterns = [uri] if isinstance(uri, str) else uri
+    files = [file for pattern in patterns for file in _expand(pattern)]
+    if not files:
+        raise InputError("no input was given; expected a file, a folder, a glob or a URI")
+    return list(dict.fromkeys(files))
+
+
+def _expand(pattern: str) -> list[str]:
+    files = storage.expand(pattern)
+    fs, path = storage.filesystem(pattern)
+    if not fs.isdir(path):
+        return files
+    data_files = [file for file in files if file.lower().endswith(FILE_SUFFIXES)]
+    if not data_files:
+        raise InputError(
+            f"{pattern}: no file below this folder ends with {', '.join(SUFFIXES)} (or "
+            "with .gz, .xz, .zst after it)"
+        )
+    return data_files
 
 
 @dataclass(frozen=True)
 class PoolFile:
-    """A file of conversations, and what it was found to be. Iterating reads it from the beginning."""
+    """A file of conversations and how to read it. Each iteration reads it from the beginning."""
 
     uri: str
     compression: Compression
@@ -57,98 +75,114 @@ class PoolFile:
     format: RowFormat
 
     def __str__(self) -> str:
+        columns = ", ".join(self.format.required_columns())
         packed = "" if self.compression == "none" else f", {self.compression}"
-        return (
-            f"{self.uri}: {self.format.name} ({', '.join(self.format.needs())}) in "
-            f"{self.container}{packed}"
-        )
+        return f"{self.uri}: {self.format.name} ({columns}) in {self.container}{packed}"
 
     def __iter__(self) -> Iterator[Conversation | Quarantined]:
-        for row in rows_of(self.uri, self.compression, self.container):
+        for row in read_rows(self.uri, self.compression, self.container):
             source = SourceRow(self.uri, row.number)
             if row.columns is None:
-                yield quarantined(row, source)
+                yield quarantine(row, source)
                 continue
             try:
                 yield self.format.conversation(row.columns, source)
             except BadRow as problem:
-                yield quarantined(row._replace(problem=problem), source)
+                yield quarantine(row._replace(problem=problem), source)
 
 
-def inspect(uri: str, layouts: Sequence[RowFormat], detect: bool) -> PoolFile:
-    """The file `uri`, its layout told from the first rows that can be read (SAMPLE of them).
+def detect_file(uri: str, layouts: Sequence[RowFormat], require_match: bool) -> PoolFile:
+    """Detect what the file `uri` is; its layout follows from the first SAMPLE_ROWS readable rows.
 
-    Each of these rows counts for the first of `layouts` whose columns it has; most rows win, and
-    the earlier layout on a tie. Rows of the file that are not of this layout will be quarantined.
-    With `detect`, a file without any row of a known layout is an InputError; without, the first of
-    `layouts` is taken for it.
+    Each of these rows counts for the first of `layouts` whose columns it has. The layout with the
+    most rows wins, the earlier one on a tie. Other rows will be quarantined. If no row matches any
+    layout, `require_match` raises InputError; without it the first layout is used.
     """
-    with opened(uri) as handle:
-        compression = compression_of(handle.read(HEAD))
-        handle.seek(0)
-        container = container_of(head_of(handle, compression), uri, layouts)
-        if container == "parquet" and compression != "none":
-            raise InputError(
-                f"Parquet inside {compression} cannot be read in parts: decompress it, "
-                "Parquet is compressed by itself"
-            )
-    votes, names, problem = sample(rows_of(uri, compression, container), layouts)
-    if not names and problem is None:
+    compression, container = _detect_encoding(uri, layouts)
+    sample = sample_rows(read_rows(uri, compression, container), layouts)
+    if not sample.columns and sample.first_problem is None:
         raise EmptyFile(f"{uri}: no rows; expected conversations")
-    if detect and not votes:
-        wanted = "; ".join(dict.fromkeys(f"{layout.name}: {layout.expected}" for layout in layouts))
-        found = (
-            f"its rows have {listed(names)}"
-            if names
-            else f"no row can be read (the first: {problem})"
-        )
-        raise InputError(
-            f"{uri}: of no known format: {found}; expected {wanted}; or name one with --format"
-        )
-    best = max(range(len(layouts)), key=lambda i: (votes[i], -i))
+    if require_match and not sample.votes:
+        raise InputError(f"{uri}: {_explain_mismatch(sample, layouts)}")
+    best = max(range(len(layouts)), key=lambda i: (sample.votes[i], -i))
     return PoolFile(uri, compression, container, layouts[best])
 
 
-def sample(
-    rows: Iterator[Row], layouts: Sequence[RowFormat]
-) -> tuple[Counter[int], dict[str, None], str | None]:
-    """For each of `layouts` the number of rows that have its columns, all columns seen, and what
-    was the matter with the first bad row.
+def _detect_encoding(uri: str, layouts: Sequence[RowFormat]) -> tuple[Compression, Container]:
+    with open_file(uri) as handle:
+        compression = detect_compression(handle.read(HEAD_BYTES))
+        handle.seek(0)
+        container = detect_container(read_head(handle, compression), uri, layouts)
+        if container == "parquet" and compression != "none":
+            raise InputError(
+                f"Parquet inside {compression} cannot be read in parts; decompress the file "
+                "(Parquet is compressed internally)"
+            )
+    return compression, container
+
+
+@dataclass
+class Sample:
+    """What the first rows of a file look like.
+
+    votes: how many rows have the columns of each layout, by the layout's index. columns: all names
+    in these rows, in order of appearance. first_problem: what is wrong with the first bad row.
     """
-    votes: Counter[int] = Counter()
-    names: dict[str, None] = {}
-    problem: str | None = None
-    readable = 0
+
+    votes: Counter[int] = field(default_factory=Counter)
+    columns: dict[str, None] = field(default_factory=dict)
+    first_problem: str | None = None
+    readable: int = 0
+
+    def add(self, row: Row, layouts: Sequence[RowFormat]) -> None:
+        """Count one row."""
+        if row.columns is None:
+            self.first_problem = self.first_problem or f"row {row.number}: {row.problem}"
+            return
+        self.readable += 1
+        self.columns.update(dict.fromkeys(row.columns))
+        present = {name for name, value in row.columns.items() if value is not None}
+        matching = [i for i, layout in enumerate(layouts) if layout.matches(present)]
+        self.votes.update(matching[:1])
+
+
+def sample_rows(rows: Iterable[Row], layouts: Sequence[RowFormat]) -> Sample:
+    """Look at `rows` until SAMPLE_ROWS were readable, but not at more than MAX_SEARCHED_ROWS."""
+    sample = Sample()
     try:
-        for seen, row in enumerate(rows, 1):
-            if row.columns is None:
-                problem = problem or f"row {row.number}: {row.problem}"
-            else:
-                readable += 1
-                names.update(dict.fromkeys(row.columns))
-                held = {name for name, value in row.columns.items() if value is not None}
-                votes.update([i for i, layout in enumerate(layouts) if layout.fits(held)][:1])
-            if readable == SAMPLE or seen == PATIENCE:
+        for searched, row in enumerate(rows, 1):
+            sample.add(row, layouts)
+            if sample.readable == SAMPLE_ROWS or searched == MAX_SEARCHED_ROWS:
                 break
     except BrokenFile:
-        if not names:
-            raise  # else reading will say so, after the rows before that place
-    return votes, names, problem
+        if not sample.columns:
+            raise  # otherwise reading raises it, after the rows before the damage
+    return sample
 
 
-def rows_of(uri: str, compression: Compression, container: Container) -> Iterator[Row]:
-    """The rows of the file `uri`, whatever they mean."""
-    with opened(uri) as handle:
-        yield from (
-            parquet.rows(handle)
-            if container == "parquet"
-            else READERS[container](without_bom(blocks(handle, compression)))
-        )
+def _explain_mismatch(sample: Sample, layouts: Sequence[RowFormat]) -> str:
+    """Return the message for a file whose rows match no layout."""
+    if sample.columns:
+        arrived = f"its rows have {list_names(sample.columns)}"
+    else:
+        arrived = f"no row can be read (the first problem: {sample.first_problem})"
+    formats = dict.fromkeys(f"{layout.name}: {layout.expected}" for layout in layouts)
+    expected = "; ".join(formats)
+    return f"unknown format: {arrived}; expected {expected}; or choose one with --format"
+
+
+def read_rows(uri: str, compression: Compression, container: Container) -> Iterator[Row]:
+    """Yield the rows of the file `uri`, whatever their format."""
+    with open_file(uri) as handle:
+        if container == "parquet":
+            yield from parquet.rows(handle)
+        else:
+            yield from READERS[container](remove_bom(blocks(handle, compression)))
 
 
 @contextmanager
-def opened(uri: str) -> Iterator[IO[bytes]]:
-    """The bytes under `uri`; what goes wrong with them is told with the URI."""
+def open_file(uri: str) -> Iterator[IO[bytes]]:
+    """Open the file `uri` for reading. InputErrors raised inside name the URI."""
     try:
         handle = storage.open_read(uri)
     except StorageError as error:
@@ -160,37 +194,36 @@ def opened(uri: str) -> Iterator[IO[bytes]]:
         raise type(error)(f"{uri}: {error}") from error
 
 
-def head_of(handle: IO[bytes], compression: Compression) -> bytes:
-    """The first bytes behind `handle`, decompressed, that are no white space; HEAD of them or all.
-    Raises EmptyFile for none.
+def read_head(handle: IO[bytes], compression: Compression) -> bytes:
+    """Return the first HEAD_BYTES of the decompressed content, without leading white space.
+
+    Raises EmptyFile if there is nothing else.
     """
     head = b""
     try:
         for block in blocks(handle, compression):
             head = (head + block).lstrip()
-            if len(head) >= HEAD:
+            if len(head) >= HEAD_BYTES:
                 break
     except BrokenFile:
         if not head:
             raise
     if not head:
         raise EmptyFile("an empty file; expected conversations")
-    return head[:HEAD]
+    return head[:HEAD_BYTES]
 
 
-def quarantined(row: Row, source: SourceRow) -> Quarantined:
-    """The bad row, with as much of it as quarantine keeps."""
+def quarantine(row: Row, source: SourceRow) -> Quarantined:
+    """Return the bad row as Quarantined, with at most MAX_RAW_CHARACTERS of its content."""
     assert row.problem is not None
-    whole = (
-        json.dumps(row.columns, ensure_ascii=False).encode()
-        if row.raw is None
-        else row.raw.rstrip(b"\r\n")
-    )
-    raw = whole[:KEPT].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+    if row.raw is None:
+        content = json.dumps(row.columns, ensure_ascii=False).encode()
+    else:
+        content = row.raw.rstrip(b"\r\n")
+    start = content[:MAX_RAW_BYTES].decode("utf-8", "backslashreplace")
+    raw = start.replace("\0", "\\x00")
     detail = row.problem.detail
-    if len(whole) > KEPT or len(raw) > MAX_RAW:
-        raw, detail = (
-            raw[:MAX_RAW],
-            f"{detail} (only the first {MAX_RAW:,} characters of the row are kept)",
-        )
+    if len(content) > MAX_RAW_BYTES or len(raw) > MAX_RAW_CHARACTERS:
+        raw = raw[:MAX_RAW_CHARACTERS]
+        detail += f" (only the first {MAX_RAW_CHARACTERS:,} characters of the row are kept)"
     return Quarantined(source, row.problem.reason, detail, raw)

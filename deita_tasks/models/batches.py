@@ -1,5 +1,6 @@
-"""Batches by a token budget: the longest first, so that padding is little and memory runs out at
-the start or not at all.
+"""Batches within a token budget, the longest rows first.
+
+So there is little padding, and memory runs out at the start or not at all.
 """
 
 from __future__ import annotations
@@ -8,15 +9,18 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from deita_tasks.models.stopping import may_stop
+from deita_tasks.models.stopping import raise_if_stopped
 
 log = logging.getLogger(__name__)
+
+MIN_LENGTH_RATIO = 0.75  # of a batch's shortest row to its longest, once it is a quarter full
 
 
 @dataclass
 class BatchLimit:
-    """The most tokens that a batch may hold, once memory ran out with more. Kept with a model, it
-    holds for its later calls too.
+    """The most tokens that a batch may hold since memory ran out; None if it never did.
+
+    A model keeps one, so that the limit holds for its later calls too.
     """
 
     tokens: int | None = None
@@ -28,59 +32,81 @@ def run_batches(
     run: Callable[[list[int]], None],
     limit: BatchLimit | None = None,
 ) -> list[int]:
-    """Calls `run(positions)` with batches that cover every position of `lengths`, the longest
-    first.
+    """Call `run(positions)` with batches that cover every position of `lengths`.
 
-    A batch holds at most `batch_tokens` tokens, each row counted as long as its longest; a row over
-    the budget is a batch of its own. Once a quarter full it ends where rows are under three
-    quarters of its longest: a smaller batch costs less than the padding. Where memory runs out, the
-    budget is halved, for the batches that follow too, and for the calls that follow with the same
-    `limit`. Returns the positions that alone were too much.
+    A batch holds at most `batch_tokens` tokens, each row counted as long as the longest; a longer
+    row is a batch of its own. Once a quarter full, a batch takes no row under three quarters of its
+    longest: another batch costs less than the padding.
+
+    When memory runs out, the budget is halved for the batches that follow, and for later calls with
+    the same `limit`. Returns the positions of rows that did not fit even alone.
     """
-    if limit is not None and limit.tokens is not None:
+    limit = limit or BatchLimit()
+    if limit.tokens is not None:
         batch_tokens = min(batch_tokens, limit.tokens)
-    waiting = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    too_much: list[int] = []
+    order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
+    too_long: list[int] = []
     start = 0
-    while start < len(waiting):
-        may_stop()
-        longest = max(lengths[waiting[start]], 1)
-        batch = waiting[start : start + max(1, batch_tokens // longest)]
-        enough = range(max(1, -(-batch_tokens // (4 * longest))), len(batch))
-        batch = batch[
-            : next((row for row in enough if lengths[batch[row]] < 0.75 * longest), len(batch))
-        ]
-        try:
-            run(batch)
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-            del error
-            _free_memory()
-            if len(batch) > 1:
-                batch_tokens = longest * len(batch) // 2
-                if limit is not None:
-                    limit.tokens = batch_tokens
-                log.warning(
-                    "out of memory with %d rows of %d tokens: going on with %d tokens a batch",
-                    len(batch),
-                    longest,
-                    batch_tokens,
-                )
-                continue
-            too_much.append(batch[0])
-        start += len(batch)
-    return too_much
+    while start < len(order):
+        raise_if_stopped()
+        batch = _next_batch(order, start, lengths, batch_tokens)
+        if _run_batch(run, batch):
+            start += len(batch)
+        elif len(batch) == 1:
+            too_long.append(batch[0])
+            start += 1
+        else:
+            longest = max(lengths[batch[0]], 1)
+            batch_tokens = longest * len(batch) // 2
+            limit.tokens = batch_tokens
+            log.warning(
+                "out of memory with %d rows of %d tokens; continuing with %d tokens per batch",
+                len(batch),
+                longest,
+                batch_tokens,
+            )
+    return too_long
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory_problem(device: object, tokens: int) -> str:
+    """Return why a text of `tokens` tokens has no value if it did not fit memory even alone."""
+    return f"out of memory on {device}, even alone: {tokens} tokens"
+
+
+def _next_batch(
+    order: Sequence[int], start: int, lengths: Sequence[int], batch_tokens: int
+) -> list[int]:
+    """Return the positions of the batch at `start` of `order`, which is sorted by length."""
+    longest = max(lengths[order[start]], 1)
+    most = max(1, batch_tokens // longest)
+    batch = list(order[start : start + most])
+    quarter = max(1, -(-batch_tokens // (4 * longest)))  # rounded up
+    for size in range(quarter, len(batch)):
+        if lengths[batch[size]] < MIN_LENGTH_RATIO * longest:
+            return batch[:size]
+    return batch
+
+
+def _run_batch(run: Callable[[list[int]], None], batch: list[int]) -> bool:
+    """Run a batch. Return False if memory ran out."""
+    try:
+        run(batch)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+    else:
+        return True
+    _free_memory()  # not in `except`: the error's traceback holds the batch's tensors
+    return False
+
+
+def _is_out_of_memory(error: Exception) -> bool:
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return "can't allocate memory" in str(
-        error
-    )  # what torch's CPU allocator raises, as a plain RuntimeError
+    # torch's CPU allocator raises a plain RuntimeError with this text
+    return "can't allocate memory" in str(error)
 
 
 def _free_memory() -> None:

@@ -1,16 +1,17 @@
-"""A decoder's hidden state at the last token of each text: what both the scorers and the paper's
-embedder read.
+"""A decoder's hidden state at the last token of each text.
+
+The paper's scorers and its embedder both read this state.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from deita_tasks.errors import ModelError
 from deita_tasks.models.batches import BatchLimit, run_batches
-from deita_tasks.models.checkpoint import Checkpoint, rotary_turn
+from deita_tasks.models.checkpoint import Checkpoint, rope_threshold
 from deita_tasks.models.hardware import default_batch_tokens, torch_dtype
 from deita_tasks.models.quiet import quiet_loading
 
@@ -21,14 +22,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TokenIds: TypeAlias = Sequence[int]
+PROBE_IDS = range(3, 11)  # arbitrary tokens, to compare two ways of computing a state
+
+
+class TextGroup(NamedTuple):
+    """Texts that are computed in the same way.
+
+    `rows`: their positions. `prefix`: the beginning that they share, None if there is none.
+    """
+
+    rows: list[int]
+    prefix: SharedPrefix | None
+
 
 class CausalLM:
-    """The base model of a decoder, on its device, and optionally the rows of its head for some
-    token ids.
+    """The base model of a decoder on its device, with rows of its head for some token ids.
 
-    `head`: float32 (k, d) rows of lm_head (and `bias`, float32 (k,)) for the `head_ids` asked for,
-    else None. `prefix`: token ids that most texts begin with, if any: these are gone through once,
-    here.
+    `head`: float32 (k, d), the rows of lm_head for `head_ids`, and `bias`, float32 (k,) or None;
+    both None without `head_ids`. `prefix`: the token ids that most texts begin with, if any; they
+    are computed once, here.
     """
 
     def __init__(
@@ -39,89 +52,52 @@ class CausalLM:
         device: str,
         allow_bin: bool = False,
         head_ids: Sequence[int] | None = None,
-        prefix: Sequence[int] = (),
+        prefix: TokenIds = (),
     ) -> None:
-        model = _load(
-            checkpoint, torch_dtype(dtype), device, allow_bin, with_head=head_ids is not None
-        )
+        has_head = head_ids is not None
+        model = _load(checkpoint, torch_dtype(dtype), device, allow_bin, has_head)
+        self.location = checkpoint.location
         self.device = device
         self.limit = BatchLimit()
         self.head: torch.Tensor | None = None
         self.bias: torch.Tensor | None = None
         self.prefix: SharedPrefix | None = None
         self.base: Any = model
-        self.turn = rotary_turn(model.config, "longrope")
+        self.rope_threshold = rope_threshold(model.config, "longrope")
         if head_ids is not None:
-            output = model.get_output_embeddings()
             self.base = model.base_model
-            self.head = output.weight[list(head_ids)].detach().float()
-            self.bias = (
-                output.bias[list(head_ids)].detach().float()
-                if getattr(output, "bias", None) is not None
-                else None
-            )
-            self._prove_head(checkpoint, model, list(head_ids))
+            self._set_head(model, list(head_ids))
         if prefix:
-            self._share(checkpoint, list(prefix))
+            self._set_prefix(list(prefix))
         log.info("loaded %s on %s, %s", checkpoint.location, device, dtype)
 
     def last_hidden(
-        self, texts: Sequence[Sequence[int]], batch_tokens: int | None = None
+        self, texts: Sequence[TokenIds], batch_tokens: int | None = None
     ) -> tuple[torch.Tensor, list[int]]:
-        """Hidden states after the final norm at the last token of each text of token ids: float32
-        (n, d), on the device.
+        """Return the hidden states at the last token of each text, after the final norm.
 
-        Also the positions of texts that did not fit the memory even alone; their rows, and those of
-        empty texts, are NaN. A text that comes several times is gone through once. Rows are padded
-        on the right, where a causal model cannot see it: so no mask is needed, the attention
-        kernels take their fast path, and neither the tokenizer's padding side nor its padding token
-        matter.
+        float32 (n, d), on the device; and the positions of texts that did not fit memory even
+        alone. Their rows, and those of texts without tokens, are NaN. Equal texts are computed
+        once. Rows are padded on the right, which a causal model cannot see: so no mask is needed,
+        the attention kernels take their fast path, and neither the tokenizer's padding side nor its
+        padding token matters.
         """
         import torch
 
-        each = {
-            ids: place
-            for place, ids in enumerate(dict.fromkeys(tuple(ids) for ids in texts if len(ids)))
-        }
-        distinct = list(each)
-        places: list[int] = []
-        states: list[torch.Tensor] = []
-        too_much: set[int] = set()
-
+        distinct = list(dict.fromkeys(tuple(ids) for ids in texts if len(ids)))
+        row_of = {ids: row for row, ids in enumerate(distinct)}
+        no_row = len(distinct)
+        rows = [row_of.get(tuple(ids), no_row) for ids in texts]
         with torch.inference_mode():
-            for prefix, members in self._ways(distinct):
-                skip = len(prefix.ids) if prefix is not None else 0
-
-                def run(
-                    batch: list[int],
-                    prefix: SharedPrefix | None = prefix,
-                    members: list[int] = members,
-                ) -> None:
-                    states.append(
-                        self._forward([distinct[members[i]] for i in batch], prefix).float()
-                    )
-                    places.extend(members[i] for i in batch)
-
-                lengths = [len(distinct[place]) - skip for place in members]
-                budget = batch_tokens or default_batch_tokens(self.device)
-                too_much |= {members[i] for i in run_batches(lengths, budget, run, self.limit)}
-            hidden = torch.full(
-                (len(distinct) + 1, self.base.config.hidden_size),
-                torch.nan,
-                dtype=torch.float32,
-                device=self.device,
-            )
-            if states:
-                hidden[torch.tensor(places, device=self.device)] = torch.cat(states)
-            wanted = [
-                each.get(tuple(ids), -1) for ids in texts
-            ]  # -1: the last row, which is nobody's
-            found = hidden[torch.tensor(wanted, dtype=torch.long, device=self.device)]
-        return found, [i for i, place in enumerate(wanted) if place in too_much]
+            states, too_long = self._distinct_states(distinct, batch_tokens)
+            index = torch.tensor(rows, dtype=torch.long, device=self.device)
+            hidden = states[index]
+        return hidden, [position for position, row in enumerate(rows) if row in too_long]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Raw logits of the head's ids, float32 (n, k): the product in float32, whatever the
-        model's dtype.
+        """Return the raw logits of the head's ids, float32 (n, k).
+
+        The product is in float32, whatever the model's number type.
         """
         import torch
 
@@ -129,26 +105,80 @@ class CausalLM:
             raise ValueError("this CausalLM was loaded without head_ids")
         return torch.nn.functional.linear(hidden, self.head, self.bias)
 
-    def _ways(self, texts: Sequence[Sequence[int]]) -> list[tuple[SharedPrefix | None, list[int]]]:
-        """Which texts go on from the prefix, and which are gone through whole: those beyond `turn`
-        by themselves.
+    def _distinct_states(
+        self, texts: Sequence[TokenIds], batch_tokens: int | None
+    ) -> tuple[torch.Tensor, set[int]]:
+        """Return the states of n texts, float32 (n + 1, d), and the rows that did not fit memory.
+
+        The last row, and those that did not fit, are NaN.
         """
-        beyond = [self.turn is not None and len(ids) > self.turn for ids in texts]
-        shared = [
-            self.prefix is not None and not far and self.prefix.fits(ids)
-            for ids, far in zip(texts, beyond, strict=True)
-        ]
-        return [
-            (self.prefix, [i for i, goes in enumerate(shared) if goes]),
-            (None, [i for i, goes in enumerate(shared) if not goes and not beyond[i]]),
-            (None, [i for i, far in enumerate(beyond) if far]),
-        ]
+        import torch
+
+        budget = batch_tokens or default_batch_tokens(self.device)
+        rows: list[int] = []
+        parts: list[torch.Tensor] = []
+        too_long: set[int] = set()
+        for group in self._group_texts(texts):
+            too_long |= self._run_group(texts, group, budget, rows, parts)
+        states = torch.full(
+            (len(texts) + 1, self.base.config.hidden_size),
+            torch.nan,
+            dtype=torch.float32,
+            device=self.device,
+        )
+        if parts:
+            states[torch.tensor(rows, device=self.device)] = torch.cat(parts)
+        return states, too_long
+
+    def _group_texts(self, texts: Sequence[TokenIds]) -> list[TextGroup]:
+        """Return the texts that begin with the prefix, and those that are computed whole.
+
+        Texts beyond `rope_threshold` are a group of their own: transformers takes a whole batch's
+        frequencies from its longest text.
+        """
+        shared: list[int] = []
+        whole: list[int] = []
+        beyond: list[int] = []
+        for row, ids in enumerate(texts):
+            if self.rope_threshold is not None and len(ids) > self.rope_threshold:
+                beyond.append(row)
+            elif self.prefix is not None and self.prefix.fits(ids):
+                shared.append(row)
+            else:
+                whole.append(row)
+        return [TextGroup(shared, self.prefix), TextGroup(whole, None), TextGroup(beyond, None)]
+
+    def _run_group(
+        self,
+        texts: Sequence[TokenIds],
+        group: TextGroup,
+        budget: int,
+        rows: list[int],
+        parts: list[torch.Tensor],
+    ) -> set[int]:
+        """Append the states of a group to `parts` and their positions to `rows`.
+
+        Return the positions of texts that did not fit memory.
+        """
+        prefix_length = len(group.prefix.ids) if group.prefix is not None else 0
+        lengths = [len(texts[row]) - prefix_length for row in group.rows]
+
+        def run(batch: list[int]) -> None:
+            batch_rows = [group.rows[position] for position in batch]
+            batch_texts = [texts[row] for row in batch_rows]
+            parts.append(self._forward(batch_texts, group.prefix).float())
+            rows.extend(batch_rows)
+
+        too_long = run_batches(lengths, budget, run, self.limit)
+        return {group.rows[position] for position in too_long}
 
     def _forward(
-        self, batch: Sequence[Sequence[int]], prefix: SharedPrefix | None = None
+        self, batch: Sequence[TokenIds], prefix: SharedPrefix | None = None
     ) -> torch.Tensor:
-        """(b, d) in the model's dtype, nothing waited for. With a `prefix`, which each text begins
-        with, only what follows is computed.
+        """Return the last states of a batch, (b, d) in the model's number type.
+
+        With a `prefix`, which each text begins with, only the tokens after it are computed. On CUDA
+        this does not wait for the device.
         """
         import torch
 
@@ -158,81 +188,81 @@ class CausalLM:
         for row, ids in zip(padded, batch, strict=True):
             row[: len(ids) - skip] = torch.as_tensor(ids[skip:])
         if self.device.startswith("cuda"):
-            padded, lengths = padded.pin_memory(), lengths.pin_memory()
-        padded, lengths = (
-            padded.to(self.device, non_blocking=True),
-            lengths.to(self.device, non_blocking=True),
-        )
-        past: dict[str, Any] = (
-            {"use_cache": False}
-            if prefix is None
-            else {"use_cache": True, "past_key_values": prefix}
-        )
-        states: torch.Tensor = self.base(input_ids=padded, **past).last_hidden_state
+            padded = padded.pin_memory()
+            lengths = lengths.pin_memory()
+        padded = padded.to(self.device, non_blocking=True)
+        lengths = lengths.to(self.device, non_blocking=True)
+        if prefix is None:
+            output = self.base(input_ids=padded, use_cache=False)
+        else:
+            output = self.base(input_ids=padded, use_cache=True, past_key_values=prefix)
+        states: torch.Tensor = output.last_hidden_state
         return states[torch.arange(len(batch), device=self.device), lengths - 1]
 
-    def _share(self, checkpoint: Checkpoint, ids: list[int]) -> None:
-        """Computes the prefix, and proves that a text comes to the same with it; where it does not,
-        texts are gone through whole.
-        """
+    def _set_prefix(self, ids: list[int]) -> None:
+        """Compute the prefix, and keep it if texts have the same states with it and without."""
         import torch
 
-        from deita_tasks.models.prefix import shared_prefix
+        from deita_tasks.models.prefix import compute_prefix
 
-        probe = [[*ids, *range(token, token + 1 + token % 2)] for token in range(3, 11)]
+        probe = [[*ids, *range(token, token + 1 + token % 2)] for token in PROBE_IDS]
+        tolerance = 1e-3 if self.base.dtype is torch.float32 else 0.1
         with torch.inference_mode():
-            prefix = shared_prefix(self.base, ids, self.device)
-            whole = self._forward(probe).float()
-            ours = whole if prefix is None else self._forward(probe, prefix).float()
-        loose = 1e-3 if self.base.dtype is torch.float32 else 0.1
-        if prefix is not None and _apart(ours, whole) <= loose:
-            self.prefix = prefix
-        else:
+            prefix = compute_prefix(self.base, ids, self.device)
+            if prefix is not None:
+                whole = self._forward(probe).float()
+                continued = self._forward(probe, prefix).float()
+                if relative_distance(continued, whole) <= tolerance:
+                    self.prefix = prefix
+        if self.prefix is None:
             log.info(
-                "%s: %s goes through the prompt's beginning anew each time",
-                checkpoint.location,
+                "%s: %s computes the prompt's beginning anew for each text",
+                self.location,
                 type(self.base).__name__,
             )
 
-    def _prove_head(self, checkpoint: Checkpoint, model: Any, head_ids: list[int]) -> None:
-        """Some families change logits after the head (a scale, a soft cap); for these the head's
-        rows are not the logits.
+    def _set_head(self, model: Any, head_ids: list[int]) -> None:
+        """Keep the head's rows for `head_ids`, and check that they give the model's logits.
+
+        Some model families change logits after the head (a scale, a soft cap).
         """
         import torch
 
-        probe = [list(range(3, 11))]
+        output = model.get_output_embeddings()
+        bias = getattr(output, "bias", None)
+        self.head = output.weight[head_ids].detach().float()
+        if bias is not None:
+            self.bias = bias[head_ids].detach().float()
+        probe = list(PROBE_IDS)
         with torch.inference_mode():
-            whole = (
-                model(
-                    input_ids=torch.tensor(probe, device=self.device),
-                    use_cache=False,
-                    logits_to_keep=1,
-                )
-                .logits[0, -1, head_ids]
-                .float()
-            )
-            ours = self.logits(self.last_hidden(probe)[0])[0]
-        loose = 1e-4 if model.dtype is torch.float32 else 0.05
-        if not torch.allclose(ours, whole, rtol=loose, atol=loose, equal_nan=True):
+            input_ids = torch.tensor([probe], device=self.device)
+            whole = model(input_ids=input_ids, use_cache=False, logits_to_keep=1)
+            expected = whole.logits[0, -1, head_ids].float()
+            hidden, _ = self.last_hidden([probe])
+            logits = self.logits(hidden)[0]
+        tolerance = 1e-4 if model.dtype is torch.float32 else 0.05
+        if not torch.allclose(logits, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
             raise ModelError(
-                f"{checkpoint.location}: {type(model).__name__} changes its logits after lm_head "
-                f"(the head gives {ours[0]:.4f}, the model {whole[0]:.4f}); expected a model "
-                "whose logits are lm_head times the last state"
+                f"{self.location}: {type(model).__name__} changes its logits after lm_head (the "
+                f"head gives {logits[0]:.4f}, the model {expected[0]:.4f}); expected a model whose "
+                "logits are lm_head times the last state"
             )
 
 
-def _apart(ours: torch.Tensor, whole: torch.Tensor) -> float:
-    """The greatest distance of two rows, in lengths of the row; NaN where a state is.
+def relative_distance(states: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the greatest distance of two rows, relative to the row's length; NaN if a state is.
 
-    Each component is measured in its own mean magnitude: a few of a decoder's are a hundred times
-    the others, nearly the same for every text, and would hide all that differs. (Tiny models in
-    bfloat16: 0.015 at most; with keys 2% off 0.015 to 0.3, 10% off 0.06 to 0.9, with the keys of
-    other tokens 1.3 and more.)
+    Each component is measured in its own mean magnitude: a few components of a decoder are a
+    hundred times larger than the others, nearly equal for every text, and would hide all
+    differences. (Tiny models in bfloat16: at most 0.015; with keys 2% off 0.015 to 0.3, 10% off
+    0.06 to 0.9, with the keys of other tokens 1.3 and more.)
     """
     import torch
 
-    usual = whole.abs().mean(0).clamp(min=torch.finfo(torch.float32).tiny)
-    return float((((ours - whole) / usual).norm(dim=1) / (whole / usual).norm(dim=1)).max())
+    magnitude = expected.abs().mean(0).clamp(min=torch.finfo(torch.float32).tiny)
+    distances = ((states - expected) / magnitude).norm(dim=1)
+    lengths = (expected / magnitude).norm(dim=1)
+    return float((distances / lengths).max())
 
 
 def _load(
@@ -240,10 +270,10 @@ def _load(
 ) -> Any:
     from transformers import AutoModel, AutoModelForCausalLM
 
-    auto = AutoModelForCausalLM if with_head else AutoModel
+    model_class = AutoModelForCausalLM if with_head else AutoModel
     try:
         with quiet_loading():
-            model, report = auto.from_pretrained(
+            model, report = model_class.from_pretrained(
                 checkpoint.location,
                 revision=checkpoint.revision,
                 dtype=dtype,
@@ -253,20 +283,18 @@ def _load(
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         hint = (
-            ""
-            if allow_bin
-            else "; if it has only pytorch_model.bin files, allow_bin=True reads them (weights "
-            "alone, no code)"
+            "if it has only pytorch_model.bin files, allow_bin=True reads them (weights, no code)"
         )
-        raise ModelError(
+        message = (
             f"{checkpoint.location} cannot be loaded as a causal language model: "
-            f"{str(error).strip()}{hint}"
-        ) from error
+            f"{str(error).strip()}"
+        )
+        raise ModelError(message if allow_bin else f"{message}; {hint}") from error
     missing = sorted(map(str, report["missing_keys"]))
     if missing:
+        names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
         raise ModelError(
-            f"{checkpoint.location} has no weights for "
-            f"{', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}: "
-            "they would be random; expected a whole causal language model, lm_head included"
+            f"{checkpoint.location} has no weights for {names}: they would be random; expected a "
+            "whole causal language model, lm_head included"
         )
     return model.to(device).eval()

@@ -1,6 +1,4 @@
-"""A checkpoint: a folder, or a repository of the Hugging Face hub held to one commit; and what
-identifies its content.
-"""
+"""A checkpoint: a local folder, or a Hugging Face repository pinned to a commit."""
 
 from __future__ import annotations
 
@@ -9,10 +7,11 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.presets import PINNED_REVISIONS
+from deita_tasks.strict_json import JSON
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
-# Every file of a folder that can change a number; .bin counts only where there is no safetensors,
-# as when loading.
+# The files of a folder that can change a number. As when loading, .bin files count only if there is
+# no safetensors file.
 _CONTENT = ("*.json", "*.model", "*.txt", "*.safetensors")
 _NO_CONTENT = {"generation_config.json", "trainer_state.json", "README.txt"}
 
@@ -30,37 +29,38 @@ _digests: dict[tuple[str, int, int], str] = {}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`location`: a folder or a hub id. `revision`: the commit's 40 hex digits for a hub id, None
-    for a folder.
+    """A model's files.
+
+    `location`: a folder or a hub id. `revision`: for a hub id the commit's 40 hex digits, for a
+    folder None.
     """
 
     location: str
     revision: str | None
 
-    def identity(self) -> dict[str, str]:
-        """What tells this content from any other: hub id and commit, or the digest of the folder's
-        files (wherever the folder lies).
+    def identity(self) -> dict[str, JSON]:
+        """Return what identifies the content, for a fingerprint.
+
+        Hub id and commit, or the digest of the folder's files, wherever the folder is.
         """
         if self.revision is not None:
             return {"model": self.location, "revision": self.revision}
         return {"files_sha256": folder_digest(Path(self.location))}
 
     def file(self, name: str) -> Path | None:
-        """The path of the file `name`, fetched if need be; None where the checkpoint does not have
-        it.
-        """
+        """Return the path of a file, downloaded if necessary; None if there is no such file."""
         if self.revision is None:
             path = Path(self.location, name)
             return path if path.is_file() else None
         return _hub_file(self.location, name, self.revision)
 
-    def json(self, name: str) -> dict[str, Any]:
-        """The JSON object in the file `name`; {} where the checkpoint does not have it."""
+    def json(self, name: str) -> dict[str, JSON]:
+        """Return the JSON object in a file; {} if there is no such file."""
         path = self.file(name)
         if path is None:
             return {}
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content: dict[str, JSON] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ModelError(
                 f"{self.location}: {name} is not JSON ({error}); download the checkpoint again"
@@ -68,7 +68,7 @@ class Checkpoint:
         return content
 
     def config(self) -> PretrainedConfig:
-        """The model's configuration, without its weights."""
+        """Return the model's configuration, without its weights."""
         from transformers import AutoConfig
 
         try:
@@ -81,66 +81,69 @@ class Checkpoint:
             ) from error
 
     def limit(self, max_length: int | None) -> int:
-        """The longest text in tokens: `max_length`, or the window that config.json names. Raises
-        UsageError for one that cannot be.
+        """Return the longest text in tokens: `max_length`, or the window in config.json.
+
+        Raises UsageError if there is neither, or if the model cannot read texts of that length.
         """
         config = self.config()
         window: int | None = getattr(config, "max_position_embeddings", None)
         limit = max_length or window
         if limit is None:
+            raise UsageError(f"{self.location}: config.json names no window; set max_length")
+        has_rotary = bool(getattr(config, "rope_parameters", None))
+        if window and limit > window and not has_rotary:  # learned positions end there
             raise UsageError(
-                f"{self.location} names no window of its own in config.json: give max_length"
+                f"max_length={limit}: {self.location} has positions for {window} tokens; set "
+                "max_length to that or less"
             )
-        if (
-            window and limit > window and not getattr(config, "rope_parameters", None)
-        ):  # rotary positions go on, learned ones end
+        threshold = rope_threshold(config, "dynamic")
+        if threshold and limit > threshold:
             raise UsageError(
-                f"max_length={limit}: {self.location} has positions for {window} tokens, ask "
-                "for no more than that"
-            )
-        turn = rotary_turn(config, "dynamic")
-        if turn and limit > turn:
-            raise UsageError(
-                f"max_length={limit}: {self.location} has rotary positions of the type "
-                "dynamic, which change for a whole batch where "
-                f"one of its texts is over {turn} tokens; ask for no more than that"
+                f"max_length={limit}: {self.location} has rotary positions of the type dynamic, "
+                "which change for a whole batch if one of its texts is over "
+                f"{threshold} tokens; set max_length to that or less"
             )
         return limit
 
 
-def rotary_turn(config: PretrainedConfig, kind: Literal["longrope", "dynamic"]) -> int | None:
-    """The length in tokens beyond which rotary positions of this kind turn at other frequencies;
-    None for a model of another kind.
+def rope_threshold(config: PretrainedConfig, kind: Literal["longrope", "dynamic"]) -> int | None:
+    """Return the length in tokens beyond which rotary positions use other frequencies.
 
-    transformers takes them for a whole batch from its longest text
-    (modeling_rope_utils.dynamic_rope_update): with `longrope` one of two sets; with `dynamic`
-    another for each length, kept for the shorter texts that follow.
+    None for a model without rotary positions of this kind. transformers chooses the frequencies of
+    a batch by its longest text (modeling_rope_utils.dynamic_rope_update): with `longrope` one of
+    two sets; with `dynamic` another set for each length, kept for shorter texts that follow.
     """
-    whole = getattr(config, "rope_parameters", None) or {}
-    each = [
-        one
-        for one in (whole, *whole.values())
-        if isinstance(one, dict) and kind in str(one.get("rope_type"))
-    ]  # or one per layer type
-    window: int = config.max_position_embeddings if each else 0
-    turns: list[int] = [
-        one.get("original_max_position_embeddings", window) if kind == "longrope" else window
-        for one in each
+    rope = getattr(config, "rope_parameters", None) or {}
+    candidates = (rope, *rope.values())  # one set of parameters, or one per layer type
+    matching = [
+        parameters
+        for parameters in candidates
+        if isinstance(parameters, dict) and kind in str(parameters.get("rope_type"))
     ]
-    return min(turns, default=None)
+    if not matching:
+        return None
+    window: int = config.max_position_embeddings
+    if kind == "dynamic":
+        return window
+    thresholds: list[int] = [
+        parameters.get("original_max_position_embeddings", window) for parameters in matching
+    ]
+    return min(thresholds)
 
 
 def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
-    """The checkpoint `model`: a local folder that exists, else a hub id at `revision` (default: the
-    pinned one, else main), taken from the hub's cache where it is there. Loads no weights. Raises
-    UsageError for what is neither, ModelError for a hub that does not have it.
+    """Return the checkpoint `model`; loads no weights.
+
+    `model`: an existing local folder, else a hub id at `revision` (default: the pinned one, else
+    main), from the hub's cache if it is there. Raises UsageError for anything else, ModelError if
+    the hub does not have it.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
         if revision is not None:
             raise UsageError(
-                f"{model} is a local folder, and revision {revision!r} was given: only a hub "
-                "id has revisions, leave it out"
+                f"{model} is a local folder, but revision {revision!r} was given: only a hub id "
+                "has revisions; leave it out"
             )
         return Checkpoint(str(folder), None)
     if not _HUB_ID.fullmatch(model) or folder.is_absolute():
@@ -153,7 +156,8 @@ def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
         raise ModelError(
             f"{model}: the repository has no config.json; expected a transformers checkpoint"
         )
-    return Checkpoint(model, config.parent.name)  # .../snapshots/<commit>/config.json
+    commit = config.parent.name  # .../snapshots/<commit>/config.json
+    return Checkpoint(model, commit)
 
 
 def _hub_file(model: str, name: str, revision: str) -> Path | None:
@@ -165,46 +169,48 @@ def _hub_file(model: str, name: str, revision: str) -> Path | None:
     except LocalEntryNotFoundError as error:
         raise ModelError(
             f"{model} at {revision} is not in the hub's cache, and the hub cannot be reached: "
-            "give the path of a local folder instead, "
-            "or run once with a network"
+            "give the path of a local folder, or run once with a network"
         ) from error
     except EntryNotFoundError:
         return None
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise ModelError(
-            f"{model} at {revision}: the hub does not give {name}: {_first_line(error)}"
+            f"{model} at {revision}: the hub does not provide {name}: {_first_line(error)}"
         ) from error
 
 
 def folder_digest(folder: Path) -> str:
-    """sha256 over the names and contents of the folder's weights, configuration, tokenizer and
-    sentence-transformers modules.
+    """Return the sha256 over the names and contents of the files that can change a number.
+
+    These are weights, configuration, tokenizer and sentence-transformers modules.
     """
-    folders = [folder]
-    modules = folder / "modules.json"
-    if modules.is_file():
-        folders += [
-            folder / module["path"]
-            for module in json.loads(modules.read_text(encoding="utf-8"))
-            if module["path"]
-        ]
     files = {
         path
-        for place in folders
+        for module in _module_folders(folder)
         for pattern in _CONTENT
-        for path in place.glob(pattern)
+        for path in module.glob(pattern)
         if path.name not in _NO_CONTENT
     }
     if not any(path.suffix == ".safetensors" for path in files):
         files |= {path for path in folder.glob("*.bin") if path.name != "training_args.bin"}
     digest = hashlib.sha256()
     for path in sorted(files):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
+        name = path.relative_to(folder).as_posix()
+        digest.update(f"{name}\0{file_digest(path)}\n".encode())
     return digest.hexdigest()
 
 
+def _module_folders(folder: Path) -> list[Path]:
+    """Return the folder itself and those of its sentence-transformers modules."""
+    index = folder / "modules.json"
+    if not index.is_file():
+        return [folder]
+    modules = json.loads(index.read_text(encoding="utf-8"))
+    return [folder, *(folder / module["path"] for module in modules if module["path"])]
+
+
 def file_digest(path: Path) -> str:
-    """sha256 of a file, remembered in this process for as long as its size and time of change stay."""
+    """Return the sha256 of a file. Cached until its size or modification time changes."""
     stat = path.stat()
     key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
     if key not in _digests:
@@ -214,4 +220,5 @@ def file_digest(path: Path) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]

@@ -1,20 +1,48 @@
-"""What a scorer and an embedder that run a decoder themselves have in common."""
+"""Base class of the scorer and the embedder that run a decoder in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from deita_tasks.components import Component
+from deita_tasks.models.batches import out_of_memory_problem
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import Checkpoint
-from deita_tasks.models.hardware import Device, Dtype, choose_dtype, present_device
+from deita_tasks.models.hardware import BatchTokens, Device, Dtype, choose_dtype, require_device
 from deita_tasks.models.lazy import Lazy
+from deita_tasks.models.prefetch import prefetch
+from deita_tasks.models.tokenizer import Tokens
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+
+class DecoderRun(NamedTuple):
+    """What a decoder computed for n texts.
+
+    `values`: float32 (n, k). `tokens`: what it read of each text. `problems`: by position, why a
+    text did not fit memory.
+    """
+
+    values: NDArray[np.float32]
+    tokens: list[Tokens]
+    problems: dict[int, str]
+
+    def truncated_tokens(self) -> NDArray[np.int32]:
+        """Return the tokens left out of each text: int32 (n,)."""
+        return np.array([text.truncated_tokens for text in self.tokens], np.int32)
 
 
 class CausalLMComponent(Component):
-    """Options, and the model that they name: loaded when it is first needed, let go by `release`."""
+    """The options, and the model that they name: loaded when first needed."""
 
     model: str = Field(min_length=1, description="hub id or local folder")
     revision: str | None = Field(
@@ -22,27 +50,49 @@ class CausalLMComponent(Component):
     )
     dtype: Dtype = "auto"
     device: Device = "auto"
-    batch_tokens: int | None = Field(
-        None, ge=1, description="tokens in a batch, padding included; default: by device"
-    )
+    batch_tokens: BatchTokens = None
     allow_bin: bool = Field(
-        False, description="read pytorch_model.bin where there is no safetensors file"
+        False, description="read pytorch_model.bin if there is no safetensors file"
     )
 
     _model: Lazy[CausalLM] = PrivateAttr(default_factory=Lazy)
 
     def release(self) -> None:
-        """Forgets the loaded weights; the next `measure` loads them again."""
+        """Forget the loaded weights; `compute` loads them again."""
         self._model.release()
 
-    def _load_model(
+    @abstractmethod
+    def _load_model(self) -> CausalLM:
+        """Load the decoder, by `_load_causal_lm`."""
+
+    def _read_states(self, model: CausalLM, states: torch.Tensor) -> torch.Tensor:
+        """Return a component's values, (n, k), from hidden states (n, d): the states themselves."""
+        return states
+
+    def _run_model(
+        self, texts: Sequence[T], tokenize: Callable[[Sequence[T]], list[Tokens]]
+    ) -> DecoderRun:
+        """Run the decoder over all texts, and tokenize the next ones while it computes."""
+        model = self._model.get(self._load_model)
+        tokens: list[Tokens] = []
+        parts: list[NDArray[np.float32]] = []
+        problems: dict[int, str] = {}
+        for piece in prefetch(texts, tokenize):
+            states, too_long = model.last_hidden([text.ids for text in piece], self.batch_tokens)
+            parts.append(self._read_states(model, states).cpu().numpy())
+            for position in too_long:
+                length = len(piece[position].ids)
+                problems[len(tokens) + position] = out_of_memory_problem(model.device, length)
+            tokens += piece
+        return DecoderRun(np.concatenate(parts), tokens, problems)
+
+    def _load_causal_lm(
         self, checkpoint: Checkpoint, prefix: Sequence[int], head_ids: Sequence[int] | None = None
     ) -> CausalLM:
-        device = present_device(self.device)
-        dtype = choose_dtype(self.dtype, device)
+        device = require_device(self.device)
         return CausalLM(
             checkpoint,
-            dtype=dtype,
+            dtype=choose_dtype(self.dtype, device),
             device=device,
             allow_bin=self.allow_bin,
             head_ids=head_ids,

@@ -1,8 +1,8 @@
-"""Where a model runs and in which precision."""
+"""Where a model runs, with which number type, and in batches of which size."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -11,14 +11,18 @@ from deita_tasks.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+# Types of options that several components have.
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Annotated[
     str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, ...")
 ]
+BatchTokens: TypeAlias = Annotated[
+    int | None, Field(ge=1, description="tokens per batch, padding included; default: by device")
+]
 
 
 def choose_device(device: str) -> str:
-    """`device` itself, or for "auto" the CUDA device if there is one, else the CPU."""
+    """Return `device`; for "auto" the CUDA device if there is one, else the CPU."""
     import torch
 
     if device != "auto":
@@ -26,38 +30,42 @@ def choose_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def present_device(device: str) -> str:
-    """As choose_device. Raises UsageError for a CUDA device that this process does not see: before
-    weights are read for it.
+def require_device(device: str) -> str:
+    """Return the device as `choose_device` does, and check that it is there.
+
+    Raises UsageError for a CUDA device that this process does not see, before any weights are read.
     """
     import torch
 
     device = choose_device(device)
     kind, _, number = device.partition(":")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+    if kind != "cuda":
+        return device
+    count = torch.cuda.device_count()
+    if int(number or 0) >= count:
         raise UsageError(
-            f"device = {device!r}: torch {torch.__version__} sees {torch.cuda.device_count()} "
-            "CUDA devices here; ask for auto or cpu"
+            f"device = {device!r}: torch {torch.__version__} sees {count} CUDA devices; use auto "
+            "or cpu"
         )
     return device
 
 
 def choose_dtype(dtype: Dtype, device: str) -> str:
-    """`dtype` itself, or for "auto" bfloat16 where the hardware multiplies it natively (CUDA, CPUs
-    with AMX), else float32.
+    """Return `dtype`; for "auto" bfloat16 if the hardware multiplies it natively, else float32.
 
-    bfloat16 moves a score by up to 0.02, and its rounding depends on the shape of the batch: where
-    a result has to be the same to 1e-5 on every machine and in every batch, ask for float32.
+    CUDA devices do, and CPUs with AMX. bfloat16 moves a score by up to 0.02, and its rounding
+    depends on the shape of the batch. Use float32 if results must agree to 1e-5 on every machine
+    and in every batch.
     """
     if dtype != "auto":
         return dtype
     device = choose_device(device)
-    if device.startswith("cuda"):
-        return "bfloat16"
-    return "bfloat16" if device == "cpu" and _has_amx() else "float32"
+    native = device.startswith("cuda") or (device == "cpu" and _has_amx())
+    return "bfloat16" if native else "float32"
 
 
 def torch_dtype(name: str) -> torch.dtype:
+    """Return the torch number type called `name`."""
     import torch
 
     dtype: torch.dtype = getattr(torch, name)
@@ -65,11 +73,11 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def default_batch_tokens(device: str) -> int:
-    """Tokens in a batch, padding included: enough to keep the device busy, few enough for its
-    caches (CPU) or its memory (GPU).
+    """Return the tokens per batch, padding included, that suit a device.
 
-    On a CPU with 512 KB of L2, 256 to 1,024 tokens were alike, for a 110M LLaMA and for a 22M
-    MiniLM; 2,048 cost 30% more.
+    Enough to keep it busy, few enough for the caches of a CPU or the memory of a GPU. On a CPU with
+    512 KB of L2, 256 to 1,024 tokens were equally fast, for a 110M LLaMA and for a 22M MiniLM;
+    2,048 took 30% longer.
     """
     return 1024 if device == "cpu" else 32768
 

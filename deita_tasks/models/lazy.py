@@ -1,4 +1,4 @@
-"""A value that a component makes once, when it is first needed."""
+"""A value that a component loads once, when first needed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class Lazy(Generic[T]):
-    """Holds one value, made by the first caller while other threads wait.
+    """Hold one value. The first caller makes it while other threads wait.
 
-    It is no part of a component's identity: all are equal, and a copy (of a component sent to
-    another process) starts out empty.
+    The value is not part of a component's identity: all instances are equal, and a copy (of a
+    component sent to another process) starts empty.
     """
 
     def __init__(self) -> None:
@@ -21,23 +21,24 @@ class Lazy(Generic[T]):
         self._value: T | None = None
 
     def get(self, make: Callable[[], T]) -> T:
+        """Return the value; call `make` for it if there is none yet."""
         with self._lock:
             if self._value is None:
                 self._value = make()
             return self._value
 
     def release(self) -> None:
-        """Forgets the value, so that its memory can be used for another model."""
+        """Forget the value, so that another model can use its memory."""
         with self._lock:
             self._value = None
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Lazy)
+    def __eq__(self, value: object) -> bool:
+        return isinstance(value, Lazy)
 
     __hash__ = object.__hash__
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Lazy, ())
+    def __reduce__(self) -> tuple[type[Lazy[T]], tuple[()]]:
+        return Lazy, ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Lazy[T]:
         return Lazy()

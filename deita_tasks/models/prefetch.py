@@ -1,5 +1,6 @@
-"""Work on the next piece while the last is used: tokenizers let go of the interpreter, so their
-threads run beside the model.
+"""Prepare the next texts while the caller works on the last ones.
+
+Tokenizers release the interpreter lock, so their threads run beside the model.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ PIECE = 1024  # texts: enough to sort by length and to fill a batch of a GPU
 def prefetch(
     items: Sequence[T], prepare: Callable[[Sequence[T]], list[R]], size: int = PIECE
 ) -> Iterator[list[R]]:
-    """`prepare` of each `size` items in turn, one piece ahead of the caller; of no items, once."""
-    with ThreadPoolExecutor(1, "deita-ahead") as worker:
-        pieces = [items[start : start + size] for start in range(0, max(1, len(items)), size)]
-        coming = worker.submit(prepare, pieces[0])
+    """Yield `prepare` of `size` items at a time, one piece ahead of the caller.
+
+    Without items it yields `prepare` of none, once.
+    """
+    with ThreadPoolExecutor(1, "deita-prefetch") as worker:
+        starts = range(0, max(1, len(items)), size)
+        pieces = [items[start : start + size] for start in starts]
+        future = worker.submit(prepare, pieces[0])
         for piece in pieces[1:]:
-            ready, coming = coming.result(), worker.submit(prepare, piece)
-            yield ready
-        yield coming.result()
+            prepared = future.result()
+            future = worker.submit(prepare, piece)
+            yield prepared
+        yield future.result()

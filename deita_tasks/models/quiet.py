@@ -1,6 +1,4 @@
-"""Loading a model without the library's own bars and tables: a run has its own progress, and its
-own errors.
-"""
+"""Load a model without the library's progress bars and tables."""
 
 from __future__ import annotations
 
@@ -10,17 +8,20 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """transformers prints a bar for each load, and a table of weights that an embedder has no use
-    for (lm_head): not within this block.
+    """Silence transformers within this block.
+
+    For each load it prints a progress bar and a table of unused weights (an embedder does not need
+    lm_head). A run shows its own progress and errors.
     """
     from transformers.utils import logging
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    verbosity = logging.get_verbosity()
+    has_bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
-        if bars:
+        if has_bars:
             logging.enable_progress_bar()

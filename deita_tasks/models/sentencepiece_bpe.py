@@ -1,23 +1,26 @@
-"""A fast tokenizer, exact, from a LLaMA or Mistral `tokenizer.model` alone.
+"""An exact fast tokenizer from the `tokenizer.model` of a LLaMA or Mistral checkpoint.
 
-The published DEITA scorers carry only this file. transformers 5 converts it to other ids than the
-slow tokenizer that the scorers were trained with: for runs of spaces and a literal `</s>` (LLaMA),
-for the first token of every prompt (Mistral).
+The published DEITA scorers have only this file. transformers 5 converts it to other ids than those
+of the slow tokenizer that the scorers were trained with: for runs of spaces and a literal `</s>`
+(LLaMA), for the first token of every prompt (Mistral).
 
-What the slow tokenizer does, in the terms of the `tokenizers` library: text between literally
-written special tokens gets a "▁" in front, spaces become "▁", and the pair of neighbours whose
-union has the best sentencepiece score is merged first (so the scores are the merge ranks);
-characters without a piece become bytes. That it comes to the same ids is proved on `PROBES` at each
-load.
+In terms of the `tokenizers` library, the slow tokenizer does this: text between literal special
+tokens gets a "▁" in front, spaces become "▁", and the pair of neighbours whose union has the best
+sentencepiece score is merged first (so the scores are the merge ranks); characters without a piece
+become bytes. Each load checks on `PROBES` that the ids agree.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ValidationError
+
 from deita_tasks.errors import ModelError
+from deita_tasks.strict_json import JSON
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -34,16 +37,41 @@ PROBES = (
 )
 
 
-def load_sentencepiece_bpe(path: Path, config: dict[str, Any]) -> Tokenizer:
-    """The tokenizer in the file `path`; `config` is the checkpoint's tokenizer_config.json ({}
-    where it has none).
+class TokenConfig(BaseModel):
+    """A token of tokenizer_config.json, with the flags of the `tokenizers` library."""
 
-    Of `config`, add_bos_token, add_eos_token, legacy and the tokens beyond the file's own are
-    heeded. Raises ModelError for a sentencepiece model of another kind: only a tokenizer.json tells
-    that one exactly.
+    content: str
+    lstrip: bool | None = False
+    rstrip: bool | None = False
+    single_word: bool | None = False
+    normalized: bool | None = False
+    special: bool | None = False
+
+
+class TokenizerConfig(BaseModel):
+    """The part of tokenizer_config.json that changes token ids; null counts as false."""
+
+    add_bos_token: bool | None = True
+    add_eos_token: bool | None = False
+    legacy: bool | None = True
+    added_tokens_decoder: dict[int, TokenConfig] = {}
+
+
+def load_sentencepiece_bpe(path: Path, config: Mapping[str, JSON]) -> Tokenizer:
+    """Return the tokenizer in the file `path`.
+
+    `config`: the checkpoint's tokenizer_config.json, {} if it has none; TokenizerConfig lists what
+    is used of it. Raises ModelError for a sentencepiece model of another kind: only a
+    tokenizer.json defines that one exactly.
     """
     from sentencepiece import SentencePieceProcessor
 
+    try:
+        settings = TokenizerConfig.model_validate(config)
+    except ValidationError as error:
+        raise ModelError(
+            f"the tokenizer_config.json beside {path} cannot be used: {error}"
+        ) from error
     try:
         pieces = SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError) as error:
@@ -51,12 +79,12 @@ def load_sentencepiece_bpe(path: Path, config: dict[str, Any]) -> Tokenizer:
             f"{path} is not a sentencepiece model ({error}); expected one, or a "
             "tokenizer.json beside it"
         ) from error
-    tokenizer = _build(pieces, config)
-    _prove(pieces, tokenizer, path)
+    tokenizer = _build(pieces, settings)
+    _check_probes(pieces, tokenizer, path)
     return tokenizer
 
 
-def _build(pieces: SentencePieceProcessor, config: dict[str, Any]) -> Tokenizer:
+def _build(pieces: SentencePieceProcessor, config: TokenizerConfig) -> Tokenizer:
     from tokenizers import AddedToken, Tokenizer, models
 
     names: list[str] = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
@@ -71,36 +99,37 @@ def _build(pieces: SentencePieceProcessor, config: dict[str, Any]) -> Tokenizer:
         )
     )
     special = [names[i] for i in range(len(names)) if pieces.is_control(i) or pieces.is_unknown(i)]
-    as_a_whole = config.get("legacy", True) is False
+    as_a_whole = config.legacy is False
     tokenizer.normalizer = _normalizer(special, as_a_whole)
-    # Only a token that is normalised itself is looked for after the normaliser has seen the text as
-    # a whole.
+    # A token is looked for after the normalizer has seen the whole text only if it is normalized
+    # itself.
     tokenizer.add_special_tokens(
         [AddedToken(name, normalized=as_a_whole, special=True) for name in special]
     )
-    for identity, token in sorted(
-        (int(i), token)
-        for i, token in config.get("added_tokens_decoder", {}).items()
-        if int(i) >= len(names)
-    ):
-        flags = {
-            flag: bool(token.get(flag, False))
-            for flag in ("lstrip", "rstrip", "single_word", "normalized", "special")
-        }
-        tokenizer.add_tokens([AddedToken(token["content"], **flags)])
-        if tokenizer.token_to_id(token["content"]) != identity:
-            raise ModelError(
-                f"tokenizer_config.json gives {token['content']!r} the id {identity}, which "
-                "leaves a gap; mend the file"
-            )
-    tokenizer.post_processor = _with_ends(pieces, config)
+    for token_id, token in sorted(config.added_tokens_decoder.items()):
+        if token_id >= len(names):
+            _add_token(tokenizer, token_id, token)
+    tokenizer.post_processor = _post_processor(pieces, config)
     return tokenizer
 
 
+def _add_token(tokenizer: Tokenizer, token_id: int, token: TokenConfig) -> None:
+    from tokenizers import AddedToken
+
+    flags = {name: bool(flag) for name, flag in token.model_dump(exclude={"content"}).items()}
+    tokenizer.add_tokens([AddedToken(token.content, **flags)])
+    if tokenizer.token_to_id(token.content) != token_id:
+        raise ModelError(
+            f"tokenizer_config.json gives {token.content!r} the id {token_id}, which leaves a gap; "
+            "correct the file"
+        )
+
+
 def _normalizer(special: list[str], as_a_whole: bool) -> Any:
-    """Spaces become "▁", with one in front of each piece of text between special tokens; or
-    (`as_a_whole`, the later behaviour, "legacy": false) in front of the text alone, unless that
-    begins with a special token.
+    """Replace spaces by "▁", and put one in front of each piece of text between special tokens.
+
+    With `as_a_whole` (the later behaviour, "legacy": false) it goes in front of the whole text,
+    unless that begins with a special token.
     """
     from tokenizers import Regex, normalizers
 
@@ -112,41 +141,44 @@ def _normalizer(special: list[str], as_a_whole: bool) -> Any:
 
 
 def _merges(pieces: SentencePieceProcessor, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """Every way to put a piece together from two, the best-scored piece first."""
-    apart = (pieces.is_control, pieces.is_unknown, pieces.is_byte, pieces.is_unused)
-    normal = {name: i for name, i in vocabulary.items() if not any(kind(i) for kind in apart)}
+    """Return every way to join two pieces into one, the best-scored piece first."""
+    not_text = (pieces.is_control, pieces.is_unknown, pieces.is_byte, pieces.is_unused)
+    normal = {
+        name: i for name, i in vocabulary.items() if not any(is_kind(i) for is_kind in not_text)
+    }
     by_score = sorted(normal, key=lambda name: (-pieces.get_score(normal[name]), normal[name]))
     return [
-        (name[:cut], name[cut:])
+        (name[:split], name[split:])
         for name in by_score
-        for cut in range(1, len(name))
-        if name[:cut] in normal and name[cut:] in normal
+        for split in range(1, len(name))
+        if name[:split] in normal and name[split:] in normal
     ]
 
 
-def _with_ends(pieces: SentencePieceProcessor, config: dict[str, Any]) -> Any:
+def _post_processor(pieces: SentencePieceProcessor, config: TokenizerConfig) -> Any:
+    """Return what adds the tokens of a text's beginning and end."""
     from tokenizers import processors
 
-    template, used = "$A", []
-    if config.get("add_bos_token", True):
+    template = "$A"
+    special_ids: list[int] = []
+    if config.add_bos_token:
         template = f"{pieces.id_to_piece(pieces.bos_id())} {template}"
-        used.append(pieces.bos_id())
-    if config.get("add_eos_token", False):
+        special_ids.append(pieces.bos_id())
+    if config.add_eos_token:
         template = f"{template} {pieces.id_to_piece(pieces.eos_id())}"
-        used.append(pieces.eos_id())
-    return processors.TemplateProcessing(
-        single=template, pair=None, special_tokens=[(pieces.id_to_piece(i), i) for i in used]
-    )
+        special_ids.append(pieces.eos_id())
+    special_tokens = [(pieces.id_to_piece(i), i) for i in special_ids]
+    return processors.TemplateProcessing(single=template, pair=None, special_tokens=special_tokens)
 
 
-def _prove(pieces: SentencePieceProcessor, tokenizer: Tokenizer, path: Path) -> None:
-    for text in PROBES:
-        plain = text.replace(
-            pieces.id_to_piece(pieces.unk_id()), ""
-        )  # written literally it is special, which sentencepiece does not know
-        if tokenizer.encode(plain, add_special_tokens=False).ids != pieces.encode(plain):
+def _check_probes(pieces: SentencePieceProcessor, tokenizer: Tokenizer, path: Path) -> None:
+    # written literally it is a special token, which sentencepiece does not know
+    unknown = pieces.id_to_piece(pieces.unk_id())
+    for probe in PROBES:
+        text = probe.replace(unknown, "")
+        if tokenizer.encode(text, add_special_tokens=False).ids != pieces.encode(text):
             raise ModelError(
-                f"{path} is not of the LLaMA kind (BPE, a space put in front, bytes for "
-                "unknown characters, text otherwise untouched): "
-                f"its ids for {plain!r} cannot be reproduced; give the checkpoint a tokenizer.json"
+                f"{path} is not of the LLaMA kind (BPE, a space put in front, bytes for unknown "
+                f"characters, text otherwise unchanged): its ids for {text!r} cannot be "
+                "reproduced; give the checkpoint a tokenizer.json"
             )

@@ -1,4 +1,4 @@
-"""Where long work can be stopped: between two batches or requests. A batch under way ends first."""
+"""Stop long work between two batches or requests. A running batch ends first."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_check: ContextVar[Callable[[], None]] = ContextVar("check", default=lambda: None)
+
+def _never_stop() -> None:
+    pass
 
 
-def may_stop() -> None:
-    """Called where work may be stopped: raises what the one who started it wants raised, which is
-    nothing where it may go on.
+_check: ContextVar[Callable[[], None]] = ContextVar("check", default=_never_stop)
+
+
+def raise_if_stopped() -> None:
+    """Call the check of the enclosing `stopped_by`, which raises if the work has to stop.
+
+    Long-running code calls this wherever it may be interrupted. Without a check it does nothing.
     """
-    _check.get()()
+    check = _check.get()
+    check()
 
 
 @contextmanager
 def stopped_by(check: Callable[[], None]) -> Iterator[None]:
-    """Within this block, in this thread, `may_stop` calls `check`."""
+    """Within this block, in this thread, `raise_if_stopped` calls `check`."""
     token = _check.set(check)
     try:
         yield

@@ -1,10 +1,10 @@
-"""A checkpoint's own tokenizer, as a `tokenizers.Tokenizer` that neither cuts nor pads."""
+"""A checkpoint's own tokenizer, as a `tokenizers.Tokenizer` that neither truncates nor pads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from deita_tasks.errors import ModelError
 from deita_tasks.models.checkpoint import Checkpoint
@@ -13,13 +13,26 @@ from deita_tasks.models.sentencepiece_bpe import load_sentencepiece_bpe
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+# First words after which a tokenizer may split differently: a word, a small letter, a digit, CJK.
+FIRST_WORDS = ("Write", "how", "1", "「")
+
+
+class Tokens(NamedTuple):
+    """The token ids that a model reads of a text, and the number of tokens left out.
+
+    `ids` is empty for a text without tokens, or one that cannot be truncated to the limit.
+    """
+
+    ids: list[int]
+    truncated_tokens: int
+
 
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The checkpoint's tokenizer.json as it is; else built from its tokenizer.model; else what
-    transformers makes.
+    """Return the checkpoint's tokenizer.
 
-    The classes of transformers 5 are gone round on purpose: they rebuild LLaMA's and Mistral's from
-    the vocabulary, not always exactly. Raises ModelError where none of them can be had.
+    It is the tokenizer.json as it is, else built from tokenizer.model, else what transformers
+    makes. The tokenizer classes of transformers 5 are avoided: they rebuild those of LLaMA and
+    Mistral from the vocabulary, not always exactly. Raises ModelError if there is no tokenizer.
     """
     from tokenizers import Tokenizer
 
@@ -39,14 +52,15 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     return tokenizer
 
 
-def common_beginning(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
-    """The token ids that all `texts` begin with. Each is tokenised whole: where a template ends and
-    a text begins, tokens may span both.
+def common_prefix(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
+    """Return the token ids that all `texts` begin with.
+
+    Each text is tokenized whole: a token may span the end of a template and the text after it.
     """
-    columns = zip(
-        *(encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))), strict=False
-    )
-    return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+    encodings = tokenizer.encode_batch_fast(list(texts))
+    columns = zip(*(encoding.ids for encoding in encodings), strict=False)
+    shared = takewhile(lambda column: len(set(column)) == 1, columns)
+    return [column[0] for column in shared]
 
 
 def _from_transformers(checkpoint: Checkpoint) -> Tokenizer:
@@ -65,7 +79,7 @@ def _from_transformers(checkpoint: Checkpoint) -> Tokenizer:
     backend = getattr(wrapper, "backend_tokenizer", None)
     if backend is None:
         raise ModelError(
-            f"{checkpoint.location}: {type(wrapper).__name__} has no fast tokenizer; save it "
-            "as a tokenizer.json"
+            f"{checkpoint.location}: {type(wrapper).__name__} has no fast tokenizer; save it as a "
+            "tokenizer.json"
         )
     return Tokenizer.from_str(backend.to_str())

@@ -1,5 +1,6 @@
-"""What changed between two selections: which conversations came and went, and why; and whether the
-new rows score as the old ones did.
+"""Changes between two selections: which conversations joined or left, and why.
+
+Also whether the new rows of the pool score like the old ones.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Drift:
-    """A measure over the rows that the pool had before and over those that are new: rows with a
-    score, their mean and median, or NaN.
+    """A measure over the old rows of the pool and over the new ones.
+
+    Rows with a score, their mean and median, or NaN.
     """
 
     measure: str
@@ -45,14 +47,15 @@ class Drift:
 
     @property
     def shift(self) -> float | None:
-        """How much higher the new rows' mean is; None where there are none of either kind."""
+        """How much higher the mean of the new rows is; None if either kind has no rows."""
         return self.new_mean - self.old_mean if self.old_rows and self.new_rows else None
 
 
 @dataclass(frozen=True)
 class Changes:
-    """`table`: a row of SCHEMA for every conversation that came into or went out of the selection.
-    Counts are of distinct conversations.
+    """Changes between two selections; counts are of distinct conversations.
+
+    table: a row of SCHEMA for every conversation that joined or left the selection.
     """
 
     before: str  # name of the earlier version
@@ -65,27 +68,27 @@ class Changes:
 
     @property
     def added(self) -> int:
-        """Conversations that came into the selection."""
+        """Conversations that joined the selection."""
         return self._count("added")
 
     @property
     def dropped(self) -> int:
-        """Conversations that went out of it."""
+        """Conversations that left it."""
         return self._count("dropped")
 
     def _count(self, change: str) -> int:
         return int(pc.sum(pc.equal(self.table["change"], change)).as_py() or 0)
 
     def reasons(self) -> list[tuple[str, str, int]]:
-        """(change, why, conversations), the commonest first."""
+        """Return (change, why, conversations), the most common first."""
         tally = pc.value_counts(
             pc.binary_join_element_wise(self.table["change"], self.table["why"], "\t")
         )
-        found = [(*pair["values"].split("\t", 1), pair["counts"]) for pair in tally.to_pylist()]
-        return sorted(found, key=lambda one: (one[0], -one[2], one[1]))
+        reasons = [(*pair["values"].split("\t", 1), pair["counts"]) for pair in tally.to_pylist()]
+        return sorted(reasons, key=lambda reason: (reason[0], -reason[2], reason[1]))
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, as JSON."""
+        """Return the numbers as JSON: changes.json."""
         return {
             "before": self.before,
             "pool": {"added": self.pool_added, "removed": self.pool_removed},
@@ -98,11 +101,11 @@ class Changes:
             ],
             "drift": [
                 {
-                    "measure": one.measure,
-                    "old": _numbers(one.old_rows, one.old_mean, one.old_median),
-                    "new": _numbers(one.new_rows, one.new_mean, one.new_median),
+                    "measure": drift.measure,
+                    "old": _numbers(drift.old_rows, drift.old_mean, drift.old_median),
+                    "new": _numbers(drift.new_rows, drift.new_mean, drift.new_median),
                 }
-                for one in self.drift
+                for drift in self.drift
             ],
         }
 
@@ -114,26 +117,25 @@ def _numbers(rows: int, mean: float, median: float) -> dict[str, float | None]:
 def compare(
     name: str, before: pa.Table, after: pa.Table, manifests: tuple[Mapping[str, Any], Manifest]
 ) -> Changes:
-    """What became of the version `name`, whose ledger was `before` (as `build_ledger` gives it), in
-    `after`.
+    """Compare the ledger `before` of the version `name` with the ledger `after`.
 
-    manifests: the earlier one as JSON, and the new one. Duplicates take no part: a conversation is
+    manifests: the earlier one as JSON, and the new one. Ignores duplicates: a conversation is
     compared with itself.
     """
     old, new = _distinct(before), _distinct(after)
     old_ids, new_ids = old["id"].combine_chunks(), new["id"].combine_chunks()
-    was, now = _chosen(old), _chosen(new)
+    was, now = _is_selected(old), _is_selected(new)
     fresh = pc.invert(pc.is_in(new_ids, value_set=old_ids))
     table = pa.concat_tables(
         [
-            _came(
+            _added_rows(
                 new.filter(
                     pc.and_(now, pc.invert(pc.is_in(new_ids, value_set=old_ids.filter(was))))
                 ),
                 old,
                 manifests,
             ),
-            _went(
+            _dropped_rows(
                 old.filter(
                     pc.and_(was, pc.invert(pc.is_in(old_ids, value_set=new_ids.filter(now))))
                 ),
@@ -160,7 +162,7 @@ def _distinct(ledger: pa.Table) -> pa.Table:
     return ledger.filter(~pc.field("decision").isin(["quarantined", "duplicate"])).combine_chunks()
 
 
-def _chosen(ledger: pa.Table) -> pa.Array:
+def _is_selected(ledger: pa.Table) -> pa.Array:
     return pc.equal(ledger["decision"].combine_chunks(), "selected")
 
 
@@ -169,17 +171,13 @@ def _budget(fingerprints: Mapping[str, Any]) -> int | None:
 
 
 def _settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The stages whose results depend on something else now; scores of another scorer do not
-    compare.
-    """
+    """Return the stages whose fingerprint changed; scores of two scorers do not compare."""
 
     def settled(fingerprints: Mapping[str, Any], stage: str) -> Any:
-        found = fingerprints.get(stage)
-        return (
-            {name: value for name, value in found.items() if name != "budget"}
-            if stage == "selection" and found
-            else found
-        )
+        fingerprint = fingerprints.get(stage)
+        if stage != "selection" or not fingerprint:
+            return fingerprint
+        return {name: value for name, value in fingerprint.items() if name != "budget"}
 
     return [
         stage
@@ -188,22 +186,24 @@ def _settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _looked_up(ids: pa.ChunkedArray, ledger: pa.Table, columns: Sequence[str]) -> pa.Table:
+def _look_up(ids: pa.ChunkedArray, ledger: pa.Table, columns: Sequence[str]) -> pa.Table:
     return ledger.select(list(columns)).take(
         pc.index_in(ids, value_set=ledger["id"].combine_chunks())
     )
 
 
-def _came(rows: pa.Table, old: pa.Table, manifests: tuple[Mapping[str, Any], Manifest]) -> pa.Table:
-    """The conversations that are selected now and were not."""
-    earlier = _looked_up(rows["id"], old, ["decision", "nearest_id", "similarity"])
+def _added_rows(
+    rows: pa.Table, old: pa.Table, manifests: tuple[Mapping[str, Any], Manifest]
+) -> pa.Table:
+    """Return the conversations that joined the selection."""
+    earlier = _look_up(rows["id"], old, ["decision", "nearest_id", "similarity"])
     more = (_budget(manifests[1].fingerprints) or 0) > (
         _budget(manifests[0].get("fingerprints", {})) or 0
     )
     words = {
         None: "new in the pool",
-        "below_budget": "the budget is larger" if more else "there is room for it now",
-        "too_similar": "nothing that is kept is too similar to it any more",
+        "below_budget": "the budget is larger" if more else "the budget has room for it now",
+        "too_similar": "no selected row is too similar to it any more",
         "unscorable": "it had no score or vector",
     }
     why = [
@@ -221,9 +221,9 @@ def _came(rows: pa.Table, old: pa.Table, manifests: tuple[Mapping[str, Any], Man
     )
 
 
-def _went(rows: pa.Table, new: pa.Table, fresh: pa.Array) -> pa.Table:
-    """The conversations that were selected and are not any more."""
-    later = _looked_up(
+def _dropped_rows(rows: pa.Table, new: pa.Table, fresh: pa.Array) -> pa.Table:
+    """Return the conversations that left the selection."""
+    later = _look_up(
         rows["id"], new, ["decision", "nearest_id", "similarity", "evol_score", "rank"]
     )
     by_new = pc.is_in(later["nearest_id"], value_set=fresh).to_pylist()
@@ -235,9 +235,7 @@ def _went(rows: pa.Table, new: pa.Table, fresh: pa.Array) -> pa.Table:
 
     def why(decision: str | None, by_new_row: bool | None) -> str:
         if decision == "too_similar":
-            return (
-                f"too similar to {'a new' if by_new_row else 'another'} conversation that is kept"
-            )
+            return f"too similar to {'a new' if by_new_row else 'another'} selected conversation"
         return words.get(decision, "it is not selected now")
 
     reasons = [why(*row) for row in zip(later["decision"].to_pylist(), by_new, strict=True)]
@@ -274,20 +272,17 @@ def _table(
     ).cast(SCHEMA)
 
 
-def _drift(measure: str, new: pa.Table, fresh: pa.Array) -> Drift:
-    """A list of scores, one a turn, counts turn by turn."""
+def _drift(measure: str, new: pa.Table, is_new: pa.Array) -> Drift:
+    old_rows = new.filter(pc.invert(is_new))[measure]
+    new_rows = new.filter(is_new)[measure]
+    return Drift(measure.replace("_", " "), *_statistics(old_rows), *_statistics(new_rows))
 
-    def told(rows: pa.Table) -> tuple[int, float, float]:
-        column = rows[measure].drop_null()  # an unscorable row has none
-        values = (
-            (pc.list_flatten(column) if pa.types.is_list(column.type) else column)
-            .drop_null()
-            .to_numpy()
-        )
-        if not len(values):
-            return 0, float("nan"), float("nan")
-        return len(column), float(values.mean(dtype=np.float64)), float(np.median(values))
 
-    return Drift(
-        measure.replace("_", " "), *told(new.filter(pc.invert(fresh))), *told(new.filter(fresh))
-    )
+def _statistics(column: pa.ChunkedArray) -> tuple[int, float, float]:
+    """Return rows with a score, mean and median; a list of scores counts turn by turn."""
+    column = column.drop_null()  # an unscorable row has none
+    values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    numbers = values.drop_null().to_numpy()
+    if not len(numbers):
+        return 0, float("nan"), float("nan")
+    return len(column), float(numbers.mean(dtype=np.float64)), float(np.median(numbers))

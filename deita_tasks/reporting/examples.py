@@ -1,27 +1,27 @@
-"""Which rows the report shows in full, and how they are cut to fit a page."""
+"""The rows that the report shows in full, and how to shorten them for a page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deita_tasks.records import Conversation
+from deita_tasks.records import Conversation, LedgerRow, ledger_rows
 
 BEST = 8  # selected rows shown
 CLOSEST = 6  # rejected rows shown, of each kind
-MOST_TURNS = 6
-MOST_CHARACTERS = 1_500  # of one turn
-SNIPPET = 160
-MOST_RAW = 300
-MOST_REASONS = 20
-FEW = 3  # rows shown of each reason
+MAX_TURNS = 6
+MAX_TURN_CHARACTERS = 1_500
+SNIPPET_CHARACTERS = 160
+MAX_RAW_CHARACTERS = 300
+MAX_REASONS = 20
+ROWS_PER_REASON = 3
 
 
-class ShownTurn(NamedTuple):
-    """A turn's role, the beginning of its text, and how many characters are left out."""
+class ShortTurn(NamedTuple):
+    """A turn's role, the beginning of its text, and the number of characters left out."""
 
     role: str
     text: str
@@ -29,80 +29,89 @@ class ShownTurn(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A row of the ledger with its conversation, cut to fit."""
+    """A row of the ledger with its conversation, shortened."""
 
-    row: Mapping[str, Any]
+    row: LedgerRow
     snippet: str
-    turns: list[ShownTurn]
+    turns: list[ShortTurn]
     turns_left_out: int
 
 
-class Pair(NamedTuple):
-    """A row, and beside it the kept row that blocked it, if any."""
+class ExamplePair(NamedTuple):
+    """A row, and the selected row that blocked it, if any."""
 
     example: Example
     blocker: Example | None
 
 
-class Group(NamedTuple):
+class ExampleGroup(NamedTuple):
     """Examples of one kind, with a heading and a sentence."""
 
     title: str
     text: str
-    examples: list[Pair]
+    examples: list[ExamplePair]
 
 
-class Problem(NamedTuple):
-    """A reason, how many rows have it, and a few of them: uri, row, detail, raw."""
+class BadRow(NamedTuple):
+    """A quarantined or unscorable row."""
+
+    source_uri: str
+    source_row: int
+    detail: str
+    raw: str
+
+
+class BadRows(NamedTuple):
+    """A reason, the number of rows that have it, and a few of them."""
 
     reason: str
     rows: int
-    examples: list[dict[str, Any]]
+    examples: list[BadRow]
 
 
-def best_selected(ledger: pa.Table) -> list[dict[str, Any]]:
-    """The selected rows of the highest rank."""
-    return _first(ledger.filter(pc.field("decision") == "selected"), [("rank", "ascending")])
+def best_selected(ledger: pa.Table) -> list[LedgerRow]:
+    """Return the best selected rows."""
+    return _first(_with_decision(ledger, "selected"), [("rank", "ascending")], BEST)
 
 
-def closest_calls(ledger: pa.Table, measure: str = "similarity") -> list[dict[str, Any]]:
-    """The too similar rows that are nearest to the limit, on its wrong side: of the least
-    similarity, or the greatest distance.
+def closest_calls(ledger: pa.Table, measure: str = "similarity") -> list[LedgerRow]:
+    """Return the rejected rows closest to the limit.
+
+    They have the lowest similarity, or the greatest distance, of the rejected rows.
     """
     order = "descending" if measure == "distance" else "ascending"
-    return _first(
-        ledger.filter(pc.field("decision") == "too_similar"),
-        [("similarity", order), ("rank", "ascending")],
-    )
+    keys = [("similarity", order), ("rank", "ascending")]
+    return _first(_with_decision(ledger, "too_similar"), keys, CLOSEST)
 
 
-def nearest_copies(ledger: pa.Table, measure: str = "similarity") -> list[dict[str, Any]]:
-    """The too similar rows that are nearest to a kept one."""
+def nearest_copies(ledger: pa.Table, measure: str = "similarity") -> list[LedgerRow]:
+    """Return the rejected rows closest to a selected one."""
     return closest_calls(ledger, "similarity" if measure == "distance" else "distance")
 
 
-def first_left_over(ledger: pa.Table) -> list[dict[str, Any]]:
-    """The rows of the highest rank among those that the budget left over."""
-    return _first(ledger.filter(pc.field("decision") == "below_budget"), [("rank", "ascending")])
+def best_below_budget(ledger: pa.Table) -> list[LedgerRow]:
+    """Return the best rows beyond the budget."""
+    return _first(_with_decision(ledger, "below_budget"), [("rank", "ascending")], BEST)
 
 
-def _first(rows: pa.Table, order: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    most = BEST if order[0][0] == "rank" else CLOSEST
-    found: list[dict[str, Any]] = rows.take(
-        pc.sort_indices(rows, sort_keys=order)[:most]
-    ).to_pylist()
-    return found
+def _with_decision(ledger: pa.Table, decision: str) -> pa.Table:
+    return ledger.filter(pc.field("decision") == decision)
 
 
-def chosen_examples(ledger: pa.Table) -> set[str]:
-    """The ids of every conversation that `example_groups` shows."""
+def _first(rows: pa.Table, keys: list[tuple[str, str]], count: int) -> list[LedgerRow]:
+    return ledger_rows(rows.take(pc.sort_indices(rows, sort_keys=keys)[:count]))
+
+
+def example_ids(ledger: pa.Table) -> set[str]:
+    """Return the ids of every conversation that `example_groups` shows."""
     rows = [
         *best_selected(ledger),
         *closest_calls(ledger),
         *nearest_copies(ledger),
-        *first_left_over(ledger),
+        *best_below_budget(ledger),
     ]
-    return {row["id"] for row in rows} | {row["nearest_id"] for row in rows if row["nearest_id"]}
+    ids = {row.id for row in rows if row.id}
+    return ids | {row.nearest_id for row in rows if row.nearest_id}
 
 
 def example_groups(
@@ -110,116 +119,103 @@ def example_groups(
     conversations: Mapping[str, Conversation],
     limit: float | None,
     measure: str = "similarity",
-) -> list[Group]:
-    """The examples of the report, those of the selection first. `measure`: similarity or distance,
-    of which `limit` is one.
-    """
-    calls, copies = closest_calls(ledger, measure), nearest_copies(ledger, measure)
-    seen = {row["id"] for row in calls}
-    copies = [row for row in copies if row["id"] not in seen]
-    bound = f" of {limit}" if limit is not None else ""
+) -> list[ExampleGroup]:
+    """Return the examples of the report, selected ones first.
 
-    def pairs(rows: Sequence[Mapping[str, Any]]) -> list[Pair]:
-        return pairs_of(rows, ledger, conversations)
+    measure: what `limit` bounds, similarity or distance.
+    """
+    calls = closest_calls(ledger, measure)
+    call_ids = {row.id for row in calls}
+    copies = [row for row in nearest_copies(ledger, measure) if row.id not in call_ids]
+    bound = "" if limit is None else f" of {limit}"
+    side, extreme = ("under", "least") if measure == "distance" else ("over", "greatest")
+
+    def pairs(rows: Sequence[LedgerRow]) -> list[ExamplePair]:
+        return pair_examples(rows, ledger, conversations)
 
     return [
-        Group(
+        ExampleGroup(
             "Best selected",
             "The selected conversations with the highest evol scores.",
             pairs(best_selected(ledger)),
         ),
-        Group(
-            f"Rejected, just {'under' if measure == 'distance' else 'over'} the limit",
-            f"The rejected conversations whose {measure} is nearest to the limit{bound}, each "
-            "beside the kept one that blocked it. "
-            "Where such a pair is not a repetition, the limit is too strict for this pool.",
+        ExampleGroup(
+            f"Near misses: rejected, just {side} the limit",
+            f"The rejected conversations whose {measure} is closest to the limit{bound}, each "
+            "beside the selected one that blocked it. If such a pair is not a near-duplicate, the "
+            "limit is too strict for this pool.",
             pairs(calls),
         ),
-        Group(
-            "Rejected, nearest to a kept one",
-            "The rejected conversations of the "
-            f"{'least' if measure == 'distance' else 'greatest'} {measure}, which should be "
-            "repetitions, "
-            "each beside the kept one that blocked it.",
+        ExampleGroup(
+            "Rejected, closest to a selected one",
+            f"The rejected conversations of the {extreme} {measure}, which should be "
+            "near-duplicates, each beside the selected one that blocked it.",
             pairs(copies),
         ),
-        Group(
+        ExampleGroup(
             "Left over",
-            "The conversations with the highest evol scores that the budget had no room for.",
-            pairs(first_left_over(ledger)),
+            "The conversations with the highest evol scores beyond the budget.",
+            pairs(best_below_budget(ledger)),
         ),
     ]
 
 
-def pairs_of(
-    rows: Sequence[Mapping[str, Any]], ledger: pa.Table, conversations: Mapping[str, Conversation]
-) -> list[Pair]:
-    """Rows of the ledger, each with the kept row that blocked it."""
-    blockers = _rows_by_id(ledger, [row["nearest_id"] for row in rows if row["nearest_id"]])
-    return [_pair(row, blockers.get(row["nearest_id"]), conversations) for row in rows]
+def pair_examples(
+    rows: Sequence[LedgerRow], ledger: pa.Table, conversations: Mapping[str, Conversation]
+) -> list[ExamplePair]:
+    """Return rows of the ledger, each with the selected row that blocked it."""
+    blocker_ids = pa.array([row.nearest_id for row in rows if row.nearest_id], pa.string())
+    selected = _with_decision(ledger, "selected")
+    blockers = ledger_rows(selected.filter(pc.field("id").isin(blocker_ids)))
+    examples = {row.id: _example(row, conversations) for row in blockers}
+    return [ExamplePair(_example(row, conversations), examples.get(row.nearest_id)) for row in rows]
 
 
-def _rows_by_id(ledger: pa.Table, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    kept = ledger.filter(
-        (pc.field("decision") == "selected") & pc.field("id").isin(pa.array(ids, pa.string()))
-    )
-    return {row["id"]: row for row in kept.to_pylist()}
+def _example(row: LedgerRow, conversations: Mapping[str, Conversation]) -> Example:
+    assert row.id is not None, "a quarantined row has no conversation"
+    conversation = conversations[row.id]
+    turns = []
+    for turn in conversation.turns[:MAX_TURNS]:
+        left_out = max(0, len(turn.content) - MAX_TURN_CHARACTERS)
+        turns.append(ShortTurn(turn.role, turn.content[:MAX_TURN_CHARACTERS], left_out))
+    more_turns = max(0, len(conversation.turns) - MAX_TURNS)
+    return Example(row, _snippet(conversation), turns, more_turns)
 
 
-def _pair(
-    row: Mapping[str, Any],
-    blocker: Mapping[str, Any] | None,
-    conversations: Mapping[str, Conversation],
-) -> Pair:
-    return Pair(
-        _example(row, conversations[row["id"]]),
-        _example(blocker, conversations[blocker["id"]]) if blocker else None,
-    )
+def _snippet(conversation: Conversation) -> str:
+    """Return the beginning of the first user turn, in whole words."""
+    user_turns = [turn.content for turn in conversation.turns if turn.role == "user"]
+    text = user_turns[0] if user_turns else conversation.turns[0].content
+    words = " ".join(text[: 4 * SNIPPET_CHARACTERS].split())
+    if len(words) <= SNIPPET_CHARACTERS:
+        return words
+    return words[:SNIPPET_CHARACTERS].rsplit(" ", 1)[0] + " …"
 
 
-def _example(row: Mapping[str, Any], conversation: Conversation) -> Example:
-    turns = [
-        ShownTurn(
-            turn.role, turn.content[:MOST_CHARACTERS], max(0, len(turn.content) - MOST_CHARACTERS)
-        )
-        for turn in conversation.turns[:MOST_TURNS]
-    ]
-    asked = next(
-        (turn.content for turn in conversation.turns if turn.role == "user"),
-        conversation.turns[0].content,
-    )
-    words = " ".join(asked[: 4 * SNIPPET].split())
-    snippet = words if len(words) <= SNIPPET else words[:SNIPPET].rsplit(" ", 1)[0] + " …"
-    return Example(row, snippet, turns, max(0, len(conversation.turns) - MOST_TURNS))
+def group_quarantined(quarantine: pa.Table) -> list[BadRows]:
+    """Return quarantined rows by reason, the most common first, with a few rows of each."""
+    return _group_by_reason(quarantine)
 
 
-def quarantine_groups(quarantine: pa.Table) -> list[Problem]:
-    """Quarantined rows by reason, the commonest first, with the first few of each."""
-    return _problems(quarantine)
+def group_unscorable(ledger: pa.Table) -> list[BadRows]:
+    """Return unscorable rows by reason, the most common first, with a few rows of each."""
+    return _group_by_reason(_with_decision(ledger, "unscorable"))
 
 
-def unscorable_groups(ledger: pa.Table) -> list[Problem]:
-    """Unscorable rows by reason, the commonest first, with the first few of each."""
-    return _problems(ledger.filter(pc.field("decision") == "unscorable"))
-
-
-def _problems(rows: pa.Table) -> list[Problem]:
-    tally = sorted(
-        (-pair["counts"], pair["values"]) for pair in pc.value_counts(rows["reason"]).to_pylist()
-    )
-    columns = [
-        name for name in ("source_uri", "source_row", "detail", "raw") if name in rows.column_names
-    ]
-    problems = []
-    for count, reason in tally[:MOST_REASONS]:
-        few = rows.filter(pc.field("reason") == reason).select(columns).slice(0, FEW).to_pylist()
-        shown = [
-            {
-                **row,
-                "raw": (row.get("raw") or "")[:MOST_RAW],
-                "detail": (row.get("detail") or "")[:MOST_RAW],
-            }
+def _group_by_reason(rows: pa.Table) -> list[BadRows]:
+    pairs = pc.value_counts(rows["reason"]).to_pylist()
+    counts = sorted((-pair["counts"], pair["values"]) for pair in pairs)
+    groups = []
+    for negative_count, reason in counts[:MAX_REASONS]:
+        few = rows.filter(pc.field("reason") == reason).slice(0, ROWS_PER_REASON).to_pylist()
+        examples = [
+            BadRow(
+                row["source_uri"],
+                row["source_row"],
+                (row.get("detail") or "")[:MAX_RAW_CHARACTERS],
+                (row.get("raw") or "")[:MAX_RAW_CHARACTERS],
+            )
             for row in few
         ]
-        problems.append(Problem(reason, -count, shown))
-    return problems
+        groups.append(BadRows(reason, -negative_count, examples))
+    return groups

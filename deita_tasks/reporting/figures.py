@@ -204,8 +204,8 @@ def similarities(
     def draw(axes: Axes) -> None:
         edges = similarity_edges(float(np.concatenate([rejected, kept]).min(initial=1.0)), limit)
         for values, colour, name in (
-            (kept, SELECTED, "kept: to the nearest other kept row"),
-            (rejected, REJECTED, "rejected: to the kept row that blocked it"),
+            (kept, SELECTED, "selected: to the nearest other selected row"),
+            (rejected, REJECTED, "rejected: to the selected row that blocked it"),
         ):
             if len(values):
                 shares = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)

@@ -1,4 +1,4 @@
-"""Where conversations lie: a plane to draw them in, and how near the kept ones are to one another."""
+"""Geometry of the report: a plane to draw conversations in, and how close the selected ones are."""
 
 from __future__ import annotations
 
@@ -24,15 +24,6 @@ class Plane(NamedTuple):
     def place(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         """Coordinates (n, 2) of normalised `vectors` (n, d)."""
         return np.asarray((vectors - self.mean) @ self.axes.T)
-
-
-def normalised(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """`vectors` (n, d) that have a direction, L2-normalised, float32 (m, d), and which of the n
-    they are: neither zero nor not finite.
-    """
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-    fit = np.isfinite(lengths) & (lengths > 0)
-    return (vectors[fit] / lengths[fit, None]).astype(np.float32), fit
 
 
 def fit_plane(vectors: NDArray[np.float32]) -> Plane | None:

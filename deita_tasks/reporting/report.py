@@ -21,14 +21,16 @@ from deita_tasks.records import Conversation
 from deita_tasks.reporting import figures
 from deita_tasks.reporting.changes import Changes
 from deita_tasks.reporting.examples import (
-    chosen_examples,
     example_groups,
-    quarantine_groups,
-    unscorable_groups,
+    example_ids,
+    group_quarantined,
+    group_unscorable,
 )
 from deita_tasks.reporting.figures import Split
-from deita_tasks.reporting.geometry import fit_plane, nearest_similarities, normalised
+from deita_tasks.reporting.geometry import fit_plane, nearest_similarities
 from deita_tasks.reporting.render import render
+from deita_tasks.selecting.sampling import smallest_ids
+from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
 
 # Ids are digests of the texts, so the smallest ones are a random sample, and the same one whatever
 # the order of the rows.
@@ -83,7 +85,7 @@ def wanted(ledger: pa.Table) -> Wanted:
         *smallest(distinct["id"], SAMPLE_POOL),
         *smallest(of(distinct, "selected")["id"], SAMPLE_KEPT),
     }
-    return Wanted(sorted(chosen_examples(ledger)), sorted(vectors))
+    return Wanted(sorted(example_ids(ledger)), sorted(vectors))
 
 
 def build_report(data: ReportData) -> Report:
@@ -109,8 +111,8 @@ def build_report(data: ReportData) -> Report:
             if group.examples
         ],
         measure=measure,
-        bad=quarantine_groups(data.quarantine),
-        unscorable=unscorable_groups(data.ledger),
+        bad=group_quarantined(data.quarantine),
+        unscorable=group_unscorable(data.ledger),
         changes=data.changes,
     )
     return Report(page, drawn)
@@ -155,7 +157,8 @@ def _draw_vectors(
     """
     distinct = distinct_rows(data.ledger)
     chosen = of(distinct, "selected")["id"]
-    units, fit = normalised(vectors)
+    rows, fit = EmbeddingReader(vectors, len(vectors)).read(np.arange(len(vectors)))
+    units = rows[fit]
     where = {id_: i for i, id_ in enumerate(np.asarray(data.vector_ids, dtype=object)[fit])}
     pool_ids, kept_ids = smallest(distinct["id"], SAMPLE_POOL), smallest(chosen, SAMPLE_KEPT)
     pool = units[[where[id_] for id_ in pool_ids if id_ in where]]
@@ -275,5 +278,5 @@ def of(ledger: pa.Table, decision: str) -> pa.Table:
 
 def smallest(ids: pa.ChunkedArray, most: int) -> list[str]:
     """The `most` smallest of `ids`, ascending."""
-    found: list[str] = ids.take(pc.sort_indices(ids)[:most]).to_pylist()
-    return found
+    sample: list[str] = ids.take(smallest_ids(ids, most)).to_pylist()
+    return sample

@@ -1,8 +1,8 @@
-"""A sweep's files: the table, the overlap of its selections, and one self-contained page with both.
+"""The files of a sweep: the table, the overlap of its selections, and a page with both.
 
-sweep.csv       a line for each selection overlap.csv     the Jaccard overlap of each pair of
-selections, a square matrix sweep.html      the table, how each setting does as the budget grows,
-and how alike the selections are
+sweep.csv     one line for each selection
+overlap.csv   the Jaccard overlap of each pair of selections, a square matrix
+sweep.html    the table, each setting as the budget grows, and how alike the selections are
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from deita_tasks.reporting.render import render
 MOST_MAPS = 6  # budgets whose overlap is drawn
 
 
-class Row(NamedTuple):
+class SweepRow(NamedTuple):
     """A selection of the sweep. The measures are those of `selecting/compare.py`, NaN for none;
     random_...: of as many rows at random.
     """
@@ -71,7 +71,7 @@ class SweepData:
     """
 
     manifest: SweepManifest
-    rows: Sequence[Row]
+    rows: Sequence[SweepRow]
     overlap: NDArray[np.float64]
 
 
@@ -129,7 +129,7 @@ def build_page(data: SweepData) -> bytes:
     )
 
 
-def _lines(rows: Sequence[Row], measure: str) -> dict[str, list[tuple[int, float]]]:
+def _lines(rows: Sequence[SweepRow], measure: str) -> dict[str, list[tuple[int, float]]]:
     """By setting: rows kept and the measure. Random has a point for every size that a selection
     has.
     """

@@ -42,10 +42,8 @@ def colours(settings: Sequence[str]) -> dict[str, str]:
         name: matplotlib.colors.to_hex(shade) for name, shade in zip(limited, blues, strict=False)
     }
     others = iter(OTHERS * len(names))
-    return {
-        name: POOL if name == "random" else shades[name] if name in shades else next(others)
-        for name in names
-    }
+    shades["random"] = POOL
+    return {name: shades[name] if name in shades else next(others) for name in names}
 
 
 def lines(

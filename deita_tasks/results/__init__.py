@@ -1,1 +1,1 @@
-"""What a run writes to its output: a selection, a sweep, versions; and `explain`, which reads one."""
+"""What a run writes to its output folder: selections, sweeps, versions; and how to read them."""

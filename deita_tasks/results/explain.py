@@ -1,30 +1,30 @@
-"""Why a row was kept or not: from the ledger of a result, and the pool that it was made from."""
+"""Explain a decision: from the ledger of a result, and the pool that it was made from."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel, ValidationError
 
 from deita_tasks import storage
-from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.pool import POOL_FILE, Pool, pool_uri
+from deita_tasks.artifacts.selection import DECISIONS_FILE
 from deita_tasks.errors import MissingFile, UsageError
-from deita_tasks.records import Conversation
+from deita_tasks.manifest import MANIFEST
+from deita_tasks.records import Conversation, LedgerRow, ledger_rows
 
-SHORTEST_ID = 4
+MIN_ID_LENGTH = 4
 PLACE = re.compile(r"(?P<uri>.+):(?P<row>\d+)")
 
-Line = Mapping[str, Any]  # a line of the ledger, by the names of exporting/ledger.py
 
+class RowWithText(NamedTuple):
+    """Another row of the result, with its text."""
 
-class Shown(NamedTuple):
-    """Another row, with its text."""
-
-    line: Line
+    row: LedgerRow
     conversation: Conversation
 
 
@@ -32,152 +32,160 @@ class Shown(NamedTuple):
 class Explanation:
     """What is known of a row.
 
-    `line`: its line of the ledger (a duplicate's: that of the row that it repeats). `duplicates`:
-    the lines that repeat it. `selector`: the strategy with its options. `ranked`: how many rows
-    have a rank. `conversation`: None for a quarantined row, which has `raw` instead. `blocker`: for
-    a row that is too similar, the kept one that blocked it. `blocked`: of the `blocked_rows` rows
-    that this one blocked, being kept, the most similar.
+    row: its row of the ledger; for a duplicate, the row that it repeats.
+    duplicates: the rows that repeat it.
+    selector: the fingerprint of the strategy.
+    ranked: number of rows that have a rank.
+    conversation: its text; None for a quarantined row, which has `raw` instead.
+    blocker: for a row that is too similar, the selected row that blocked it.
+    blocked: the most similar of the `blocked_rows` rows that it blocked.
     """
 
-    line: Line
-    duplicates: list[Line]
-    selector: Mapping[str, Any]
+    row: LedgerRow
+    duplicates: list[LedgerRow]
+    selector: dict[str, Any]
     ranked: int
     conversation: Conversation | None
     raw: str | None
-    blocker: Shown | None
-    blocked: list[Shown]
+    blocker: RowWithText | None
+    blocked: list[RowWithText]
     blocked_rows: int
 
 
-def explain(output: str, wanted: str, store: str | None = None, shown: int = 20) -> Explanation:
-    """Explain the row `wanted` of the result in `output`: an id, the beginning of one, or FILE:ROW
-    as the ledger has them.
+class _Fingerprints(BaseModel):
+    selection: dict[str, Any]
 
-    `store`: where the store lies now, if it is not where the run had it. Raises UsageError where
-    there is no such row, result or pool.
+
+class _SelectionManifest(BaseModel):
+    """The fields of a selection's manifest.json that an explanation needs."""
+
+    pool: str
+    counts: dict[str, int]
+    fingerprints: _Fingerprints
+
+
+def explain(output: str, query: str, store: str | None = None, limit: int = 20) -> Explanation:
+    """Explain a row of the result in `output`.
+
+    query: an id, the beginning of one, or FILE:ROW as the ledger has them. store: where the store
+    is now, if it has moved since the run. limit: the most blocked rows to show.
+
+    Raises UsageError for an unknown row, result or pool.
     """
-    manifest = _manifest(output)
-    ledger = storage.read_table(storage.join(output, "decisions.parquet"))
-    line, duplicates = _lines(ledger, wanted, output)
-    pool = _pool(manifest, store)
-    selector, ranked = manifest["fingerprints"]["selection"], pc.max(ledger["rank"]).as_py() or 0
-    if line["id"] is None:
-        return Explanation(line, [], selector, ranked, None, _raw(pool, line), None, [], 0)
-    blocked = ledger.filter(pc.field("nearest_id") == line["id"])
+    manifest = _read_manifest(output)
+    ledger = storage.read_table(storage.join(output, DECISIONS_FILE))
+    row, duplicates = _find_row(ledger, query, output)
+    pool = _open_pool(manifest.pool, store)
+    selector = manifest.fingerprints.selection
+    ranked = pc.max(ledger["rank"]).as_py() or 0
+    if row.id is None:
+        raw = _raw_text(pool, row)
+        return Explanation(row, [], selector, ranked, None, raw, None, [], 0)
     nearest_first = "descending" if selector.get("min_distance") is None else "ascending"
-    first = blocked.take(
-        pc.sort_indices(blocked, sort_keys=[("similarity", nearest_first), ("rank", "ascending")])[
-            :shown
-        ]
-    ).to_pylist()
-    nearest = line["nearest_id"]
-    texts = pool.find([line["id"], *([nearest] if nearest else []), *(row["id"] for row in first)])
+    blocked = ledger.filter(pc.field("nearest_id") == row.id)
+    keys = [("similarity", nearest_first), ("rank", "ascending")]
+    nearest = ledger_rows(blocked.take(pc.sort_indices(blocked, sort_keys=keys)[:limit]))
+    blocker = None
+    if row.nearest_id is not None:
+        blocker, _ = _find_row(ledger, row.nearest_id, output)
+    others = [*nearest, blocker] if blocker else nearest
+    texts = pool.find([row.id, *(other.id for other in others if other.id)])
     return Explanation(
-        line,
+        row,
         duplicates,
         selector,
         ranked,
-        conversation=texts[line["id"]],
+        conversation=texts[row.id],
         raw=None,
-        blocker=Shown(_lines(ledger, nearest, output)[0], texts[nearest]) if nearest else None,
-        blocked=[Shown(row, texts[row["id"]]) for row in first],
+        blocker=RowWithText(blocker, texts[row.nearest_id]) if blocker and row.nearest_id else None,
+        blocked=[RowWithText(other, texts[other.id]) for other in nearest if other.id],
         blocked_rows=blocked.num_rows,
     )
 
 
-def _manifest(output: str) -> Mapping[str, Any]:
+def _read_manifest(output: str) -> _SelectionManifest:
     try:
-        manifest: Mapping[str, Any] = storage.read_json(storage.join(output, "manifest.json"))
+        fields = storage.read_json(storage.join(output, MANIFEST))
     except MissingFile as error:
         raise UsageError(
-            f"{output}: no result here (no manifest.json); expected the output folder of "
+            f"{output}: no result here (no {MANIFEST}); expected the output folder of "
             "`deita select`"
         ) from error
-    if not isinstance(manifest, dict) or not manifest.keys() >= {"pool", "counts", "fingerprints"}:
+    try:
+        return _SelectionManifest.model_validate(fields)
+    except ValidationError as error:
         raise UsageError(
-            f"{output}: its manifest.json is not that of a selection; expected the output "
-            "folder of `deita select`"
-        )
-    return manifest
+            f"{output}: its {MANIFEST} is not that of a selection; expected the output folder of "
+            "`deita select`"
+        ) from error
 
 
-def _pool(manifest: Mapping[str, Any], store: str | None) -> Pool:
-    """The pool that the result was made from, where the run had it or in `store`."""
-    uri = (
-        manifest["pool"]
-        if store is None
-        else storage.join(store, "pools", manifest["pool"].rsplit("/", 1)[1])
-    )
-    if not storage.exists(storage.join(uri, "pool.json")):
+def _open_pool(uri: str, store: str | None) -> Pool:
+    """Open the pool of the result, where the run had it or in `store`."""
+    if store is not None:
+        uri = pool_uri(store, uri.rsplit("/", 1)[1])
+    if not storage.exists(storage.join(uri, POOL_FILE)):
         raise UsageError(
-            f"{uri}: the pool of this result is not there; give the store in which it lies "
-            "now with --store"
+            f"{uri}: the pool of this result is missing; if its store has moved, set --store"
         )
     return Pool.open(uri)
 
 
-def _lines(ledger: pa.Table, wanted: str, output: str) -> tuple[Line, list[Line]]:
-    """The line that `wanted` names, with those of its duplicates."""
-    place = PLACE.fullmatch(wanted)
-    found = (
-        _at_place(ledger, place["uri"], int(place["row"]), output)
-        if place
-        else _by_id(ledger, wanted, output)
-    )
-    if found["id"][0].is_valid:
-        found = ledger.filter(pc.field("id") == found["id"][0])
-    lines = sorted(found.to_pylist(), key=lambda line: line["decision"] == "duplicate")
-    return lines[0], lines[1:]
+def _find_row(ledger: pa.Table, query: str, output: str) -> tuple[LedgerRow, list[LedgerRow]]:
+    """Return the row that `query` names, and its duplicates."""
+    place = PLACE.fullmatch(query)
+    if place:
+        matches = _rows_at(ledger, place["uri"], int(place["row"]), output)
+    else:
+        matches = _rows_with_id(ledger, query, output)
+    if matches["id"][0].is_valid:
+        matches = ledger.filter(pc.field("id") == matches["id"][0])
+    rows = sorted(ledger_rows(matches), key=lambda row: row.decision == "duplicate")
+    return rows[0], rows[1:]
 
 
-def _by_id(ledger: pa.Table, wanted: str, output: str) -> pa.Table:
-    if len(wanted) < SHORTEST_ID:
+def _rows_with_id(ledger: pa.Table, prefix: str, output: str) -> pa.Table:
+    if len(prefix) < MIN_ID_LENGTH:
         raise UsageError(
-            f"{wanted!r}: expected an id, at least its first {SHORTEST_ID} characters, or FILE:ROW"
+            f"{prefix!r}: expected an id, at least its first {MIN_ID_LENGTH} characters, or "
+            "FILE:ROW"
         )
-    found = ledger.filter(pc.fill_null(pc.starts_with(ledger["id"], wanted.lower()), False))
-    ids = pc.unique(found["id"]).to_pylist()
+    matches = ledger.filter(pc.fill_null(pc.starts_with(ledger["id"], prefix.lower()), False))
+    ids = pc.unique(matches["id"]).to_pylist()
     if not ids:
         raise UsageError(
-            f"{wanted!r}: no row of {output} has this id; expected one of the column id of "
-            "its decisions.parquet, or FILE:ROW"
+            f"{prefix!r}: no row of {output} has this id; expected one of the column id of its "
+            f"{DECISIONS_FILE}, or FILE:ROW"
         )
     if len(ids) > 1:
-        some = ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
-        raise UsageError(
-            f"{wanted!r}: {len(ids)} ids begin so ({some}); expected more of one of them"
-        )
-    return found
+        examples = ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
+        raise UsageError(f"{prefix!r}: {len(ids)} ids begin with this ({examples}); add characters")
+    return matches
 
 
-def _at_place(ledger: pa.Table, uri: str, row: int, output: str) -> pa.Table:
-    """The line of that row of the file `uri`; the last steps of its path are enough where they name
-    one file.
-    """
+def _rows_at(ledger: pa.Table, uri: str, row: int, output: str) -> pa.Table:
+    """Return that row of the file `uri`; the last steps of its path are enough to name a file."""
     uris = pc.unique(ledger["source_uri"]).to_pylist()
-    files = [uri] if uri in uris else [one for one in uris if one.endswith(f"/{uri}")]
+    files = [uri] if uri in uris else [file for file in uris if file.endswith(f"/{uri}")]
     if len(files) != 1:
-        told = (
-            f"{len(files)} files of {output} end so ({', '.join(files[:3])})"
-            if files
-            else f"no such file in {output}"
-        )
+        problem = f"no such file in {output}"
+        if files:
+            problem = f"{len(files)} files of {output} end with this ({', '.join(files[:3])})"
         raise UsageError(
-            f"{uri!r}: {told}; expected one of the column source_uri of its decisions.parquet"
+            f"{uri!r}: {problem}; expected one of the column source_uri of its {DECISIONS_FILE}"
         )
-    found = ledger.filter((pc.field("source_uri") == files[0]) & (pc.field("source_row") == row))
-    if not found.num_rows:
+    in_file = pc.field("source_uri") == files[0]
+    matches = ledger.filter(in_file & (pc.field("source_row") == row))
+    if not matches.num_rows:
         raise UsageError(
             f"{uri}:{row}: {files[0]} has no conversation in row {row}; rows count from 1"
         )
-    return found
+    return matches
 
 
-def _raw(pool: Pool, line: Line) -> str:
-    """What a quarantined row was."""
+def _raw_text(pool: Pool, row: LedgerRow) -> str:
+    """Return the raw text of a quarantined row."""
     quarantine = pool.quarantine(["source_uri", "source_row", "raw"])
-    here = (pc.field("source_uri") == line["source_uri"]) & (
-        pc.field("source_row") == line["source_row"]
-    )
-    return str(quarantine.filter(here)["raw"][0])
+    in_file = pc.field("source_uri") == row.source_uri
+    matches = quarantine.filter(in_file & (pc.field("source_row") == row.source_row))
+    return str(matches["raw"][0])

@@ -1,8 +1,8 @@
-"""A finished result takes its place: a local folder whole, by renames; an object store's prefix
-with manifest.json last.
+"""Publish a finished result: it appears under its URI whole, or not at all.
 
-A reader finds the old result until the new one has arrived in full. What a killed run leaves behind
-is put right by the next run.
+A local folder changes by renames. Under an object store's prefix, manifest.json comes last. A
+reader finds the old result until the new one is complete. The next run cleans up after a killed
+one.
 """
 
 from __future__ import annotations
@@ -11,56 +11,74 @@ import glob
 import os
 import posixpath
 import shutil
+import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
 
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from deita_tasks import storage
 from deita_tasks.errors import DamagedArtifact, StorageError
+from deita_tasks.manifest import MANIFEST, Provenance, digest_outputs
 from deita_tasks.storage.failures import storage_errors
 
-MANIFEST = "manifest.json"
-UNFINISHED = ".unfinished"  # lies in an output while it changes in place; says which files are ours
+UNFINISHED = ".unfinished"  # in an output while it changes in place; lists our files
 DRAFTS = ".new-"
-DAY = 86_400.0
+DAY_SECONDS = 86_400.0
+
+AnyManifest = TypeVar("AnyManifest", bound=Provenance)
+
+
+def publish_result(
+    uri: str, manifest: AnyManifest, write_files: Callable[[Path], None]
+) -> AnyManifest:
+    """Publish the files that `write_files` writes to a folder, with their manifest.json.
+
+    Return the manifest with the digests of the files.
+    """
+    with tempfile.TemporaryDirectory(prefix="deita-") as scratch:
+        folder = Path(scratch) / "output"
+        folder.mkdir()
+        write_files(folder)
+        manifest = manifest.model_copy(update={"outputs": digest_outputs(folder)})
+        (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        publish(str(folder), uri)
+    return manifest
 
 
 def is_unfinished(uri: str) -> bool:
-    """Whether a run was killed while it put its result under `uri`: a folder without a manifest,
-    and ours to finish.
-    """
-    return storage.exists(storage.join(uri, UNFINISHED)) and not storage.exists(
-        storage.join(uri, MANIFEST)
-    )
+    """Return whether a killed run left an incomplete result under `uri`, for us to finish."""
+    has_marker = storage.exists(storage.join(uri, UNFINISHED))
+    return has_marker and not storage.exists(storage.join(uri, MANIFEST))
 
 
 def foreign_files(uri: str) -> list[str]:
-    """The files under `uri` that the result there does not call its own: replacing it would lose
-    them.
-    """
-    ours = _ours(uri)
-    return [name for name in _names(uri) if name not in ours]
+    """Return the files under `uri` that are not of the result there: replacing it loses them."""
+    own = _own_files(uri)
+    return [
+        file.name
+        for file in storage.find(uri)
+        if file.name not in own and not file.name.startswith((DRAFTS, UNFINISHED))
+    ]
 
 
-def _names(uri: str) -> list[str]:
-    return [one.name for one in storage.find(uri) if not one.name.startswith((DRAFTS, UNFINISHED))]
+def _own_files(uri: str) -> set[str]:
+    """Return the files that the manifest under `uri`, or an unfinished run, calls its own.
 
-
-def _ours(uri: str) -> set[str]:
-    """The files that the manifest under `uri`, or a run that did not finish, calls its own; none
-    that would lie outside.
+    Ignores names that lead out of `uri`.
     """
     names = {MANIFEST}
-    for one in (MANIFEST, UNFINISHED):
-        place = storage.join(uri, one)
+    for list_file in (MANIFEST, UNFINISHED):
+        place = storage.join(uri, list_file)
         if storage.exists(place):
             with suppress(DamagedArtifact, TypeError, KeyError):
-                names.update(
-                    name for name in storage.read_json(place)["outputs"] if _is_inside(uri, name)
-                )
+                outputs = storage.read_json(place)["outputs"]
+                names.update(name for name in outputs if _is_inside(uri, name))
     return names
 
 
@@ -72,93 +90,92 @@ def _is_inside(uri: str, name: object) -> bool:
 
 
 def publish(folder: str, uri: str) -> None:
-    """Put a finished local folder under `uri`, in the place of what is there; the folder is used
-    up.
+    """Move a finished local folder to `uri`, in place of what is there.
 
-    On a local disk the whole result changes by renames. On an object store (and where a local
-    folder cannot be renamed: a mount point) everything is staged first, then moved into place,
-    manifest.json last: a result without it is not one.
+    On a local disk the whole result changes by renames. On an object store, and where a local
+    folder cannot be renamed (a mount point), the files are staged first and then moved into place,
+    manifest.json last: a folder without it is not a result.
     """
     fs, path = storage.filesystem(uri)
     with storage_errors(uri):
         recover(uri)
         if isinstance(fs, LocalFileSystem):
             path = os.path.realpath(path)
-            os.makedirs(posixpath.dirname(path), exist_ok=True)
-            if not os.path.ismount(path) and os.access(posixpath.dirname(path), os.W_OK):
-                _swap(folder, path)
+            parent = posixpath.dirname(path)
+            os.makedirs(parent, exist_ok=True)
+            if not os.path.ismount(path) and os.access(parent, os.W_OK):
+                _replace_folder(folder, path)
                 return
-        _move_in(fs, folder, uri, path)
+        _replace_files(fs, folder, uri, path)
 
 
-def _swap(folder: str, path: str) -> None:
-    draft, old = _beside(path, uuid.uuid4().hex, "new"), _beside(path, uuid.uuid4().hex, "old")
+def _replace_folder(folder: str, path: str) -> None:
+    new = _sibling(path, uuid.uuid4().hex, "new")
+    old = _sibling(path, uuid.uuid4().hex, "old")
     try:
-        shutil.move(folder, draft)  # from another disk, perhaps: a copy
+        shutil.move(folder, new)  # a copy, if it is on another disk
         if os.path.lexists(path):
             os.rename(path, old)
-        os.rename(draft, path)
+        os.rename(new, path)
     finally:
         if os.path.lexists(old) and not os.path.lexists(path):
             os.rename(old, path)
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _beside(path: str, middle: str, end: str) -> str:
+def _sibling(path: str, middle: str, suffix: str) -> str:
     folder, name = posixpath.split(path)
-    return posixpath.join(folder, f".{name}.{middle}.{end}")
+    return posixpath.join(folder, f".{name}.{middle}.{suffix}")
 
 
 def recover(uri: str) -> None:
-    """Put right what a killed run left: an old result that was moved away comes back, drafts of
-    more than a day ago go.
-    """
+    """Clean up after a killed run: restore a result it moved away, remove drafts over a day old."""
     fs, path = storage.filesystem(uri)
     if not isinstance(fs, LocalFileSystem):
         return
     path = os.path.realpath(path)
-    moved_away = glob.glob(_beside(glob.escape(path), "*", "old"))
+    moved_away = glob.glob(_sibling(glob.escape(path), "*", "old"))
     if moved_away and not os.path.lexists(path):
         os.rename(moved_away.pop(), path)
-    drafts = [
-        draft
-        for draft in glob.glob(_beside(glob.escape(path), "*", "new"))
-        if time.time() - os.stat(draft).st_mtime > DAY
-    ]
-    for leftover in moved_away + drafts:
+    drafts = glob.glob(_sibling(glob.escape(path), "*", "new"))
+    old_drafts = [draft for draft in drafts if time.time() - os.stat(draft).st_mtime > DAY_SECONDS]
+    for leftover in moved_away + old_drafts:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _move_in(fs: AbstractFileSystem, folder: str, uri: str, path: str) -> None:
-    files = sorted(
-        os.path.relpath(posixpath.join(base, name), folder)
-        for base, _, names in os.walk(folder)
-        for name in names
-    )
-    ours = _ours(uri) | set(files)
-    storage.write_json(storage.join(uri, UNFINISHED), {"outputs": sorted(ours)})
+def _replace_files(fs: AbstractFileSystem, folder: str, uri: str, path: str) -> None:
+    files = _relative_files(folder)
+    own = _own_files(uri) | set(files)
+    storage.write_json(storage.join(uri, UNFINISHED), {"outputs": sorted(own)})
     draft = posixpath.join(path, DRAFTS + uuid.uuid4().hex)
     try:
         for name in files:
-            _make_folder(fs, posixpath.join(draft, name))
+            _make_parent(fs, posixpath.join(draft, name))
             fs.put_file(posixpath.join(folder, name), posixpath.join(draft, name))
         storage.remove(storage.join(uri, MANIFEST))
         for name in sorted(files, key=lambda name: name == MANIFEST):
-            _make_folder(fs, posixpath.join(path, name))
+            _make_parent(fs, posixpath.join(path, name))
             fs.cp_file(posixpath.join(draft, name), posixpath.join(path, name))
     finally:
         storage.remove(posixpath.join(uri, posixpath.basename(draft)))
-    for name in ours - set(files):
+    for name in own - set(files):
         storage.remove(storage.join(uri, name))
-    for leftover in {
-        one.name.split("/")[0] for one in storage.find(uri) if one.name.startswith(DRAFTS)
-    }:
+    drafts = {file.name.split("/")[0] for file in storage.find(uri) if file.name.startswith(DRAFTS)}
+    for leftover in drafts:
         storage.remove(storage.join(uri, leftover))
     storage.remove(storage.join(uri, UNFINISHED))
     shutil.rmtree(folder)
 
 
-def _make_folder(fs: AbstractFileSystem, path: str) -> None:
+def _relative_files(folder: str) -> list[str]:
+    return sorted(
+        os.path.relpath(posixpath.join(base, name), folder)
+        for base, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+def _make_parent(fs: AbstractFileSystem, path: str) -> None:
     if isinstance(fs, LocalFileSystem):
         os.makedirs(posixpath.dirname(path), exist_ok=True)

@@ -1,14 +1,13 @@
-"""The output folder: the subset, and with it everything that says how it came about."""
+"""Write a selection to its output folder, with everything that explains it."""
 
 from __future__ import annotations
 
 import json
 import logging
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,116 +16,127 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deita_tasks import storage
-from deita_tasks.artifacts.parts import PartSet, place_vectors, vector_width
+from deita_tasks.artifacts.candidates import StagesParts
+from deita_tasks.artifacts.part_tables import place_vectors, vector_width
 from deita_tasks.artifacts.pool import Pool
-from deita_tasks.artifacts.selection import Parts
+from deita_tasks.artifacts.selection import DECISIONS_FILE, KEPT_FILE, SelectionSummary
 from deita_tasks.errors import StorageError
 from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
-from deita_tasks.manifest import Manifest, digest_outputs
+from deita_tasks.manifest import MANIFEST, InputFile, Manifest, RowsByStage, RunFacts
 from deita_tasks.reporting.changes import Changes, compare
 from deita_tasks.reporting.report import Report, ReportData, build_report, wanted
-from deita_tasks.results.publish import publish
+from deita_tasks.results.publish import publish_result
 
 log = logging.getLogger(__name__)
 
+REPORT_FILE = "report.html"
+CHANGES_FILE = "changes.json"
 
-class Written(NamedTuple):
-    """What was written: the manifest, and the report with what it was made of."""
 
-    manifest: dict[str, Any]
+class WrittenSelection(NamedTuple):
+    """A selection that was written: its manifest, its report and the data in the report."""
+
+    manifest: Manifest
     report: Report
     data: ReportData
 
 
 def write_output(
     pool: Pool,
-    parts: Parts,
-    selection: Mapping[str, Any],
+    stage_parts: StagesParts,
+    selection: SelectionSummary,
     output: str,
     output_format: str,
-    facts: Mapping[str, Any],
-    before: str | None = None,
-) -> Written:
-    """Write the subset of `pool` that `selection` names, with decisions.parquet, report.html and
-    manifest.json, under `output`.
+    facts: RunFacts,
+    seed: int | None,
+    previous: str | None = None,
+) -> WrittenSelection:
+    """Write `selection` to the folder `output`, whole or not at all.
 
-    `facts`: the manifest's fields that only the run knows. `before`: an earlier result; then
-    changes.json and changes.parquet say what is different from it. The folder appears whole or not
-    at all.
+    The folder has the subset of `pool`, decisions.parquet, report.html and manifest.json.
+    previous: an earlier result; then changes.json and changes.parquet compare with it.
     """
-    ledger = storage.read_table(storage.join(selection["uri"], "decisions.parquet"))
-    kept = storage.read_table(storage.join(selection["uri"], "kept.parquet"))["id"].to_pylist()
-    inputs = pool.summary["inputs"]
-    rows = _rows(pool, kept, ledger)
-    exporter = load_exporter(_format(inputs) if output_format == "input" else output_format)
-    found = {"counts": selection["counts"], "truncated": selection["truncated"]}
-    manifest = Manifest(inputs=inputs, pool=pool.address, **found, **facts)
-    data = _report_data(pool, parts, ledger, manifest, _changes(before, ledger, manifest))
+    ledger = storage.read_table(storage.join(selection.uri, DECISIONS_FILE))
+    kept = storage.read_table(storage.join(selection.uri, KEPT_FILE))["id"].to_pylist()
+    inputs = pool.summary.inputs
+    if output_format == "input":
+        output_format = _format_of(inputs)
+    exporter = load_exporter(output_format)
+    rows = _export_rows(pool, kept, ledger)
+    manifest = Manifest(
+        **dict(facts),
+        seed=seed,
+        inputs=inputs,
+        pool=storage.absolute(pool.uri),
+        counts=selection.counts,
+        truncated=RowsByStage(**selection.truncated),
+    )
+    changes = _compare(previous, ledger, manifest)
+    data = _report_data(pool, stage_parts, ledger, manifest, changes)
     report = build_report(data)
-    with tempfile.TemporaryDirectory(prefix="deita-") as scratch:
-        folder = Path(scratch) / "output"
-        folder.mkdir()
+
+    def write_files(folder: Path) -> None:
         exporter.export(rows, folder, manifest)
-        pq.write_table(ledger, folder / "decisions.parquet", compression="zstd")
-        (folder / "report.html").write_bytes(report.html)
-        if data.changes is not None:
-            pq.write_table(data.changes.table, folder / "changes.parquet", compression="zstd")
-            (folder / "changes.json").write_text(
-                json.dumps(data.changes.summary(), indent=2, allow_nan=False) + "\n",
-                encoding="utf-8",
-            )
-        manifest = manifest.model_copy(update={"outputs": digest_outputs(folder)})
-        (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
-        publish(str(folder), output)
-    return Written(manifest.model_dump(mode="json"), report, replace(data, manifest=manifest))
+        pq.write_table(ledger, folder / DECISIONS_FILE, compression="zstd")
+        (folder / REPORT_FILE).write_bytes(report.html)
+        if changes is not None:
+            _write_changes(folder, changes)
+
+    manifest = publish_result(output, manifest, write_files)
+    return WrittenSelection(manifest, report, replace(data, manifest=manifest))
 
 
-def _changes(before: str | None, ledger: pa.Table, manifest: Manifest) -> Changes | None:
-    """What is different from the result under `before`; None where there is none that can be read."""
-    if before is None:
+def _write_changes(folder: Path, changes: Changes) -> None:
+    pq.write_table(changes.table, folder / "changes.parquet", compression="zstd")
+    text = json.dumps(changes.summary(), indent=2, allow_nan=False) + "\n"
+    (folder / CHANGES_FILE).write_text(text, encoding="utf-8")
+
+
+def _compare(previous: str | None, ledger: pa.Table, manifest: Manifest) -> Changes | None:
+    """Return what differs from the result under `previous`; None if it cannot be read."""
+    if previous is None:
         return None
     try:
-        earlier = storage.read_json(storage.join(before, "manifest.json"))
-        return compare(
-            before.rsplit("/", 1)[1],
-            storage.read_table(storage.join(before, "decisions.parquet")),
-            ledger,
-            (earlier, manifest),
-        )
+        earlier = storage.read_json(storage.join(previous, MANIFEST))
+        earlier_ledger = storage.read_table(storage.join(previous, DECISIONS_FILE))
     except StorageError as error:
-        log.warning("no comparison with the version before: %s", error)
+        log.warning("no comparison with the previous version: %s", error)
         return None
+    name = previous.rsplit("/", 1)[1]
+    return compare(name, earlier_ledger, ledger, (earlier, manifest))
 
 
-def _format(inputs: Sequence[Mapping[str, Any]]) -> str:
-    """The pool's own row format; of a mixed pool, the one that holds every conversation."""
-    formats = {file["format"] for file in inputs if file["rows"]}
-    return str(*formats) if len(formats) == 1 else "messages"
+def _format_of(inputs: Sequence[InputFile]) -> str:
+    """Return the row format of the pool; for a mixed pool, the one that holds every row."""
+    formats = {file.format for file in inputs if file.rows}
+    return formats.pop() if len(formats) == 1 else "messages"
 
 
-def _rows(pool: Pool, kept: Sequence[str], ledger: pa.Table) -> list[ExportRow]:
-    """The kept conversations in the order chosen; only they are held in memory."""
-    selected = ledger.filter(pc.equal(ledger["decision"], "selected")).select(
-        ["id", "evol_score", "rank"]
-    )
-    facts = {row["id"]: row for row in selected.to_pylist()}
+def _export_rows(pool: Pool, kept: Sequence[str], ledger: pa.Table) -> list[ExportRow]:
+    """Return the selected conversations in order; only they are held in memory."""
+    selected = ledger.filter(pc.equal(ledger["decision"], "selected"))
+    columns = selected.select(["id", "evol_score", "rank"]).to_pydict()
+    scores = dict(zip(columns["id"], columns["evol_score"], strict=True))
+    ranks = dict(zip(columns["id"], columns["rank"], strict=True))
     conversations = pool.find(kept)
-    return [ExportRow(conversations[id], facts[id]["evol_score"], facts[id]["rank"]) for id in kept]
+    return [ExportRow(conversations[id], scores[id], ranks[id]) for id in kept]
 
 
 def _report_data(
-    pool: Pool, parts: Parts, ledger: pa.Table, manifest: Manifest, changes: Changes | None
+    pool: Pool,
+    stage_parts: StagesParts,
+    ledger: pa.Table,
+    manifest: Manifest,
+    changes: Changes | None,
 ) -> ReportData:
-    """The few dozen texts and the sample of vectors that the report shows."""
+    """Collect the few dozen texts and the sample of vectors that the report shows."""
     needs = wanted(ledger)
     vectors: NDArray[np.float32] | None = None
-    if "embedding" in parts and needs.vectors:
-        family, digests = PartSet(**parts["embedding"]["family"]), parts["embedding"]["parts"]
-        vectors = np.empty(
-            (len(needs.vectors), vector_width(family, digests, needs.vectors)), np.float32
-        )
-        place_vectors(family, digests, needs.vectors, vectors)
+    if "embedding" in stage_parts and needs.vectors:
+        parts = stage_parts["embedding"]
+        vectors = np.empty((len(needs.vectors), vector_width(parts, needs.vectors)), np.float32)
+        place_vectors(parts, needs.vectors, vectors)
     return ReportData(
         manifest=manifest,
         ledger=ledger,

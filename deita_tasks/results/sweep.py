@@ -1,123 +1,129 @@
-"""Many selections from one pool, side by side: what the store holds, measured and written to the
-output folder.
-"""
+"""Compare many selections of one pool, and write the comparison to the output folder."""
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deita_tasks import progress
+from deita_tasks.artifacts.candidates import Candidates, StagesParts, all_candidates
 from deita_tasks.artifacts.pool import Pool
-from deita_tasks.artifacts.selection import Parts, candidates
+from deita_tasks.config import Grid
 from deita_tasks.errors import InputError
-from deita_tasks.manifest import SweepManifest, digest_outputs
-from deita_tasks.reporting.sweep import Row, SweepData, write_files
-from deita_tasks.results.publish import publish
+from deita_tasks.manifest import RunFacts, SweepManifest
+from deita_tasks.reporting.sweep import SweepData, SweepRow, write_files
+from deita_tasks.results.publish import publish_result
+from deita_tasks.results.records import LimitSolution, Sweep
 from deita_tasks.selecting import load_selector
-from deita_tasks.selecting.compare import Cell, Measures, jaccard, settings, sweep
-from deita_tasks.selecting.solve import Solution, solve
+from deita_tasks.selecting.compare import ComparedSelection, Measures, jaccard, list_settings, sweep
+from deita_tasks.selecting.sampling import smallest_ids
+from deita_tasks.selecting.solve import solve
+from deita_tasks.storage import absolute
 
 
 def write_sweep(
     pool: Pool,
-    parts: Parts,
-    grid: Mapping[str, Any],
+    stage_parts: StagesParts,
+    grid: Grid,
     output: str,
-    facts: Mapping[str, Any],
+    facts: RunFacts,
     device: str = "auto",
-) -> dict[str, Any]:
-    """Make and measure every selection of `grid` (config.Grid as JSON), and write them under
-    `output`, whole or not at all.
-
-    `facts`: the manifest's fields that only the run knows. Returns the manifest, with the table as
-    "selections".
-    """
+) -> Sweep:
+    """Make and measure every selection of `grid`; write them to `output`, whole or not at all."""
     start = time.perf_counter()
-    compared = settings(grid["strategies"], grid["similarities"])
-    with candidates(pool, parts) as able:
-        ids, vectors = able.ids, able.vectors
-        if not ids or vectors is None:
+    with _open_comparable(pool, stage_parts) as (candidates, vectors):
+        sample = np.sort(smallest_ids(candidates.ids, grid.coverage_rows))
+        cells = _compare(candidates, vectors, grid, sample, device)
+        rows = len(candidates.ids)
+    overlap = np.array([[jaccard(cell.kept, other.kept) for other in cells] for cell in cells])
+    seconds = round(time.perf_counter() - start, 3)
+    manifest = SweepManifest(
+        **{
+            **dict(facts),
+            "fingerprints": {
+                **facts.fingerprints,
+                "selection": [_fingerprint(cell, grid.seed) for cell in cells],
+            },
+            "timings": {**facts.timings, "sweep": seconds},
+        },
+        inputs=pool.summary.inputs,
+        pool=absolute(pool.uri),
+        candidates=rows,
+        coverage_rows=len(sample),
+    )
+    data = SweepData(manifest, [_row(cell) for cell in cells], overlap)
+    manifest = publish_result(output, manifest, partial(write_files, data=data))
+    return Sweep(uri=output, manifest=manifest, selections=[row.fields() for row in data.rows])
+
+
+@contextmanager
+def _open_comparable(
+    pool: Pool, stage_parts: StagesParts
+) -> Iterator[tuple[Candidates, NDArray[np.float32]]]:
+    """Give the candidates of a pool and their vectors. Raises InputError where there are none."""
+    with all_candidates(pool, stage_parts) as candidates:
+        if not candidates.ids or candidates.vectors is None:
             raise InputError(
-                f"{pool.uri}: no conversation with scores and a vector; expected some "
-                "to choose from"
+                f"{pool.uri}: no conversation with scores and a vector; expected some to choose "
+                "from"
             )
-        sample = smallest(ids, grid["coverage_rows"])
-        cells = []
-        with progress.bar("sweep", len(compared) * len(grid["budgets"])) as advance:
-            for cell in sweep(
-                ids, able.ranking, vectors, grid["budgets"], compared, sample, grid["seed"], device
-            ):
-                cells.append(cell)
-                advance(1)
-        known = {"candidates": len(ids), "coverage_rows": len(sample)}
-    cells.sort(
-        key=lambda cell: cell.budget
-    )  # stable: the settings stay in one order within each budget
-    rows = [_row(cell) for cell in cells]
-    overlap = np.array([[jaccard(one.kept, other.kept) for other in cells] for one in cells])
-    fingerprints = {
-        **facts["fingerprints"],
-        "selection": [_fingerprint(cell, grid["seed"]) for cell in cells],
-    }
-    timings = {**facts["timings"], "sweep": round(time.perf_counter() - start, 3)}
-    found = {**facts, "fingerprints": fingerprints, "timings": timings, **known}
-    manifest = SweepManifest(inputs=pool.summary["inputs"], pool=pool.address, **found)
-    with tempfile.TemporaryDirectory(prefix="deita-") as scratch:
-        folder = Path(scratch) / "output"
-        folder.mkdir()
-        write_files(folder, SweepData(manifest, rows, overlap))
-        manifest = manifest.model_copy(update={"outputs": digest_outputs(folder)})
-        (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
-        publish(str(folder), output)
-    return {**manifest.model_dump(mode="json"), "selections": [row.fields() for row in rows]}
+        yield candidates, candidates.vectors
 
 
-def smallest(ids: Sequence[str], most: int) -> NDArray[np.int64]:
-    """Positions of the `most` smallest of `ids`, ascending. Ids are digests, so they are a random
-    sample, the same for any order.
-    """
-    order = pc.sort_indices(pa.array(ids, pa.string())).to_numpy()[:most]
-    return np.sort(order).astype(np.int64)
+def _compare(
+    candidates: Candidates,
+    vectors: NDArray[np.float32],
+    grid: Grid,
+    sample: NDArray[np.int64],
+    device: str,
+) -> list[ComparedSelection]:
+    """Return the selections of `grid`, measured, by budget."""
+    compared = list_settings(grid.strategies, grid.similarities)
+    selections = sweep(
+        candidates.ids,
+        candidates.ranking,
+        vectors,
+        grid.budgets,
+        compared,
+        sample,
+        grid.seed,
+        device,
+    )
+    cells = []
+    with progress.bar("sweep", len(compared) * len(grid.budgets)) as advance:
+        for cell in selections:
+            cells.append(cell)
+            advance(1)
+    return sorted(cells, key=lambda cell: cell.budget)  # stable: settings keep their order
 
 
-def _row(cell: Cell) -> Row:
-    random = {
+def _row(cell: ComparedSelection) -> SweepRow:
+    control = {
         f"random_{name}": getattr(cell.control, name) for name in Measures._fields if name != "kept"
     }
-    return Row(
-        cell.setting.strategy,
-        cell.setting.max_similarity,
-        cell.budget,
-        **cell.measures._asdict(),
-        **random,
-    )
+    setting = cell.setting
+    measures = cell.measures._asdict()
+    return SweepRow(setting.strategy, setting.max_similarity, cell.budget, **measures, **control)
 
 
-def _fingerprint(cell: Cell, seed: int) -> dict[str, Any]:
-    return cell.setting.selector(cell.budget, seed).fingerprint()
+def _fingerprint(cell: ComparedSelection, seed: int) -> dict[str, object]:
+    return dict(cell.setting.load(cell.budget, seed).fingerprint())
 
 
-def find_limit(pool: Pool, parts: Parts, budget: int, device: str = "auto") -> dict[str, Any]:
-    """The smallest limit of `diverse` that still yields `budget` rows of `pool`: {max_similarity,
-    kept, candidates}.
-    """
-    with candidates(pool, parts) as able:
-        ids, vectors = able.ids, able.vectors
-        if not ids or vectors is None:
-            raise InputError(
-                f"{pool.uri}: no conversation with scores and a vector; expected some "
-                "to choose from"
-            )
-        solution: Solution = solve(
-            ids, able.ranking(load_selector("diverse", budget=budget)), vectors, budget, device
+def find_limit(
+    pool: Pool, stage_parts: StagesParts, budget: int, device: str = "auto"
+) -> LimitSolution:
+    """Return the smallest limit of `diverse` that still selects `budget` rows of `pool`."""
+    with _open_comparable(pool, stage_parts) as (candidates, vectors):
+        ranking = candidates.ranking(load_selector("diverse", budget=budget))
+        solution = solve(candidates.ids, ranking, vectors, budget, device)
+        return LimitSolution(
+            max_similarity=solution.max_similarity,
+            kept=solution.kept,
+            candidates=len(candidates.ids),
         )
-    return {**solution._asdict(), "candidates": len(ids)}

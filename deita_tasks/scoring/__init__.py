@@ -1,25 +1,35 @@
-"""Scoring: a score in [1, 6] for each (instruction, response) pair; one file a backend."""
+"""Scoring: a score in [1, 6] for each (instruction, response) pair. One file per backend.
+
+base.py            the base class
+causal_lm.py       the paper's scorers on transformers
+vllm.py            the same on vLLM's offline engine
+completions.py     the same behind an OpenAI-compatible server
+judge.py           a rating by a chat model
+mini/              small scorers that ship with the package
+length.py          the length of the instruction or the response
+provided.py        scores that the user provides
+
+prompts.py         the paper's prompts
+tokens.py          prompts to token ids
+prompt_encoder.py  what the backends of the paper's scorers share
+expected.py        logits to a score
+served.py          what scorers behind a server share
+http_client.py     requests to a server
+"""
 
 from typing import Any
 
-from deita_tasks.components import Table, load_component
+from deita_tasks.catalogue import SCORERS
+from deita_tasks.components import load_component
 from deita_tasks.scoring.base import Scorer
 
-SCORERS: Table = {
-    "causal_lm": "deita_tasks.scoring.causal_lm:CausalLMScorer",
-    "mini": "deita_tasks.scoring.mini.scorer:MiniScorer",
-    "instruction_length": "deita_tasks.scoring.length:InstructionLength",
-    "response_length": "deita_tasks.scoring.length:ResponseLength",
-    "vllm": "deita_tasks.scoring.vllm:VLLMScorer",
-    "openai": "deita_tasks.scoring.completions:CompletionsScorer",
-    "provided": "deita_tasks.scoring.provided:ProvidedScorer",
-    "judge": "deita_tasks.scoring.judge:JudgeScorer",
-}
+__all__ = ["SCORERS", "Scorer", "load_scorer"]
 
 
 def load_scorer(name: str, **options: Any) -> Scorer:
-    """The scorer `name` of SCORERS. Raises UsageError for a wrong name or option; loads no model
-    yet.
+    """Return the scorer `name` of SCORERS; loads no model yet.
+
+    Raises UsageError for a wrong name or option.
     """
     scorer: Scorer = load_component(SCORERS, "scorer", name, options)
     return scorer

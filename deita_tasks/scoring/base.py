@@ -1,4 +1,4 @@
-"""What every scorer is."""
+"""The base class of scorers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from deita_tasks.records import Conversation, Forecast, ModelOutput, ScoreKind
 
 
 class RowScores(NamedTuple):
-    """`pairs`: the scores of all pairs of n conversations, one conversation after the other.
-    `problems`: position of a conversation -> why it as a whole has none, beside those of its pairs.
+    """The scores of n conversations.
+
+    `pairs`: the scores of all their pairs, one conversation after the other. `problems`: by
+    position, why a conversation as a whole has no score, beside the problems of its pairs.
     """
 
     pairs: ModelOutput
@@ -24,41 +26,67 @@ class RowScores(NamedTuple):
 
 
 class Scorer(Component):
-    """Gives each pair a score in [1, 6]. Its fields are its options."""
+    """Base class of scorers.
 
-    PROBED: ClassVar[bool] = True  # whether a preflight has it score a few rows
+    A scorer is one class in its own file, and one line in deita_tasks/catalogue.py:
+
+        class QuestionMarks(Scorer):
+            "A score by the number of question marks."
+
+            most: int = 10
+
+            def fingerprint(self):
+                options = {"kind": self.kind, "most": self.most}
+                return {"backend": "question_marks", "version": 1, **options}
+
+            def compute(self, pairs):
+                counts = np.array([pair[0].count("?") for pair in pairs], np.float32)
+                scores = 1 + 5 * np.minimum(counts / self.most, 1)
+                return ModelOutput(scores, np.zeros(len(pairs), np.int32))
+
+    The fields of the class are the options of the scorer; pydantic checks them. A score depends on
+    its own pair alone: neither on the order of the pairs nor on those beside it. A pair that cannot
+    be scored has a problem and a NaN; no score is imputed. tests/scoring/test_contract.py checks
+    this for every scorer.
+    """
+
+    PROBED: ClassVar[bool] = True  # whether a preflight scores a few rows
 
     kind: ScoreKind
 
     @abstractmethod
     def fingerprint(self) -> Fingerprint:
-        """Everything that can change a score, as JSON values: backend, model and revision or
-        weights digest, template, token ids, max length, dtype, VERSION. Never batch size, device or
-        worker count, which may not change one. Loads no weights.
+        """Return everything that can change a score, as JSON values; loads no weights.
+
+        Backend, model and revision or weights digest, template, token ids, max length, number type,
+        VERSION. Never batch size, device or worker count: those must not change a score.
         """
 
     @abstractmethod
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
-        """Scores of `pairs`, float32 (n,), with what was cut and which pairs have none and why.
-        Never raises for one bad pair.
+        """Return the scores of (instruction, response) pairs: float32 (n,).
+
+        Never raises for one bad pair: its score is NaN, and the output says why.
         """
 
     def compute_rows(self, conversations: Sequence[Conversation]) -> RowScores:
-        """Scores of every pair of `conversations`; what a run asks for."""
-        return RowScores(self.compute([pair for one in conversations for pair in one.pairs]), {})
+        """Return the scores of every pair of `conversations`. Runs call this."""
+        pairs = [pair for conversation in conversations for pair in conversation.pairs]
+        return RowScores(self.compute(pairs), {})
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
-        """What can be said of `conversations` without the model's weights."""
+        """Return what is known about `conversations` before weights are loaded."""
         return Forecast()
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """Scores of (instruction, response) `pairs`: float32 (n,) in [1, 6]. Raises ComputeError
-        where a pair has none.
+        """Return the scores of (instruction, response) pairs: float32 (n,) in [1, 6].
+
+        Raises ComputeError if a pair has none.
         """
-        measured = self.compute(pairs)
-        for position, why in measured.problems.items():
-            raise ComputeError(f"pair {position} has no {self.kind} score: {why}")
-        return measured.values
+        output = self.compute(pairs)
+        for position, problem in output.problems.items():
+            raise ComputeError(f"pair {position} has no {self.kind} score: {problem}")
+        return output.values
 
     def release(self) -> None:
-        """Gives back the memory of what was loaded, if anything; the next `measure` loads it again."""
+        """Free the memory of what was loaded; the next `compute` loads it again."""

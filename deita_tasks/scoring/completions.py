@@ -1,36 +1,37 @@
-"""The paper's scorers behind any OpenAI-compatible completions server that tells log-probabilities."""
+"""The paper's scorers behind an OpenAI-compatible server that returns log-probabilities."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from deita_tasks.components import Fingerprint
-from deita_tasks.models.lazy import Lazy
-from deita_tasks.records import Conversation, Forecast
 from deita_tasks.scoring.expected import expected_score
-from deita_tasks.scoring.http_client import checked_url
-from deita_tasks.scoring.prompt_encoder import Reader
+from deita_tasks.scoring.http_client import JSONObject, check_url, lookup
+from deita_tasks.scoring.prompt_encoder import PromptEncoder, PromptScorer
 from deita_tasks.scoring.served import NoScore, Rating, ServedScorer
 from deita_tasks.scoring.tokens import DIGITS
+from deita_tasks.strict_json import JSON
 
 MASKED = -9999.0  # what vLLM writes for minus infinity, which JSON has no number for
 
 
-class CompletionsScorer(ServedScorer):
-    """Expected score from the log-probabilities of "1" to "6" as the first token of a completion
-    (section 2.3 and 2.4).
+class CompletionsScorer(PromptScorer, ServedScorer):
+    """The expected score under a scorer checkpoint (section 2.3 and 2.4), by a completions server.
 
-    The prompt goes out as token ids: servers tokenise text in ways of their own. `server` "vllm":
-    the six are asked for by id, and come exact. "other": the `top_logprobs` most probable tokens
-    are asked for, and the digits found among them by their text; where one is not among them, the
-    pair has a problem, since a probability would be made up. Log-probabilities have to be the
-    model's own (vLLM's --logprobs-mode raw_logprobs, its default). The default length is one token
-    under causal_lm's: a server wants a place for the token that it generates.
+    The score comes from the log-probabilities of "1" to "6" as the first token of a completion. The
+    prompt is sent as token ids: servers tokenize text in their own ways. From a `server` "vllm" the
+    six are requested by id, and are exact. From "other" the `top_logprobs` most probable tokens are
+    requested, and the digits among them are found by their text; if one is missing, the pair has a
+    problem, since any probability would be made up.
+
+    Log-probabilities must be the model's own (vLLM's --logprobs-mode raw_logprobs, its default).
+    The default length is one token under causal_lm's: a server generates a token, and needs room
+    for it.
     """
 
     VERSION: ClassVar[int] = 1
@@ -51,80 +52,70 @@ class CompletionsScorer(ServedScorer):
         description="longest prompt in tokens; default: the model's own window, less one",
     )
     server: Literal["vllm", "other"] = Field(
-        "vllm", description="vllm: the six digits are asked for by token id; other: by text"
+        "vllm", description="vllm: request the six digits by token id; other: find them by text"
     )
     top_logprobs: int = Field(
-        20, ge=6, description="tokens that a server of the kind `other` is asked for"
+        20, ge=6, description="tokens to request from a server of the kind `other`"
     )
-
-    _reader: Lazy[Reader] = PrivateAttr(default_factory=Lazy)
 
     def fingerprint(self) -> Fingerprint:
         return {
             "backend": "openai",
             "version": self.VERSION,
-            **self._reader.get(self._read).identity(),
+            **self.encoder.identity(),
             "served_model": self.model,
-            "base_url": checked_url(self.base_url),
+            "base_url": check_url(self.base_url),
         }
 
     def rate(self, pair: tuple[str, str]) -> Rating:
-        reader = self._reader.get(self._read)
-        tokens = reader.tokens([pair])[0]
-        if not tokens.ids:
-            return Rating(
-                math.nan,
-                tokens.truncated_tokens,
-                f"its prompt cannot be cut to {reader.max_length} tokens",
-            )
-        answer = self.post(
-            "completions",
-            {"prompt": tokens.ids, "max_tokens": 1, "temperature": 0, **self._asked(reader.digits)},
-        )
-        logprobs = _digits(_first_token(answer), reader.digits)
-        return Rating(float(expected_score(np.array([logprobs]))[0]), tokens.truncated_tokens)
+        encoder = self.encoder
+        prompt = encoder.tokenize([pair])[0]
+        if not prompt.ids:
+            return Rating(math.nan, prompt.truncated_tokens, encoder.too_long_problem())
+        request: JSONObject = {"prompt": prompt.ids, "max_tokens": 1, "temperature": 0}
+        answer = self.post("completions", {**request, **self._logprob_options(encoder.digits)})
+        logprobs = _digit_logprobs(_first_token(answer), encoder.digits)
+        score = float(expected_score(np.array([logprobs]))[0])
+        return Rating(score, prompt.truncated_tokens)
 
-    def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
-        return self._reader.get(self._read).forecast(conversations)
-
-    def _asked(self, digits: list[int]) -> dict[str, Any]:
+    def _logprob_options(self, digits: list[int]) -> JSONObject:
+        """Return the fields of a request that ask for log-probabilities."""
         if self.server == "other":
             return {"logprobs": self.top_logprobs}
         return {"logprobs": 1, "logprob_token_ids": digits, "return_tokens_as_token_ids": True}
 
-    def _read(self) -> Reader:
-        return Reader.for_engine(
-            self.kind, self.tokenizer or self.model, self.revision, self.max_length
-        )
+    def _load_encoder(self) -> PromptEncoder:
+        model = self.tokenizer or self.model
+        return PromptEncoder.for_engine(self.kind, model, self.revision, self.max_length)
 
 
-def _first_token(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Token -> log-probability at the first generated position."""
-    try:
-        first = answer["choices"][0]["logprobs"]["top_logprobs"][0]
-    except (KeyError, IndexError, TypeError):
-        first = None
+def _first_token(answer: JSON) -> Mapping[str, JSON]:
+    """Return token -> log-probability at the first generated position."""
+    first = lookup(answer, "choices", 0, "logprobs", "top_logprobs", 0)
     if not isinstance(first, Mapping):
         raise NoScore("the server gave no log-probabilities")
     return first
 
 
-def _digits(first: Mapping[str, Any], ids: list[int]) -> list[float]:
-    """Log-probabilities of "1" to "6", by id where the server names tokens so, else by text."""
+def _digit_logprobs(first: Mapping[str, JSON], digit_ids: Sequence[int]) -> list[float]:
+    """Return the log-probabilities of "1" to "6".
+
+    They are found by id if the server names tokens by id, else by text.
+    """
     by_id = any(token.startswith("token_id:") for token in first)
-    found = []
-    for digit, identity in zip(DIGITS, ids, strict=True):
-        value = first.get(f"token_id:{identity}" if by_id else digit)
-        if value is None:
-            raise NoScore(f"the server gave no log-probability for {digit!r}")
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not MASKED < value < math.inf
-        ):
-            raise NoScore(
-                f"the server gave {value!r} as the log-probability of {digit!r}, expected "
-                "that of a token it may generate"
-            )
-        found.append(float(value))
-    return found
+    names = [f"token_id:{digit_id}" for digit_id in digit_ids] if by_id else list(DIGITS)
+    return [
+        _digit_logprob(digit, first.get(name)) for digit, name in zip(DIGITS, names, strict=True)
+    ]
+
+
+def _digit_logprob(digit: str, value: JSON) -> float:
+    if value is None:
+        raise NoScore(f"the server gave no log-probability for {digit!r}")
+    is_bool = isinstance(value, bool)  # a subclass of int
+    if is_bool or not isinstance(value, int | float) or not MASKED < value < math.inf:
+        raise NoScore(
+            f"the server gave {value!r} as the log-probability of {digit!r}; expected that of a "
+            "token that it may generate"
+        )
+    return float(value)

@@ -1,5 +1,6 @@
-"""The expected score: what makes a next-token distribution a number (section 2.3; the original's
-scorer/base.py).
+"""The expected score: a next-token distribution as a number (section 2.3).
+
+The original's is in scorer/base.py.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from numpy.typing import NDArray
 
 
 def expected_score(logits: NDArray[Any]) -> NDArray[np.float32]:
-    """Softmax over the logits of the tokens "1" to "6", times 1..6: (n, 6) -> float32 (n,) in [1,
-    6].
+    """Return the softmax over the logits of the tokens "1" to "6", times 1 to 6.
 
-    Raw logits or log-probabilities: softmax does not tell them apart. NaN where a row's are not all
-    finite: nothing is imputed.
+    (n, 6) -> float32 (n,) in [1, 6]. Raw logits and log-probabilities give the same score. A row
+    with a logit that is not finite is NaN: nothing is imputed.
     """
     exact = np.asarray(logits, np.float64)
     finite = np.all(np.isfinite(exact), axis=1, keepdims=True)

@@ -1,18 +1,19 @@
-"""The paper's cheap baselines: the length of the instruction, the length of the response (section
-2, tables 2 and 3).
+"""The paper's cheap baselines: length of the instruction or the response (section 2, tables 2, 3).
 
-The paper ranks by the length itself; an evol score multiplies two scores in [1, 6], so lengths are
+The paper ranks by the length itself. An evol score multiplies two scores in [1, 6], so lengths are
 mapped there by
 
-    score = 1 + 5 * w / (w + middle)        w: words; score(0) = 1, score(middle) = 3.5, below 6 for every length
+    score = 1 + 5 * w / (w + middle)        w: the number of words
 
-which is a logistic curve in log(w): equal ratios of length count alike, as lengths are spread
-(about log-normally), and no text is so long that its length drowns the other score. It is strictly
-monotone, so ranking by one score is ranking by length (in float32 until about 2,000 times the
-square root of `middle`, where one word more is under the resolution of a score). `middle` is the
-75th percentile of a mix of public instruction pools (13 words in the median instruction, 25 at the
-75th percentile, 46 at the 90th; 18, 46 and 89 in a response): a selection is made in the upper
-part, where the curve should tell lengths apart.
+with score(0) = 1, score(middle) = 3.5, and below 6 for every length. This is a logistic curve in
+log(w): equal ratios of length count alike, as lengths are spread (about log-normally), and no text
+is so long that its length drowns the other score. It is strictly monotone, so ranking by one score
+is ranking by length (in float32 up to about 2,000 times the square root of `middle`, where one more
+word is below the resolution of a score).
+
+`middle` is the 75th percentile of a mix of public instruction pools: a selection takes place in the
+upper part, where the curve should separate lengths. (Instructions have 13 words in the median, 25
+at the 75th percentile, 46 at the 90th; responses 18, 46 and 89.)
 """
 
 from __future__ import annotations
@@ -29,17 +30,19 @@ from deita_tasks.components import Fingerprint
 from deita_tasks.records import ModelOutput
 from deita_tasks.scoring.base import Scorer
 
-# Scripts that write without spaces and whose characters stand for about a word: Han, Hiragana,
-# Katakana.
+# Scripts written without spaces, whose characters stand for about a word: Han, Hiragana, Katakana.
 _CJK = re.compile(
-    r"[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U000323af]"
+    r"[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\uff66-\uff9f\U00020000-\U000323af]"
 )
 _WORD = re.compile(r"[^\W_]\S*")
 
 
 def count_words(text: str) -> int:
-    """Words of `text`: each Han or Kana character is one; of what is left, each run between white
-    space that holds a letter or digit.
+    """Return the number of words in `text`.
+
+    Each Han or Kana character is a word; so is, in the rest, each run between white space that
+    contains a letter or digit.
     """
     if text.isascii():
         return len(_WORD.findall(text))
@@ -80,8 +83,9 @@ class InstructionLength(_Length):
 
 
 class ResponseLength(_Length):
-    """Quality by the number of words in the response ("response length", table 3); no response
-    scores exactly 1.
+    """Quality by the number of words in the response ("response length", table 3).
+
+    An empty response scores exactly 1.
     """
 
     BACKEND: ClassVar[str] = "response_length"

@@ -1,23 +1,29 @@
-"""What turns pairs into a scorer's token ids; no weights are read here."""
+"""Pairs to a scorer's token ids; reads no weights."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from pydantic import PrivateAttr
+
+from deita_tasks.components import Fingerprint
 from deita_tasks.errors import UsageError
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
-from deita_tasks.models.tokenizer import common_beginning, load_tokenizer
+from deita_tasks.models.lazy import Lazy
+from deita_tasks.models.tokenizer import FIRST_WORDS, Tokens, common_prefix, load_tokenizer
 from deita_tasks.records import Conversation, Forecast, ScoreKind
+from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.prompts import TEMPLATES, render
-from deita_tasks.scoring.tokens import Tokens, digit_ids, forecast, tokenize
+from deita_tasks.scoring.tokens import find_digit_ids, forecast, tokenize
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-class Reader(NamedTuple):
-    """A checkpoint's tokenizer, the ids of its digits, and the longest prompt in tokens."""
+class PromptEncoder(NamedTuple):
+    """A checkpoint's tokenizer, the ids of the digits 1 to 6, and the longest prompt in tokens."""
 
     kind: ScoreKind
     checkpoint: Checkpoint
@@ -26,51 +32,58 @@ class Reader(NamedTuple):
     max_length: int
 
     @classmethod
-    def of(cls, kind: ScoreKind, checkpoint: Checkpoint, max_length: int) -> Reader:
-        """The reader for a checkpoint. Raises UsageError for a length that leaves no room for a
-        pair.
+    def for_checkpoint(
+        cls, kind: ScoreKind, checkpoint: Checkpoint, max_length: int
+    ) -> PromptEncoder:
+        """Return the encoder of a checkpoint.
+
+        Raises UsageError for a length that leaves no room for a pair.
         """
         tokenizer = load_tokenizer(checkpoint)
-        digits = digit_ids(tokenizer, kind)
-        least = len(tokenizer.encode(render(kind, "", "").text).ids)
-        if max_length <= least:
+        digits = find_digit_ids(tokenizer, kind)
+        template_length = len(tokenizer.encode(render(kind, "", "").text).ids)
+        if max_length <= template_length:
             raise UsageError(
-                f"max_length={max_length}: the {kind} prompt alone takes {least} "
-                "tokens, ask for more"
+                f"max_length={max_length}: the {kind} prompt alone takes {template_length} tokens; "
+                "set a greater max_length"
             )
         return cls(kind, checkpoint, tokenizer, digits, max_length)
 
     @classmethod
     def for_engine(
         cls, kind: ScoreKind, model: str, revision: str | None, max_length: int | None
-    ) -> Reader:
-        """The reader for a checkpoint that an engine runs. Its default length is one under the
-        model's window: an engine generates, and wants a place for the token.
+    ) -> PromptEncoder:
+        """Return the encoder of a checkpoint that an engine runs.
+
+        The default length is one token under the model's window: the engine generates a token, and
+        needs room for it.
         """
         checkpoint = find_checkpoint(model, revision)
-        return cls.of(kind, checkpoint, max_length or _window(checkpoint) - 1)
+        return cls.for_checkpoint(kind, checkpoint, max_length or _window(checkpoint) - 1)
 
-    def tokens(self, pairs: Sequence[tuple[str, str]]) -> list[Tokens]:
-        """Token ids of the prompts for `pairs`, cut to the limit."""
-        return tokenize(
-            self.tokenizer, [render(self.kind, *pair) for pair in pairs], self.max_length
-        )
+    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> list[Tokens]:
+        """Return the token ids of the prompts for `pairs`, truncated to the limit."""
+        prompts = [render(self.kind, *pair) for pair in pairs]
+        return tokenize(self.tokenizer, prompts, self.max_length)
 
-    def prefix(self) -> list[int]:
-        """The token ids that prompts begin with, but for the few whose first word runs into the
-        template.
+    def common_prefix(self) -> list[int]:
+        """Return the token ids that prompts begin with.
+
+        A few prompts begin otherwise: the first word may share a token with the template.
         """
-        return common_beginning(
-            self.tokenizer,
-            [render(self.kind, word, word).text for word in ("Write", "how", "1", "「")],
-        )
+        texts = [render(self.kind, word, word).text for word in FIRST_WORDS]
+        return common_prefix(self.tokenizer, texts)
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
-        """What the model would read of `conversations`."""
+        """Return what the model would read of `conversations`."""
         return forecast(self.tokenizer, self.kind, self.digits, self.max_length, conversations)
 
-    def identity(self) -> dict[str, Any]:
-        """What of a score's fingerprint is known here."""
+    def too_long_problem(self) -> str:
+        """Return why a pair has no score if its prompt has no token ids."""
+        return f"its prompt cannot be truncated to {self.max_length} tokens"
+
+    def identity(self) -> Fingerprint:
+        """Return the part of a scorer's fingerprint that is known here."""
         return {
             "kind": self.kind,
             **self.checkpoint.identity(),
@@ -80,10 +93,27 @@ class Reader(NamedTuple):
         }
 
 
+class PromptScorer(Scorer):
+    """Base class of scorers that read pairs through the paper's prompts."""
+
+    _encoder: Lazy[PromptEncoder] = PrivateAttr(default_factory=Lazy)
+
+    @property
+    def encoder(self) -> PromptEncoder:
+        """The prompts' encoder, loaded when first used."""
+        return self._encoder.get(self._load_encoder)
+
+    @abstractmethod
+    def _load_encoder(self) -> PromptEncoder: ...
+
+    def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
+        return self.encoder.forecast(conversations)
+
+
 def _window(checkpoint: Checkpoint) -> int:
     if checkpoint.file("config.json") is None:
         raise UsageError(
-            f"{checkpoint.location} has no config.json that names the model's window: "
-            "give max_length"
+            f"{checkpoint.location} has no config.json that names the model's window; set "
+            "max_length"
         )
     return checkpoint.limit(None)

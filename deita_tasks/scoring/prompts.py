@@ -1,5 +1,6 @@
-"""The scorers' prompts, to the byte (the original's llama_scorer.py; mistral_scorer.py has the
-same): odd spaces belong there.
+"""The scorers' prompts, byte for byte those of the original's llama_scorer.py.
+
+mistral_scorer.py has the same. The odd spaces belong there.
 """
 
 from __future__ import annotations
@@ -27,24 +28,28 @@ TEMPLATES: dict[ScoreKind, str] = {
 
 
 class Prompt(NamedTuple):
-    """`text`, and where the pair's own texts lie in it: (start, end) in characters, in the order in
-    which they may be cut.
+    """A prompt and where the pair's own texts are in it.
+
+    `content_spans`: (start, end) in characters, in the order in which they are truncated.
     """
 
     text: str
-    contents: tuple[tuple[int, int], ...]
+    content_spans: tuple[tuple[int, int], ...]
 
 
 def render(kind: ScoreKind, instruction: str, response: str) -> Prompt:
-    """The prompt that asks for `kind`. No part of the pair is read as a template, whatever braces
-    it holds.
+    """Return the prompt that asks for `kind`.
+
+    Braces in the pair have no meaning: only the template is read as one.
     """
-    given = {"instruction": instruction, "response": response}
+    contents = {"instruction": instruction, "response": response}
     text = ""
     spans: dict[str, tuple[int, int]] = {}
     for literal, name, _, _ in string.Formatter().parse(TEMPLATES[kind]):
         text += literal
         if name is not None:
-            spans[name] = (len(text), len(text) + len(given[name]))
-            text += given[name]
-    return Prompt(text, tuple(spans[name] for name in ("response", "instruction") if name in spans))
+            start = len(text)
+            text += contents[name]
+            spans[name] = (start, len(text))
+    truncation_order = [name for name in ("response", "instruction") if name in spans]
+    return Prompt(text, tuple(spans[name] for name in truncation_order))

@@ -1,29 +1,33 @@
-"""Scores that the user brings: they are the rows', and no model is asked."""
+"""Scores that the user provides; no model runs."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from deita_tasks.components import Fingerprint
 from deita_tasks.errors import UsageError
-from deita_tasks.models.provided import NoValue, ProvidedComponent
+from deita_tasks.models.provided import (
+    DefaultColumns,
+    NoValue,
+    ProvidedComponent,
+    Value,
+    parse_value,
+)
 from deita_tasks.records import Conversation, ModelOutput
 from deita_tasks.scoring.base import RowScores, Scorer
 
 
 class ProvidedScorer(ProvidedComponent, Scorer):
-    """Scores from a column: a list with one for each user turn (as the original program writes
-    them), or one number for a row with one user turn; in a CSV file the same as JSON text. Each has
-    to be finite and in [1, 6].
+    """Scores from a column: a list with one number per user turn, as the original program writes.
 
-    The column is one of the pool's rows, by default `complexity_scores` or `quality_scores`, or
-    with `file` one of a Parquet file joined to them (see `deita_tasks/models/provided.py`), by
-    default `complexity` or `quality`.
+    For a row with one user turn the number alone will do; in a CSV file the same as JSON text. Each
+    score must be finite and in [1, 6]. The column is `complexity_scores` or `quality_scores` in the
+    pool's rows by default, and `complexity` or `quality` in a `file` that is joined to them (see
+    deita_tasks/models/provided.py).
     """
 
     VERSION: ClassVar[int] = 1
@@ -38,45 +42,43 @@ class ProvidedScorer(ProvidedComponent, Scorer):
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
         raise UsageError(
-            "the scorer 'provided' knows rows, not pairs: use compute_rows(conversations)"
+            "the scorer 'provided' has scores of rows, not of pairs: use "
+            "compute_rows(conversations)"
         )
 
     def compute_rows(self, conversations: Sequence[Conversation]) -> RowScores:
         scores: list[float] = []
         problems: dict[int, str] = {}
-        for row, value in enumerate(self._source().values(conversations)):
-            pairs = len(conversations[row].pairs)
+        values = self._source().values(conversations)
+        for row, (conversation, value) in enumerate(zip(conversations, values, strict=True)):
+            turns = len(conversation.pairs)
             try:
-                scores += scores_in(value, pairs)
+                scores += parse_scores(value, turns)
             except NoValue as error:
                 problems[row] = str(error)
-                scores += [math.nan] * pairs
-        return RowScores(
-            ModelOutput(np.array(scores, np.float32), np.zeros(len(scores), np.int32)), problems
-        )
+                scores += [math.nan] * turns
+        truncated_tokens = np.zeros(len(scores), np.int32)
+        return RowScores(ModelOutput(np.array(scores, np.float32), truncated_tokens), problems)
 
-    def _usual(self) -> tuple[str, str]:
-        return f"{self.kind}_scores", self.kind
+    def _default_columns(self) -> DefaultColumns:
+        return DefaultColumns(in_rows=f"{self.kind}_scores", in_file=self.kind)
 
 
-def scores_in(value: Any, pairs: int) -> list[float]:
-    """The `pairs` scores that `value` holds. Raises NoValue where it does not."""
-    if isinstance(value, NoValue):
-        raise value
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise NoValue(f"{value[:40]!r} is not a number or a list of numbers") from None
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if not isinstance(value, list):
-        value = [value]
-    if len(value) != pairs:
-        raise NoValue(f"{len(value)} scores for {pairs} user turns, expected one for each")
-    for score in value:
-        if isinstance(score, bool) or not isinstance(score, int | float):
-            raise NoValue(f"{str(score)[:40]!r} is not a number")
-        if not 1 <= score <= 6:
-            raise NoValue(f"{score} is not in [1, 6]")
-    return [float(score) for score in value]
+def parse_scores(value: Value | NoValue, turns: int) -> list[float]:
+    """Return the scores in `value`, one per user turn. Raises NoValue if there are none."""
+    parsed = parse_value(value, "a number or a list of numbers")
+    if isinstance(parsed, np.ndarray):
+        parsed = parsed.tolist()
+    scores = parsed if isinstance(parsed, list) else [parsed]
+    if len(scores) != turns:
+        raise NoValue(f"{len(scores)} scores for {turns} user turns, expected one for each")
+    return [_parse_score(score) for score in scores]
+
+
+def _parse_score(score: Value) -> float:
+    is_bool = isinstance(score, bool)  # a subclass of int
+    if is_bool or not isinstance(score, int | float):
+        raise NoValue(f"{str(score)[:40]!r} is not a number")
+    if not 1 <= score <= 6:
+        raise NoValue(f"{score} is not in [1, 6]")
+    return float(score)

@@ -1,6 +1,4 @@
-"""What the scorers behind a server have in common: their options, requests side by side, and whose
-fault it is that there is no score.
-"""
+"""What scorers behind a server share: options, the API key, concurrent requests."""
 
 from __future__ import annotations
 
@@ -9,32 +7,48 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models.lazy import Lazy
-from deita_tasks.models.stopping import may_stop, stopped_by
+from deita_tasks.models.stopping import raise_if_stopped, stopped_by
+from deita_tasks.presets import SERVER_ATTEMPTS, SERVER_CONCURRENCY, SERVER_KEY_ENV, SERVER_TIMEOUT
 from deita_tasks.records import ModelOutput
 from deita_tasks.scoring.base import Scorer
-from deita_tasks.scoring.http_client import Refused, Server, checked_url
+from deita_tasks.scoring.http_client import JSONObject, Refused, Server, check_url
 
-PROBE = ("Write a haiku.", "Rain on the old pond.")
+PROBE_PAIR = ("Write a haiku.", "Rain on the old pond.")
+STOP_INTERVAL = 0.5  # seconds between two checks whether to stop
+
+SecretReader: TypeAlias = Callable[[str], str]  # the name of a Secret block -> its value
+_secret_reader: SecretReader | None = None
+
+
+def set_secret_reader(reader: SecretReader | None) -> None:
+    """Register the function that reads Prefect Secret blocks, for the option `api_key_block`.
+
+    Scorers know nothing of Prefect: `deita_tasks.tasks` registers it in every process that runs
+    tasks.
+    """
+    global _secret_reader
+    _secret_reader = reader
 
 
 class NoScore(Exception):
-    """An answer in which there is no score. `str` says why."""
+    """An answer without a score. `str` says why."""
 
 
-class _Ended(Exception):
-    """The other requests have ended: this one is not tried again."""
+class _OtherRequestFailed(Exception):
+    """Another request failed, so this one is not tried again."""
 
 
 class Rating(NamedTuple):
-    """A pair's score, NaN where it has none, the tokens left out of its prompt, and why it has no
-    score.
+    """A pair's score, NaN if it has none.
+
+    `truncated_tokens`: tokens left out of its prompt. `problem`: why it has no score.
     """
 
     score: float
@@ -43,90 +57,95 @@ class Rating(NamedTuple):
 
 
 class ServedScorer(Scorer):
-    """A scorer behind an OpenAI-compatible server: a pair that the server refuses, or answers
-    without a score, has a problem.
+    """Base class of scorers behind an OpenAI-compatible server.
 
-    A short pair goes first. What is refused there would be refused for all, and is no row's fault:
-    it raises ModelError. A server that does not answer raises ServerError (`http.Server.post`).
+    A pair that the server refuses, or answers without a score, has a problem. A short pair goes
+    first: if that has no score, no pair would have one and no row is at fault, so it raises
+    ModelError. A server that does not answer raises ServerError (`http_client.Server.post`).
     """
 
-    # Reads a Prefect Secret block by its name. The tasks set it: scorers know no Prefect.
-    read_block: ClassVar[Callable[[str], str] | None] = None
-
     model: str = Field(min_length=1, description="the model's name on the server")
-    base_url: str = Field(description="where the API is: http://localhost:8000/v1")
+    base_url: str = Field(description="address of the API, such as http://localhost:8000/v1")
     api_key_env: str = Field(
-        "OPENAI_API_KEY",
+        SERVER_KEY_ENV,
         min_length=1,
-        description="environment variable with the server's key, if it wants one",
+        description="environment variable with the server's key, if it needs one",
     )
     api_key_block: str | None = Field(
-        None, min_length=1, description="Prefect Secret block with the key, in its place"
+        None, min_length=1, description="Prefect Secret block with the key, instead of a variable"
     )
-    concurrency: int = Field(16, ge=1, description="requests at a time")
-    timeout: float = Field(120.0, gt=0, description="seconds until a request counts as lost")
-    attempts: int = Field(6, ge=1, description="how often a request is made, at most")
+    concurrency: int = Field(SERVER_CONCURRENCY, ge=1, description="concurrent requests")
+    timeout: float = Field(SERVER_TIMEOUT, gt=0, description="seconds until a request fails")
+    attempts: int = Field(SERVER_ATTEMPTS, ge=1, description="attempts per request, at most")
 
     _server: Lazy[Server] = PrivateAttr(default_factory=Lazy)
     _secret: Lazy[str] = PrivateAttr(default_factory=Lazy)
-    _proof: Lazy[Rating] = PrivateAttr(default_factory=Lazy)
+    _probe_rating: Lazy[Rating] = PrivateAttr(default_factory=Lazy)
 
     @model_validator(mode="after")
-    def _url(self) -> Self:
-        """Not a validator of the field: its error would repeat the URL, and a password in it."""
-        checked_url(self.base_url)
+    def _check_base_url(self) -> Self:
+        """Check the URL; a validator of the field would repeat it, and a password in it."""
+        check_url(self.base_url)
         return self
 
     @abstractmethod
     def rate(self, pair: tuple[str, str]) -> Rating:
-        """What the server says of one pair; called from several threads. May raise Refused or
-        NoScore, beside what `post` raises.
+        """Return the server's rating of one pair; called from several threads.
+
+        May raise Refused or NoScore, and whatever `post` raises.
         """
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
         if pairs:
-            self._proof.get(self._prove)
-        rated = self._rate_all(pairs)
-        values = np.array([one.score for one in rated], np.float32)
-        problems = {i: one.problem for i, one in enumerate(rated) if one.problem is not None}
+            self._probe_rating.get(self._rate_probe)
+        ratings = self._rate_all(pairs)
         return ModelOutput(
-            values, np.array([one.truncated_tokens for one in rated], np.int32), problems
+            np.array([rating.score for rating in ratings], np.float32),
+            np.array([rating.truncated_tokens for rating in ratings], np.int32),
+            {
+                position: rating.problem
+                for position, rating in enumerate(ratings)
+                if rating.problem is not None
+            },
         )
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The server's answer, as `http.Server.post` says."""
-        return self._server.get(self._connect).post(path, {"model": self.model, **body})
+    def post(self, path: str, body: JSONObject) -> JSONObject:
+        """Return the server's answer to a request for `model` (see `http_client.Server.post`)."""
+        server = self._server.get(self._connect)
+        return server.post(path, {"model": self.model, **body})
 
     def release(self) -> None:
-        """Forgets the connections and the key."""
-        for held in (self._server, self._secret):
-            held.release()
+        """Forget the connections and the key."""
+        self._server.release()
+        self._secret.release()
 
-    def _prove(self) -> Rating:
+    def _rate_probe(self) -> Rating:
         try:
-            return self.rate(PROBE)
+            return self.rate(PROBE_PAIR)
         except (Refused, NoScore) as error:
             raise ModelError(
                 f"{self.base_url}: the model {self.model!r} scores nothing, not even "
-                f"{PROBE[0]!r}: {error}"
+                f"{PROBE_PAIR[0]!r}: {error}"
             ) from None
 
     def _rate_all(self, pairs: Sequence[tuple[str, str]]) -> list[Rating]:
-        """Ratings in the order of `pairs`; after the first error no more requests are begun, nor
-        tried again.
+        """Return the ratings in the order of `pairs`.
+
+        After the first error no request is started or tried again.
         """
         failed = threading.Event()
 
-        def check() -> None:
+        def stop_after_failure() -> None:
             if failed.is_set():
-                raise _Ended
+                raise _OtherRequestFailed
 
-        def rated(pair: tuple[str, str]) -> Rating:
+        def rate(pair: tuple[str, str]) -> Rating:
             try:
-                with stopped_by(check):  # what stops the caller is known in its own thread alone
-                    check()
+                # the caller's own check applies in the caller's thread only
+                with stopped_by(stop_after_failure):
+                    stop_after_failure()
                     return self.rate(pair)
-            except _Ended:
+            except _OtherRequestFailed:
                 return Rating(float("nan"))
             except (Refused, NoScore) as error:
                 return Rating(float("nan"), problem=str(error))
@@ -135,42 +154,48 @@ class ServedScorer(Scorer):
                 raise
 
         with ThreadPoolExecutor(self.concurrency, "deita-request") as threads:
-            waiting = [threads.submit(rated, pair) for pair in pairs]
+            futures = [threads.submit(rate, pair) for pair in pairs]
             try:
-                while wait(waiting, timeout=0.5).not_done:
-                    may_stop()
+                while wait(futures, timeout=STOP_INTERVAL).not_done:
+                    raise_if_stopped()
             except BaseException:
                 failed.set()
                 raise
-        for error in filter(None, [future.exception() for future in waiting]):
-            raise error
-        return [future.result() for future in waiting]
+        for future in futures:
+            if error := future.exception():
+                raise error
+        return [future.result() for future in futures]
 
     def _connect(self) -> Server:
-        self._key()  # a missing one is told before the first request
-        options = {
-            "timeout": self.timeout,
-            "attempts": self.attempts,
-            "concurrency": self.concurrency,
-        }
-        return Server(checked_url(self.base_url), self._key, **options)  # type: ignore[arg-type]
+        self._read_key()  # so that a missing key is an error before the first request
+        return Server(
+            check_url(self.base_url),
+            self._read_key,
+            timeout=self.timeout,
+            attempts=self.attempts,
+            concurrency=self.concurrency,
+        )
 
-    def _key(self) -> str | None:
-        """Read where it is used: the key is part of no option, fingerprint, log or error."""
+    def _read_key(self) -> str | None:
+        """Return the server's key, read at each use.
+
+        It is part of no option, fingerprint, log or error.
+        """
         if self.api_key_block is not None:
             return self._secret.get(self._read_secret)
         key = os.environ.get(self.api_key_env)
-        if not key and self.api_key_env != type(self).model_fields["api_key_env"].default:
+        default = type(self).model_fields["api_key_env"].default
+        if not key and self.api_key_env != default:
             raise UsageError(
-                f"api_key_env = {self.api_key_env!r}: no such environment variable here; set "
+                f"api_key_env = {self.api_key_env!r}: there is no such environment variable; set "
                 "it to the server's key"
             )
         return key
 
     def _read_secret(self) -> str:
-        if ServedScorer.read_block is None:
+        if _secret_reader is None or self.api_key_block is None:
             raise UsageError(
-                "api_key_block: only a run reads Prefect's Secret blocks; elsewhere "
-                "give api_key_env"
+                "api_key_block: only a run can read Prefect's Secret blocks; set api_key_env "
+                "instead"
             )
-        return ServedScorer.read_block(self.api_key_block or "")
+        return _secret_reader(self.api_key_block)

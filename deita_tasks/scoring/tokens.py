@@ -1,15 +1,17 @@
-"""From prompts to token ids: the ids of the digits, proved; and prompts cut to the model's window
-in their content alone.
+"""Prompts to token ids.
+
+The ids of the digits are checked; a prompt is truncated to the model's window in its content alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deita_tasks.errors import ModelError
+from deita_tasks.models.tokenizer import Tokens
 from deita_tasks.records import Conversation, Forecast, ScoreKind
 from deita_tasks.scoring.prompts import Prompt, render
 
@@ -19,56 +21,49 @@ if TYPE_CHECKING:
 DIGITS = "123456"
 
 
-class Tokens(NamedTuple):
-    """`ids`: the prompt's token ids, none where it cannot be cut to the limit. `truncated_tokens`: tokens of its
-    content that were left out.
-    """
+def find_digit_ids(tokenizer: Tokenizer, kind: ScoreKind) -> list[int]:
+    """Return the token ids of "1" to "6" as the first token after the prompt for `kind`.
 
-    ids: list[int]
-    truncated_tokens: int
-
-
-def digit_ids(tokenizer: Tokenizer, kind: ScoreKind) -> list[int]:
-    """The token ids of "1" to "6" as the first token after the prompt for `kind`.
-
-    Raises ModelError where a digit is not exactly one token there: split in two, merged with the
+    Raises ModelError if a digit is not exactly one token there: split in two, merged with the
     prompt's last space, or unknown.
     """
     prompt = render(kind, "Write a haiku.", "Rain on the old pond.").text
-    before = tokenizer.encode(prompt).ids
-    found: list[int] = []
+    prompt_ids = tokenizer.encode(prompt).ids
+    digit_ids: list[int] = []
     for digit in DIGITS:
-        after = tokenizer.encode(prompt + digit).ids
-        if after[:-1] != before:
-            ends = [tokenizer.id_to_token(i) for i in after[max(0, len(before) - 2) :]]
+        ids = tokenizer.encode(prompt + digit).ids
+        if ids[:-1] != prompt_ids:
+            last = max(0, len(prompt_ids) - 2)
+            ending = [tokenizer.id_to_token(token_id) for token_id in ids[last:]]
             raise ModelError(
                 f"the tokenizer does not give {digit!r} a token of its own after "
-                f"{prompt[-14:]!r}: the prompt then ends in {ends}; "
-                "expected the prompt's tokens and one more, as in the tokenizers of LLaMA, "
-                "Mistral, Llama-3 and Qwen"
+                f"{prompt[-14:]!r}: the prompt then ends in {ending}; expected the prompt's tokens "
+                "and one more, as in the tokenizers of LLaMA, Mistral, Llama-3 and Qwen"
             )
-        found.append(after[-1])
-    if len(set(found)) < len(found):
+        digit_ids.append(ids[-1])
+    if len(set(digit_ids)) < len(digit_ids):
         raise ModelError(
-            f"the tokenizer gives the digits 1 to 6 the ids {found}: expected six different ones"
+            f"the tokenizer gives the digits 1 to 6 the ids {digit_ids}: expected six different "
+            "ones"
         )
-    return found
+    return digit_ids
 
 
 def tokenize(tokenizer: Tokenizer, prompts: Sequence[Prompt], max_length: int) -> list[Tokens]:
-    """Token ids of the prompts, each cut to `max_length`.
+    """Return the token ids of the prompts, each truncated to `max_length`.
 
-    What is over is taken out of the middle of the response, and of the instruction once the
-    response is gone; heads and tails stay, and so does every token of the template, the end that
-    asks for the score above all.
+    Tokens are taken out of the middle of the response, and once that is gone out of the middle of
+    the instruction. Their beginnings and ends stay, and so does every token of the template, above
+    all its end, which asks for the score.
     """
     encodings = tokenizer.encode_batch_fast([prompt.text for prompt in prompts])
-    return [
-        Tokens(encoding.ids, 0)
-        if len(encoding.ids) <= max_length
-        else _cut(tokenizer, prompt, max_length)
-        for encoding, prompt in zip(encodings, prompts, strict=True)
-    ]
+    tokens: list[Tokens] = []
+    for encoding, prompt in zip(encodings, prompts, strict=True):
+        if len(encoding.ids) <= max_length:
+            tokens.append(Tokens(encoding.ids, 0))
+        else:
+            tokens.append(_truncate(tokenizer, prompt, max_length))
+    return tokens
 
 
 def forecast(
@@ -78,33 +73,33 @@ def forecast(
     max_length: int,
     conversations: Sequence[Conversation],
 ) -> Forecast:
-    """What a scorer's model would read of `conversations`, prompts and all."""
-    tokens = [
-        tokenize(tokenizer, [render(kind, *pair) for pair in one.pairs], max_length)
-        for one in conversations
-    ]
-    read = np.array([sum(len(prompt.ids) for prompt in prompts) for prompts in tokens], np.int64)
-    return Forecast(
-        max_length,
-        digits,
-        read,
-        np.array(
-            [sum(prompt.truncated_tokens for prompt in prompts) for prompts in tokens], np.int64
-        ),
-    )
+    """Return what a scorer's model would read of `conversations`, prompts included."""
+    read = np.zeros(len(conversations), np.int64)
+    truncated = np.zeros(len(conversations), np.int64)
+    for row, conversation in enumerate(conversations):
+        prompts = [render(kind, *pair) for pair in conversation.pairs]
+        tokens = tokenize(tokenizer, prompts, max_length)
+        read[row] = sum(len(prompt.ids) for prompt in tokens)
+        truncated[row] = sum(prompt.truncated_tokens for prompt in tokens)
+    return Forecast(max_length, digits, read, truncated)
 
 
-def _cut(tokenizer: Tokenizer, prompt: Prompt, max_length: int) -> Tokens:
-    encoding = tokenizer.encode(prompt.text)  # with offsets, which encode_batch_fast does not keep
-    over = len(encoding.ids) - max_length
+def _truncate(tokenizer: Tokenizer, prompt: Prompt, max_length: int) -> Tokens:
+    encoding = tokenizer.encode(prompt.text)  # with offsets, which encode_batch_fast omits
+    excess = len(encoding.ids) - max_length
     dropped: set[int] = set()
-    for start, end in prompt.contents:
-        inside = [i for i, (a, b) in enumerate(encoding.offsets) if start <= a < b <= end]
-        here = min(len(inside), over - len(dropped))
-        first = (len(inside) - here + 1) // 2
-        dropped.update(inside[first : first + here])
-    if (
-        len(dropped) < over
-    ):  # a token that spans template and content stays, so this can happen a few tokens above the template's length
-        return Tokens([], over)
-    return Tokens([token for i, token in enumerate(encoding.ids) if i not in dropped], over)
+    for start, end in prompt.content_spans:
+        content = [
+            position
+            for position, (first, last) in enumerate(encoding.offsets)
+            if start <= first < last <= end
+        ]
+        count = min(len(content), excess - len(dropped))
+        middle = (len(content) - count + 1) // 2
+        dropped.update(content[middle : middle + count])
+    # A token that spans template and content stays, so a limit a few tokens above the template's
+    # length may be too small.
+    if len(dropped) < excess:
+        return Tokens([], excess)
+    ids = [token for position, token in enumerate(encoding.ids) if position not in dropped]
+    return Tokens(ids, excess)

@@ -1,4 +1,4 @@
-"""The paper's scorers on vLLM, in this process (the extra `vllm`)."""
+"""The paper's scorers on vLLM, in this process."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks.components import Fingerprint
-from deita_tasks.errors import MissingExtra, ModelError, UsageError
+from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models.hardware import Dtype, choose_dtype
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.prefetch import prefetch
-from deita_tasks.models.stopping import may_stop
-from deita_tasks.records import Conversation, Forecast, ModelOutput
-from deita_tasks.scoring.base import Scorer
+from deita_tasks.models.stopping import raise_if_stopped
+from deita_tasks.models.tokenizer import Tokens
+from deita_tasks.records import ModelOutput
 from deita_tasks.scoring.expected import expected_score
-from deita_tasks.scoring.prompt_encoder import Reader
-from deita_tasks.scoring.tokens import DIGITS, Tokens
+from deita_tasks.scoring.prompt_encoder import PromptEncoder, PromptScorer
+from deita_tasks.scoring.tokens import DIGITS
 
 log = logging.getLogger(__name__)
 
 
-class VLLMScorer(Scorer):
-    """Expected score from the log-probabilities of "1" to "6" right after the prompt (section 2.3
-    and 2.4), by vLLM's offline engine.
+class VLLMScorer(PromptScorer):
+    """The expected score under a scorer checkpoint (section 2.3 and 2.4), by vLLM's offline engine.
 
-    Token ids go in, from the same tokenizer as causal_lm's; the six raw log-probabilities come out
-    by `logprob_token_ids`. The default length is one token under causal_lm's: the engine wants a
-    place for the token that it generates.
+    The engine gets the token ids of causal_lm's tokenizer, and returns the raw log-probabilities of
+    "1" to "6" right after the prompt (`logprob_token_ids`). The default length is one token under
+    causal_lm's: the engine generates a token, and needs room for it.
     """
 
     VERSION: ClassVar[int] = 1
@@ -49,123 +49,124 @@ class VLLMScorer(Scorer):
         description="longest prompt in tokens; default: the model's own window, less one",
     )
     dtype: Dtype = "auto"
-    gpus: int = Field(
-        1, ge=1, description="GPUs that one model is spread over (tensor parallelism)"
-    )
+    gpus: int = Field(1, ge=1, description="GPUs per model (tensor parallelism)")
     gpu_memory: float = Field(
         0.9, gt=0, le=1, description="share of a GPU's memory that the engine may take"
     )
 
-    _reader: Lazy[Reader] = PrivateAttr(default_factory=Lazy)
     _engine: Lazy[Any] = PrivateAttr(default_factory=Lazy)
 
     @model_validator(mode="after")
-    def _installed(self) -> Self:
-        """Raises MissingExtra where vLLM is not installed: before anything is read."""
+    def _check_installed(self) -> Self:
+        """Raise UsageError if vLLM is not installed, before anything is read."""
         if importlib.util.find_spec("vllm") is None:
-            raise MissingExtra("vllm", "vllm", "vllm")
+            raise UsageError(
+                "the scorer 'vllm' needs the package vllm, which cannot be installed beside "
+                "Prefect: give vLLM an environment of its own, and score through its server with "
+                "the scorer 'openai' (docs/how-to/vllm-server.md)"
+            )
         return self
 
     def fingerprint(self) -> Fingerprint:
-        identity = self._reader.get(self._read).identity()
         return {
             "backend": "vllm",
             "version": self.VERSION,
-            **identity,
+            **self.encoder.identity(),
             "dtype": choose_dtype(self.dtype, "auto"),
         }
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
-        reader = self._reader.get(self._read)
+        encoder = self.encoder
         tokens: list[Tokens] = []
-        parts = []
+        parts: list[NDArray[np.float64]] = []
         if pairs:
-            self._engine.get(self._load)  # before any thread runs: the engine forks
-        for piece in prefetch(pairs, reader.tokens):
-            # the engine itself does not ask: without pieces a shard could not be stopped
-            may_stop()
+            self._engine.get(self._load_engine)  # before any thread starts: the engine forks
+        for piece in prefetch(pairs, encoder.tokenize):
+            # the engine itself cannot be stopped, so a shard is stopped between pieces
+            raise_if_stopped()
             tokens += piece
-            parts.append(self._logprobs(piece, reader.digits))
-        problems = {
-            i: f"its prompt cannot be cut to {reader.max_length} tokens"
-            for i, one in enumerate(tokens)
-            if not one.ids
-        }
+            parts.append(self._logprobs(piece, encoder.digits))
         logprobs = np.concatenate(parts)
         scores = expected_score(logprobs)
-        for i in np.flatnonzero(np.isnan(scores)).tolist():
-            missing = [
-                digit
-                for digit, value in zip(DIGITS, logprobs[i], strict=True)
-                if not math.isfinite(value)
-            ]
-            problems.setdefault(
-                i, f"vLLM gave no finite log-probability for {', '.join(map(repr, missing))}"
-            )
-        return ModelOutput(
-            scores, np.array([one.truncated_tokens for one in tokens], np.int32), problems
-        )
+        problems: dict[int, str] = {}
+        for position in np.flatnonzero(np.isnan(scores)).tolist():
+            if tokens[position].ids:
+                problems[position] = _missing_problem(logprobs[position])
+            else:
+                problems[position] = encoder.too_long_problem()
+        truncated = np.array([prompt.truncated_tokens for prompt in tokens], np.int32)
+        return ModelOutput(scores, truncated, problems)
 
-    def _logprobs(
-        self, tokens: Sequence[Tokens], digits: Sequence[int]
-    ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-        """(n, 6), natural logarithms; NaN where there is no prompt, or the engine told none."""
+    def _logprobs(self, tokens: Sequence[Tokens], digits: Sequence[int]) -> NDArray[np.float64]:
+        """Return natural log-probabilities of the digits, (n, 6).
+
+        NaN for an empty prompt, and for a digit that the engine did not return.
+        """
         from vllm import SamplingParams
 
         logprobs = np.full((len(tokens), len(DIGITS)), np.nan)
-        asked = [i for i, one in enumerate(tokens) if one.ids]
-        if asked:
-            sampling = SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=list(digits))
-            prompts = [{"prompt_token_ids": tokens[i].ids} for i in asked]
-            requests = self._engine.get(self._load).generate(prompts, sampling, use_tqdm=False)
-            for i, request in zip(asked, requests, strict=True):
-                logprobs[i] = _digits(request, digits)
+        positions = [position for position, prompt in enumerate(tokens) if prompt.ids]
+        if not positions:
+            return logprobs
+        sampling = SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=list(digits))
+        prompts = [{"prompt_token_ids": tokens[position].ids} for position in positions]
+        engine = self._engine.get(self._load_engine)
+        requests = engine.generate(prompts, sampling, use_tqdm=False)
+        for position, request in zip(positions, requests, strict=True):
+            logprobs[position] = _digit_logprobs(request, digits)
         return logprobs
 
-    def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
-        return self._reader.get(self._read).forecast(conversations)
-
     def release(self) -> None:
-        """Forgets the engine, which ends its processes; the next `measure` starts another."""
+        """Forget the engine, which ends its processes; the next `compute` starts another."""
         self._engine.release()
         gc.collect()
 
-    def _read(self) -> Reader:
-        reader = Reader.for_engine(self.kind, self.model, self.revision, self.max_length)
-        window = getattr(reader.checkpoint.config(), "max_position_embeddings", None)
-        if window is not None and reader.max_length >= window:
+    def _load_encoder(self) -> PromptEncoder:
+        encoder = PromptEncoder.for_engine(self.kind, self.model, self.revision, self.max_length)
+        window = getattr(encoder.checkpoint.config(), "max_position_embeddings", None)
+        if window is not None and encoder.max_length >= window:
             raise UsageError(
-                f"max_length={reader.max_length}: vLLM generates a token, and {self.model} "
-                f"has a window of {window}; ask for {window - 1}"
+                f"max_length={encoder.max_length}: vLLM generates a token, and {self.model} has a "
+                f"window of {window}; set max_length to {window - 1} or less"
             )
-        return reader
+        return encoder
 
-    def _load(self) -> Any:
+    def _load_engine(self) -> Any:
         from vllm import LLM
 
-        reader = self._reader.get(self._read)
+        checkpoint = self.encoder.checkpoint
         dtype = choose_dtype(self.dtype, "auto")
         try:
             engine = LLM(
-                model=reader.checkpoint.location,
-                revision=reader.checkpoint.revision,
+                model=checkpoint.location,
+                revision=checkpoint.revision,
                 dtype=dtype,
-                max_model_len=reader.max_length + 1,
+                max_model_len=self.encoder.max_length + 1,
                 tensor_parallel_size=self.gpus,
                 gpu_memory_utilization=self.gpu_memory,
-                enable_prefix_caching=True,  # the template's beginning is the same in every prompt
+                enable_prefix_caching=True,  # every prompt begins with the same template
                 trust_remote_code=False,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(f"{self.model} cannot be loaded by vLLM: {error}") from error
-        log.info("loaded %s by vLLM, %s, %d GPUs", reader.checkpoint.location, dtype, self.gpus)
+            raise ModelError(f"vLLM cannot load {self.model}: {error}") from error
+        log.info("loaded %s by vLLM, %s, %d GPUs", checkpoint.location, dtype, self.gpus)
         return engine
 
 
-def _digits(request: Any, ids: Sequence[int]) -> list[float]:
-    """The log-probabilities of the six ids at the first generated position; NaN for one that is not
-    there.
-    """
+def _missing_problem(logprobs: NDArray[np.float64]) -> str:
+    """Return why a pair has no score if some of the six log-probabilities are not finite."""
+    missing = [
+        repr(digit)
+        for digit, logprob in zip(DIGITS, logprobs, strict=True)
+        if not math.isfinite(logprob)
+    ]
+    return f"vLLM gave no finite log-probability for {', '.join(missing)}"
+
+
+def _digit_logprobs(request: Any, digits: Sequence[int]) -> list[float]:
+    """Return the six log-probabilities at the first generated position; NaN for a missing one."""
     positions = request.outputs[0].logprobs if request.outputs else None
-    first: Mapping[int, Any] = positions[0] if positions else {}
-    return [first[identity].logprob if identity in first else math.nan for identity in ids]
+    if not positions:
+        return [math.nan] * len(digits)
+    first: Mapping[int, Any] = positions[0]
+    return [first[digit].logprob if digit in first else math.nan for digit in digits]

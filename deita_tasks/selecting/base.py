@@ -1,33 +1,53 @@
-"""What every selection strategy is."""
+"""The base class of selection strategies."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from numpy.typing import NDArray
 from pydantic import Field
 
 from deita_tasks.components import Component, Fingerprint
 from deita_tasks.records import SelectorResult
-from deita_tasks.selecting.evol import How, Ranking
-from deita_tasks.selecting.ledger import Ledger
+from deita_tasks.selecting.arrays import Array
+from deita_tasks.selecting.evol import Ranking, TurnAggregation
+from deita_tasks.selecting.ranked_pool import RankedPool
 
 
 class Selector(Component):
-    """Chooses at most `budget` rows. Its fields are its options.
+    """Base class of selection strategies.
 
-    Three of them say what its caller has to hand over: `ranking` and `evol_score`, which scores
-    (evol.ranking_scores makes them), and `strata`, the values of which column, where no more than
-    `per_stratum` rows of each are to be kept.
+    A strategy is one class in its own file, and one line in `SELECTORS`:
+
+        class EveryNth(Selector):
+            "Every n-th row of the ranking."
+
+            needs_embeddings: ClassVar[bool] = False
+
+            n: int = Field(default=2, ge=1)
+
+            def select(self, ids, evol_scores, embeddings=None, strata=None):
+                pool = self.rank_pool(ids, evol_scores, strata)
+                ranks = np.arange(0, pool.candidate_count, self.n)
+                pool.keep(pool.drop_full_strata(ranks)[: self.budget])
+                return pool.result()
+
+    The fields of the class are the options of the strategy; pydantic checks them. Every strategy
+    keeps at most `budget` rows and decides every id exactly once. It depends neither on the order
+    of the input nor on the machine. A row that cannot be compared is "unscorable"; no score or
+    vector is imputed. tests/selecting/test_contract.py checks all of this for every strategy.
+
+    Three options tell the caller what to pass to `select`. `ranking` and `evol_score` name the
+    scores, which `evol.ranking_scores` computes. `strata` names the column whose values are the
+    strata; at most `per_stratum` rows of each stratum are kept.
     """
 
     needs_embeddings: ClassVar[bool] = True
 
     budget: int = Field(ge=1)
     ranking: Ranking = "evol"
-    evol_score: How = "sum"
+    evol_score: TurnAggregation = "sum"
     strata: str | None = None
     per_stratum: int | None = Field(default=None, ge=1)
 
@@ -35,26 +55,28 @@ class Selector(Component):
     def select(
         self,
         ids: Sequence[str],
-        evol_scores: NDArray[Any],
-        embeddings: NDArray[Any] | None,
+        evol_scores: Array,
+        embeddings: Array | None,
         strata: Sequence[Hashable] | None = None,
     ) -> SelectorResult:
-        """`ids`: n distinct ids, in any order. `evol_scores`: (n,), NaN for none; of whichever
-        `ranking` is. `embeddings`: (n, d) of float32 or float16, row i is ids[i], not normalised,
-        may be a memory map; None where `needs_embeddings` is False. `strata`: (n,), the stratum of
-        each row, where there is a `per_stratum`: a row whose stratum has its number is passed over,
-        as below_budget.
+        """Return the kept ids in the order chosen, and a Rejection for every other id.
 
-        Raises UsageError where the ids repeat, or scores, vectors or strata are missing or of
-        another number.
+        `ids`: n distinct ids, in any order. `evol_scores`: (n,), the scores named by `ranking`; NaN
+        for a row without one. `embeddings`: (n, d), float32 or float16; row i belongs to ids[i]. It
+        need not be normalised and may be a memory map, or None if `needs_embeddings` is False.
+        `strata`: (n,), the stratum of each row; needed only with `per_stratum`. Once a stratum is
+        full, its other rows are "below_budget".
+
+        Raises UsageError if ids repeat, or if scores, vectors or strata are missing or differ in
+        number from the ids.
         """
 
-    def ledger(
-        self, ids: Sequence[str], evol_scores: NDArray[Any], strata: Sequence[Hashable] | None
-    ) -> Ledger:
-        """The pool in the order of its scores, with nothing decided yet."""
-        return Ledger(ids, evol_scores, strata, self.per_stratum)
+    def rank_pool(
+        self, ids: Sequence[str], evol_scores: Array, strata: Sequence[Hashable] | None
+    ) -> RankedPool:
+        """Return the rows in the order of their scores, all of them still undecided."""
+        return RankedPool(ids, evol_scores, strata, self.per_stratum)
 
     def fingerprint(self) -> Fingerprint:
-        """The strategy and every option that changes what is kept."""
+        """Return the strategy and every option that changes which rows are kept."""
         return {"strategy": type(self).__name__, **self.model_dump()}

@@ -1,30 +1,27 @@
-"""What a selection is worth beside others: how well it covers the pool, how much it repeats itself,
-what it shares with others.
-"""
+"""Compares selections: how well each covers the pool, how redundant it is, and what they share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deita_tasks.selecting import load_selector
+from deita_tasks.selecting.arrays import Doubles, Floats, Indices
 from deita_tasks.selecting.base import Selector
-from deita_tasks.selecting.similarity.exact import Floats
-from deita_tasks.selecting.similarity.vectors import Vectors
+from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
 
-PRODUCTS = 20_000_000  # similarities held at a time: 80 MB
+PRODUCTS_AT_ONCE = 20_000_000  # similarities held in memory: 80 MB
 CONTROL = "random"
 
 
 class Measures(NamedTuple):
-    """A selection beside the pool; NaN where there is nothing to measure. Distances are 1 - cosine
-    similarity, from 0 to 2.
+    """The measures of one selection; NaN if there is nothing to measure.
 
-    coverage_mean, coverage_worst: over rows of the pool, the mean distance to the nearest kept row,
-    and the largest. redundancy: mean similarity of a kept row to its nearest other kept row.
+    coverage_mean, coverage_worst: over rows of the pool, the mean and the largest distance to the
+    nearest kept row. redundancy: the mean similarity of a kept row to its nearest other kept row.
+    Distances are 1 - cosine similarity, from 0 to 2.
     """
 
     kept: int
@@ -34,188 +31,212 @@ class Measures(NamedTuple):
     redundancy: float
 
 
-class Setting(NamedTuple):
+class StrategySetting(NamedTuple):
     """A strategy, with its limit if it has one."""
 
     strategy: str
     max_similarity: float | None = None
 
-    def selector(self, budget: int, seed: int, device: str = "auto") -> Selector:
-        """The strategy with the options that it has."""
-        options: dict[str, Any] = {"seed": seed} if self.strategy == CONTROL else {}
-        if self.max_similarity is not None:
-            options |= {"max_similarity": self.max_similarity, "device": device}
-        return load_selector(self.strategy, budget=budget, **options)
+    def load(self, budget: int, seed: int, device: str = "auto") -> Selector:
+        """Return the strategy; `seed` and `device` go to those that have such an option."""
+        if self.strategy == CONTROL:
+            return load_selector(CONTROL, budget=budget, seed=seed)
+        if self.max_similarity is None:
+            return load_selector(self.strategy, budget=budget)
+        return load_selector(
+            self.strategy, budget=budget, max_similarity=self.max_similarity, device=device
+        )
 
 
-class Cell(NamedTuple):
-    """One selection of a sweep, and a random one of as many rows. `kept`: int64, positions in the
-    order chosen.
+class ComparedSelection(NamedTuple):
+    """One selection of a sweep, and the measures of a random one (`control`) of the same size.
+
+    `kept`: int64, positions in the order chosen.
     """
 
-    setting: Setting
+    setting: StrategySetting
     budget: int
-    kept: NDArray[np.int64]
+    kept: Indices
     measures: Measures
     control: Measures
 
 
-def settings(strategies: Sequence[str], similarities: Sequence[float]) -> list[Setting]:
-    """Every strategy, diverse with every limit; the control last."""
-    limits = {"diverse": similarities}
-    named = [
-        Setting(name, limit)
-        for name in strategies
-        if name != CONTROL
-        for limit in limits.get(name, [None])
-    ]
-    return [*named, Setting(CONTROL)]
+def list_settings(
+    strategies: Sequence[str], similarities: Sequence[float]
+) -> list[StrategySetting]:
+    """Return every strategy, diverse with each limit of `similarities`; the control comes last."""
+    settings = []
+    for name in strategies:
+        if name == "diverse":
+            settings += [StrategySetting(name, limit) for limit in similarities]
+        elif name != CONTROL:
+            settings.append(StrategySetting(name))
+    return [*settings, StrategySetting(CONTROL)]
 
 
 def sweep(
     ids: Sequence[str],
-    ranking: Callable[[Selector], NDArray[np.float64]],
-    embeddings: NDArray[Any],
+    ranking: Callable[[Selector], Doubles],
+    embeddings: Floats,
     budgets: Sequence[int],
-    compared: Sequence[Setting],
-    sample: NDArray[np.int64],
+    settings: Sequence[StrategySetting],
+    sample: Indices,
     seed: int = 0,
     device: str = "auto",
-) -> Iterator[Cell]:
-    """A selection for each setting and each of the ascending `budgets`, measured.
+) -> Iterator[ComparedSelection]:
+    """Yield the selection of each setting and each of the ascending `budgets`, with its measures.
 
-    `ranking` gives the scores, (n,), that a strategy goes by; the measures go by the control's, the
-    evol scores. Budgets nest, so each setting is run once, for the largest. Coverage is measured
-    over the rows at the positions `sample`. Held at a time: the vectors of the sample and of one
-    selection, float32.
+    `ranking` returns the scores (n,) by which a strategy ranks. The measures use those of the
+    control, the evol scores. Budgets nest, so each setting runs once, with the largest. Coverage is
+    measured over the rows at the positions `sample`. Memory: the vectors of the sample and of one
+    selection, in float32.
     """
-    where = {id: position for position, id in enumerate(ids)}
-    judge = Judge(ranking(Setting(CONTROL).selector(budgets[-1], seed)), embeddings, sample)
+    largest_budget = budgets[-1]
+    position_of = {row_id: position for position, row_id in enumerate(ids)}
+    control_setting = StrategySetting(CONTROL)
+    evol_scores = ranking(control_setting.load(largest_budget, seed))
+    evaluator = Evaluator(evol_scores, embeddings, sample)
 
-    def kept_by(setting: Setting) -> NDArray[np.int64]:
-        strategy = setting.selector(budgets[-1], seed, device)
+    def run(setting: StrategySetting) -> Indices:
+        strategy = setting.load(largest_budget, seed, device)
         selection = strategy.select(ids, ranking(strategy), embeddings)
-        return np.array([where[id] for id in selection.kept], np.int64)
+        return np.array([position_of[row_id] for row_id in selection.kept], np.int64)
 
-    drawn = kept_by(Setting(CONTROL))
-    controls = dict(zip(budgets, judge.measure(drawn, budgets), strict=True))
-    for setting in compared:
-        kept = drawn if setting.strategy == CONTROL else kept_by(setting)
-        found = (
-            [controls[budget] for budget in budgets]
-            if kept is drawn
-            else judge.measure(kept, budgets)
-        )
-        other = sorted(
-            {measures.kept for measures in found} - controls.keys()
-        )  # where the pool ran out
-        controls |= dict(zip(other, judge.measure(drawn, other), strict=True))
-        for budget, measures in zip(budgets, found, strict=True):
-            yield Cell(setting, budget, kept[:budget], measures, controls[measures.kept])
+    random_rows = run(control_setting)
+    random_measures = evaluator.measure(random_rows, budgets)
+    controls = dict(zip(budgets, random_measures, strict=True))  # by the number of kept rows
+    for setting in settings:
+        if setting.strategy == CONTROL:
+            kept, measured = random_rows, random_measures
+        else:
+            kept = run(setting)
+            measured = evaluator.measure(kept, budgets)
+        # Sizes that are not budgets: the pool ran out.
+        kept_counts = {measures.kept for measures in measured}
+        sizes = sorted(kept_counts - controls.keys())
+        controls |= zip(sizes, evaluator.measure(random_rows, sizes), strict=True)
+        for budget, measures in zip(budgets, measured, strict=True):
+            control = controls[measures.kept]
+            yield ComparedSelection(setting, budget, kept[:budget], measures, control)
 
 
-class Judge:
-    """Measures selections from one pool. `sample`: positions of the rows over which coverage is
-    measured.
+class Evaluator:
+    """Measures selections from one pool.
+
+    `evol_scores`: (n,). `embeddings`: (n, d). `sample`: positions of the rows over which coverage
+    is measured.
     """
 
-    def __init__(
-        self, evol_scores: NDArray[np.float64], embeddings: NDArray[Any], sample: NDArray[np.int64]
-    ) -> None:
+    def __init__(self, evol_scores: Doubles, embeddings: Floats, sample: Indices) -> None:
         self._scores = evol_scores
-        self._vectors = Vectors(embeddings, len(evol_scores))
-        points, fit = self._vectors.read(sample)
-        self._points = points[fit]
+        self._reader = EmbeddingReader(embeddings, len(evol_scores))
+        points, comparable = self._reader.read(sample)
+        self._points = points[comparable]
 
-    def measure(self, kept: NDArray[np.int64], budgets: Sequence[int]) -> list[Measures]:
-        """Measures of the first `budget` of the rows `kept`, for each of the ascending `budgets`,
-        in one pass for all of them.
+    def measure(self, kept: Indices, budgets: Sequence[int]) -> list[Measures]:
+        """Return the measures of the first `budget` rows of `kept`, for each ascending budget.
+
+        All budgets are measured in one pass. A row without a usable vector covers nothing.
         """
         if not budgets:
             return []
-        rows, fit = self._vectors.read(kept[: budgets[-1]])
-        sizes = [
-            int(fit[:budget].sum()) for budget in budgets
-        ]  # a row without a usable vector covers nothing
-        rows = rows[fit]
-        covered = [_Summary() for _ in sizes]
-        for near in nearest(self._points, rows, sizes):
-            for summary, column in zip(covered, near.T, strict=True):
-                summary.add(1 - column)
-        alike = [_Summary() for _ in sizes]
-        for start, near in _with_starts(nearest(rows, rows, sizes, others=True)):
-            for summary, column, size in zip(alike, near.T, sizes, strict=True):
-                summary.add(column[: max(0, size - start)])
+        rows, comparable = self._reader.read(kept[: budgets[-1]])
+        sizes = [int(comparable[:budget].sum()) for budget in budgets]
+        rows = rows[comparable]
+        distances = self._measure_distances(rows, sizes)
+        similarities = _measure_redundancy(rows, sizes)
         return [
             Measures(
                 kept=min(budget, len(kept)),
-                mean_evol_score=float(self._scores[kept[:budget]].mean())
-                if len(kept)
-                else float("nan"),
-                coverage_mean=cover.mean,
-                coverage_worst=cover.largest,
-                redundancy=like.mean,
+                mean_evol_score=self._mean_score(kept[:budget]),
+                coverage_mean=distance.mean,
+                coverage_worst=distance.largest,
+                redundancy=similarity.mean,
             )
-            for budget, cover, like in zip(budgets, covered, alike, strict=True)
+            for budget, distance, similarity in zip(budgets, distances, similarities, strict=True)
         ]
+
+    def _measure_distances(self, rows: Floats, sizes: Sequence[int]) -> list[_Summary]:
+        """Summarise, for each size, the distances of the sample to the nearest kept row."""
+        summaries = [_Summary() for _ in sizes]
+        for _, nearest in largest_similarities(self._points, rows, sizes):
+            for summary, column in zip(summaries, nearest.T, strict=True):
+                summary.add(1 - column)
+        return summaries
+
+    def _mean_score(self, kept: Indices) -> float:
+        if not len(kept):
+            return float("nan")
+        return float(self._scores[kept].mean())
+
+
+def _measure_redundancy(rows: Floats, sizes: Sequence[int]) -> list[_Summary]:
+    """Summarise, for each size, the similarities of kept rows to their nearest other kept row."""
+    summaries = [_Summary() for _ in sizes]
+    for start, nearest in largest_similarities(rows, rows, sizes, exclude_self=True):
+        for summary, column, size in zip(summaries, nearest.T, sizes, strict=True):
+            summary.add(column[: max(0, size - start)])
+    return summaries
 
 
 class _Summary:
-    """Mean and largest of numbers that come in pieces; NaN for none, and for those that are not
-    finite: nothing to compare with.
+    """The mean and the largest of numbers that arrive in pieces.
+
+    NaN if there are none, or if they are not finite: there was nothing to compare with.
     """
 
     def __init__(self) -> None:
-        self._sum, self._count, self._largest = 0.0, 0, -np.inf
+        self._sum = 0.0
+        self._count = 0
+        self._largest = -np.inf
 
-    def add(self, values: NDArray[np.float64]) -> None:
+    def add(self, values: Doubles) -> None:
+        largest = float(values.max(initial=-np.inf))
         self._sum += float(values.sum())
         self._count += len(values)
-        self._largest = max(self._largest, float(values.max(initial=-np.inf)))
+        self._largest = max(self._largest, largest)
 
     @property
     def mean(self) -> float:
-        return self._sum / self._count if self._count and np.isfinite(self._sum) else float("nan")
+        if not self._count or not np.isfinite(self._sum):
+            return float("nan")
+        return self._sum / self._count
 
     @property
     def largest(self) -> float:
-        return self._largest if np.isfinite(self._largest) else float("nan")
+        if not np.isfinite(self._largest):
+            return float("nan")
+        return self._largest
 
 
-def nearest(
-    points: Floats, rows: Floats, sizes: Sequence[int], others: bool = False
-) -> Iterator[NDArray[np.float64]]:
-    """For some `points` (m, d) at a time, the largest cosine similarity to the first `size` of
-    `rows` (k, d), for each ascending size.
+def largest_similarities(
+    points: Floats, rows: Floats, sizes: Sequence[int], exclude_self: bool = False
+) -> Iterator[tuple[int, Doubles]]:
+    """Yield each point's largest cosine similarity to the first `size` rows, for ascending sizes.
 
-    Normalised rows; gives float64 (b, sizes), -inf where there is no row. `others`: point i is row
-    i, which is not compared with itself.
+    `points` (m, d) and `rows` (k, d) are normalised. Yields a block of b points at a time: the
+    number of its first point, and float64 (b, sizes), -inf if there is no row. `exclude_self`:
+    point i is row i, and is not compared with itself.
     """
-    step = max(1, PRODUCTS // max(1, len(rows)))
+    step = max(1, PRODUCTS_AT_ONCE // max(1, len(rows)))
     for start in range(0, len(points), step):
         products = points[start : start + step] @ rows.T
         np.clip(products, -1, 1, out=products)
-        if others:
-            own = np.arange(len(products))
-            products[own, start + own] = -np.inf
-        pieces = [
-            products[:, low:high].max(axis=1, initial=-np.inf)
-            for low, high in zip([0, *sizes], sizes, strict=False)
-        ]
-        yield np.maximum.accumulate(np.column_stack(pieces), axis=1).astype(np.float64)
+        if exclude_self:
+            block = np.arange(len(products))
+            products[block, start + block] = -np.inf
+        bounds = zip([0, *sizes], sizes, strict=False)
+        between_sizes = [products[:, low:high].max(axis=1, initial=-np.inf) for low, high in bounds]
+        largest = np.maximum.accumulate(np.column_stack(between_sizes), axis=1)
+        yield start, largest.astype(np.float64)
 
 
-def _with_starts(
-    blocks: Iterator[NDArray[np.float64]],
-) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    start = 0
-    for block in blocks:
-        yield start, block
-        start += len(block)
+def jaccard(left: Indices, right: Indices) -> float:
+    """Return the Jaccard index of two selections without repeated rows: shared rows over all rows.
 
-
-def jaccard(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
-    """Rows in both selections over rows in either; 1 for two empty ones. Each has no row twice."""
-    both = len(np.intersect1d(one, other, assume_unique=True))
-    either = len(one) + len(other) - both
-    return both / either if either else 1.0
+    1 for two empty ones.
+    """
+    in_both = np.intersect1d(left, right, assume_unique=True)
+    shared = len(in_both)
+    total = len(left) + len(right) - shared
+    return shared / total if total else 1.0

@@ -1,155 +1,163 @@
-"""The evol score: what a conversation's turns are worth together (paper section 2.5 and the
-original's combine step).
+"""Scores to rank by: the evol score and the paper's simpler rankings.
 
-And the paper's simpler rankings, which a strategy takes in its place: by complexity alone, by
-quality alone, by length.
+The evol score says what the turns of a conversation are worth together (paper, section 2.5, and
+the original's combine step). A strategy can rank by complexity, quality or length alone instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from deita_tasks.errors import ComputeError, UsageError
+from deita_tasks.selecting.arrays import Array, Doubles, Indices, Mask
 
-How = Literal["sum", "mean", "max"]
-HOWS: tuple[How, ...] = get_args(How)
+TurnAggregation = Literal["sum", "mean", "max"]
+TURN_AGGREGATIONS: tuple[TurnAggregation, ...] = get_args(TurnAggregation)
 
 Ranking = Literal["evol", "complexity", "quality", "length"]
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 
-RANKED_BY = {
+RANKING_COLUMNS = {
     "evol": "complexity and quality, a list of scores for each row",
     "complexity": "complexity, a list of scores for each row",
     "quality": "quality, a list of scores for each row",
     "length": "lengths, a number for each row",
 }
 
-Lists: TypeAlias = pa.Array | pa.ChunkedArray
+ListColumn: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 def evol_score(
     complexity_turns: Sequence[float | None],
     quality_turns: Sequence[float | None],
-    how: How = "sum",
+    aggregation: TurnAggregation = "sum",
 ) -> float:
-    """The evol score of one conversation from its turns' scores: `how` over turns of complexity *
-    quality.
+    """Return the evol score of one conversation: complexity * quality, aggregated over its turns.
 
-    "sum" is the paper's, and favours long conversations; "mean" and "max" do not. Both sequences
-    have one entry per pair (user turn). NaN where any turn's score is missing (None or NaN) or
-    there is no turn: nothing is imputed. The same float as `evol_scores` gives. Raises ComputeError
-    where the lengths differ.
+    "sum" is the paper's aggregation and favours long conversations; "mean" and "max" do not. Both
+    sequences have one entry per pair (user turn). The score is NaN if any turn's score is missing
+    (None or NaN) or if there are no turns: nothing is imputed. `evol_scores` returns the same
+    float. Raises ComputeError if the lengths differ.
     """
-    complexity, quality = (
-        np.asarray(complexity_turns, np.float64),
-        np.asarray(quality_turns, np.float64),
-    )
+    complexity = np.asarray(complexity_turns, np.float64)
+    quality = np.asarray(quality_turns, np.float64)
     if complexity.shape != quality.shape:
         raise ComputeError(
             f"{complexity.size} complexity scores and {quality.size} quality scores: expected "
             "one of each per turn"
         )
-    return float(evol_scores([0, complexity.size], complexity, quality, how)[0])
+    return float(evol_scores([0, complexity.size], complexity, quality, aggregation)[0])
 
 
 def evol_scores(
-    offsets: ArrayLike, complexity: ArrayLike, quality: ArrayLike, how: How = "sum"
-) -> NDArray[np.float64]:
-    """Evol scores of n conversations at once, float64 (n,).
+    offsets: ArrayLike,
+    complexity: ArrayLike,
+    quality: ArrayLike,
+    aggregation: TurnAggregation = "sum",
+) -> Doubles:
+    """Return the evol scores of n conversations, float64 (n,).
 
-    `offsets`: integers (n + 1,); the turns of conversation i are [offsets[i], offsets[i + 1]) of
-    `complexity` and `quality`, two flat arrays with NaN for a missing score. Each product and each
-    sum is a float64 operation, and turns are added first to last, so that the result does not
-    depend on how many rows are computed together. Raises ComputeError where the shapes do not fit
-    together.
+    `offsets`: integers (n + 1,). The turns of conversation i are [offsets[i], offsets[i + 1]) of
+    `complexity` and `quality`, two flat arrays with NaN for a missing score. Every product and sum
+    is a float64 operation, and turns are added first to last, so the result does not depend on how
+    many rows are computed together. Raises ComputeError if the shapes do not match.
     """
     starts = np.asarray(offsets, np.int64)
-    return _over_turns(starts, _products(starts, np.asarray(complexity), np.asarray(quality)), how)
+    products = _multiply_scores(starts, np.asarray(complexity), np.asarray(quality))
+    return _aggregate_turns(starts, products, aggregation)
 
 
 def ranking_scores(
     ranking: Ranking,
-    how: How,
-    complexity: Lists | None,
-    quality: Lists | None,
+    aggregation: TurnAggregation,
+    complexity: ListColumn | None,
+    quality: ListColumn | None,
     lengths: ArrayLike | None = None,
-) -> NDArray[np.float64]:
-    """What a strategy is to take as `evol_scores` for its options `ranking` and `evol_score`
-    (`how`): float64 (n,), NaN for none.
+) -> Doubles:
+    """Return the scores by which a strategy ranks, float64 (n,), NaN for a row without one.
 
-    "evol": complexity * quality over turns. "complexity", "quality": that score alone over turns;
-    the other column is not read and may be None. "length": `lengths` (n,) as they are, in whatever
-    unit, with neither column. Raises UsageError where a column that is needed is missing.
+    `ranking` and `aggregation` are the strategy's options `ranking` and `evol_score`.
+
+    "evol": complexity * quality, aggregated over turns. "complexity" and "quality": that score
+    alone; the other column is not read and may be None. "length": `lengths` (n,) unchanged, in any
+    unit. Raises UsageError if a required column is missing.
     """
-    needed = {
+    required = {
         "evol": (complexity, quality),
         "complexity": (complexity,),
         "quality": (quality,),
         "length": (lengths,),
     }.get(ranking)
-    if needed is None:
+    if required is None:
         raise UsageError(f"ranking {ranking!r}: expected one of {', '.join(RANKINGS)}")
-    if any(column is None for column in needed):
-        raise UsageError(
-            f"ranking {ranking!r} needs a column that was not given: expected {RANKED_BY[ranking]}"
-        )
+    if any(column is None for column in required):
+        raise UsageError(f"ranking {ranking!r} lacks a column: expected {RANKING_COLUMNS[ranking]}")
     if ranking == "length":
         return np.asarray(lengths, np.float64)
     if ranking == "evol":
-        return evol_scores_of(complexity, quality, how)
-    offsets, values, _ = _ragged(complexity if ranking == "complexity" else quality)
-    return _over_turns(offsets, values, how)
+        return evol_scores_of_columns(complexity, quality, aggregation)
+    column = _flatten(complexity if ranking == "complexity" else quality)
+    return _aggregate_turns(column.offsets, column.values, aggregation)
 
 
-def _over_turns(
-    offsets: NDArray[np.int64], values: NDArray[np.float64], how: How
-) -> NDArray[np.float64]:
-    if how not in HOWS:
-        raise UsageError(f"evol_score {how!r}: expected one of {', '.join(HOWS)}")
+def evol_scores_of_columns(
+    complexity: ListColumn, quality: ListColumn, aggregation: TurnAggregation = "sum"
+) -> Doubles:
+    """Return the evol scores of two Arrow list columns (n rows, a float per turn), float64 (n,).
+
+    Null rows and null turns give NaN. Raises ComputeError if a row has more scores of one kind than
+    of the other.
+    """
+    left = _flatten(complexity)
+    right = _flatten(quality)
+    null_rows = _check_same_turns(left, right)
+    if null_rows.any():
+        # A null row may have turns in the other column. Without either, its score is NaN.
+        left = _clear_rows(left, null_rows)
+        right = _clear_rows(right, null_rows)
+    return evol_scores(left.offsets, left.values, right.values, aggregation)
+
+
+def _aggregate_turns(offsets: Indices, values: Doubles, aggregation: TurnAggregation) -> Doubles:
+    if aggregation not in TURN_AGGREGATIONS:
+        raise UsageError(
+            f"evol_score {aggregation!r}: expected one of {', '.join(TURN_AGGREGATIONS)}"
+        )
     lengths = np.diff(offsets)
     longest_first = np.argsort(-lengths, kind="stable")
     starts, lengths = offsets[:-1][longest_first], lengths[longest_first]
     totals = np.full(lengths.size, np.nan)
-    # Column by column over the rows that have one: a step costs the turns left in it, and the order
-    # of additions is fixed.
+    # One turn of all rows at a time. A step costs as much as there are rows with that turn, and
+    # the order of additions is fixed.
     for turn in range(lengths.max(initial=0)):
-        rows = int(
-            np.searchsorted(-lengths, -turn, side="left")
-        )  # so many rows have more than `turn` turns
-        column = values[starts[:rows] + turn]
+        rows_with_turn = int(np.searchsorted(-lengths, -turn, side="left"))
+        running = totals[:rows_with_turn]  # a view
+        turn_values = values[starts[:rows_with_turn] + turn]
         if turn == 0:
-            totals[:rows] = column
-        elif how == "max":
-            np.maximum(totals[:rows], column, out=totals[:rows])
+            running[:] = turn_values
+        elif aggregation == "max":
+            np.maximum(running, turn_values, out=running)
         else:
-            totals[:rows] += column
-    if how == "mean":
+            running += turn_values
+    if aggregation == "mean":
         totals /= np.maximum(lengths, 1)
     scores = np.empty_like(totals)
     scores[longest_first] = totals
     return scores
 
 
-def _products(
-    offsets: NDArray[np.int64], complexity: NDArray[Any], quality: NDArray[Any]
-) -> NDArray[np.float64]:
+def _multiply_scores(offsets: Indices, complexity: Array, quality: Array) -> Doubles:
     if complexity.ndim != 1 or complexity.shape != quality.shape:
         raise ComputeError(
             f"complexity {complexity.shape} and quality {quality.shape}: expected two flat "
             "arrays of one length"
         )
-    if (
-        offsets.ndim != 1
-        or offsets.size == 0
-        or offsets[0] < 0
-        or offsets[-1] > complexity.size
-        or (np.diff(offsets) < 0).any()
-    ):
+    if not _are_offsets(offsets, complexity.size):
         raise ComputeError(
             f"offsets {offsets.shape} into {complexity.size} turns: expected n + 1 ascending "
             "positions within them"
@@ -157,48 +165,56 @@ def _products(
     return complexity.astype(np.float64) * quality.astype(np.float64)
 
 
-def evol_scores_of(complexity: Lists, quality: Lists, how: How = "sum") -> NDArray[np.float64]:
-    """Evol scores of two Arrow list columns (n rows, one float per turn), float64 (n,); null rows
-    and null turns give NaN.
-
-    Raises ComputeError where a row has another number of complexity than of quality scores.
-    """
-    left, right = _ragged(complexity), _ragged(quality)
-    lengths, others = np.diff(left[0]), np.diff(right[0])
-    if lengths.shape != others.shape:
-        raise ComputeError(
-            f"{lengths.size} rows of complexity and {others.size} of quality: expected the "
-            "same conversations"
-        )
-    null = left[2] | right[2]
-    unequal = np.flatnonzero((lengths != others) & ~null)
-    if unequal.size:
-        row = int(unequal[0])
-        raise ComputeError(
-            f"row {row}: {lengths[row]} complexity scores and {others[row]} quality scores: "
-            "expected one of each per turn"
-        )
-    if (
-        null.any()
-    ):  # a null row may still have turns on the other side; with neither side's, its score is NaN
-        left, right = _without(left, null), _without(right, null)
-    return evol_scores(left[0], left[1], right[1], how)
+def _are_offsets(offsets: Indices, turns: int) -> bool:
+    if offsets.ndim != 1 or offsets.size == 0:
+        return False
+    in_range = offsets[0] >= 0 and offsets[-1] <= turns
+    return bool(in_range and (np.diff(offsets) >= 0).all())
 
 
-Ragged = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]
+class _FlatColumn(NamedTuple):
+    """An Arrow list column of n rows: offsets (n + 1,), flat values, which rows are null (n,)."""
+
+    offsets: Indices
+    values: Doubles
+    null_rows: Mask
 
 
-def _ragged(column: Lists) -> Ragged:
-    """Offsets, flat values and null rows of an Arrow list column, chunked or sliced or not."""
+def _flatten(column: ListColumn) -> _FlatColumn:
+    """Flatten a list column, chunked or sliced or neither."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     lengths = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
     values = array.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return offsets, values, array.is_null().to_numpy(zero_copy_only=False)
+    null_rows = array.is_null().to_numpy(zero_copy_only=False)
+    return _FlatColumn(offsets, values, null_rows)
 
 
-def _without(ragged: Ragged, empty: NDArray[np.bool_]) -> Ragged:
-    offsets, values, _ = ragged
-    lengths = np.diff(offsets)
-    kept_lengths = np.where(empty, 0, lengths)
-    return np.concatenate(([0], np.cumsum(kept_lengths))), values[np.repeat(~empty, lengths)], empty
+def _check_same_turns(complexity: _FlatColumn, quality: _FlatColumn) -> Mask:
+    """Return which rows are null in either column, (n,).
+
+    Raises ComputeError if the others do not have the same turns in both.
+    """
+    complexity_turns = np.diff(complexity.offsets)
+    quality_turns = np.diff(quality.offsets)
+    if complexity_turns.shape != quality_turns.shape:
+        raise ComputeError(
+            f"{complexity_turns.size} rows of complexity and {quality_turns.size} of quality: "
+            "expected the same conversations"
+        )
+    null_rows = complexity.null_rows | quality.null_rows
+    unequal = np.flatnonzero((complexity_turns != quality_turns) & ~null_rows)
+    if unequal.size:
+        row = int(unequal[0])
+        raise ComputeError(
+            f"row {row}: {complexity_turns[row]} complexity scores and {quality_turns[row]} "
+            "quality scores: expected one of each per turn"
+        )
+    return null_rows
+
+
+def _clear_rows(column: _FlatColumn, rows: Mask) -> _FlatColumn:
+    """Return `column` with no turns in the `rows` (n,)."""
+    lengths = np.diff(column.offsets)
+    offsets = np.concatenate(([0], np.cumsum(np.where(rows, 0, lengths))))
+    return _FlatColumn(offsets, column.values[np.repeat(~rows, lengths)], rows)

@@ -1,17 +1,17 @@
-"""Farthest point first: the rows that leave the least of the pool far from all of them."""
+"""k-center greedy: leaves as little of the pool as possible far from all kept rows."""
 
 from __future__ import annotations
 
-from deita_tasks.selecting.marginal import Marginal
+from deita_tasks.selecting.marginal import MarginalRelevance
 
 
-class KCenter(Marginal):
-    """The best row by evol score, then always the row that is least similar to all kept ones
-    (Gonzalez 1985, greedy k-center).
+class KCenter(MarginalRelevance):
+    """The best row by evol score, then always the row least similar to all kept ones.
 
-    So many rows cannot cover the pool within less than half of the angle within which these do. It
-    pays no heed to scores after the first row, and likes outliers.
+    This is the farthest-first traversal of Gonzalez (1985): no other choice of as many rows covers
+    the pool within less than half of its angle. Scores matter for the first row only, and outliers
+    are picked early.
     """
 
-    def share(self) -> float:
+    def relevance_weight(self) -> float:
         return 0.0

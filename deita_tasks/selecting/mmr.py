@@ -1,20 +1,21 @@
-"""Score against similarity, by a weight (maximal marginal relevance)."""
+"""Maximal marginal relevance: a weighted trade-off between score and similarity."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from deita_tasks.selecting.marginal import Marginal
+from deita_tasks.presets import MMR_WEIGHT
+from deita_tasks.selecting.marginal import MarginalRelevance
 
 
-class MMR(Marginal):
-    """Next is the row of the largest weight * score - (1 - weight) * similarity (Carbonell and
-    Goldstein 1998), as Marginal says.
+class MMR(MarginalRelevance):
+    """Always the row with the largest weight * score - (1 - weight) * similarity.
 
-    A `weight` of 1 is top_score; one of 0 is k_center.
+    Carbonell and Goldstein (1998); MarginalRelevance defines both terms. A `weight` of 1 is
+    top_score, a weight of 0 is k_center.
     """
 
-    weight: float = Field(default=0.5, ge=0, le=1)
+    weight: float = Field(default=MMR_WEIGHT, ge=0, le=1)
 
-    def share(self) -> float:
+    def relevance_weight(self) -> float:
         return self.weight

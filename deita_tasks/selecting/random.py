@@ -1,4 +1,4 @@
-"""Rows at random: the control that every other strategy is measured against."""
+"""Random rows: the control for every other strategy."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ import hashlib
 
 import numpy as np
 
-from deita_tasks.selecting.ledger import Ledger
-from deita_tasks.selecting.similarity.exact import Indices
+from deita_tasks.selecting.arrays import Indices
+from deita_tasks.selecting.ranked_pool import RankedPool
 from deita_tasks.selecting.top_score import TopScore
 
 
 class Random(TopScore):
     """The first `budget` rows by a hash of `seed` and id.
 
-    So the draw is the same for any order of the input, budgets nest, and a row that joins the pool
-    moves no other row's place. Rows without a finite evol score are unscorable here too: a control
-    draws from the rows that the others could choose.
+    The draw is the same for any order of the input, smaller budgets are prefixes of larger ones,
+    and a new row in the pool does not move the others. Rows without a finite evol score are
+    unscorable here too: a control draws from the rows that the other strategies can choose.
     """
 
     seed: int = 0
 
-    def in_order(self, ledger: Ledger) -> Indices:
-        """By hash. Ranks go by (-evol_score, id): the stable sort settles the one hash in 2**64
-        that two ids share.
+    def order_ranks(self, pool: RankedPool) -> Indices:
+        """Return all candidates by hash.
+
+        Two ids share a hash once in 2**64; the stable sort then orders them by rank.
         """
-        ids = (ledger.ids[position] for position in ledger.order[: ledger.candidates])
-        places = np.fromiter((_place(self.seed, one) for one in ids), np.uint64, ledger.candidates)
-        return np.argsort(places, kind="stable")
+        ids = (pool.ids[position] for position in pool.order[: pool.candidate_count])
+        hashes = (_hash_id(self.seed, row_id) for row_id in ids)
+        keys = np.fromiter(hashes, np.uint64, pool.candidate_count)
+        return np.argsort(keys, kind="stable")
 
 
-def _place(seed: int, identity: str) -> int:
-    digest = hashlib.sha256(f"{seed}:{identity}".encode("utf-8", "surrogatepass")).digest()
+def _hash_id(seed: int, row_id: str) -> int:
+    digest = hashlib.sha256(f"{seed}:{row_id}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big")

@@ -1,28 +1,26 @@
-"""The limit that yields a wanted number of rows."""
+"""The search for the similarity limit that yields a given number of rows."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deita_tasks.selecting.ledger import Ledger
-from deita_tasks.selecting.similarity.cosine import CosineSpace
-from deita_tasks.selecting.similarity.exact import Floats
-from deita_tasks.selecting.similarity.products import screens_on
-from deita_tasks.selecting.similarity.vectors import Vectors
+from deita_tasks.presets import COSINE_MAX, COSINE_MIN
+from deita_tasks.selecting.arrays import Array, Floats, Indices, Mask
+from deita_tasks.selecting.ranked_pool import RankedPool
+from deita_tasks.selecting.similarity.cosine import CosineKeptRows
+from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
+from deita_tasks.selecting.similarity.products import block_product_for
 
-BLOCK = 256  # rows that are compared at once, as in `diverse`
-AHEAD = 4096  # rows among which they are looked for
+BLOCK_ROWS = 256  # rows compared at once, as in `diverse`
+LOOK_AHEAD_ROWS = 4096  # rows among which the next block is looked for
 
 
 class Solution(NamedTuple):
-    """`max_similarity` yields `kept` rows: the budget, or fewer where even a limit of 1 yields
-    fewer.
-    """
+    """`max_similarity` yields `kept` rows: the budget, or fewer if even a limit of 1 does."""
 
     max_similarity: float
     kept: int
@@ -30,142 +28,175 @@ class Solution(NamedTuple):
 
 def solve(
     ids: Sequence[str],
-    evol_scores: NDArray[Any],
-    embeddings: NDArray[Any],
+    evol_scores: Array,
+    embeddings: Array,
     budget: int,
     device: str = "auto",
 ) -> Solution:
-    """The smallest (most diverse) limit of `diverse` that still yields `budget` rows, as a float32
-    in its shortest decimal form.
+    """Return the smallest (most diverse) limit of `diverse` that still yields `budget` rows.
 
-    A smaller limit keeps fewer rows, but not always: a row that is shut out lets in what it alone
-    had blocked. So what is found is a limit at which the count crosses the budget: it yields the
-    budget, and the next smaller float32 does not. Other crossings may lie near; of the limits that
-    were tried, all above it yield the budget and none below it does.
+    The limit is a float32, in its shortest decimal form.
 
-    A trial that falls short says more than its limit: no decision changes before the limit reaches
-    the smallest of the similarities that shut rows out. So only such similarities are tried, and
-    the search is over when none is left below the limit that yields the budget.
+    A smaller limit usually keeps fewer rows, but not always: dropping a row can let in rows that it
+    alone had blocked. So the result is a limit at which the count crosses the budget: it yields the
+    budget, and the next smaller float32 does not. There may be other crossings nearby. Of the
+    limits that were tried, all above it yield the budget and none below it does.
+
+    A trial that falls short tells more than its own count: no decision changes until the limit
+    reaches the smallest similarity that blocked a row. So only such similarities are tried, and the
+    search ends when none is left below the limit that yields the budget.
     """
-    trials = _Trials(ids, evol_scores, embeddings, budget, device)
-    high = trials.run(np.float32(1), to_the_end=True)
+    trials = _TrialRunner(ids, evol_scores, embeddings, budget, device)
+    high = trials.run(np.float32(COSINE_MAX), count_all=True)
     if high.kept < budget:
-        return Solution(1.0, high.kept)
-    low = trials.run(np.float32(-1))
+        return Solution(COSINE_MAX, high.kept)
+    low = trials.run(np.float32(COSINE_MIN))
     if low.kept == budget:
-        return Solution(-1.0, budget)
-    before, last = high, low
-    while len(limits := low.shut_out[low.shut_out < high.limit]):
-        before, last = (
-            last,
-            trials.run(limits[np.searchsorted(limits[:-1], _about(low, high, before, last))]),
-        )
+        return Solution(COSINE_MIN, budget)
+    previous, last = high, low
+    limits = _limits_between(low, high)
+    while len(limits):
+        guess = _guess_limit(low, high, previous, last)
+        index = np.searchsorted(limits[:-1], guess)
+        previous, last = last, trials.run(limits[index])
         if last.kept == budget:
             high = last
         else:
             low = last
+        limits = _limits_between(low, high)
     return Solution(float(str(high.limit)), budget)
 
 
 class _Trial(NamedTuple):
-    """What the rule does at `limit`, until it has kept the budget or can no longer.
+    """What the rule does at `limit`, until it has kept the budget or no longer can.
 
-    surplus: log of about how many times the budget the whole pool would yield; negative where it
-    does not yield it. shut_out: ascending, a similarity above the limit for each row that was shut
-    out; below the first of them no decision changes.
+    surplus: the log of about how many times the budget the whole pool would yield; negative if it
+    does not yield it. blocking: ascending; for each blocked row, a similarity above the limit.
+    Below the first of them no decision changes.
     """
 
     limit: np.float32
     kept: int
     surplus: float
-    shut_out: Floats
+    blocking: Floats
 
 
-def _about(low: _Trial, high: _Trial, before: _Trial, last: _Trial) -> float:
-    """Where the budget may be met: on the line between the ends, or, where two trials moved the
-    same end, beyond: to move the other.
+def _limits_between(low: _Trial, high: _Trial) -> Floats:
+    """Return the limits left to try: those at which a decision of `low` changes, below `high`."""
+    below_high = low.blocking < high.limit
+    return low.blocking[below_high]
+
+
+def _guess_limit(low: _Trial, high: _Trial, previous: _Trial, last: _Trial) -> float:
+    """Return a limit near which the budget may be met, between `low` and `high`.
+
+    Regula falsi: the limit lies on the line between the two ends. If the last two trials moved the
+    same end, it extrapolates twice as far, to move the other end; failing that, it bisects.
     """
-    if np.sign(before.surplus) != np.sign(last.surplus):
-        return float(
-            low.limit + (high.limit - low.limit) * low.surplus / (low.surplus - high.surplus)
-        )
-    moved = float(last.limit - before.limit)
-    slope = (last.surplus - before.surplus) / moved
-    beyond = float(last.limit) + (-2 * last.surplus / slope if slope > 0 else 3 * moved)
-    return beyond if low.limit < beyond < high.limit else float(low.limit + high.limit) / 2
+    moved_other_end = np.sign(previous.surplus) != np.sign(last.surplus)
+    if moved_other_end:
+        scaled_surplus = (high.limit - low.limit) * low.surplus
+        return float(low.limit + scaled_surplus / (low.surplus - high.surplus))
+    start = float(last.limit)
+    step = float(last.limit - previous.limit)
+    slope = (last.surplus - previous.surplus) / step
+    extrapolated = -2 * last.surplus / slope if slope > 0 else 3 * step
+    beyond = start + extrapolated
+    if low.limit < beyond < high.limit:
+        return beyond
+    return float(low.limit + high.limit) / 2
 
 
-class _Trials:
-    """The rule of `diverse` at one limit after another, for the count alone.
+class _TrialRunner:
+    """Applies the rule of `diverse` with one limit after another, to count the kept rows.
 
-    Of each row that a trial shuts out it remembers the kept row that did it, and how similar they
-    are. Where the next trial keeps that row too, and they are above its limit, there is nothing to
-    compare: the nearer the limits come, the less is left to do.
+    For each blocked row it remembers which kept row blocked it, and their similarity. If the next
+    trial keeps that row too, and the similarity exceeds its limit, nothing needs to be compared.
+    The closer the limits get, the less work is left.
     """
 
     def __init__(
         self,
         ids: Sequence[str],
-        evol_scores: NDArray[Any],
-        embeddings: NDArray[Any],
+        evol_scores: Array,
+        embeddings: Array,
         budget: int,
         device: str,
     ) -> None:
-        ledger = Ledger(ids, evol_scores)
-        self._order = ledger.order[: ledger.candidates]
-        self._vectors, self._screen, self._budget = (
-            Vectors(embeddings, len(ids)),
-            screens_on(device),
-            budget,
-        )
-        self._able = np.ones(ledger.candidates, bool)
-        self._blocker = np.zeros(ledger.candidates, np.int64)
-        self._similarity = np.full(ledger.candidates, -np.inf, np.float32)
+        pool = RankedPool(ids, evol_scores)
+        count = pool.candidate_count
+        self._order = pool.order[:count]
+        self._reader = EmbeddingReader(embeddings, len(ids))
+        self._new_product = block_product_for(device)
+        self._budget = budget
+        # By rank:
+        self._comparable = np.ones(count, bool)
+        self._blocker = np.zeros(count, np.int64)  # the rank of the blocking row
+        self._similarity = np.full(count, -np.inf, np.float32)  # to the blocker
 
-    def run(self, limit: np.float32, to_the_end: bool = False) -> _Trial:
-        """`to_the_end`: count also where the budget is out of reach."""
+    def run(self, limit: np.float32, count_all: bool = False) -> _Trial:
+        """Run one trial. `count_all`: go on even if the budget is out of reach."""
         rows = len(self._order)
-        space = CosineSpace(self._vectors, min(self._budget, rows), float(limit), self._screen)
-        kept, start = np.zeros(rows, bool), 0
-        while (
-            start < rows
-            and space.kept < self._budget
-            and (to_the_end or space.kept + rows - start >= self._budget)
-        ):
-            start = self._take(space, kept, start)
-        shut_out = np.unique(self._similarity[:start][self._able[:start] & ~kept[:start]])
-        return _Trial(limit, space.kept, self._surplus(kept, start), shut_out)
+        max_rows = min(self._budget, rows)
+        kept_rows = CosineKeptRows(self._reader, max_rows, float(limit), self._new_product)
+        is_kept = np.zeros(rows, bool)
+        start = 0
+        while start < rows and kept_rows.count < self._budget:
+            in_reach = kept_rows.count + rows - start >= self._budget
+            if not (in_reach or count_all):
+                break
+            start = self._decide_block(kept_rows, is_kept, start)
+        blocked = self._comparable[:start] & ~is_kept[:start]
+        blocking = np.unique(self._similarity[:start][blocked])
+        surplus = self._estimate_surplus(is_kept, start)
+        return _Trial(limit, kept_rows.count, surplus, blocking)
 
-    def _take(self, space: CosineSpace, kept: NDArray[np.bool_], start: int) -> int:
-        """Decides the next BLOCK of the rows that have to be compared, and those between them;
-        gives the rank that is next.
+    def _decide_block(self, kept_rows: CosineKeptRows, is_kept: Mask, start: int) -> int:
+        """Decide the next BLOCK_ROWS rows that have to be compared, and those between them.
+
+        Returns the next rank to decide.
         """
-        ahead = np.arange(start, min(start + AHEAD, len(self._order)))
-        known = kept[self._blocker[ahead]] & (self._similarity[ahead] > space.limit)
-        ranks = ahead[self._able[ahead] & ~known]
-        end = int(ahead[-1]) + 1 if len(ranks) <= BLOCK else int(ranks[BLOCK])
-        rows, fit = self._vectors.read(self._order[ranks[:BLOCK]])
-        self._able[ranks[:BLOCK][~fit]] = False
-        ranks, rows = ranks[:BLOCK][fit], rows[fit]
-        chosen, closest, nearest = space.decide(rows)
-        chosen = chosen[: self._budget - space.kept]
-        space.append(rows[chosen])
-        kept[ranks[chosen]] = True
-        if space.kept == self._budget:
-            end = int(ranks[chosen[-1]]) + 1
-        out = np.setdiff1d(np.flatnonzero(ranks < end), chosen, assume_unique=True)
-        self._blocker[ranks[out]], self._similarity[ranks[out]] = (
-            np.flatnonzero(kept)[nearest[out]],
-            closest[out],
-        )
+        ranks, end = self._find_block(kept_rows, is_kept, start)
+        rows, comparable = self._reader.read(self._order[ranks])
+        self._comparable[ranks[~comparable]] = False
+        ranks, rows = ranks[comparable], rows[comparable]
+        kept, closeness, nearest = kept_rows.decide(rows)
+        kept = kept[: self._budget - kept_rows.count]
+        kept_rows.append(rows[kept])
+        is_kept[ranks[kept]] = True
+        if kept_rows.count == self._budget:
+            end = int(ranks[kept[-1]]) + 1
+        decided = np.flatnonzero(ranks < end)
+        blocked = np.setdiff1d(decided, kept, assume_unique=True)
+        self._blocker[ranks[blocked]] = np.flatnonzero(is_kept)[nearest[blocked]]
+        self._similarity[ranks[blocked]] = closeness[blocked]
         return end
 
-    def _surplus(self, kept: NDArray[np.bool_], reached: int) -> float:
-        """As in `_Trial`: the count goes on growing as it did over the second half of the rows
-        reached, by a power of their number.
+    def _find_block(
+        self, kept_rows: CosineKeptRows, is_kept: Mask, start: int
+    ) -> tuple[Indices, int]:
+        """Return the next ranks that have to be compared, and the rank after the block."""
+        ahead_end = min(start + LOOK_AHEAD_ROWS, len(self._order))
+        ahead = np.arange(start, ahead_end)
+        blocker_is_kept = is_kept[self._blocker[ahead]]
+        exceeds_limit = kept_rows.exceeds_limit(self._similarity[ahead])
+        still_blocked = blocker_is_kept & exceeds_limit
+        ranks = ahead[self._comparable[ahead] & ~still_blocked]
+        if len(ranks) <= BLOCK_ROWS:
+            return ranks, ahead_end
+        return ranks[:BLOCK_ROWS], int(ranks[BLOCK_ROWS])
+
+    def _estimate_surplus(self, is_kept: Mask, reached: int) -> float:
+        """Return the surplus of `_Trial`, for a trial that reached this many rows.
+
+        Assumes that the count goes on growing as over the second half of them, by a power of their
+        number.
         """
-        total, half = int(kept.sum()), max(1, int(kept[: reached // 2].sum()))
+        rows = len(is_kept)
+        total = int(is_kept.sum())
         if not total:
             return -math.inf
-        grown = total * (len(kept) / reached) ** math.log2(total / half)
-        return math.log(min(grown, total + len(kept) - reached) / self._budget)
+        half = max(1, int(is_kept[: reached // 2].sum()))
+        grown = total * (rows / reached) ** math.log2(total / half)
+        most = total + rows - reached
+        return math.log(min(grown, most) / self._budget)

@@ -1,19 +1,16 @@
-"""The best rows by their score alone: the paper's ranking without its Repr Filter, and its simpler
-baselines.
-"""
+"""The best rows by score alone: the paper's ranking without its Repr Filter, and its baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deita_tasks.records import SelectorResult
+from deita_tasks.selecting.arrays import Array, Indices
 from deita_tasks.selecting.base import Selector
-from deita_tasks.selecting.ledger import Ledger
-from deita_tasks.selecting.similarity.exact import Indices
+from deita_tasks.selecting.ranked_pool import RankedPool
 
 
 class TopScore(Selector):
@@ -24,36 +21,43 @@ class TopScore(Selector):
     def select(
         self,
         ids: Sequence[str],
-        evol_scores: NDArray[Any],
-        embeddings: NDArray[Any] | None = None,
+        evol_scores: Array,
+        embeddings: Array | None = None,
         strata: Sequence[Hashable] | None = None,
     ) -> SelectorResult:
         """See Selector.select. `embeddings` are not read."""
-        ledger = self.ledger(ids, evol_scores, strata)
-        ranks = self.in_order(ledger)
-        ledger.keep(ranks[ledger.room_after(ranks) >= 0][: self.budget])
-        return ledger.selection()
+        pool = self.rank_pool(ids, evol_scores, strata)
+        ranks = self.order_ranks(pool)
+        pool.keep(pool.drop_full_strata(ranks)[: self.budget])
+        return pool.result()
 
-    def in_order(self, ledger: Ledger) -> Indices:
-        """The ranks of all candidates in the order in which they are taken."""
-        return np.arange(ledger.candidates)
+    def order_ranks(self, pool: RankedPool) -> Indices:
+        """Return the ranks of all candidates in the order in which they are kept."""
+        return np.arange(pool.candidate_count)
 
 
 class ComplexityOnly(TopScore):
-    """TopScore by complexity (paper, table 2). With the filter: diverse with ranking="complexity"."""
+    """TopScore by complexity (paper, table 2).
+
+    For the same ranking with the filter, use diverse with ranking="complexity".
+    """
 
     ranking: Literal["complexity"] = "complexity"
 
 
 class QualityOnly(TopScore):
-    """TopScore by quality (paper, table 3). With the filter: diverse with ranking="quality"."""
+    """TopScore by quality (paper, table 3).
+
+    For the same ranking with the filter, use diverse with ranking="quality".
+    """
 
     ranking: Literal["quality"] = "quality"
 
 
 class Length(TopScore):
-    """TopScore by length: the longest rows (paper, tables 2 and 3). With the filter: diverse with
-    ranking="length".
+    """TopScore by length: the longest rows (paper, tables 2 and 3).
+
+    For the same ranking with the filter, use diverse with ranking="length".
     """
 
     ranking: Literal["length"] = "length"

@@ -1,37 +1,42 @@
-"""Files in a local folder, in S3 or in memory, through fsspec; whole or not at all.
+"""Files on a local disk, in S3 or in memory: one interface, and the same guarantees everywhere.
 
-A URI is a plain path, `file://`, `s3://`, `memory://`, `hf://` or whatever else fsspec knows.
-Everything that the project reads or writes goes through here, so that what holds for one kind of
-store holds for all: a file appears whole or not at all, and whatever goes wrong is a StorageError
-in one line (`faults.py`). Where files lie and what is there is in `places.py`.
+files.py         read and write, whole or not at all
+filesystems.py   where files lie and what is there
+digests.py       size and sha256 of files, to notice a change
+uploads.py       uploads that killed runs left in S3
+failures.py      what can go wrong, in one line
 """
 
-from deita_tasks.storage.files import (
+from deita_tasks.storage.digests import (
+    FileInfo,
     content_digest,
     describe,
     digest_of,
     is_same,
+    sha256_of,
+)
+from deita_tasks.storage.files import (
+    as_record,
     open_read,
     parquet_file,
     parquet_writer,
     read_json,
+    read_record,
     read_table,
-    sha256_of,
     write_atomic,
     write_bytes,
     write_json,
+    write_record,
     write_table,
 )
 from deita_tasks.storage.filesystems import (
-    Found,
-    Upload,
+    FileEntry,
     absolute,
-    check_place,
+    check_writable,
     exists,
     expand,
     filesystem,
     find,
-    give_up,
     is_empty,
     is_local,
     join,
@@ -39,14 +44,17 @@ from deita_tasks.storage.filesystems import (
     path_in,
     remove,
     size_of,
-    unfinished_uploads,
 )
+from deita_tasks.storage.uploads import Upload, abort_upload, unfinished_uploads
 
 __all__ = [
-    "Found",
+    "FileEntry",
+    "FileInfo",
     "Upload",
+    "abort_upload",
     "absolute",
-    "check_place",
+    "as_record",
+    "check_writable",
     "content_digest",
     "describe",
     "digest_of",
@@ -54,7 +62,6 @@ __all__ = [
     "expand",
     "filesystem",
     "find",
-    "give_up",
     "is_empty",
     "is_local",
     "is_same",
@@ -65,6 +72,7 @@ __all__ = [
     "parquet_writer",
     "path_in",
     "read_json",
+    "read_record",
     "read_table",
     "remove",
     "sha256_of",
@@ -73,5 +81,6 @@ __all__ = [
     "write_atomic",
     "write_bytes",
     "write_json",
+    "write_record",
     "write_table",
 ]

@@ -1,49 +1,53 @@
-"""Files in a local folder, in S3 or in memory, through fsspec; whole or not at all.
+"""Read and write files through fsspec: JSON, Parquet and bytes, each whole or not at all.
 
-A URI is a plain path, `file://`, `s3://`, `memory://`, `hf://` or whatever else fsspec knows.
-Everything that the project reads or writes goes through here, so that what holds for one kind of
-store holds for all: a file appears whole or not at all, and whatever goes wrong is a StorageError
-in one line (`faults.py`). Where files lie and what is there is in `places.py`.
+A URI is a plain path, `file://`, `s3://`, `memory://`, `hf://` or anything else that fsspec knows.
+Everything the project reads or writes goes through this package, so the same guarantees hold on
+every kind of store: a file appears whole or not at all, and every failure is a StorageError of one
+line (`failures.py`).
 """
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import io
 import json
 import os
 import posixpath
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import ValidationError
 
-from deita_tasks.errors import DamagedArtifact, MissingFile
+from deita_tasks.errors import DamagedArtifact
 from deita_tasks.storage.failures import storage_errors
-from deita_tasks.storage.filesystems import filesystem, is_local, size_of
+from deita_tasks.storage.filesystems import filesystem, is_local
+from deita_tasks.strict_json import JsonRecord, explain_error
 
-BLOCK = 1 << 20  # bytes read at a time while hashing or copying
+BLOCK = 1 << 20  # bytes read at a time
 READ_AHEAD = 8 << 20  # bytes fetched at a time from an object store; s3fs would take 50 MiB
 UPLOAD_PART = 16 << 20  # bytes held while uploading; 10,000 parts at most: 160 GiB a file
 UPLOADS_ARE_ATOMIC = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf"}
 
+Record = TypeVar("Record", bound=JsonRecord)
 
-class _Reading(io.RawIOBase):
-    """A file that is read: what goes wrong in the middle of it is told like everything else, and
-    never taken for damage.
+
+class _FileReader(io.RawIOBase):
+    """A file open for reading.
+
+    Raises StorageError for what goes wrong in the middle, so that it is never taken for damage.
     """
 
-    def __init__(self, uri: str, **how: Any) -> None:
+    def __init__(self, uri: str, **options: Any) -> None:
         self.uri = uri
         fs, path = filesystem(uri)
         with storage_errors(uri):
-            self.inner = fs.open(path, "rb", **how)
+            self.inner = fs.open(path, "rb", **options)
 
     def readable(self) -> bool:
         return True
@@ -76,42 +80,32 @@ class _Reading(io.RawIOBase):
 
 
 def open_read(uri: str) -> IO[bytes]:
-    """`uri` opened for reading bytes, as they lie there (nothing decompressed). Raises MissingFile."""
-    return cast(IO[bytes], io.BufferedReader(_Reading(uri, block_size=READ_AHEAD), BLOCK))
+    """Open `uri` for reading its bytes as they are, nothing decompressed. Raises MissingFile."""
+    reader = _FileReader(uri, block_size=READ_AHEAD)
+    return cast(IO[bytes], io.BufferedReader(reader, BLOCK))
 
 
 @contextmanager
 def write_atomic(uri: str) -> Iterator[IO[bytes]]:
-    """A file to write into that appears under `uri` when the block ends well, whole, and not at all
-    when it does not.
+    """Give a file to write into; it appears under `uri` whole, and only if the block ends well.
 
     On an object store the upload itself is atomic: the object appears when it is complete.
-    Elsewhere it is written beside its place, under a hidden name, and renamed; on a local disk it
-    is flushed to the disk before.
+    Elsewhere the file is written beside its place, under a hidden name, and renamed; on a local
+    disk it is flushed to the disk first.
     """
     fs, path = filesystem(uri)
+    protocols = [fs.protocol] if isinstance(fs.protocol, str) else fs.protocol
     with storage_errors(uri):
         if isinstance(fs, LocalFileSystem):
             yield from _write_local(path)
-        elif UPLOADS_ARE_ATOMIC.isdisjoint(
-            [fs.protocol] if isinstance(fs.protocol, str) else fs.protocol
-        ):
-            yield from _write_beside(fs, path)
+        elif UPLOADS_ARE_ATOMIC.isdisjoint(protocols):
+            yield from _write_and_move(fs, path)
         else:
-            handle = fs.open(path, "wb", block_size=UPLOAD_PART)
-            try:
-                yield handle
-            except BaseException:
-                handle.discard()
-                handle.closed = (
-                    True  # or the garbage collector would close it, and so upload what there is
-                )
-                raise
-            handle.close()
+            yield from _upload(fs, path)
 
 
 def _write_local(path: str) -> Iterator[IO[bytes]]:
-    draft = _draft(path)
+    draft = _draft_path(path)
     os.makedirs(posixpath.dirname(path), exist_ok=True)
     try:
         with open(draft, "wb") as handle:
@@ -125,8 +119,8 @@ def _write_local(path: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def _write_beside(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
-    draft = _draft(path)
+def _write_and_move(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
+    draft = _draft_path(path)
     fs.makedirs(posixpath.dirname(path), exist_ok=True)
     try:
         with fs.open(draft, "wb") as handle:
@@ -142,7 +136,18 @@ def _write_beside(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def _draft(path: str) -> str:
+def _upload(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
+    handle = fs.open(path, "wb", block_size=UPLOAD_PART)
+    try:
+        yield handle
+    except BaseException:
+        handle.discard()
+        handle.closed = True  # else the garbage collector closes it, which uploads what there is
+        raise
+    handle.close()
+
+
+def _draft_path(path: str) -> str:
     folder, name = posixpath.split(path)
     return posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
 
@@ -154,7 +159,7 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 def read_json(uri: str) -> Any:
-    """The JSON value under `uri`. Raises MissingFile, or DamagedArtifact where it is not JSON."""
+    """Return the JSON value under `uri`. Raises MissingFile, or DamagedArtifact if not JSON."""
     with open_read(uri) as handle:
         content = handle.read()
     try:
@@ -163,19 +168,41 @@ def read_json(uri: str) -> Any:
         raise DamagedArtifact(f"{uri}: not JSON ({error})") from error
 
 
-def write_json(uri: str, value: Any) -> None:
-    """Write `value` as JSON under `uri`, atomically; keys sorted, so that equal values are equal
-    bytes.
+def read_record(uri: str, kind: type[Record]) -> Record:
+    """Return the record of class `kind` under `uri`.
+
+    Raises MissingFile, or DamagedArtifact for a file that is not such a record.
     """
-    write_bytes(
-        uri, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    )
+    return as_record(uri, read_json(uri), kind)
+
+
+def as_record(uri: str, fields: Any, kind: type[Record]) -> Record:
+    """Return `fields`, read from `uri`, as a record of class `kind`. Raises DamagedArtifact."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise DamagedArtifact(f"{uri}: not a {kind.__name__} ({explain_error(error)})") from error
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write `value` as JSON under `uri`, atomically.
+
+    Sorts the keys, so equal values are equal bytes.
+    """
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    write_bytes(uri, f"{text}\n".encode())
+
+
+def write_record(uri: str, record: JsonRecord) -> None:
+    """Write `record` as JSON under `uri`, atomically."""
+    write_json(uri, record.to_dict())
 
 
 @contextmanager
 def parquet_writer(uri: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A Parquet writer whose file appears under `uri` when the block ends well. Pages carry
-    checksums, so damage is noticed.
+    """Give a Parquet writer; its file appears under `uri` if the block ends well.
+
+    Pages carry checksums, so damage is noticed.
     """
     with (
         write_atomic(uri) as handle,
@@ -192,76 +219,22 @@ def write_table(uri: str, table: pa.Table) -> None:
 
 @contextmanager
 def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
-    """The Parquet file under `uri`, checksums verified as pages are read. Raises DamagedArtifact
-    for what is not one.
+    """Give the Parquet file under `uri`, which verifies checksums as it reads pages.
 
-    Only what is asked for is fetched: the footer, then the wanted columns of the wanted row groups.
+    Fetches only what is read: the footer, then the wanted columns of the wanted row groups. Raises
+    DamagedArtifact for a file that is not Parquet, here and inside the block.
     """
     remote: dict[str, Any] = {} if is_local(uri) else {"cache_type": "none"}
-    with _Reading(uri, **remote) as handle:
+    with _FileReader(uri, **remote) as handle:
         try:
             yield pq.ParquetFile(handle, page_checksum_verification=True, pre_buffer=True)
-        except (MemoryError, NotImplementedError):  # of Arrow too, and no word on the file
+        except (MemoryError, NotImplementedError):  # Arrow's too, but not the file's fault
             raise
         except (pa.ArrowException, OSError) as error:
             raise DamagedArtifact(f"{uri}: not readable as Parquet ({error})") from error
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """The table (or some columns of it) under `uri`. Raises DamagedArtifact where it cannot be
-    read.
-    """
+    """Return the table under `uri`, or some of its columns. Raises DamagedArtifact."""
     with parquet_file(uri) as parquet:
         return parquet.read(columns=columns)
-
-
-def content_digest(uri: str) -> str:
-    """A digest that changes when the content of the file does: "sha256:<hex>" of a local file, the
-    store's own token elsewhere.
-
-    An object store gives its ETag or version with the listing, so a large object need not be
-    downloaded to see that it is the same.
-    """
-    fs, path = filesystem(uri)
-    if isinstance(fs, LocalFileSystem):
-        return f"sha256:{sha256_of(uri)}"
-    with storage_errors(uri):
-        info = fs.info(path)
-    names = ("ETag", "etag", "blob_id", "LastModified", "mtime", "created")
-    token = next((info[name] for name in names if info.get(name)), None)
-    if token is None:
-        return f"sha256:{sha256_of(uri)}"
-    return "token:" + hashlib.sha256(f"{token} {info.get('size')}".encode()).hexdigest()
-
-
-def sha256_of(uri: str) -> str:
-    """sha256 of the file's bytes, in hex."""
-    digest = hashlib.sha256()
-    with open_read(uri) as handle:
-        while block := handle.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def describe(uri: str) -> dict[str, Any]:
-    """{"bytes", "sha256"} of a file, for `is_same`."""
-    return {"bytes": size_of(uri), "sha256": sha256_of(uri)}
-
-
-def is_same(uri: str, facts: Mapping[str, Any]) -> bool:
-    """Whether the file is there and is what `describe` saw: by sha256 on a local disk, by size
-    where that would mean a download.
-    """
-    try:
-        return size_of(uri) == facts["bytes"] and (
-            not is_local(uri) or sha256_of(uri) == facts["sha256"]
-        )
-    except MissingFile:
-        return False
-
-
-def digest_of(value: Any) -> str:
-    """32 hex digits that name a JSON value."""
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    ).hexdigest()[:32]

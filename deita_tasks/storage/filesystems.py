@@ -18,18 +18,48 @@ from fsspec.implementations.local import LocalFileSystem
 from deita_tasks.errors import InputError, StorageError, UsageError
 from deita_tasks.storage.failures import storage_errors
 
-# with pauses of up to 1, 2, 4 … 20 s at random: some 35 s of a store that is away or overloaded
+S3_SCHEMES = ("s3://", "s3a://")
+# Pauses of up to 1, 2, 4 … 20 s at random: bridges some 35 s without the store, or of overload.
 S3_ATTEMPTS = 8
 
+# Fields in which file systems give the time of the last change.
+TIME_FIELDS = ("LastModified", "mtime", "last_modified", "created")
 
-def options_for(uri: str) -> dict[str, Any]:
-    """What a file system is made with, beside what the user's environment says; never a credential."""
-    if not uri.startswith(("s3://", "s3a://")):
-        return {}
+_s3_filesystems: dict[tuple[object, ...], AbstractFileSystem] = {}
+
+
+def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
+    """Return the file system behind `uri` and the path on it.
+
+    Raises UsageError for a scheme without a file system.
+    """
+    try:
+        if is_s3(uri):
+            fs = _s3_filesystem()
+            return fs, fs._strip_protocol(uri)
+        fs, path = fsspec.url_to_fs(uri)
+        return fs, path
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"{uri!r}: {error}; expected a path, s3://, hf:// or memory://") from error
+
+
+def _s3_filesystem() -> AbstractFileSystem:
+    """Return one file system per process and AWS environment.
+
+    fsspec would make one for each thread, each with connections of its own, and keep it when the
+    environment changes.
+    """
+    environment = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    key = (os.getpid(), *environment)
+    if key not in _s3_filesystems:
+        _s3_filesystems[key] = fsspec.filesystem("s3", skip_instance_cache=True, **_s3_options())
+    return _s3_filesystems[key]
+
+
+def _s3_options() -> dict[str, Any]:
+    """Return the options of an S3 file system, besides the user's environment; no credentials."""
     retries = {
-        "mode": os.environ.get(
-            "AWS_RETRY_MODE", "standard"
-        ),  # standard: exponential backoff with jitter
+        "mode": os.environ.get("AWS_RETRY_MODE", "standard"),  # exponential backoff with jitter
         "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", S3_ATTEMPTS)),
     }
     # s3fs remembers listings: without this, exists() is False for a key that another process has
@@ -37,228 +67,213 @@ def options_for(uri: str) -> dict[str, Any]:
     return {"use_listings_cache": False, "config_kwargs": {"retries": retries}}
 
 
-_s3: dict[tuple[object, ...], AbstractFileSystem] = {}
-
-
-def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
-    """The file system behind `uri` and the path on it. Raises UsageError for a scheme that nobody
-    serves.
-    """
-    try:
-        if not uri.startswith(("s3://", "s3a://")):
-            fs, path = fsspec.url_to_fs(uri)
-            return fs, path
-        # fsspec would make one for every thread, each with connections of its own, and keep it
-        # whatever the environment says later.
-        key = (
-            os.getpid(),
-            *sorted(item for item in os.environ.items() if item[0].startswith("AWS_")),
-        )
-        if key not in _s3:
-            _s3[key] = fsspec.filesystem("s3", skip_instance_cache=True, **options_for(uri))
-        return _s3[key], _s3[key]._strip_protocol(uri)
-    except (ValueError, ImportError) as error:
-        raise UsageError(f"{uri!r}: {error}; expected a path, s3://, hf:// or memory://") from error
+def is_s3(uri: str) -> bool:
+    """Return whether `uri` is in S3."""
+    return uri.startswith(S3_SCHEMES)
 
 
 def is_local(uri: str) -> bool:
-    """Whether `uri` names a file of this machine."""
+    """Return whether `uri` names a file of this machine."""
     return isinstance(filesystem(uri)[0], LocalFileSystem)
 
 
 def absolute(uri: str) -> str:
-    """`uri`, which another process may read: a local path from the root on."""
+    """Return `uri` for any working directory: a local path from the root, others as they are."""
     fs, path = filesystem(uri)
     return path if isinstance(fs, LocalFileSystem) else uri
 
 
 def join(base: str, *parts: str) -> str:
-    """`base` with `parts` appended. No part may be absolute or climb out of `base`: a name read
-    from data stays inside.
+    """Return `base` with `parts` appended.
+
+    Raises StorageError for a part that is absolute or leads out of `base`, so a name read from data
+    stays inside.
     """
     for part in parts:
-        if (
-            not part
-            or part.startswith("/")
-            or not {".", ".."}.isdisjoint(part.split("/"))
-            or "\\" in part
-            or "\0" in part
-        ):
+        leads_out = part.startswith("/") or not {".", ".."}.isdisjoint(part.split("/"))
+        if not part or leads_out or "\\" in part or "\0" in part:
             raise StorageError(f"{part!r}: expected a name inside {base}, not a path out of it")
     return posixpath.join(base, *parts)
 
 
 def path_in(uri: str, folder: str) -> str | None:
-    """The path of `uri` from `folder` on, "" for the folder itself; None where it lies elsewhere.
-    Links are not followed.
-    """
-    (fs, path), (other, top) = filesystem(uri), filesystem(folder)
-    inside = type(fs) is type(other) and f"{path}/".startswith(f"{top.rstrip('/')}/")
-    return _below(path, top) if inside else None
+    """Return the path of `uri` from `folder` on: "" for the folder itself, None if it is elsewhere.
 
-
-def expand(uri: str) -> list[str]:
-    """The files that `uri` names, sorted: the file itself, all files below a folder, or what a glob
-    matches.
-
-    Hidden files (and those in hidden folders) are left out, unless a glob names the dot. Raises
-    InputError where nothing is there.
+    Does not follow links.
     """
     fs, path = filesystem(uri)
-    with storage_errors(uri):
-        if fs.isfile(path):
-            found = [path]
-        elif fs.isdir(path):
-            below = [
-                one for one in fs.find(path) if not one.endswith("/")
-            ]  # S3 consoles make objects named folder/
-            found = [
-                one
-                for one in below
-                if not any(step.startswith((".", "_")) for step in _below(one, path).split("/"))
-            ]
-            if not found:
-                raise InputError(
-                    f"{uri}: the folder holds no files; expected a pool of conversations"
-                )
-        elif glob.has_magic(path):
-            hidden = "/." in path  # asked for by name
-            found = [one for one in fs.glob(path) if fs.isfile(one) and (hidden or "/." not in one)]
-            if not found:
-                raise InputError(f"{uri}: no file matches this pattern")
-        else:
-            raise InputError(f"{uri}: no such file or folder")
-    return sorted(_with_scheme(fs, one) for one in found)
+    folder_fs, folder_path = filesystem(folder)
+    if type(fs) is not type(folder_fs):
+        return None
+    if not f"{path}/".startswith(f"{folder_path.rstrip('/')}/"):
+        return None
+    return _below(path, folder_path)
 
 
 def _below(path: str, folder: str) -> str:
     return path[len(folder) :].strip("/")
 
 
-def _with_scheme(fs: AbstractFileSystem, path: str) -> str:
-    return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
+def expand(uri: str) -> list[str]:
+    """Return the files that `uri` names, sorted: a file, all files below a folder, or a glob.
+
+    Leaves out hidden files, and those in hidden folders, unless a glob names the dot. Raises
+    InputError if there are none.
+    """
+    fs, path = filesystem(uri)
+    with storage_errors(uri):
+        if fs.isfile(path):
+            paths = [path]
+        elif fs.isdir(path):
+            paths = _visible_files(fs, path)
+            if not paths:
+                raise InputError(
+                    f"{uri}: the folder holds no files; expected a pool of conversations"
+                )
+        elif glob.has_magic(path):
+            paths = _matching_files(fs, path)
+            if not paths:
+                raise InputError(f"{uri}: no file matches this pattern")
+        else:
+            raise InputError(f"{uri}: no such file or folder")
+    if isinstance(fs, LocalFileSystem):
+        return sorted(paths)
+    return sorted(str(fs.unstrip_protocol(path)) for path in paths)
+
+
+def _visible_files(fs: AbstractFileSystem, folder: str) -> list[str]:
+    paths = []
+    for path in fs.find(folder):
+        steps = _below(path, folder).split("/")
+        is_hidden = any(step.startswith((".", "_")) for step in steps)
+        # S3 consoles make objects named folder/
+        if not path.endswith("/") and not is_hidden:
+            paths.append(path)
+    return paths
+
+
+def _matching_files(fs: AbstractFileSystem, pattern: str) -> list[str]:
+    wants_hidden = "/." in pattern
+    return [
+        path for path in fs.glob(pattern) if fs.isfile(path) and (wants_hidden or "/." not in path)
+    ]
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or folder is there."""
+    """Return whether a file or folder is there."""
     fs, path = filesystem(uri)
     with storage_errors(uri):
         return bool(fs.exists(path))
 
 
 def is_empty(folder: str) -> bool:
-    """Whether there is nothing under `folder`, or no such folder. Raises UsageError where it is a
-    file.
-    """
+    """Return whether `folder` holds nothing or does not exist. Raises UsageError for a file."""
     fs, path = filesystem(folder)
     with storage_errors(folder):
         if fs.isfile(path):
             raise UsageError(f"{folder}: is a file; expected a folder")
         try:
-            return not [
-                one for one in fs.ls(path, detail=False) if one.rstrip("/") != path.rstrip("/")
-            ]
+            paths = fs.ls(path, detail=False)
         except FileNotFoundError:
             return True
+    return all(entry.rstrip("/") == path.rstrip("/") for entry in paths)
 
 
-def check_place(uri: str) -> None:
-    """Raises UsageError where nothing can be written under `uri`: before hours of computing, not
-    after them.
+def check_writable(uri: str) -> None:
+    """Raise UsageError if nothing can be written under `uri`.
+
+    Called before hours of computing, not after them.
     """
     fs, path = filesystem(uri)
     if isinstance(fs, LocalFileSystem):
-        there = path
-        while not os.path.lexists(there):
-            there = posixpath.dirname(there)
-        if not os.path.isdir(there):
-            raise UsageError(
-                f"{uri}: {there} is not a folder; expected a folder, or a place where "
-                "one can be made"
-            )
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise UsageError(f"{uri}: no permission to write in {there}; choose another place")
-    elif uri.startswith(("s3://", "s3a://")):
-        bucket = path.split("/")[0]
-        with storage_errors(uri):
-            try:
-                is_there = bool(bucket) and bool(fs.call_s3("head_bucket", Bucket=bucket))
-            except FileNotFoundError:
-                is_there = False
-            except PermissionError:
-                is_there = True  # who may write objects need not be allowed to look at the bucket
-        if not is_there:
-            raise UsageError(f"{uri}: no such bucket: {bucket!r}; expected one that is there")
+        _check_local_folder(uri, path)
+    elif is_s3(uri):
+        _check_bucket(uri, fs, path.split("/")[0])
 
 
-class Found(NamedTuple):
-    """A file below a folder: `name` is its path from there."""
+def _check_local_folder(uri: str, path: str) -> None:
+    ancestor = path
+    while not os.path.lexists(ancestor):
+        ancestor = posixpath.dirname(ancestor)
+    if not os.path.isdir(ancestor):
+        raise UsageError(
+            f"{uri}: {ancestor} is not a folder; expected a folder, or a place where one can be "
+            "made"
+        )
+    if not os.access(ancestor, os.W_OK | os.X_OK):
+        raise UsageError(f"{uri}: no permission to write in {ancestor}; choose another place")
+
+
+def _check_bucket(uri: str, fs: AbstractFileSystem, bucket: str) -> None:
+    with storage_errors(uri):
+        try:
+            bucket_exists = bool(bucket) and bool(fs.call_s3("head_bucket", Bucket=bucket))
+        except FileNotFoundError:
+            bucket_exists = False
+        except PermissionError:
+            bucket_exists = True  # who may write objects need not be allowed to look at the bucket
+    if not bucket_exists:
+        raise UsageError(f"{uri}: no such bucket: {bucket!r}; expected an existing bucket")
+
+
+class FileEntry(NamedTuple):
+    """A file below a folder. name: its path from there."""
 
     name: str
     bytes: int
     modified: datetime
 
 
-def find(folder: str) -> list[Found]:
-    """Every file below `folder`, hidden ones too, by name; [] where there is no such folder."""
+def find(folder: str) -> list[FileEntry]:
+    """Return every file below `folder`, hidden ones included, by name; [] without the folder."""
     fs, path = filesystem(folder)
     with storage_errors(folder):
         try:
-            entries = fs.find(path, detail=True)
+            infos = fs.find(path, detail=True)
         except FileNotFoundError:
             return []
     path = fs._strip_protocol(path)
     return sorted(
-        Found(_below(name, path), int(info["size"]), _modified(info))
-        for name, info in entries.items()
+        FileEntry(_below(name, path), int(info["size"]), _modified(info))
+        for name, info in infos.items()
         if info["type"] == "file" and _below(name, path)
     )
 
 
 def _modified(info: Mapping[str, Any]) -> datetime:
-    moment = (
-        info.get("LastModified")
-        or info.get("mtime")
-        or info.get("last_modified")
-        or info.get("created")
-        or 0
-    )
-    return (
-        moment.astimezone(UTC)
-        if isinstance(moment, datetime)
-        else datetime.fromtimestamp(float(moment), UTC)
-    )
+    moment = next((info[name] for name in TIME_FIELDS if info.get(name)), 0)
+    if isinstance(moment, datetime):
+        return moment.astimezone(UTC)
+    return datetime.fromtimestamp(float(moment), UTC)
 
 
 def list_files(folder: str, suffix: str = "") -> list[str]:
-    """URIs of the files directly in `folder` whose name ends with `suffix`, sorted; [] where there
-    is no such folder.
+    """Return the URIs of the files directly in `folder` whose name ends with `suffix`, sorted.
+
+    Leaves out hidden files. Returns [] if there is no such folder.
     """
     fs, path = filesystem(folder)
     with storage_errors(folder):
         try:
-            entries = fs.ls(path, detail=True)
+            infos = fs.ls(path, detail=True)
         except FileNotFoundError:
             return []
-    names = [
-        posixpath.basename(entry["name"].rstrip("/"))
-        for entry in entries
-        if entry["type"] == "file"
-    ]
+    files = [info["name"].rstrip("/") for info in infos if info["type"] == "file"]
+    names = [posixpath.basename(file) for file in files]
     return sorted(
         join(folder, name) for name in names if name.endswith(suffix) and not name.startswith(".")
     )
 
 
 def size_of(uri: str) -> int:
-    """The file's bytes. Raises MissingFile."""
+    """Return the size of a file in bytes. Raises MissingFile."""
     fs, path = filesystem(uri)
     with storage_errors(uri):
         return int(fs.size(path))
 
 
 def remove(uri: str) -> None:
-    """Remove a file or a folder with all in it; nothing happens where there is none."""
+    """Remove a file, or a folder and everything in it; do nothing if it does not exist."""
     fs, path = filesystem(uri)
     with storage_errors(uri), suppress(FileNotFoundError):
         if not glob.has_magic(path):
@@ -266,50 +281,5 @@ def remove(uri: str) -> None:
         elif isinstance(fs, LocalFileSystem) and os.path.isdir(path):
             shutil.rmtree(path)
         else:  # rm takes a name like a[1] for a pattern
-            for one in fs.find(path):
-                fs.rm_file(one)
-
-
-class Upload(NamedTuple):
-    """An upload to a bucket that was begun and neither finished nor given up: its pieces take room
-    that no listing shows.
-    """
-
-    key: str
-    id: str
-    begun: datetime
-
-
-def unfinished_uploads(folder: str) -> list[Upload]:
-    """The unfinished uploads below `folder`, which killed runs leave in S3; [] elsewhere."""
-    if not folder.startswith(("s3://", "s3a://")):
-        return []
-    fs, path = filesystem(folder)
-    bucket, _, prefix = path.partition("/")
-    asked: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/" if prefix else ""}
-    found: list[Upload] = []
-    with storage_errors(folder):
-        while True:
-            page = fs.call_s3("list_multipart_uploads", **asked)
-            found += [
-                Upload(one["Key"], one["UploadId"], one["Initiated"].astimezone(UTC))
-                for one in page.get("Uploads", [])
-            ]
-            if not page.get("IsTruncated"):
-                return found
-            asked |= {
-                "KeyMarker": page["NextKeyMarker"],
-                "UploadIdMarker": page["NextUploadIdMarker"],
-            }
-
-
-def give_up(folder: str, upload: Upload) -> None:
-    """Let an unfinished upload below `folder` go, with its pieces."""
-    fs, path = filesystem(folder)
-    with storage_errors(folder), suppress(FileNotFoundError):
-        fs.call_s3(
-            "abort_multipart_upload",
-            Bucket=path.partition("/")[0],
-            Key=upload.key,
-            UploadId=upload.id,
-        )
+            for file in fs.find(path):
+                fs.rm_file(file)

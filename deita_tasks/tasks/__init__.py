@@ -1,42 +1,51 @@
-"""Every Prefect task: the stages with caching, retries and progress around them. The one package
-here that imports Prefect.
+"""Every Prefect task. Only this package and `flows` import Prefect.
 
-    load           a pool from files                     loading.py
-    stages, run_stage   scores and embeddings            measuring.py
-    look_ahead     a look at the models first            preflight.py
-    select, solve  which rows, and at which limit        selecting.py
-    export_selection, compare_selections                 exporting.py
-    announce       an event for whoever waits for a new selection   announcing.py
+loading.py        load a pool from files
+stages.py         score and embed, shard by shard
+preflight.py      try the models before they work
+selecting.py      which rows, and at which limit
+exporting.py      write results
+events.py         announce a new selection
 
-Around them: cache keys, retries, where results are remembered (cached.py); where shards are
-computed (runners.py), by a model that is held (holding.py) on a device that is shared (limits.py);
-how a run is told apart and followed in the UI (telling.py).
+caching.py        cache keys, retries, where results are kept
+runners.py        threads, processes, Dask or Ray
+model_cache.py    the model that a worker keeps loaded
+device_slots.py   runs that share a GPU take turns
+run_context.py    tags and log of a run
+ui_artifacts.py   what a run shows in Prefect's UI
+secrets.py        API keys from Prefect Secret blocks
 """
 
-from deita_tasks.tasks.events import announce
-from deita_tasks.tasks.exporting import compare_selections, export_selection, work_facts
-from deita_tasks.tasks.loading import check_floor, load
-from deita_tasks.tasks.preflight import look_ahead
-from deita_tasks.tasks.run_context import tag_run, tell_prefect
+from deita_tasks.tasks.events import emit_selection_created
+from deita_tasks.tasks.exporting import export_selection, export_sweep, subset
+from deita_tasks.tasks.loading import check_good_fraction, load
+from deita_tasks.tasks.preflight import check_models
+from deita_tasks.tasks.run_context import set_up_logging, tag_run
 from deita_tasks.tasks.runners import ShardRunner
+from deita_tasks.tasks.secrets import enable_secret_blocks
 from deita_tasks.tasks.selecting import select, selection_digest, solve
-from deita_tasks.tasks.stages import run_stage, stages
+from deita_tasks.tasks.stages import StageResult, StageResults, list_stages, plan_stage, run_stage
 
-tell_prefect()  # here, since every worker imports this package too
+# Here, since every worker imports this package too.
+enable_secret_blocks()
+set_up_logging()
 
 __all__ = [
     "ShardRunner",
-    "announce",
-    "check_floor",
-    "compare_selections",
+    "StageResult",
+    "StageResults",
+    "check_good_fraction",
+    "check_models",
+    "emit_selection_created",
     "export_selection",
+    "export_sweep",
+    "list_stages",
     "load",
-    "look_ahead",
+    "plan_stage",
     "run_stage",
     "select",
     "selection_digest",
     "solve",
-    "stages",
+    "subset",
     "tag_run",
-    "work_facts",
 ]

@@ -1,12 +1,13 @@
-"""What all tasks that leave an artifact have in common: their cache key, their retries, and where
-Prefect keeps what it remembers.
+"""Cache keys, retries and result storage: what all tasks that write an artifact share.
 
 A task takes references and returns references, as JSON: texts, scores and vectors stay in the
-store. Its `key` says what its result depends on (digests and fingerprints, never a run, a batch
-size or a device), and Prefect's cache goes by that alone. Whether the artifact behind a remembered
-reference is still there is looked at before the task is called; where it is not, the caller asks
-for `refresh_cache`, so a reference to nothing is never trusted.
+store. Its `key` names everything its result depends on (digests and fingerprints, never a run, a
+batch size or a device), and Prefect's cache uses nothing else. Before each call the caller checks
+whether the artifact behind a cached reference still exists, and sets `refresh_cache` if not: a
+reference to nothing is never trusted.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Mapping
@@ -18,34 +19,30 @@ from prefect import Task
 from prefect.context import FlowRunContext
 from prefect.filesystems import WritableFileSystem
 from prefect.tasks import exponential_backoff
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from deita_tasks import storage
 from deita_tasks.config import Advanced
 from deita_tasks.errors import DamagedArtifact, InputError, ModelError, UsageError
 
+NOT_WORTH_RETRYING = (UsageError, InputError, ModelError)
 
-def by_key(context: Any, arguments: Mapping[str, Any]) -> str:
-    """A task's name and its `key` argument, of which the last part names it: nothing else changes
-    its result.
-    """
+
+def cache_key(context: Any, arguments: Mapping[str, Any]) -> str:
+    """Return a task's name and the last step of its `key` argument."""
     return f"{context.task.name}-{arguments['key'].rsplit('/', 1)[-1]}"
 
 
-def worth_retrying(task: Any, run: Any, state: Any) -> bool:
-    """A wrong option, a bad pool or an unfit model does not get better by trying again; anything
-    else may.
-    """
-    problem = state.result(raise_on_failure=False)
-    return not isinstance(problem, (UsageError, InputError, ModelError))
+def is_worth_retrying(task: Any, run: Any, state: Any) -> bool:
+    """Return whether a retry may help: not with a wrong option, a bad pool or an unfit model."""
+    return not isinstance(state.result(raise_on_failure=False), NOT_WORTH_RETRYING)
 
 
 class StoreResults(WritableFileSystem):
-    """What Prefect remembers, in the run's own store, written atomically.
+    """Prefect block that keeps task results in the run's own store, written atomically.
 
-    A record names the serializer that is to read it, so one that names another than JSON is
-    refused: a store may be shared, and reading a pickle is running it. Prefect takes what cannot be
-    read for not there.
+    A record names the serializer that reads it. Only JSON is accepted: a store may be shared, and
+    reading a pickle runs it. Prefect treats a record that cannot be read as missing.
     """
 
     _block_type_name = "DEITA results"
@@ -53,7 +50,7 @@ class StoreResults(WritableFileSystem):
     uri: str = Field(description="Folder or s3:// URI of the records.")
 
     def read_path(self, path: str, _sync: bool = True) -> bytes:  # type: ignore[override]
-        """The record `path`. Raises DamagedArtifact for one that is not JSON in JSON."""
+        """Return the record `path`. Raises DamagedArtifact if its serializer is not JSON."""
         record = storage.read_json(storage.join(self.uri, path))
         try:
             serializer = record["metadata"]["serializer"]["type"]
@@ -64,50 +61,46 @@ class StoreResults(WritableFileSystem):
         return json.dumps(record).encode()
 
     def write_path(self, path: str, content: bytes, _sync: bool = True) -> None:  # type: ignore[override]
-        """Remember the record `path`."""
+        """Write the record `path`."""
         storage.write_bytes(storage.join(self.uri, path), content)
 
 
-# What every task that leaves an artifact has in common.
 CACHED: dict[str, Any] = {
-    "cache_key_fn": by_key,
+    "cache_key_fn": cache_key,
     "persist_result": True,
     "result_serializer": "json",
-    "retry_condition_fn": worth_retrying,
+    "retry_condition_fn": is_worth_retrying,
     "retry_jitter_factor": 0.5,
 }
 
 
-def call(task: Task[..., Any], options: Advanced, there: bool, *arguments: Any) -> dict[str, Any]:
-    """Call a task whose artifact is `there`, or is not and has to be made whatever Prefect
-    remembers.
-    """
-    bound: Any = bind(task, options).with_options(refresh_cache=not there)
-    result: dict[str, Any] = bound(*arguments)
+def call_cached(
+    task: Task[..., Any], options: Advanced, artifact_exists: bool, *arguments: Any
+) -> dict[str, JsonValue]:
+    """Call a task; if its artifact does not exist, run it whatever Prefect has cached."""
+    bound: Any = bind(task, options).with_options(refresh_cache=not artifact_exists)
+    result: dict[str, JsonValue] = bound(*arguments)
     return result
 
 
 def bind(task: Task[..., Any], options: Advanced) -> Task[..., Any]:
-    """`task` with the run's retries, and with its remembered results in the run's own store.
+    """Return `task` with the run's retries, and with its results in the run's own store.
 
-    Without tags: for each run of a task that has one Prefect asks its server for a slot, and waits.
+    Without tags: for each run of a task with a tag Prefect asks its server for a slot, and waits.
     """
-    run = FlowRunContext.get()
-    results = _results(
-        storage.join(storage.absolute(options.store), "results"),
-        run.flow_run.id if run and run.flow_run else uuid4(),
-    )
-    patience = exponential_backoff(backoff_factor=2)
+    context = FlowRunContext.get()
+    run_id = context.flow_run.id if context and context.flow_run else uuid4()
+    uri = storage.join(storage.absolute(options.store), "results")
     return task.with_options(
-        retries=options.retries, retry_delay_seconds=patience, result_storage=results
+        retries=options.retries,
+        retry_delay_seconds=exponential_backoff(backoff_factor=2),
+        result_storage=_results_block(uri, run_id),
     )
 
 
 @lru_cache(maxsize=4)
-def _results(uri: str, run: UUID) -> StoreResults:
-    """The block for a store's results, made known to the server once a run: Prefect takes a block
-    only once it knows it.
-    """
-    results = StoreResults(uri=uri)
-    results.save(f"deita-{storage.digest_of(uri)}", overwrite=True)
-    return results
+def _results_block(uri: str, run_id: UUID) -> StoreResults:
+    """Return the block for a store's results, saved once a run: Prefect only takes saved blocks."""
+    block = StoreResults(uri=uri)
+    block.save(f"deita-{storage.digest_of(uri)}", overwrite=True)
+    return block

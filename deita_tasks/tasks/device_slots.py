@@ -1,13 +1,15 @@
-"""Devices are shared: a shard that computes on one holds a slot of its Prefect concurrency limit,
-so that runs take turns.
+"""Share devices: a shard that computes on one holds a slot of its Prefect concurrency limit.
 
-The limit `deita-<host>-cuda-0` is made on first use and can be changed in Prefect's UI or by
-`prefect gcl update`. It holds between runs that use one Prefect server. A slot of a process that
-was killed comes free after LEASE seconds, as long as the server knows of the lease: it has leases
-in memory, unless PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE says otherwise, and so forgets them when
-it is restarted or, a temporary one, ends with its command. What was held then stays taken until
-`prefect gcl update NAME --active-slots 0`.
+Runs that use one Prefect server so take turns. The limit `deita-<host>-cuda-0` is created on first
+use; change it in Prefect's UI or by `prefect gcl update`.
+
+The slot of a killed process becomes free after LEASE seconds, as long as the server knows of the
+lease. By default the server keeps leases in memory (PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE), so
+it forgets them when it restarts, and a temporary server when its command ends. Such a slot stays
+taken until `prefect gcl update NAME --active-slots 0`.
 """
+
+from __future__ import annotations
 
 import logging
 import os
@@ -25,41 +27,38 @@ from slugify import slugify
 
 from deita_tasks.config import TEMPORARY_SERVER
 from deita_tasks.models.hardware import choose_device
-from deita_tasks.models.stopping import may_stop
+from deita_tasks.models.stopping import raise_if_stopped
 
 log = logging.getLogger(__name__)
 
-LEASE = 60  # seconds, the least that Prefect takes; renewed while the shard computes
-PATIENCE = 5  # seconds of waiting for a slot between two looks at whether the run is to stop
+LEASE = 60  # seconds, the least that Prefect accepts; renewed while the shard computes
+PATIENCE = 5  # seconds to wait for a slot before checking whether the run is to stop
 
 
 def visible_gpus() -> list[str]:
-    """The CUDA devices that this process may use, by the names that CUDA_VISIBLE_DEVICES has for
-    them.
-    """
+    """Return the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
-    return [_physical(number) for number in range(torch.cuda.device_count())]
+    return [_physical_name(number) for number in range(torch.cuda.device_count())]
 
 
-def _physical(number: int) -> str:
-    """The machine's name of what this process sees as CUDA device `number`."""
-    visible = [
-        one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()
-    ]
+def _physical_name(number: int) -> str:
+    """Return the machine's name of what this process sees as CUDA device `number`."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    visible = [name.strip() for name in names if name.strip()]
     return visible[number] if number < len(visible) else str(number)
 
 
-def on_gpu(component: Any) -> bool:
-    """Whether a component computes on CUDA here."""
+def is_on_gpu(component: Any) -> bool:
+    """Return whether a component computes on CUDA here."""
     return any(device.startswith("cuda") for device in devices_of(component))
 
 
 def devices_of(component: Any) -> list[str]:
-    """The devices on which a component computes: ["cpu"], ["cuda-0"], several where a model is
-    spread; [] where it has no model here.
+    """Return the devices that a component computes on.
 
-    A GPU has the number that the machine gives it, whatever this process sees of it.
+    ["cpu"], ["cuda-0"], several for a model that is spread, [] for a component without a local
+    model. GPUs have the machine's numbers, whatever this process sees.
     """
     device = getattr(component, "device", None)
     if device is None or not getattr(component, "works_on_device", True):
@@ -67,57 +66,61 @@ def devices_of(component: Any) -> list[str]:
     kind, _, first = choose_device(device).partition(":")
     if kind != "cuda":
         return [kind]
-    return [
-        f"cuda-{_physical(int(first or 0) + number)}"
-        for number in range(getattr(component, "gpus", 1))
-    ]
+    first_gpu = int(first or 0)
+    gpus = range(first_gpu, first_gpu + getattr(component, "gpus", 1))
+    return [f"cuda-{_physical_name(number)}" for number in gpus]
 
 
 def limit_names(devices: Sequence[str]) -> list[str]:
-    """The names of the devices' limits."""
+    """Return the names of the devices' concurrency limits."""
     return [slugify(f"deita-{socket.gethostname()}-{device}") for device in devices]
 
 
 @contextmanager
 def device_slot(devices: Sequence[str], slots: int | None) -> Iterator[None]:
-    """Wait for a slot on each of `devices` and hold it. `slots`: how many each has; 0: no limit;
-    None: one on a GPU, no limit on a CPU.
+    """Wait for a slot on each of `devices`, and hold it within the block.
 
-    A limit that is there already keeps its number of slots, unless `slots` says another. A server
-    that ends with its command forgets the leases, and never frees the slot of a run that was
-    killed: there is none by default then.
+    slots: how many each device has; 0: no limit; None: one on a GPU, no limit on a CPU. An
+    existing limit keeps its number of slots unless `slots` sets another.
     """
-    if slots is None and TEMPORARY_SERVER in os.environ:
-        slots = 0
-    wanted = (0 if "cpu" in devices else 1) if slots is None else slots
+    wanted = _number_of_slots(devices, slots)
     if not devices or not wanted:
         yield
         return
     names = limit_names(devices)
     for name in names:
-        _see_to_limit(name, wanted, change=slots is not None)
-    with _acquired(names):
+        _ensure_limit(name, wanted, update=slots is not None)
+    with _acquire(names):
         yield
 
 
-def _see_to_limit(name: str, slots: int, change: bool) -> None:
+def _number_of_slots(devices: Sequence[str], slots: int | None) -> int:
+    if slots is not None:
+        return slots
+    # A temporary server forgets leases when its command ends, so it would never free the slot of
+    # a killed run.
+    if TEMPORARY_SERVER in os.environ or "cpu" in devices:
+        return 0
+    return 1
+
+
+def _ensure_limit(name: str, slots: int, update: bool) -> None:
     with get_client(sync_client=True) as client:
         try:
             limit = client.read_global_concurrency_limit_by_name(name)
         except ObjectNotFound:
             try:
-                client.create_global_concurrency_limit(
-                    GlobalConcurrencyLimitCreate(name=name, limit=slots)
-                )
+                new_limit = GlobalConcurrencyLimitCreate(name=name, limit=slots)
+                client.create_global_concurrency_limit(new_limit)
             except ObjectAlreadyExists:
-                return  # another run has just made it
+                return  # another run has just created it
         else:
-            if change and limit.limit != slots:
+            if update and limit.limit != slots:
                 client.upsert_global_concurrency_limit_by_name(name, slots)
 
 
 @contextmanager
-def _acquired(names: list[str]) -> Iterator[None]:
+def _acquire(names: list[str]) -> Iterator[None]:
     for attempt in count(1):
         slot = concurrency(
             names,
@@ -132,10 +135,10 @@ def _acquired(names: list[str]) -> Iterator[None]:
         except TimeoutError:
             if attempt == 1:
                 log.info(
-                    "waiting for a slot on %s; `prefect gcl inspect` says who holds one",
+                    "waiting for a slot on %s; `prefect gcl inspect` shows who holds one",
                     ", ".join(names),
                 )
-            may_stop()
+            raise_if_stopped()
     try:
         yield
     finally:

@@ -1,59 +1,120 @@
 """Write results to the output folder, whole or not at all."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
 
 from prefect import task
+from pydantic import JsonValue
 
 from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.selection import SelectionSummary
+from deita_tasks.config import Grid
+from deita_tasks.manifest import Manifest, RunFacts
+from deita_tasks.results.records import Subset, Sweep
 from deita_tasks.results.selection import write_output
 from deita_tasks.results.sweep import write_sweep
-from deita_tasks.tasks.selecting import parts_of
+from deita_tasks.tasks.selecting import parts_from_json, parts_to_json
+from deita_tasks.tasks.stages import StageResults
 from deita_tasks.tasks.ui_artifacts import show_selection, show_sweep
 
 
-def work_facts(work: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """What a manifest says of the stages: rows computed and rows taken from the store, by stage."""
-    return {
-        what: {name: done[what] for name, done in work.items()} for what in ("computed", "reused")
-    }
+def export_selection(
+    pool: Pool,
+    stage_results: StageResults,
+    selection: SelectionSummary,
+    output: str,
+    output_format: str,
+    facts: RunFacts,
+    seed: int,
+    previous: str | None = None,
+) -> Subset:
+    """Write the subset with its ledger, manifest and report. previous: a result to compare with."""
+    manifest = write_selection_output(
+        pool.uri,
+        parts_to_json(stage_results),
+        selection.to_dict(),
+        output,
+        output_format,
+        facts.to_dict(),
+        seed,
+        previous,
+    )
+    return subset(output, Manifest.model_validate(manifest), stage_results)
+
+
+def subset(output: str, manifest: Manifest, stage_results: StageResults) -> Subset:
+    """Return the selection in `output`, with the tasks that this run took for it."""
+    tasks = {stage: result.tasks for stage, result in stage_results.items()}
+    return Subset(uri=output, manifest=manifest, tasks=tasks)
 
 
 @task(name="export-selection", task_run_name="export", result_serializer="json")
-def export_selection(
+def write_selection_output(
     pool: str,
-    work: Mapping[str, Any],
-    selection: Mapping[str, Any],
+    parts: Mapping[str, JsonValue],
+    selection: Mapping[str, JsonValue],
     output: str,
     output_format: str,
-    facts: Mapping[str, Any],
-    before: str | None = None,
-) -> dict[str, Any]:
-    """Write the subset with its ledger, manifest and report to the output folder, whole or not at
-    all; returns the manifest.
+    facts: Mapping[str, JsonValue],
+    seed: int,
+    previous: str | None = None,
+) -> dict[str, JsonValue]:
+    """Write a selection to its output folder; return its manifest.
 
-    `before`: an earlier result to compare with. The run's page in the UI gets the report in brief,
-    the best rows and the closest calls.
+    Shows the report in brief, the best rows and the near misses on the run's page in the UI.
     """
     written = write_output(
-        Pool.open(pool), parts_of(work), selection, output, output_format, facts, before
+        Pool.open(pool),
+        parts_from_json(parts),
+        SelectionSummary.model_validate(selection),
+        output,
+        output_format,
+        RunFacts.model_validate(facts),
+        seed,
+        previous,
     )
     show_selection(written.data, written.report.figures, output)
-    return written.manifest
+    return written.manifest.to_dict()
+
+
+def export_sweep(
+    pool: Pool,
+    stage_results: StageResults,
+    grid: Grid,
+    output: str,
+    facts: RunFacts,
+    device: str,
+) -> Sweep:
+    """Make, measure and write every selection of a grid."""
+    sweep = write_sweep_output(
+        pool.uri,
+        parts_to_json(stage_results),
+        grid.model_dump(mode="json"),
+        output,
+        facts.to_dict(),
+        device,
+    )
+    return Sweep.model_validate(sweep)
 
 
 @task(name="compare-selections", task_run_name="sweep", result_serializer="json")
-def compare_selections(
+def write_sweep_output(
     pool: str,
-    work: Mapping[str, Any],
-    grid: Mapping[str, Any],
+    parts: Mapping[str, JsonValue],
+    grid: Mapping[str, JsonValue],
     output: str,
-    facts: Mapping[str, Any],
+    facts: Mapping[str, JsonValue],
     device: str,
-) -> dict[str, Any]:
-    """Make and measure every selection of a grid, and write them to the output folder, whole or not
-    at all; returns the manifest.
-    """
-    manifest = write_sweep(Pool.open(pool), parts_of(work), grid, output, facts, device)
-    show_sweep(manifest, output)
-    return manifest
+) -> dict[str, JsonValue]:
+    """Write a sweep to its output folder, whole or not at all; return it."""
+    sweep = write_sweep(
+        Pool.open(pool),
+        parts_from_json(parts),
+        Grid.model_validate(grid),
+        output,
+        RunFacts.model_validate(facts),
+        device,
+    )
+    show_sweep(sweep)
+    return sweep.to_dict()

@@ -1,6 +1,9 @@
-"""The model that a worker process holds: loaded once, for one shard at a time, and let go of
-between batches when a run is to end.
+"""The model that a worker process keeps loaded, lent to one shard at a time.
+
+A shard gives its model back between batches when its run ends or its time is up.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -9,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 from prefect.context import FlowRunContext
 
@@ -17,115 +20,117 @@ from deita_tasks import storage
 from deita_tasks.config import Advanced
 from deita_tasks.embedding import load_embedder
 from deita_tasks.errors import ComputeError, ModelError
-from deita_tasks.models.stopping import may_stop, stopped_by
+from deita_tasks.models.stopping import raise_if_stopped, stopped_by
 from deita_tasks.presets import Spec
 from deita_tasks.scoring import load_scorer
+from deita_tasks.strict_json import JsonRecord
 from deita_tasks.tasks.device_slots import device_slot, devices_of
 
 LOADERS: Mapping[str, Callable[..., Any]] = {"scorer": load_scorer, "embedder": load_embedder}
 
-own_environment: dict[str, str] = {}  # of this process, whatever environment a task brings along
-stopping: ContextVar[threading.Event | None] = ContextVar(
-    "stopping", default=None
-)  # set by the run when it ends before its shards do
+# Of this process, whatever environment a task brings along.
+worker_environment: dict[str, str] = {}
 
-_loading = threading.Lock()
-_computing = (
-    threading.Lock()
-)  # a model takes a whole device, and its tokenizer may not be used by two threads at a time
-_held: dict[str, Any] = {}  # what a component was made of -> it; one at most
+# Set by a run that ends before its shards do.
+stop_event: ContextVar[threading.Event | None] = ContextVar("stop_event", default=None)
+
+_load_lock = threading.Lock()
+# A model takes a whole device, and two threads may not share a tokenizer.
+_compute_lock = threading.Lock()
+_component: dict[str, Any] = {}  # the loaded component by its spec; at most one
 
 
 class Stopped(BaseException):
-    """The run is ending. No Exception: nothing is to try again or to make a row's problem of it."""
+    """The run is ending. Not an Exception: nothing should retry it or blame a row for it."""
 
 
-class Bounds(NamedTuple):
-    """What a run says of each of its shards: seconds that an attempt may take, and how many may
-    compute on one device at a time.
+class ShardLimits(JsonRecord):
+    """Limits on each shard of a run.
+
+    seconds: that an attempt may take. slots: shards that may compute on one device at a time.
     """
 
     seconds: float | None = None
     slots: int | None = None
 
     @classmethod
-    def of(cls, options: Advanced) -> "Bounds":
-        """As the parameters say."""
-        return cls(options.shard_timeout, options.device_slots)
+    def from_options(cls, options: Advanced) -> ShardLimits:
+        """Return the limits that the run's parameters set."""
+        return cls(seconds=options.shard_timeout, slots=options.device_slots)
 
 
-def component_of(stage: str, spec: Spec, fingerprint: str | None = None) -> Any:
-    """The component of a spec; the next one that is asked for takes its place. It loads its model
-    when it is first used.
+def load_cached(kind: str, spec: Spec, fingerprint: str | None = None) -> Any:
+    """Return the component of a spec; it replaces the one that this process kept.
 
-    Raises ModelError where another process than the run's own finds another component under the
-    same name: `fingerprint` is the run's.
+    A component loads its model on first use. Raises ModelError if a worker process gets another
+    component than the run, whose `fingerprint` this is.
     """
-    os.environ.update(own_environment)
-    made_of = json.dumps([stage, spec], sort_keys=True)
-    with _loading:
-        if made_of not in _held:
-            _held.clear()
-            component = LOADERS[stage](spec["name"], **spec["options"])
-            _check(component, fingerprint)
-            _held[made_of] = component
-        return _held[made_of]
+    os.environ.update(worker_environment)
+    name = json.dumps([kind, spec], sort_keys=True)
+    with _load_lock:
+        if name not in _component:
+            _component.clear()
+            component = LOADERS[kind](spec["name"], **spec["options"])
+            _check_fingerprint(component, fingerprint)
+            _component[name] = component
+        return _component[name]
 
 
-def _check(component: Any, fingerprint: str | None) -> None:
-    run = FlowRunContext.get()
-    if fingerprint is None or run is None or not run.detached:
+def _check_fingerprint(component: Any, fingerprint: str | None) -> None:
+    context = FlowRunContext.get()
+    if fingerprint is None or context is None or not context.detached:
         return
-    contract = component.fingerprint()
-    if storage.digest_of(dict(contract)) != fingerprint:
+    actual = dict(component.fingerprint())
+    if storage.digest_of(actual) != fingerprint:
         raise ModelError(
-            f"this worker would compute with {json.dumps(contract)}, which is not what the "
-            f"run asks for ({fingerprint}): expected the same "
-            "version of deita-tasks and the same model files on every machine"
+            f"this worker would compute with {json.dumps(actual)}, not with the component of the "
+            f"run ({fingerprint}): expected the same version of deita-tasks and the same model "
+            "files on every machine"
         )
 
 
-def forget_models() -> None:
-    """Let go of the model that this process holds."""
-    with _loading:
-        _held.clear()
+def release_models() -> None:
+    """Release the model that this process keeps."""
+    with _load_lock:
+        _component.clear()
 
 
 @contextmanager
 def borrow_model(
-    stage: str, spec: Spec, bounds: Bounds, fingerprint: str | None = None
+    kind: str, spec: Spec, limits: ShardLimits, fingerprint: str | None = None
 ) -> Iterator[Any]:
-    """The component of a spec, alone on its devices, where it has one; `may_stop` ends its work
-    when the run ends or the time is over.
+    """Give the component of a spec, alone on its devices.
 
-    The time runs from when the component is ours.
+    `raise_if_stopped` interrupts its work when the run ends or the time is up. The time starts when
+    the component is ours.
     """
-    event = stopping.get()
+    event = stop_event.get()
+    deadline = float("inf")
 
     def check() -> None:
         if event is not None and event.is_set():
             raise Stopped("the run is ending")
         if time.monotonic() > deadline:
             raise ComputeError(
-                f"not done after {bounds.seconds:g} s, which is shard_timeout; expected less: "
-                "raise it, or lower shard_rows"
+                f"not done after {limits.seconds:g} s, the shard_timeout: raise it, or lower "
+                "shard_rows"
             )
 
-    deadline = float("inf")
     with stopped_by(check):
-        component = component_of(stage, spec, fingerprint)
+        component = load_cached(kind, spec, fingerprint)
         devices = devices_of(component)
-        with _alone() if devices else nullcontext(), device_slot(devices, bounds.slots):
-            deadline = time.monotonic() + (bounds.seconds or float("inf"))
-            may_stop()
+        with _computing_alone() if devices else nullcontext(), device_slot(devices, limits.slots):
+            if limits.seconds:
+                deadline = time.monotonic() + limits.seconds
+            raise_if_stopped()
             yield component
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    while not _computing.acquire(timeout=0.5):
-        may_stop()
+def _computing_alone() -> Iterator[None]:
+    while not _compute_lock.acquire(timeout=0.5):
+        raise_if_stopped()
     try:
         yield
     finally:
-        _computing.release()
+        _compute_lock.release()

@@ -1,4 +1,6 @@
-"""How a run is told apart and followed in Prefect's UI: its tags, and the algorithm's own log."""
+"""The flow run in Prefect's UI: its tags, and the log lines of our modules."""
+
+from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
@@ -13,57 +15,55 @@ from deita_tasks.errors import DeitaError
 
 
 def run_tags() -> list[str]:
-    """The tags of the flow run that we are in: its preset and its pool."""
-    run = FlowRunContext.get()
-    return tags_of(run.parameters or {}) if run is not None else []
+    """Return the tags of the current flow run: its preset and its pool."""
+    context = FlowRunContext.get()
+    return tags_of(context.parameters or {}) if context is not None else []
 
 
 def tag_run() -> None:
-    """Give the flow run that we are in its tags, beside those that it has."""
-    run = FlowRunContext.get()
-    if run is None or run.flow_run is None:
+    """Add `run_tags` to the tags of the current flow run."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
         return
-    tags = sorted({*run.flow_run.tags, *run_tags()})
+    tags = sorted({*context.flow_run.tags, *run_tags()})
     with get_client(sync_client=True) as client:
-        client.update_flow_run(run.flow_run.id, tags=tags)
+        client.update_flow_run(context.flow_run.id, tags=tags)
 
 
 def tags_of(parameters: Mapping[str, Any]) -> list[str]:
-    """The tags of a run with these parameters: "preset:mini", "pool:pool.jsonl"."""
-    found = [f"preset:{parameters['preset']}"] if parameters.get("preset") else []
-    source = parameters.get("source")
-    if source:
-        found.append(f"pool:{Source.model_validate(source).name}")
-    return found
+    """Return the tags of a run with these parameters: "preset:mini", "pool:pool.jsonl"."""
+    tags = []
+    if parameters.get("preset"):
+        tags.append(f"preset:{parameters['preset']}")
+    if parameters.get("source"):
+        tags.append(f"pool:{Source.model_validate(parameters['source']).name}")
+    return tags
 
 
-def _within_a_run(record: logging.LogRecord) -> bool:
+def _is_in_run(record: logging.LogRecord) -> bool:
     return FlowRunContext.get() is not None or TaskRunContext.get() is not None
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """A failure that we know is one line in the log: it says what arrived, what was expected and
-    what to do.
-    """
+def _drop_traceback(record: logging.LogRecord) -> bool:
+    """Shorten a DeitaError to one line: it says what arrived, what was expected, what to do."""
     if record.exc_info and isinstance(record.exc_info[1], DeitaError):
         record.exc_info = record.exc_text = None
     return True
 
 
-def tell_prefect() -> None:
-    """Send what our modules log within a run to Prefect, at the level of Prefect's own log:
-    PREFECT_LOGGING_EXTRA_LOGGERS, by default.
+def set_up_logging() -> None:
+    """Send the log of our modules within a run to Prefect, at the level of Prefect's own log.
 
-    What Prefect itself says of a failure that we know is said without tracebacks.
+    As PREFECT_LOGGING_EXTRA_LOGGERS does, but by default. Prefect's own lines on a DeitaError lose
+    their traceback.
     """
     for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_without_traceback)
-    ours = logging.getLogger("deita_tasks")
-    if any(isinstance(handler, APILogHandler) for handler in ours.handlers):
+        logging.getLogger(name).addFilter(_drop_traceback)
+    logger = logging.getLogger("deita_tasks")
+    if any(isinstance(handler, APILogHandler) for handler in logger.handlers):
         return
     handler = APILogHandler()
-    handler.addFilter(_within_a_run)
-    ours.addHandler(handler)
-    ours.setLevel(
-        min(logging.getLogger("prefect").level, logging.WARNING)
-    )  # a terminal shows bars and no log, but warnings
+    handler.addFilter(_is_in_run)
+    logger.addHandler(handler)
+    # A terminal shows progress bars instead of the log, but warnings too.
+    logger.setLevel(min(logging.getLogger("prefect").level, logging.WARNING))

@@ -1,114 +1,112 @@
-"""Choose from what the stages have computed, and find the limit that fills a budget."""
+"""Select from what the stages have computed, and find the limit that fills a budget."""
+
+from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from prefect import task
+from pydantic import JsonValue
 
 from deita_tasks import storage
+from deita_tasks.artifacts.parts import StageParts
 from deita_tasks.artifacts.pool import Pool
-from deita_tasks.artifacts.selection import Parts, is_selection, write_selection
+from deita_tasks.artifacts.selection import SelectionSummary, is_selection, write_selection
 from deita_tasks.config import Advanced
+from deita_tasks.manifest import Counts
 from deita_tasks.plan import Plan
+from deita_tasks.presets import Spec
+from deita_tasks.results.records import LimitSolution
 from deita_tasks.results.sweep import find_limit
-from deita_tasks.tasks.caching import CACHED, call
+from deita_tasks.tasks.caching import CACHED, call_cached
+from deita_tasks.tasks.stages import StageResults
 
 log = logging.getLogger(__name__)
 
-SELECT_VERSION = 2  # of the ledger; another number selects anew
+SELECT_VERSION = 2  # of the ledger; increase it to select anew
 
 
 @task(name="select-rows", task_run_name="select", **CACHED)
 def select_rows(
-    key: str, pool: str, parts: Mapping[str, Any], selector: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Choose, and write the ledger under `key`; returns its selection.json. `parts`: by stage, its
-    family and part digests.
-    """
-    return write_selection(key, Pool.open(pool), parts, selector)
+    key: str, pool: str, parts: Mapping[str, JsonValue], selector: Spec
+) -> dict[str, JsonValue]:
+    """Select, and write the artifact `key`; return its selection.json. parts: by stage."""
+    return write_selection(key, Pool.open(pool), parts_from_json(parts), selector).to_dict()
 
 
-def select(plan: Plan, pool: Pool, work: Mapping[str, Any], options: Advanced) -> dict[str, Any]:
-    """The selection that a plan makes of what the stages have computed: made anew only where it is
-    not there.
-    """
+def select(
+    plan: Plan, pool: Pool, stage_results: StageResults, options: Advanced
+) -> SelectionSummary:
+    """Return the selection of a plan; selects only if the store does not have it."""
     uri = storage.join(options.store, "selections", selection_digest(plan, pool))
-    selected = call(
-        select_rows,
-        options,
-        is_selection(uri),
-        uri,
-        pool.uri,
-        parts_of(work),
-        plan.specs["selection"],
-    )
-    _tell(plan.specs["selection"]["name"], selected["counts"])
-    return {
-        **selected,
-        "uri": uri,
-    }  # what is remembered may come from where the store was once mounted
+    selector = plan.specs["selection"]
+    parts = parts_to_json(stage_results)
+    fields = call_cached(select_rows, options, is_selection(uri), uri, pool.uri, parts, selector)
+    # The cached URI may be where the store was once mounted.
+    summary = SelectionSummary.model_validate({**fields, "uri": uri})
+    _log_counts(selector["name"], summary.counts)
+    return summary
 
 
-def _tell(strategy: str, counts: Mapping[str, int]) -> None:
-    kept, similar = counts["selected"], counts["too_similar"]
-    told = (
-        "%s: %s rows reached, %s kept, %s too similar to a kept one; %s below the budget, "
-        "%s unscorable"
-    )
+def _log_counts(strategy: str, counts: Counts) -> None:
     log.info(
-        told,
+        "%s: %s rows reached, %s selected, %s too similar; %s below the budget, %s unscorable",
         strategy,
-        f"{kept + similar:,}",
-        f"{kept:,}",
-        f"{similar:,}",
-        f"{counts['below_budget']:,}",
-        f"{counts['unscorable']:,}",
+        f"{counts.selected + counts.too_similar:,}",
+        f"{counts.selected:,}",
+        f"{counts.too_similar:,}",
+        f"{counts.below_budget:,}",
+        f"{counts.unscorable:,}",
     )
 
 
 def selection_digest(plan: Plan, pool: Pool) -> str:
-    """Names all that a selection depends on: known before anything is computed."""
-    contracts = {
-        stage: contract for stage, contract in plan.fingerprints().items() if contract is not None
+    """Return a digest of everything that a selection depends on, before anything is computed."""
+    fingerprints = plan.fingerprints()
+    selector = fingerprints.pop("selection")
+    stages = {
+        stage: storage.digest_of(fingerprint)
+        for stage, fingerprint in fingerprints.items()
+        if fingerprint is not None
     }
-    selector = contracts.pop("selection")
     return storage.digest_of(
-        {
-            "pool": pool.uri.rsplit("/", 1)[1],
-            "stages": {stage: storage.digest_of(contract) for stage, contract in contracts.items()},
-            "selector": selector,
-            "version": SELECT_VERSION,
-        }
+        {"pool": pool.digest, "stages": stages, "selector": selector, "version": SELECT_VERSION}
     )
 
 
 @task(name="solve-limit", task_run_name="solve", **CACHED)
 def solve_limit(
-    key: str, pool: str, parts: Mapping[str, Any], budget: int, device: str
-) -> dict[str, Any]:
-    """The limit that yields `budget` rows: {max_similarity, kept, candidates}."""
-    return find_limit(Pool.open(pool), parts, budget, device)
+    key: str, pool: str, parts: Mapping[str, JsonValue], budget: int, device: str
+) -> dict[str, JsonValue]:
+    """Return the limit that yields `budget` rows: {max_similarity, kept, candidates}."""
+    return find_limit(Pool.open(pool), parts_from_json(parts), budget, device).to_dict()
 
 
 def solve(
-    plan: Plan, pool: Pool, work: Mapping[str, Any], budget: int, options: Advanced
-) -> dict[str, Any]:
-    """As `solve_limit`, made anew only where what it follows from has changed: the answer is in
-    what Prefect remembers.
+    plan: Plan, pool: Pool, stage_results: StageResults, budget: int, options: Advanced
+) -> LimitSolution:
+    """Return the limit that yields `budget` rows.
+
+    Computes it only if something it depends on has changed: Prefect's cache holds the answer.
     """
-    return call(
+    fields = call_cached(
         solve_limit,
         options,
         True,
         selection_digest(plan, pool),
         pool.uri,
-        parts_of(work),
+        parts_to_json(stage_results),
         budget,
         options.device,
     )
+    return LimitSolution.model_validate(fields)
 
 
-def parts_of(work: Mapping[str, Any]) -> Parts:
-    """By stage, where its results are."""
-    return {name: {"family": done["family"], "parts": done["parts"]} for name, done in work.items()}
+def parts_to_json(stage_results: StageResults) -> dict[str, JsonValue]:
+    """Return where the values of each stage are, for a task's border."""
+    return {stage: result.parts.to_dict() for stage, result in stage_results.items()}
+
+
+def parts_from_json(parts: Mapping[str, JsonValue]) -> dict[str, StageParts]:
+    """Return what `parts_to_json` was given."""
+    return {stage: StageParts.model_validate(fields) for stage, fields in parts.items()}

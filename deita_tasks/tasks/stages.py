@@ -1,249 +1,241 @@
-"""Score and embed a pool, a shard at a time: what is there is not computed again."""
+"""Score and embed a pool, one shard at a time; compute only what the store does not have."""
+
+from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 from prefect import Task, task, unmapped
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.blocks.system import Secret
 from prefect.futures import PrefectFuture, as_completed
+from pydantic import JsonValue
 
 from deita_tasks import progress, storage
-from deita_tasks.artifacts.parts import PartSet, Shard, read_plan, score_table, vector_table
+from deita_tasks.artifacts.part_tables import score_table, vector_table
+from deita_tasks.artifacts.parts import PartSet, StageParts
 from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.shards import Shard, ShardPlan, plan_shards, read_plan
 from deita_tasks.config import Advanced
 from deita_tasks.embedding.base import Embedder
-from deita_tasks.errors import UsageError
 from deita_tasks.plan import Plan
 from deita_tasks.presets import Spec
 from deita_tasks.records import Conversation
+from deita_tasks.results.records import TaskCounts
 from deita_tasks.scoring.base import Scorer
-from deita_tasks.scoring.served import ServedScorer
 from deita_tasks.tasks.caching import CACHED, bind
-from deita_tasks.tasks.model_cache import Bounds, borrow_model, forget_models
+from deita_tasks.tasks.model_cache import ShardLimits, borrow_model, release_models
 from deita_tasks.tasks.run_context import run_tags
 from deita_tasks.tasks.runners import ShardRunner
 
-
-def read_secret_block(name: str) -> str:
-    """The value of a Prefect Secret block: a server's key, which goes into no parameter, result or
-    log. Raises UsageError without one.
-    """
-    try:
-        return str(Secret.load(name).get())  # type: ignore[union-attr]
-    except ValueError as error:
-        raise UsageError(
-            f"api_key_block = {name!r}: Prefect has no such Secret block; make one, or "
-            "set api_key_env"
-        ) from error
-
-
-ServedScorer.read_block = read_secret_block
-
 log = logging.getLogger(__name__)
 
-Compute = Callable[[Any, Sequence[Conversation]], pa.Table]  # with a component, of a shard's rows
+PROGRESS_STEP = 2  # percent between two updates of the progress artifact: each is a request
+
+JsonFields: TypeAlias = Mapping[str, JsonValue]
+
+# With a component, of the conversations of a shard: their part.
+Compute: TypeAlias = Callable[[Any, Sequence[Conversation]], pa.Table]
 
 
 @task(name="score-shard", **CACHED)
 def score_shard(
     key: str,
     title: str,
-    shard: Mapping[str, Any],
-    family: Mapping[str, str],
+    shard: JsonFields,
+    part_set: JsonFields,
     pool: str,
     spec: Spec,
-    bounds: Sequence[Any],
-) -> dict[str, Any]:
-    """Score every pair of a shard's conversations and write them as one part."""
+    limits: JsonFields,
+) -> dict[str, JsonValue]:
+    """Score every pair of a shard's conversations, and write them as one part."""
 
     def compute(scorer: Any, conversations: Sequence[Conversation]) -> pa.Table:
+        ids = [conversation.id for conversation in conversations]
         counts = [len(conversation.pairs) for conversation in conversations]
-        return score_table(
-            [conversation.id for conversation in conversations],
-            counts,
-            *scorer.compute_rows(conversations),
-        )
+        return score_table(ids, counts, *scorer.compute_rows(conversations))
 
-    return _compute_part(
-        Shard(**shard), PartSet(**family), pool, "scorer", spec, Bounds(*bounds), compute
-    )
+    return _compute_part(shard, part_set, pool, "scorer", spec, limits, compute)
 
 
 @task(name="embed-shard", **CACHED)
 def embed_shard(
     key: str,
     title: str,
-    shard: Mapping[str, Any],
-    family: Mapping[str, str],
+    shard: JsonFields,
+    part_set: JsonFields,
     pool: str,
     spec: Spec,
-    bounds: Sequence[Any],
-) -> dict[str, Any]:
-    """Embed a shard's conversations and write the vectors as one part."""
+    limits: JsonFields,
+) -> dict[str, JsonValue]:
+    """Embed a shard's conversations, and write the vectors as one part."""
 
     def compute(embedder: Any, conversations: Sequence[Conversation]) -> pa.Table:
-        return vector_table(
-            [conversation.id for conversation in conversations], embedder.compute(conversations)
-        )
+        ids = [conversation.id for conversation in conversations]
+        return vector_table(ids, embedder.compute(conversations))
 
-    return _compute_part(
-        Shard(**shard), PartSet(**family), pool, "embedder", spec, Bounds(*bounds), compute
-    )
+    return _compute_part(shard, part_set, pool, "embedder", spec, limits, compute)
 
 
 def _compute_part(
-    shard: Shard,
-    family: PartSet,
+    shard_fields: JsonFields,
+    part_set_fields: JsonFields,
     pool: str,
     kind: str,
     spec: Spec,
-    bounds: Bounds,
+    limits: JsonFields,
     compute: Compute,
-) -> dict[str, Any]:
+) -> dict[str, JsonValue]:
+    shard = Shard.model_validate(shard_fields)
+    part_set = PartSet.model_validate(part_set_fields)
     if shard.plan is not None:
         positions = read_plan(shard)["position"].to_numpy()
         conversations = [conversation for _, conversation in Pool.open(pool).read(positions)]
-        with borrow_model(kind, spec, bounds, family.fingerprint) as component:
+        shard_limits = ShardLimits.model_validate(limits)
+        with borrow_model(kind, spec, shard_limits, part_set.fingerprint) as component:
             table = compute(component, conversations)
-        family.write(shard.digest, table)
-    return {"digest": shard.digest, "rows": shard.rows, "uri": family.part(shard.digest)}
+        part_set.write(shard.digest, table)
+    return {"digest": shard.digest, "rows": shard.rows, "uri": part_set.part(shard.digest)}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One kind of model work over a pool: which task, with which component, into which family of
-    parts.
+    """One kind of model work over a pool.
 
-    `spec` makes the same component as `component` on every machine: what was chosen here, a number
-    type or a branch's commit, stands in it.
+    task: computes a shard. component: computes with a model. spec: makes the same component on
+    every machine; it pins what was chosen here, such as a number type or a branch's commit.
+    part_set: where the results go.
     """
 
     name: str
     task: Task[..., Any]
     component: Scorer | Embedder
     spec: Spec
-    family: PartSet
+    part_set: PartSet
 
     @property
     def kind(self) -> str:
-        """Of component: scorer or embedder."""
+        """Kind of component: scorer or embedder."""
         return "scorer" if isinstance(self.component, Scorer) else "embedder"
 
     @classmethod
-    def of(
+    def from_plan(
         cls, name: str, task: Task[..., Any], component: Scorer | Embedder, plan: Plan, store: str
-    ) -> "Stage":
-        """The stage `name` of a plan, with its parts in `store`."""
-        contract, spec = component.fingerprint(), plan.specs[name]
-        chosen = {
-            option: contract[option]
+    ) -> Stage:
+        """Return the stage `name` of a plan, with its parts in `store`."""
+        fingerprint = component.fingerprint()
+        spec = plan.specs[name]
+        options = type(component).model_fields
+        pinned = {
+            option: fingerprint[option]
             for option in ("dtype", "revision")
-            if option in contract and option in type(component).model_fields
+            if option in fingerprint and option in options
         }
+        spec = {"name": spec["name"], "options": {**spec["options"], **pinned}}
         folder = f"scores/{name}" if isinstance(component, Scorer) else "embeddings"
-        pinned = {"name": spec["name"], "options": {**spec["options"], **chosen}}
-        return cls(name, task, component, pinned, PartSet.of(store, folder, contract))
+        return cls(name, task, component, spec, PartSet.create(store, folder, fingerprint))
 
 
-def stages(plan: Plan, options: Advanced) -> list[Stage]:
-    """The model work that a plan asks for, in order."""
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did for a pool: where its values are, and rows computed and reused."""
+
+    parts: StageParts
+    computed: int
+    reused: int
+    tasks: TaskCounts
+
+
+StageResults: TypeAlias = Mapping[str, StageResult]  # by stage: complexity, quality, embedding
+
+
+def list_stages(plan: Plan, options: Advanced) -> list[Stage]:
+    """Return the model work that a plan needs, in order."""
     store = storage.absolute(options.store)  # a worker may have another working directory
-    found = [
-        Stage.of(kind, score_shard, scorer, plan, store) for kind, scorer in plan.scorers.items()
+    stages = [
+        Stage.from_plan(kind, score_shard, scorer, plan, store)
+        for kind, scorer in plan.scorers.items()
     ]
     if plan.embedder is not None:
-        found.append(Stage.of("embedding", embed_shard, plan.embedder, plan, store))
-    return found
+        stages.append(Stage.from_plan("embedding", embed_shard, plan.embedder, plan, store))
+    return stages
 
 
-class Work(NamedTuple):
-    """A stage's distinct rows in a pool: how many, the parts that are there, and the shards that
-    are to be computed.
-    """
-
-    rows: int
-    present: list[Shard]
-    missing: list[Shard]
-
-    @property
-    def to_compute(self) -> int:
-        """Rows of the missing shards."""
-        return sum(shard.rows for shard in self.missing)
-
-
-def plan_stage(stage: Stage, pool: Pool, options: Advanced) -> Work:
-    """What of a stage is there, and what is missing."""
+def plan_stage(stage: Stage, pool: Pool, options: Advanced) -> ShardPlan:
+    """Return the shards of a stage over the distinct rows of a pool."""
     ids, positions = pool.distinct
-    return Work(
-        len(positions),
-        *stage.family.plan(storage.absolute(options.store), ids, positions, options.shard_rows),
-    )
+    store = storage.absolute(options.store)
+    return plan_shards(stage.part_set, store, ids, positions, options.shard_rows)
 
 
 def run_stage(
-    stage: Stage, pool: Pool, options: Advanced, work: Work, crew: ShardRunner
-) -> dict[str, Any]:
-    """Compute what is missing for the distinct rows of a pool; returns {"family", "parts",
-    "computed", "reused", "tasks"}.
+    stage: Stage, pool: Pool, options: Advanced, plan: ShardPlan, runner: ShardRunner
+) -> StageResult:
+    """Compute the missing shards of a stage.
 
-    `work`: what `plan_stage` has just said.
-
-    Parts that are there are asked for too, so that the run shows them as Cached; for that no worker
-    has to be started. A shard that fails does not stop the others: when all have ended, the first
-    failure is raised, and what they computed stays.
+    Also asks for the parts that are present, so that the run shows them as Cached; that starts no
+    worker. A failing shard does not stop the others: when all have ended, this raises the first
+    failure, and what they computed stays.
     """
-    total, present, missing = work
+    total = len(pool.distinct[1])
+    computed = plan.rows_to_compute  # a part that is present may hold rows of other pools too
     log.info(
         "%s: %s of %s rows to compute, shards: %d",
         stage.name,
-        f"{work.to_compute:,}",
+        f"{computed:,}",
         f"{total:,}",
-        len(missing),
+        len(plan.missing),
     )
-    shards = [*present, *missing]
-    each: dict[str, list[Any]] = {
-        "key": [f"{stage.family.fingerprint}-{shard.digest}" for shard in shards],
-        "title": [f"{stage.name} {number}/{len(shards)}" for number in range(1, len(shards) + 1)],
-        "shard": [asdict(shard) for shard in shards],
-    }
-    constant = {
-        "family": asdict(stage.family),
-        "pool": storage.absolute(pool.uri),
-        "spec": stage.spec,
-        "bounds": list(Bounds.of(options)),
-    }
-    bound = bind(stage.task, options).with_options(name=stage.name, task_run_name="{title}")
-    futures: list[PrefectFuture[Any]] = []
-    if present:
-        there = {name: values[: len(present)] for name, values in each.items()}
-        mapped: Any = bound.map
-        futures += mapped(**there, **{name: unmapped(value) for name, value in constant.items()})
-    if missing:
-        absent = {name: values[len(present) :] for name, values in each.items()}
-        tagged = bound.with_options(refresh_cache=True, tags=[*run_tags(), f"stage:{stage.name}"])
-        futures += crew.map(tagged, stage.component, absent, constant)
-    computed = sum(
-        shard.rows for shard in missing
-    )  # what is there may hold rows of other pools too
+    futures = _submit(stage, pool, options, plan, runner)
     rows = {
         future.task_run_id: shard.rows
-        for future, shard in zip(futures[len(present) :], missing, strict=True)
+        for future, shard in zip(futures[len(plan.present) :], plan.missing, strict=True)
     }
     try:
         cached = _wait(stage.name, futures, rows, total=total, reused=total - computed)
     finally:
-        forget_models()
-    return {
-        "family": asdict(stage.family),
-        "parts": [shard.digest for shard in shards],
-        "computed": computed,
-        "reused": total - computed,
-        "tasks": {"cached": cached, "run": len(shards) - cached},
+        release_models()
+    digests = [shard.digest for shard in [*plan.present, *plan.missing]]
+    return StageResult(
+        parts=StageParts(part_set=stage.part_set, digests=digests),
+        computed=computed,
+        reused=total - computed,
+        tasks=TaskCounts(cached=cached, run=len(digests) - cached),
+    )
+
+
+def _submit(
+    stage: Stage, pool: Pool, options: Advanced, plan: ShardPlan, runner: ShardRunner
+) -> list[PrefectFuture[Any]]:
+    """Submit one task for each shard: the present ones first, then the missing ones."""
+    shards = [*plan.present, *plan.missing]
+    fingerprint = stage.part_set.fingerprint
+    varying: dict[str, list[Any]] = {
+        "key": [f"{fingerprint}-{shard.digest}" for shard in shards],
+        "title": [f"{stage.name} {number}/{len(shards)}" for number in range(1, len(shards) + 1)],
+        "shard": [shard.to_dict() for shard in shards],
     }
+    constant: dict[str, Any] = {
+        "part_set": stage.part_set.to_dict(),
+        "pool": storage.absolute(pool.uri),
+        "spec": stage.spec,
+        "limits": ShardLimits.from_options(options).to_dict(),
+    }
+    bound = bind(stage.task, options).with_options(name=stage.name, task_run_name="{title}")
+    split = len(plan.present)
+    futures: list[PrefectFuture[Any]] = []
+    if plan.present:
+        arguments = {name: values[:split] for name, values in varying.items()}
+        mapped: Any = bound.map
+        futures += mapped(**arguments, **{name: unmapped(constant[name]) for name in constant})
+    if plan.missing:
+        arguments = {name: values[split:] for name, values in varying.items()}
+        tags = [*run_tags(), f"stage:{stage.name}"]
+        tagged = bound.with_options(refresh_cache=True, tags=tags)
+        futures += runner.map(tagged, stage.component, arguments, constant)
+    return futures
 
 
 def _wait(
@@ -253,27 +245,26 @@ def _wait(
     total: int,
     reused: int,
 ) -> int:
-    """Wait for all futures with a bar and a progress artifact; then raise the first failure, if
-    there was one.
+    """Wait for all futures; then raise the first failure, if there is one.
 
-    Returns how many were Cached.
+    Shows a bar and a progress artifact. rows: of each future, by task run id. Return how many
+    futures were Cached.
     """
-    told = 100 * reused / max(total, 1)
+    finished = reused
+    shown = 100 * reused / max(total, 1)
     artifact: Any = create_progress_artifact(
-        told, key=f"{name}-progress", description=f"{name}: share of {total:,} rows done"
+        shown, key=f"{name}-progress", description=f"{name}: share of {total:,} rows done"
     )
-    done = reused
     with progress.bar(name, total, reused) as advance:
         for future in as_completed(list(futures)):
             future.wait()
-            finished = rows.get(future.task_run_id, 0) if future.state.is_completed() else 0
-            advance(finished)
-            done += finished
-            if finished and (
-                done == total or 100 * done / total - told > 2
-            ):  # each call costs a request
-                told = 100 * done / total
-                update_progress_artifact(artifact, told)
+            new_rows = rows.get(future.task_run_id, 0) if future.state.is_completed() else 0
+            advance(new_rows)
+            finished += new_rows
+            percent = 100 * finished / max(total, 1)
+            if new_rows and (finished == total or percent - shown > PROGRESS_STEP):
+                shown = percent
+                update_progress_artifact(artifact, shown)
     for future in futures:
         future.result()
     return sum(future.state.name == "Cached" for future in futures)

@@ -1,105 +1,117 @@
-"""The fits: kernel ridge regression, ridge regression with weights that may not be negative, and
-Bradley-Terry on comparisons.
+"""The fits of the mini scorers.
+
+Kernel ridge regression, ridge regression with non-negative weights, and Bradley-Terry models of
+comparisons.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]  # (n, k), or (n,) for a vector
+Matrix: TypeAlias = NDArray[np.float64]  # (n, k), or (n,) for a vector
+
+CONVERGED = 1e-9  # the largest step of a weight in the last round of an iteration
 
 
-def normal_ranks(labels: Matrix) -> Matrix:
-    """Labels as the normal distribution's values at their ranks: scales differ between sources,
-    ranks do not.
+def normal_scores(labels: Matrix) -> Matrix:
+    """Return the normal distribution's values at the labels' ranks.
+
+    Scales differ between sources, ranks do not.
     """
     ranks = pd.Series(labels).rank().to_numpy()
-    return np.array([NormalDist().inv_cdf(float(rank - 0.5) / len(labels)) for rank in ranks])
+    normal = NormalDist()
+    return np.array([normal.inv_cdf(float(rank - 0.5) / len(labels)) for rank in ranks])
 
 
-def spearman(one: Matrix, other: Matrix) -> float:
-    """Rank correlation, ties at their mean rank; NaN where one of them is constant."""
-    return float(pd.Series(one).rank().corr(pd.Series(other).rank()))
+def spearman(x: Matrix, y: Matrix) -> float:
+    """Return the rank correlation, ties at their mean rank; NaN if x or y is constant."""
+    return float(pd.Series(x).rank().corr(pd.Series(y).rank()))
 
 
-def centred(x: Matrix, groups: NDArray[np.int64]) -> Matrix:
-    """x less the mean of its group: what is left is what differs within a group."""
+def centre_within_groups(x: Matrix, groups: NDArray[np.int64]) -> Matrix:
+    """Return x less the mean of its group: what differs within a group."""
     frame = pd.DataFrame(x)
-    return (frame - frame.groupby(groups).transform("mean")).to_numpy().reshape(x.shape)
+    means = frame.groupby(groups).transform("mean")
+    return (frame - means).to_numpy().reshape(x.shape)
 
 
-def kernel_ridge(near: Matrix, y: Matrix, penalty: float) -> Matrix:
-    """Weights w (n,) on the closeness to each of n examples, where |near w - y|^2 + penalty * w'
-    near w is least; y is centred first. `near`: (n, n), how close they are to each other.
+def fit_kernel_ridge(kernel: Matrix, y: Matrix, penalty: float) -> Matrix:
+    """Return the weights w (n,) that minimise |kernel w - y|^2 + penalty * w' kernel w.
+
+    `kernel`: (n, n), how near n examples are to each other. y is centred first.
     """
-    return np.linalg.solve(near + penalty * np.eye(len(near)), y - y.mean())
+    return np.linalg.solve(kernel + penalty * np.eye(len(kernel)), y - y.mean())
 
 
-def positive_ridge(
-    parts: Sequence[tuple[Matrix, Matrix]], penalty: float, rounds: int = 2000
+def fit_positive_ridge(
+    sources: Sequence[tuple[Matrix, Matrix]], penalty: float, rounds: int = 2000
 ) -> Matrix:
-    """Weights (k,) >= 0 of the mean squared error plus penalty * |w|^2, over (x, y) of several
-    sources that count alike, centred already.
+    """Return the weights (k,) >= 0 that minimise the mean squared error plus penalty * |w|^2.
 
-    More of a feature may not mean less complexity: a sign that one source alone asks for does not
-    carry over to another. By coordinates, until none moves.
+    Over (x, y) of several sources that count alike, already centred. More of a feature may not mean
+    less complexity: a sign that only one source asks for does not carry over to another. By
+    coordinate descent, until no weight moves.
     """
-    gram: Matrix = np.mean([x.T @ x / len(x) for x, _ in parts], axis=0) + penalty * np.eye(
-        parts[0][0].shape[1]
-    )
-    aim: Matrix = np.mean([x.T @ y / len(x) for x, y in parts], axis=0)
-    weights = np.zeros(len(aim))
+    features = sources[0][0].shape[1]
+    grams = [x.T @ x / len(x) for x, _ in sources]
+    gram: Matrix = np.mean(grams, axis=0) + penalty * np.eye(features)
+    target: Matrix = np.mean([x.T @ y / len(x) for x, y in sources], axis=0)
+    weights = np.zeros(len(target))
     for _ in range(rounds):
         before = weights.copy()
-        for j in range(len(aim)):
-            weights[j] = max(0.0, weights[j] + (aim[j] - gram[j] @ weights) / gram[j, j])
-        if np.abs(weights - before).max() < 1e-9:
+        for j in range(len(target)):
+            step = (target[j] - gram[j] @ weights) / gram[j, j]
+            weights[j] = max(0.0, weights[j] + step)
+        if np.abs(weights - before).max() < CONVERGED:
             break
     return weights
 
 
-def bradley_terry(differences: Sequence[Matrix], penalty: float) -> Matrix:
-    """Weights (k,) under which the better of two is likelier, from the features of better minus
-    worse, by Newton's method. Sources count alike.
+def fit_bradley_terry(differences: Sequence[Matrix], penalty: float) -> Matrix:
+    """Return the weights (k,) under which the better of two responses is likelier.
+
+    `differences`: for each source, (n, k), the features of the better response less those of the
+    worse. Sources count alike. By Newton's method.
     """
     x = np.concatenate(list(differences))
-    share = np.concatenate(
-        [np.full(len(one), 1 / len(one) / len(differences)) for one in differences]
-    )
+    shares = [np.full(len(source), 1 / len(source) / len(differences)) for source in differences]
+    share = np.concatenate(shares)
     weights = np.zeros(x.shape[1])
     for _ in range(50):
-        wrong = 1 / (1 + np.exp(x @ weights))
+        wrong = 1 / (1 + np.exp(x @ weights))  # the probability of the worse response
         gradient = -(x * (share * wrong)[:, None]).sum(0) + penalty * weights
-        curvature = (x * (share * wrong * (1 - wrong))[:, None]).T @ x + penalty * np.eye(
-            len(weights)
-        )
+        curvature = (x * (share * wrong * (1 - wrong))[:, None]).T @ x
+        curvature = curvature + penalty * np.eye(len(weights))
         step = np.linalg.solve(curvature, gradient)
         weights -= step
-        if np.abs(step).max() < 1e-9:
+        if np.abs(step).max() < CONVERGED:
             break
     return weights
 
 
-def agreeing(
-    by_family: Sequence[Sequence[Matrix]], always: int, penalty: float
+def consistent_features(
+    families: Sequence[Sequence[Matrix]], always: int, penalty: float
 ) -> NDArray[np.bool_]:
-    """Which features are kept: those that, beside the feature `always`, pull the same way in every
-    family. bool (k,).
+    """Return which features have the same sign in every family, beside the feature `always`.
+
+    bool (k,). `families`: the `differences` of each family's sources.
     """
-    pulls = []
-    for differences in by_family:
-        k = differences[0].shape[1]
-        pulls.append(
-            [
-                bradley_terry([one[:, [always, j]] for one in differences], penalty)[1]
-                for j in range(k)
-            ]
-        )
-    keep: NDArray[np.bool_] = np.abs(np.sign(pulls).sum(0)) == len(pulls)
-    keep[always] = True
-    return keep
+    weights = [_weights_beside(differences, always, penalty) for differences in families]
+    consistent: NDArray[np.bool_] = np.abs(np.sign(weights).sum(0)) == len(weights)
+    consistent[always] = True
+    return consistent
+
+
+def _weights_beside(differences: Sequence[Matrix], always: int, penalty: float) -> list[float]:
+    """Return each feature's weight in a model of that feature and `always` alone."""
+    weights: list[float] = []
+    for j in range(differences[0].shape[1]):
+        columns = [source[:, [always, j]] for source in differences]
+        weights.append(fit_bradley_terry(columns, penalty)[1])
+    return weights

@@ -1,5 +1,6 @@
-"""What the commands say: tables for a terminal, plain lines elsewhere. A text of the pool can act
-on neither.
+"""What the commands print: tables in a terminal, plain lines elsewhere.
+
+No text of the pool can act on either.
 """
 
 from __future__ import annotations
@@ -16,382 +17,388 @@ from rich.text import Text
 if TYPE_CHECKING:
     from deita_tasks.config import Selection
     from deita_tasks.preflight import Check
-    from deita_tasks.records import Conversation
-    from deita_tasks.results.explain import Explanation, Line
+    from deita_tasks.records import Conversation, LedgerRow
+    from deita_tasks.results.explain import Explanation
+    from deita_tasks.results.records import LimitSolution, Subset, SubsetVersion, Sweep
 
-# Control characters but tab and newline; what ends a line or turns its direction elsewhere; halves
+# Control characters but tab and newline; characters that end a line or change its direction; halves
 # of surrogate pairs.
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-MOST_CHARACTERS = 1_500  # of one turn
+MAX_TURN_CHARACTERS = 1_500
 SHORT_ID = 12
-PLAIN_WIDTH = 120  # of a table where there is no terminal
+PLAIN_WIDTH = 120  # of a table without a terminal
 
-DECISIONS = {
+DECISION_NOTES = {
     "selected": "",
-    "too_similar": "to a better one that was kept",
-    "below_budget": "never reached: the budget was full",
-    "duplicate": "of a row before",
-    "quarantined": "could not be read; each with its reason in decisions.parquet",
-    "unscorable": "a model gave no score or vector; each with its reason in decisions.parquet",
+    "too_similar": "to a selected row with a better score",
+    "below_budget": "not reached: the budget was full",
+    "duplicate": "same text as an earlier row",
+    "quarantined": "unreadable; decisions.parquet has each reason",
+    "unscorable": "no score or vector; decisions.parquet has each reason",
 }
 
 
-def inert(text: str) -> str:
-    """`text` with what could act on a terminal as escapes that can be read."""
-    lines = text.replace("\r\n", "\n")
-    return UNSAFE.sub(
-        lambda found: (
-            f"\\x{ord(found[0]):02x}" if ord(found[0]) < 256 else f"\\u{ord(found[0]):04x}"
-        ),
-        lines,
-    )
+def escape(text: str) -> str:
+    """Return `text` with everything that could act on a terminal as readable escapes."""
+    return UNSAFE.sub(_escape_character, text.replace("\r\n", "\n"))
+
+
+def _escape_character(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def new_console() -> Console:
-    """Standard output as it is now. Nothing that is printed is taken for markup; elsewhere than in
-    a terminal no line is broken.
+    """Return a console on standard output that interprets no markup.
+
+    Without a terminal it breaks no line.
     """
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # texts have letters that the terminal's encoding may not have
+        # Texts have letters that the terminal's encoding may lack.
+        sys.stdout.reconfigure(errors="backslashreplace")
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console.soft_wrap, console.width = True, max(console.width, PLAIN_WIDTH)
+        console.soft_wrap = True
+        console.width = max(console.width, PLAIN_WIDTH)
     return console
+
+
+def _print_files(console: Console, output: str, files: Sequence[str]) -> None:
+    console.print(f"\nin {escape(output)}:")
+    for name in (*files, "manifest.json"):
+        console.print(f"  {name}")
 
 
 # ---- select
 
 
-def print_summary(manifest: Mapping[str, Any], selection: Selection, output: str) -> None:
-    """What was read, quarantined, taken from the store, selected and rejected, and where it lies."""
-    counts, table = manifest["counts"], Table(box=None, show_header=False, pad_edge=False)
+def print_summary(subset: Subset | Mapping[str, Any], selection: Selection, output: str) -> None:
+    """Print what was read, computed, reused, selected and rejected, and where the files are."""
+    counts = subset["counts"]
+    table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("read", f"{counts['read']:,}", "rows")
-    for decision, why in DECISIONS.items():
+    for decision, note in DECISION_NOTES.items():
         if counts[decision] or decision == "selected":
-            table.add_row(decision.replace("_", " "), f"{counts[decision]:,}", why)
-    for stage, tasks in manifest["tasks"].items():
-        computed, reused, cut = (
-            manifest["computed"][stage],
-            manifest["reused"][stage],
-            manifest["truncated"][stage],
-        )
-        told = (
-            f"rows computed, {reused:,} taken from the store ({tasks['run']} tasks run, "
-            f"{tasks['cached']} Cached)"
-        )
-        table.add_row(stage, f"{computed:,}", told)
-        if cut:
-            read = "it read their beginning" if stage == "embedding" else "a part was left out"
-            table.add_row("", f"{cut:,}", f"rows were longer than the model's window; {read}")
+            table.add_row(decision.replace("_", " "), f"{counts[decision]:,}", note)
+    for stage in subset["tasks"]:
+        _add_stage(table, subset, stage)
     console = new_console()
     console.print(table)
     if counts["selected"] < selection.budget:
-        from deita_tasks.artifacts.selection import ran_out
+        from deita_tasks.artifacts.selection import shortfall
+        from deita_tasks.manifest import Counts
 
-        console.print(f"\n{ran_out(counts, selection)}")
-    seconds = sum(manifest["timings"].values())
-    console.print(
-        f"\n{seconds:.1f} s: "
-        + ", ".join(f"{stage} {taken:.1f}" for stage, taken in manifest["timings"].items())
+        console.print(f"\n{shortfall(Counts(**counts), selection)}")
+    timings = subset["timings"]
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items())
+    console.print(f"\n{sum(timings.values()):.1f} s: {stages}")
+    _print_files(console, output, list(subset["outputs"]))
+
+
+def _add_stage(table: Table, subset: Subset | Mapping[str, Any], stage: str) -> None:
+    tasks = subset["tasks"][stage]
+    reused = subset["reused"][stage]
+    truncated = subset["truncated"][stage]
+    note = (
+        f"rows computed, {reused:,} taken from the store "
+        f"({tasks['run']} tasks run, {tasks['cached']} Cached)"
     )
-    console.print(f"\nin {inert(output)}:")
-    for name in (*manifest["outputs"], "manifest.json"):
-        console.print(f"  {name}")
+    table.add_row(stage, f"{subset['computed'][stage]:,}", note)
+    if truncated:
+        effect = "part of each was left out"
+        if stage == "embedding":
+            effect = "it read their beginning"
+        note = f"rows were longer than the model's window; {effect}"
+        table.add_row("", f"{truncated:,}", note)
 
 
-def print_version(done: Mapping[str, Any], selection: Selection, output: str) -> None:
-    """A new version, and what came and went with it; or that nothing is new."""
-    if not done["new"]:
+def print_version(version: SubsetVersion, selection: Selection, output: str) -> None:
+    """Print a new version and its changes, or that nothing is new."""
+    if version.subset is None:
         new_console().print(
-            f"Nothing new: the pool and the parameters are those of the version {done['version']}."
+            f"Nothing new: version {version.version} has this pool and these parameters."
         )
         return
-    print_summary(done["manifest"], selection, done["uri"])
-    changes = done["changes"]
-    if changes is not None:
-        pool, chosen = changes["pool"], changes["selection"]
-        told = (
-            f"since {changes['before']}: {pool['added']:,} conversations new in the pool, "
-            f"{pool['removed']:,} gone from it; "
-        )
+    print_summary(version.subset, selection, version.uri)
+    if version.changes is not None:
+        changes: Any = version.changes
+        pool = changes["pool"]
+        selected = changes["selection"]
         new_console().print(
-            f"\n{told}{chosen['added']:,} came into the selection, {chosen['dropped']:,} "
-            "went out of it"
+            f"\nsince {changes['before']}: {pool['added']:,} conversations added to the pool, "
+            f"{pool['removed']:,} removed; {selected['added']:,} joined the selection, "
+            f"{selected['dropped']:,} left it"
         )
-    new_console().print(f"\n{inert(output)}/latest points to it")
+    new_console().print(f"\n{escape(output)}/latest points to it")
 
 
 # ---- preflight
 
 
 def print_checks(checks: Sequence[Check]) -> None:
-    """A table with a column a stage, and the warnings below it."""
-    from deita_tasks.preflight import duration
-
+    """Print a table with a column for each stage, and the warnings below it."""
     table = Table(box=None, pad_edge=False)
     table.add_column("", style="dim", no_wrap=True)
-    for one in checks:
-        table.add_column(one.stage, overflow="fold")
-    rows: dict[str, Callable[[Check], str | None]] = {
-        "backend": lambda one: one.backend,
-        "model": lambda one: one.model,
-        "runs": lambda one: " on ".join(filter(None, [one.dtype, one.device])) or None,
-        "digit ids": lambda one: (
-            None if one.digit_ids is None else " ".join(map(str, one.digit_ids))
-        ),
-        "window": lambda one: None if one.window is None else f"{one.window:,} tokens",
-        "would be cut": lambda one: (
-            None
-            if one.truncated_rows is None
-            else f"{one.truncated_rows:,} of {one.sampled:,} rows ({one.truncated_rows / one.sampled:.1%})"
-        ),
-        "scores": lambda one: " ".join(f"{score:.2f}" for score in one.scores) or None,
-        "rows": lambda one: None if one.rows is None else f"about {one.rows:,}",
-        "tokens a row": lambda one: (
-            None if one.tokens_a_row is None else f"{one.tokens_a_row:,.0f}"
-        ),
-        "tokens": lambda one: None if one.tokens is None else f"about {one.tokens:,.0f}",
-        "time, at most": lambda one: None if one.seconds is None else duration(one.seconds),
-        "of 1,000 rows": lambda one: (
-            None if one.seconds_a_row is None else duration(1000 * one.seconds_a_row)
-        ),
-    }
-    for name, of in rows.items():
-        told = [of(one) for one in checks]
-        if any(told):
-            table.add_row(name, *(inert(one or "–") for one in told))
+    for check in checks:
+        table.add_column(check.stage, overflow="fold")
+    for name, describe in CHECK_ROWS.items():
+        cells = [describe(check) for check in checks]
+        if any(cells):
+            table.add_row(name, *(escape(cell or "–") for cell in cells))
     console = new_console()
     console.print(table)
-    for warning in (warning for one in checks for warning in one.warnings):
-        console.print(f"\nwarning: {inert(warning)}")
+    for check in checks:
+        for warning in check.warnings:
+            console.print(f"\nwarning: {escape(warning)}")
+
+
+def _describe_truncated(check: Check) -> str | None:
+    if check.truncated_rows is None:
+        return None
+    share = check.truncated_rows / check.sampled
+    return f"{check.truncated_rows:,} of {check.sampled:,} rows ({share:.1%})"
+
+
+def _describe_digits(check: Check) -> str | None:
+    return None if check.digit_ids is None else " ".join(map(str, check.digit_ids))
+
+
+def _describe_time(seconds: float | None) -> str | None:
+    from deita_tasks.preflight import duration
+
+    return None if seconds is None else duration(seconds)
+
+
+def _number(value: float | None, form: str) -> str | None:
+    return None if value is None else form.format(value)
+
+
+CHECK_ROWS: dict[str, Callable[[Any], str | None]] = {
+    "backend": lambda check: check.backend,
+    "model": lambda check: check.model,
+    "runs": lambda check: " on ".join(filter(None, [check.dtype, check.device])) or None,
+    "digit ids": _describe_digits,
+    "window": lambda check: _number(check.window, "{:,} tokens"),
+    "truncated": _describe_truncated,
+    "scores": lambda check: " ".join(f"{score:.2f}" for score in check.scores) or None,
+    "rows": lambda check: _number(check.rows, "about {:,}"),
+    "tokens a row": lambda check: _number(check.tokens_a_row, "{:,.0f}"),
+    "tokens": lambda check: _number(check.tokens, "about {:,.0f}"),
+    "time, at most": lambda check: _describe_time(check.seconds),
+    "of 1,000 rows": lambda check: _describe_time(
+        None if check.seconds_a_row is None else 1000 * check.seconds_a_row
+    ),
+}
 
 
 # ---- sweep
 
+SWEEP_COLUMNS = (
+    "strategy",
+    "limit",
+    "budget",
+    "selected",
+    "evol score",
+    "distance",
+    "largest",
+    "redundancy",
+)
 
-def print_sweep(manifest: Mapping[str, Any], output: str) -> None:
-    """The table of a sweep, and where its files lie."""
+
+def print_sweep(sweep: Sweep | Mapping[str, Any], output: str) -> None:
+    """Print the table of a sweep, and where its files are."""
     console = new_console()
     table = Table(box=None, pad_edge=False)
-    for name in (
-        "strategy",
-        "limit",
-        "budget",
-        "kept",
-        "evol score",
-        "distance",
-        "largest",
-        "redundancy",
-    ):
-        table.add_column(name, justify="left" if name == "strategy" else "right", no_wrap=True)
-    rows = manifest["selections"]
-    for row, after in zip(rows, [*rows[1:], None], strict=True):
-        limit = "" if row["max_similarity"] is None else f"{row['max_similarity']}"
-        kept = f"{'only ' if row['kept'] < row['budget'] else ''}{row['kept']:,}"
-        shown = (
-            (row["mean_evol_score"], 3),
-            (row["coverage_mean"], 4),
-            (row["coverage_worst"], 4),
-            (row["redundancy"], 4),
-        )
-        numbers = ["–" if value is None else f"{value:.{digits}f}" for value, digits in shown]
-        last = after is None or after["budget"] != row["budget"]
-        table.add_row(
-            row["strategy"],
-            limit,
-            f"{row['budget']:,}",
-            kept,
-            *numbers,
-            end_section=last,
-            style="dim" * (row["strategy"] == "random"),
-        )
+    for name in SWEEP_COLUMNS:
+        justify: Any = "left" if name == "strategy" else "right"
+        table.add_column(name, justify=justify, no_wrap=True)
+    rows = sweep["selections"]
+    for row, next_row in zip(rows, [*rows[1:], None], strict=True):
+        is_last = next_row is None or next_row["budget"] != row["budget"]
+        style = "dim" if row["strategy"] == "random" else ""
+        table.add_row(*_sweep_cells(row), end_section=is_last, style=style)
     console.print(table)
     if any(row["kept"] < row["budget"] for row in rows):
         console.print("\nonly: the pool ran out before the budget")
-    sampled = f"{manifest['coverage_rows']:,} of {manifest['candidates']:,} conversations"
+    sample = f"{sweep['coverage_rows']:,} of {sweep['candidates']:,} conversations"
     console.print(
-        f"\ndistance: of {sampled} to the nearest kept one (1 - cosine), on average and the "
-        "largest; less covers more"
+        f"\ndistance: from {sample} to the nearest selected one (1 - cosine), mean and largest; "
+        "lower covers more"
     )
     console.print(
-        "redundancy: similarity of a kept one to its nearest other, on average; less repeats less"
+        "redundancy: mean similarity of a selected conversation to its nearest other; lower "
+        "repeats less"
     )
-    console.print(f"\nin {inert(output)}:")
-    for name in (*manifest["outputs"], "manifest.json"):
-        console.print(f"  {name}")
+    _print_files(console, output, list(sweep["outputs"]))
+
+
+def _sweep_cells(row: Mapping[str, Any]) -> list[str]:
+    limit = "" if row["max_similarity"] is None else f"{row['max_similarity']}"
+    only = "only " if row["kept"] < row["budget"] else ""
+    measures = [
+        (row["mean_evol_score"], 3),
+        (row["coverage_mean"], 4),
+        (row["coverage_worst"], 4),
+        (row["redundancy"], 4),
+    ]
+    numbers = ["–" if value is None else f"{value:.{digits}f}" for value, digits in measures]
+    return [row["strategy"], limit, f"{row['budget']:,}", f"{only}{row['kept']:,}", *numbers]
 
 
 # ---- solve
 
 
-def print_solution(solution: Mapping[str, Any], budget: int) -> None:
-    """The limit, and how many conversations it yields."""
-    kept, limit = solution["kept"], solution["max_similarity"]
+def print_solution(solution: LimitSolution | Mapping[str, Any], budget: int) -> None:
+    """Print the limit, and how many conversations it selects."""
+    kept = solution["kept"]
+    limit = solution["max_similarity"]
+    pool = f"of the {solution['candidates']:,} distinct conversations with scores and a vector"
     console = new_console()
-    pool = f"of the {solution['candidates']:,} distinct conversations that can be chosen"
     if kept < budget:
         console.print(
-            f"The pool runs out: even --max-similarity 1 keeps {kept:,} {pool}, and the "
-            f"budget is {budget:,}."
+            f"The pool runs out: even --max-similarity 1 selects {kept:,} {pool}, and the budget "
+            f"is {budget:,}."
         )
         return
-    console.print(f"--max-similarity {limit} keeps {kept:,} {pool}: the budget is filled.")
-    console.print(
-        "There is no smaller limit."
-        if limit == -1
-        else "The next smaller limit keeps fewer: the pool runs out before the budget."
-    )
+    console.print(f"--max-similarity {limit} selects {kept:,} {pool}: the budget is filled.")
+    note = "The next smaller limit selects fewer: the pool runs out before the budget."
+    if limit == -1:
+        note = "There is no smaller limit."
+    console.print(note)
 
 
 # ---- explain
 
 
 def print_explanation(explanation: Explanation, full: bool = False) -> None:
-    """Where the row stands, what it scored, what was decided and why, with the texts; cut to
-    MOST_CHARACTERS a turn unless `full`.
+    """Print a row's place, scores, decision and reason, with the texts.
+
+    Turns are shortened to MAX_TURN_CHARACTERS unless `full`.
     """
     console = new_console()
-    line = explanation.line
-    for name, value in _facts(explanation):
-        console.print(Text.assemble((f"{name:<12}", "dim"), inert(value)))
+    for name, value in _explanation_facts(explanation):
+        console.print(Text.assemble((f"{name:<12}", "dim"), escape(value)))
     console.print()
     if explanation.raw is not None:
-        console.print(Text(inert(explanation.raw if full else _cut(explanation.raw))))
+        console.print(Text(escape(explanation.raw if full else _shorten(explanation.raw))))
     if explanation.conversation is not None:
-        texts = [(_heading(line), conversation_text(explanation.conversation, full))]
-        if explanation.blocker is not None:
-            texts.append(
-                (
-                    _heading(explanation.blocker.line),
-                    conversation_text(explanation.blocker.conversation, full),
-                )
-            )
+        texts = [(_heading(explanation.row), conversation_text(explanation.conversation, full))]
+        blocker = explanation.blocker
+        if blocker is not None:
+            texts.append((_heading(blocker.row), conversation_text(blocker.conversation, full)))
         _print_texts(console, texts)
     if explanation.blocked:
-        console.print("\ntoo similar to it, the most similar first:")
-        for other in explanation.blocked:
-            words = (
-                f"{other.line['similarity']:.4f}  {other.line['id'][:SHORT_ID]}  "
-                f"{first_line(other.conversation)}"
-            )
-            console.print(
-                Text(words),
-                no_wrap=True,
-                overflow="ellipsis" if console.is_terminal else "ignore",
-                crop=console.is_terminal,
-            )
-        if explanation.blocked_rows > len(explanation.blocked):
-            console.print(
-                f"… and {explanation.blocked_rows - len(explanation.blocked):,} more, by "
-                "nearest_id in decisions.parquet"
-            )
+        _print_blocked(console, explanation)
 
 
-def _facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    line = explanation.line
-    yield "row", _place(line)
+def _print_blocked(console: Console, explanation: Explanation) -> None:
+    console.print("\ntoo similar to it, most similar first:")
+    overflow: Any = "ellipsis" if console.is_terminal else "ignore"
+    for blocked in explanation.blocked:
+        row = blocked.row
+        line = f"{row.similarity:.4f}  {_short_id(row)}  {first_line(blocked.conversation)}"
+        console.print(Text(line), no_wrap=True, overflow=overflow, crop=console.is_terminal)
+    hidden = explanation.blocked_rows - len(explanation.blocked)
+    if hidden > 0:
+        console.print(f"… and {hidden:,} more, by nearest_id in decisions.parquet")
+
+
+def _explanation_facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
+    row = explanation.row
+    yield "row", row.place
     if explanation.duplicates:
-        yield (
-            "repeated in",
-            ", ".join(map(_place, explanation.duplicates[:10]))
-            + (", …" if len(explanation.duplicates) > 10 else ""),
-        )
-    if line["id"]:
-        yield "id", line["id"]
-    yield "decision", _decision(explanation)
-    for kind in ("complexity", "quality"):
-        if line[kind]:
-            yield (
-                kind,
-                "  ".join(f"{score:.2f}" for score in line[kind])
-                + ("  (by user turn)" if len(line[kind]) > 1 else ""),
-            )
-    if line["evol_score"] is not None:
-        yield "evol score", f"{line['evol_score']:.3f}"
-    if line["rank"] is not None:
-        yield "rank", f"{line['rank']:,} of {explanation.ranked:,}"
-    if line["truncated"]:
-        yield "cut", "longer than a model's window; the model read a part of it"
+        places = [duplicate.place for duplicate in explanation.duplicates[:10]]
+        more = ", …" if len(explanation.duplicates) > 10 else ""
+        yield "repeated in", ", ".join(places) + more
+    if row.id:
+        yield "id", row.id
+    yield "decision", _decision_sentence(explanation)
+    for kind, scores in (("complexity", row.complexity), ("quality", row.quality)):
+        if scores:
+            by_turn = "  (by user turn)" if len(scores) > 1 else ""
+            yield kind, "  ".join(f"{score:.2f}" for score in scores) + by_turn
+    if row.evol_score is not None:
+        yield "evol score", f"{row.evol_score:.3f}"
+    if row.rank is not None:
+        yield "rank", f"{row.rank:,} of {explanation.ranked:,}"
+    if row.truncated:
+        yield "truncated", "longer than a model's window; the model read part of it"
 
 
-def _place(line: Line) -> str:
-    return f"{line['source_uri']}:{line['source_row']}"
-
-
-def _decision(explanation: Explanation) -> str:
-    """The decision and its reason in a sentence."""
-    line, selector = explanation.line, explanation.selector
-    decision = line["decision"].replace("_", " ")
+def _decision_sentence(explanation: Explanation) -> str:
+    row = explanation.row
+    decision = row.decision.replace("_", " ")
     if explanation.blocker is not None:
-        measure, side, limit = "similarity", "over", selector.get("max_similarity")
-        if selector.get("min_distance") is not None:
-            measure, side, limit = "distance", "under", selector["min_distance"]
-        near, kept = line["similarity"], explanation.blocker.line
-        told_apart = limit is None or (
-            round(near, 4) > limit if side == "over" else round(near, 4) < limit
-        )
-        shown = f"{near:.4f}" if told_apart else f"{near:.8f}"
-        bound = "" if limit is None else f", {side} the limit of {limit}"
-        return (
-            f"{decision}: {measure} {shown} to {kept['id'][:SHORT_ID]}, kept at rank "
-            f"{kept['rank']:,}{bound}"
-        )
-    if line["decision"] == "below_budget":
-        return f"{decision}: never reached, as the budget of {selector['budget']:,} was full before"
-    if line["decision"] == "selected":
-        return (
-            f"{decision}; {explanation.blocked_rows:,} "
-            f"{'row was' if explanation.blocked_rows == 1 else 'rows were'} too similar to it"
-        )
-    return f"{decision}: {line['reason']}"
+        return f"{decision}: {_similarity_sentence(explanation, explanation.blocker.row)}"
+    if row.decision == "below_budget":
+        budget = explanation.selector["budget"]
+        return f"{decision}: not reached, the budget of {budget:,} was full before"
+    if row.decision == "selected":
+        count = explanation.blocked_rows
+        rows = "row was" if count == 1 else "rows were"
+        return f"{decision}; {count:,} {rows} too similar to it"
+    return f"{decision}: {row.reason}"
 
 
-def _heading(line: Line) -> str:
-    facts = (
-        ""
-        if line["rank"] is None
-        else f", rank {line['rank']:,}, evol score {line['evol_score']:.3f}"
-    )
-    verdict = {"selected": "kept", "too_similar": "rejected"}.get(
-        line["decision"], line["decision"].replace("_", " ")
-    )
-    return f"{verdict}: {line['id'][:SHORT_ID]}{facts}"
+def _similarity_sentence(explanation: Explanation, blocker: LedgerRow) -> str:
+    """Return "similarity 0.9500 to <id>, selected at rank 1, over the limit of 0.9"."""
+    selector = explanation.selector
+    measure, side, limit = "similarity", "over", selector.get("max_similarity")
+    if selector.get("min_distance") is not None:
+        measure, side, limit = "distance", "under", selector["min_distance"]
+    value = explanation.row.similarity or 0.0
+    rounded = round(value, 4)
+    is_beyond = limit is None or (rounded > limit if side == "over" else rounded < limit)
+    # Four digits, unless rounding would hide that it is beyond the limit.
+    shown = f"{value:.4f}" if is_beyond else f"{value:.8f}"
+    bound = "" if limit is None else f", {side} the limit of {limit}"
+    return f"{measure} {shown} to {_short_id(blocker)}, selected at rank {blocker.rank:,}{bound}"
+
+
+def _short_id(row: LedgerRow) -> str:
+    return (row.id or "")[:SHORT_ID]
+
+
+def _heading(row: LedgerRow) -> str:
+    facts = ""
+    if row.rank is not None:
+        facts = f", rank {row.rank:,}, evol score {row.evol_score:.3f}"
+    verdict = row.decision.replace("_", " ")
+    if row.decision == "too_similar":
+        verdict = "rejected"
+    return f"{verdict}: {_short_id(row)}{facts}"
 
 
 def conversation_text(conversation: Conversation, full: bool) -> Text:
-    """The turns one after another, each under its role."""
+    """Return the turns one after another, each under its role."""
     pieces: list[Any] = []
     for turn in conversation.turns:
-        pieces += [
-            (f"{turn.role}\n", "bold"),
-            inert(turn.content if full else _cut(turn.content)).rstrip("\n"),
-            "\n\n",
-        ]
+        content = turn.content if full else _shorten(turn.content)
+        pieces += [(f"{turn.role}\n", "bold"), escape(content).rstrip("\n"), "\n\n"]
     return Text.assemble(*pieces[:-1])
 
 
-def _cut(text: str) -> str:
-    left = len(text) - MOST_CHARACTERS
-    return text if left <= 0 else f"{text[:MOST_CHARACTERS]} … {left:,} more characters (--full)"
+def _shorten(text: str) -> str:
+    hidden = len(text) - MAX_TURN_CHARACTERS
+    if hidden <= 0:
+        return text
+    return f"{text[:MAX_TURN_CHARACTERS]} … {hidden:,} more characters (--full)"
 
 
 def first_line(conversation: Conversation) -> str:
-    """The first line of the first user turn."""
-    asked = next(
-        (turn.content for turn in conversation.turns if turn.role == "user"),
-        conversation.turns[0].content,
-    )
-    return inert(next((line.strip() for line in asked.split("\n") if line.strip()), ""))
+    """Return the first line of the first user turn."""
+    user_turns = [turn.content for turn in conversation.turns if turn.role == "user"]
+    text = user_turns[0] if user_turns else conversation.turns[0].content
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    return escape(lines[0]) if lines else ""
 
 
 def _print_texts(console: Console, texts: Sequence[tuple[str, Text]]) -> None:
-    """Side by side in a terminal, one after the other elsewhere."""
+    """Print texts side by side in a terminal, one after the other elsewhere."""
     if not console.is_terminal or len(texts) == 1:
-        for heading, text in texts:
+        for number, (heading, text) in enumerate(texts, start=1):
             console.print(Text.assemble((f"--- {heading}", "dim")))
-            console.print(text, end="\n\n" if text is not texts[-1][1] else "\n")
+            console.print(text, end="\n\n" if number < len(texts) else "\n")
         return
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), expand=True)
     for heading, _ in texts:

@@ -1,8 +1,8 @@
-"""A Prefect server for one command, where none is configured.
+"""A temporary Prefect server for one command, if none is configured.
 
-Prefect starts one by itself, but only when the flow begins, and after it has imported the whole
-server into the command's own process. This one starts first of all and gets ready while the command
-imports what it needs: seconds less for every command.
+Prefect starts one itself, but only when the flow begins, and after it has imported the whole server
+into the command's own process. This one starts first, and gets ready while the command imports what
+it needs. That saves seconds in every command.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ HOST = "127.0.0.1"
 PATIENCE = 180.0  # seconds, on a busy machine
 QUIET = {
     "PREFECT_UI_ENABLED": "0",
-    # as Prefect starts its own: without the services that a scheduled run needs
+    # As Prefect starts its own: without the services that scheduled runs need.
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
 }
 
 
 def is_configured() -> bool:
-    """Whether anything says which server to use, or may say so; then it is Prefect's to find out."""
+    """Return whether a setting may name a server; then Prefect decides."""
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    spoken = {
+    settings = {
         "PREFECT_API_URL",
         "PREFECT_PROFILE",
         "PREFECT_PROFILES_PATH",
         "PREFECT_SERVER_EPHEMERAL_ENABLED",
     }
-    spoken |= {"PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"}
+    settings |= {"PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"}
     pyproject = Path("pyproject.toml")
     return (
         "prefect" in sys.modules  # it has read its settings
-        or not spoken.isdisjoint(os.environ)
+        or not settings.isdisjoint(os.environ)
         or any(
             path.exists() for path in (home / "profiles.toml", Path("prefect.toml"), Path(".env"))
         )
@@ -56,11 +56,10 @@ def is_configured() -> bool:
 
 
 def start_server() -> Callable[[], None]:
-    """Start a server that ends with this process, and name it by PREFECT_API_URL; call what is
-    returned to wait until it answers.
+    """Start a server that ends with this process, and point PREFECT_API_URL to it.
 
-    It ends after all that Prefect itself does at the end, for which it is needed: functions that
-    are registered first run last.
+    Return a function that waits until it answers. The server ends after Prefect's own exit
+    functions, which need it: the function registered first runs last.
     """
     if is_configured():
         return lambda: None
@@ -72,25 +71,22 @@ def start_server() -> Callable[[], None]:
     return lambda: _wait(process, port)
 
 
-def free_port(wanted: int = 0) -> int:
-    """A port of the loopback that nobody listens on: `wanted`, or any other where that one is
-    taken.
-    """
-    with socket.socket() as tried:
-        tried.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # one that was let go of a moment ago is free
+def free_port(preferred: int = 0) -> int:
+    """Return a free port of the loopback: `preferred`, or another if it is taken."""
+    with socket.socket() as probe:
+        # A port that was closed a moment ago is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            tried.bind((HOST, wanted))
+            probe.bind((HOST, preferred))
         except OSError:
-            tried.bind((HOST, 0))
-        return int(tried.getsockname()[1])
+            probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def _start(port: int) -> subprocess.Popen[bytes]:
-    # -P: a folder `flows` where the command is called is not ours. In a session of its own: Ctrl-C
-    # ends the command, which has something to tell the server before that ends. What the server
-    # complains of while it ends is of no use to who reads the command's log.
+    # -P: a folder `flows` in the working folder is not ours. A session of its own: Ctrl-C ends only
+    # the command, which then reports to the server. Complaints of the ending server would only
+    # confuse the reader of the command's log.
     environment = {"PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL", **os.environ, **QUIET}
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "flows.cli.server", str(port), str(os.getpid())],
@@ -100,11 +96,11 @@ def _start(port: int) -> subprocess.Popen[bytes]:
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:
-    """Raises ServerError where the server ends, or does not answer in time."""
+    """Raise ServerError if the server ends, or does not answer in time."""
     import httpx
 
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ServerError(
                 f"Prefect's temporary server ended with status {process.returncode}; run "
@@ -131,12 +127,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def serve(port: int, parent: int) -> None:
-    """Be the server, as long as the process that started it lives: a command that is killed leaves
-    nothing behind.
-    """
+    """Be the server until the process that started it ends, killed or not."""
     import uvicorn
 
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     uvicorn.run(
         "prefect.server.api.server:create_app",
         factory=True,
@@ -147,7 +141,7 @@ def serve(port: int, parent: int) -> None:
     )
 
 
-def _end_with(parent: int) -> None:
+def _exit_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,12 +1,11 @@
-"""`deita store`: looking after a store. What each command does is in `deita_tasks/artifacts/`."""
+"""`deita store`: look after a store. The commands are those of `deita_tasks/artifacts/`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated
 
-import typer
+from cyclopts import App, Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
@@ -14,170 +13,163 @@ from deita_tasks import storage
 from deita_tasks.config import Advanced
 from deita_tasks.errors import DamagedArtifact, UsageError
 
-app = typer.Typer(
-    help="See what a store holds, check it, and make it smaller.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
+app = App(name="store", help="List, check and clean up what a store holds.")
 
-Store = Annotated[str, typer.Option("--store", help="Folder or s3:// URI of the store.")]
-DEFAULT: str = Advanced.model_fields["store"].default
+DEFAULT_STORE: str = Advanced.model_fields["store"].default
+RIGHT_ALIGNED = ("rows", "files", "size", "artifacts", "parts before", "parts after")
+
+Store = Annotated[str, Parameter(name="--store", help="Folder or s3:// URI of the store.")]
+Flag = Parameter(negative="")
+NotNegative = Parameter(validator=validators.Number(gte=0))
 
 
-@app.command("ls")
-def list_store(store: Store = DEFAULT) -> None:
-    """List pools, selections, and scores and embeddings by fingerprint, with what each stands for."""
-    from deita_tasks.artifacts.inventory import describe
+@app.command(name="ls")
+def list_store(*, store: Store = DEFAULT_STORE) -> None:
+    """List pools, selections, and scores and embeddings by fingerprint."""
+    from deita_tasks.artifacts.inventory import summarise
 
-    table = _table("kind", "digest", "rows", "files", "size", "written", "what it stands for")
-    for one in describe(_there(store)):
-        it = one.artifact
-        rows = "" if one.rows is None else f"{one.rows:,}"
+    table = _table("kind", "digest", "rows", "files", "size", "written", "stands for")
+    for summary in summarise(_existing(store)):
+        artifact = summary.artifact
         table.add_row(
-            it.kind,
-            it.digest[:12],
-            rows,
-            f"{len(it.files):,}",
-            size(it.bytes),
-            f"{it.newest:%Y-%m-%d %H:%M}",
-            one.stands_for or "nothing",
+            artifact.kind,
+            artifact.digest[:12],
+            "" if summary.rows is None else f"{summary.rows:,}",
+            f"{len(artifact.files):,}",
+            format_bytes(artifact.bytes),
+            f"{artifact.newest:%Y-%m-%d %H:%M}",
+            summary.stands_for or "nothing",
         )
     _console().print(table)
 
 
-@app.command("du")
-def disk_usage(store: Store = DEFAULT) -> None:
-    """Show what each kind takes, from one listing; nothing is read."""
-    from deita_tasks.artifacts.inventory import artifacts
+@app.command(name="du")
+def disk_usage(*, store: Store = DEFAULT_STORE) -> None:
+    """Show the size of each kind of artifact, from one listing."""
+    from deita_tasks.artifacts.inventory import list_artifacts
 
-    found = artifacts(_there(store))
+    artifacts = list_artifacts(_existing(store))
     table = _table("kind", "artifacts", "files", "size")
-    for kind in dict.fromkeys(one.kind for one in found):
-        these = [one for one in found if one.kind == kind]
-        table.add_row(
-            kind,
-            f"{len(these):,}",
-            f"{sum(len(one.files) for one in these):,}",
-            size(sum(one.bytes for one in these)),
-        )
-    table.add_section()
-    table.add_row(
-        "all",
-        f"{len(found):,}",
-        f"{sum(len(one.files) for one in found):,}",
-        size(sum(one.bytes for one in found)),
-    )
+    kinds = list(dict.fromkeys(artifact.kind for artifact in artifacts))
+    for kind in [*kinds, "all"]:
+        if kind == "all":
+            table.add_section()
+        group = [artifact for artifact in artifacts if kind in (artifact.kind, "all")]
+        files = sum(len(artifact.files) for artifact in group)
+        size = format_bytes(sum(artifact.bytes for artifact in group))
+        table.add_row(kind, f"{len(group):,}", f"{files:,}", size)
     _console().print(table)
 
 
-@app.command("gc")
+@app.command(name="gc")
 def collect_garbage(
-    store: Store = DEFAULT,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    grace_days: Annotated[
-        float,
-        typer.Option(
-            min=0, help="What was written within so many days stays: a run may be under way."
-        ),
-    ] = 7,
-    forget_days: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Let selections older than so many days go, and what only they need.",
-            show_default=False,
-        ),
-    ] = None,
+    *,
+    store: Store = DEFAULT_STORE,
+    dry_run: Annotated[bool, Flag] = False,
+    grace_days: Annotated[float, NotNegative] = 7,
+    forget_days: Annotated[float | None, NotNegative] = None,
 ) -> None:
-    """Remove what no selection refers to, and what finished or killed runs have left."""
-    from deita_tasks.artifacts.garbage import abandoned, collect, garbage
+    """Remove what no selection refers to, and what killed runs left.
+
+    Parameters
+    ----------
+    dry_run
+        Only list what would be removed.
+    grace_days
+        Keep files younger than this: a run may be under way.
+    forget_days
+        Also remove selections older than this, and what only they need.
+    """
+    from deita_tasks.artifacts.garbage import find_abandoned_uploads, find_garbage, remove_garbage
 
     grace = timedelta(days=grace_days)
-    files = garbage(
-        _there(store), grace, None if forget_days is None else timedelta(days=forget_days)
-    )
-    uploads = abandoned(store, grace)
+    forget = None if forget_days is None else timedelta(days=forget_days)
+    files = find_garbage(_existing(store), grace, forget)
+    uploads = find_abandoned_uploads(store, grace)
     if not dry_run:
-        collect(store, files, uploads)
+        remove_garbage(store, files, uploads)
     console = _console()
     for file in files:
         console.print(file.name, markup=False)
     for upload in uploads:
-        console.print(f"{upload.key} (an upload that was never finished)", markup=False)
-    left = f", {len(uploads):,} unfinished uploads" if uploads else ""
-    console.print(
-        f"{len(files):,} files, "
-        f"{size(sum(file.bytes for file in files))}{left}{' would go' if dry_run else ' removed'}"
-    )
+        console.print(f"{upload.key} (an unfinished upload)", markup=False)
+    size = format_bytes(sum(file.bytes for file in files))
+    unfinished = f", {len(uploads):,} unfinished uploads" if uploads else ""
+    outcome = "would be removed" if dry_run else "removed"
+    console.print(f"{len(files):,} files, {size}{unfinished} {outcome}")
 
 
-@app.command("verify")
-def verify_store(
-    store: Store = DEFAULT,
-    remove: Annotated[
-        bool,
-        typer.Option("--remove", help="Remove what is damaged; the next run computes it again."),
-    ] = False,
-) -> None:
-    """Read everything and check it against its digests and checksums. Status 1 where something is
-    damaged.
+@app.command(name="verify")
+def verify_store(*, store: Store = DEFAULT_STORE, remove: Annotated[bool, Flag] = False) -> None:
+    """Check every file against its digests and checksums. Exit status 1 if any is damaged.
+
+    Parameters
+    ----------
+    remove
+        Remove damaged files; the next run computes them again.
     """
     from deita_tasks.artifacts.verify import verify
 
-    console, checked = _console(), list(verify(_there(store), remove))
-    damaged = [one for one in checked if one.problem]
-    for one in damaged:
-        console.print(f"{one.name}: {one.problem}{' (removed)' if remove else ''}", markup=False)
-    console.print(f"{len(checked):,} artifacts checked, {len(damaged):,} damaged")
+    console = _console()
+    results = list(verify(_existing(store), remove))
+    damaged = [result for result in results if result.problem]
+    for result in damaged:
+        outcome = " (removed)" if remove else ""
+        console.print(f"{result.name}: {result.problem}{outcome}", markup=False)
+    console.print(f"{len(results):,} artifacts checked, {len(damaged):,} damaged")
     if damaged and not remove:
         raise DamagedArtifact(
-            f"{store}: {len(damaged):,} damaged; `deita store verify --remove` lets the next "
-            "run compute them again"
+            f"{store}: {len(damaged):,} damaged; `deita store verify --remove` lets the next run "
+            "compute them again"
         )
 
 
-@app.command("compact")
+@app.command(name="compact")
 def compact_store(
-    store: Store = DEFAULT,
-    rows: Annotated[
-        int, typer.Option(min=1, help="Rows a merged part is to have, about.")
-    ] = 50_000,
+    *,
+    store: Store = DEFAULT_STORE,
+    rows: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 50_000,
 ) -> None:
-    """Merge small parts into few large ones, so that listing and reading them is quick."""
+    """Merge small parts into few large ones, which are faster to list and read.
+
+    Parameters
+    ----------
+    rows
+        Rows of a merged part, about.
+    """
     from deita_tasks.artifacts.compaction import compact
 
     table = _table("folder", "parts before", "parts after")
-    for merged in compact(_there(store), rows):
-        table.add_row(merged.folder, f"{merged.before:,}", f"{merged.after:,}")
+    for merge in compact(_existing(store), rows):
+        table.add_row(merge.folder, f"{merge.before:,}", f"{merge.after:,}")
     _console().print(table if table.row_count else "nothing to merge")
 
 
-def _there(store: str) -> str:
-    """`store`. Raises UsageError where there is none: an empty answer would hide a mistyped name."""
+def _existing(store: str) -> str:
+    """Return `store`. Raises UsageError if there is none: the name may be mistyped."""
     if storage.is_empty(store):
         raise UsageError(
-            f"{store}: no store here; expected the folder or s3:// URI that `deita select "
-            "--store` was given"
+            f"{store}: no store here; expected the folder or s3:// URI that `deita select --store` "
+            "was given"
         )
     return store
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
-    numbers: Sequence[str] = ("rows", "files", "size", "artifacts", "parts before", "parts after")
     for name in columns:
-        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
+        justify = "right" if name in RIGHT_ALIGNED else "left"
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     return table
 
 
 def _console() -> Console:
-    return Console(
-        highlight=False, soft_wrap=True, width=max(Console().width, 200)
-    )  # the terminal wraps; nothing is cut off
+    # The terminal wraps; nothing is cut off.
+    return Console(highlight=False, soft_wrap=True, width=max(Console().width, 200))
 
 
-def size(count: float) -> str:
-    """Bytes as a person reads them: 1.5 MB."""
+def format_bytes(count: float) -> str:
+    """Return a number of bytes as a person reads it: 1.5 MB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -9,68 +9,73 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from deita_tasks.artifacts.decisions import DECISIONS, SCHEMA, build_ledger
-from deita_tasks.records import Rejection, SelectorResult
+from deita_tasks.artifacts.decisions import SCHEMA, build_ledger
+from deita_tasks.manifest import Counts
+from deita_tasks.records import DECISIONS, Rejection, SelectorResult, ledger_rows
 
 A, B, C, D, E = (letter * 32 for letter in "abcde")
 
 
-def pool(*rows: tuple[str, str, int]) -> pa.Table:
-    ids, uris, numbers = zip(*rows, strict=True) if rows else ((), (), ())
-    return pa.table(
-        {
-            "id": pa.array(ids, pa.string()),
-            "source_uri": pa.array(uris, pa.string()),
-            "source_row": pa.array(numbers, pa.int64()),
-        }
+SCORES = pa.schema(
+    {
+        "id": pa.string(),
+        "complexity": pa.list_(pa.float32()),
+        "quality": pa.list_(pa.float32()),
+        "evol_score": pa.float64(),
+        "truncated": pa.bool_(),
+        "problem": pa.string(),
+    }
+)
+ScoreRow = tuple[str, list[float] | None, list[float] | None, float | None, bool, str | None]
+
+
+def table_of(schema: pa.Schema, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema
     )
 
 
-def bad(*rows: tuple[str, int, str, str | None]) -> pa.Table:
-    uris, numbers, reasons, details = zip(*rows, strict=True) if rows else ((), (), (), ())
-    texts = {"source_uri": uris, "reason": reasons, "detail": details}
-    table = pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()})
-    return table.append_column("source_row", pa.array(numbers, pa.int64()))
+def good_rows(*rows: tuple[str, str, int]) -> pa.Table:
+    columns = {"id": pa.string(), "source_uri": pa.string(), "source_row": pa.int64()}
+    return table_of(pa.schema(columns), rows)
 
 
-def scored(
-    *rows: tuple[str, list[float] | None, list[float] | None, float | None, bool, str | None],
-) -> pa.Table:
-    names = ("id", "complexity", "quality", "evol_score", "truncated", "problem")
-    lists = pa.list_(pa.float32())
-    schema = pa.schema(
-        list(
-            zip(
-                names,
-                (pa.string(), lists, lists, pa.float64(), pa.bool_(), pa.string()),
-                strict=True,
-            )
-        )
-    )
-    return pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], schema=schema)
+def bad_rows(*rows: tuple[str, int, str, str | None]) -> pa.Table:
+    columns = {
+        "source_uri": pa.string(),
+        "source_row": pa.int64(),
+        "reason": pa.string(),
+        "detail": pa.string(),
+    }
+    return table_of(pa.schema(columns), rows)
 
 
-def simple(*scores: tuple[str, float | None]) -> pa.Table:
-    return scored(
-        *(
-            (
-                id_,
-                None if score is None else [score],
-                None if score is None else [1.0],
-                score,
-                False,
-                None,
-            )
-            for id_, score in scores
-        )
-    )
+def score_rows(*rows: ScoreRow) -> pa.Table:
+    return table_of(SCORES, rows)
+
+
+def evol_scores(*scores: tuple[str, float | None]) -> pa.Table:
+    """Score rows of one turn, its quality 1; None: without any score."""
+    rows: list[ScoreRow] = []
+    for id, score in scores:
+        if score is None:
+            rows.append((id, None, None, None, False, None))
+        else:
+            rows.append((id, [score], [1.0], score, False, None))
+    return score_rows(*rows)
+
+
+def counts_of(**decisions: int) -> Counts:
+    none = dict.fromkeys(DECISIONS, 0)
+    return Counts(read=sum(decisions.values()), **(none | decisions))
 
 
 def test_a_pool_with_every_decision() -> None:
-    """C is nearest to A, D is never reached, E has a turn without a score; A and E stand twice; two
-    rows are bad.
+    """C is nearest to A, D is never reached, E has a turn without a score.
+
+    A and E appear twice; two rows are bad.
     """
-    rows = pool(
+    rows = good_rows(
         (C, "p1", 1),
         (A, "p1", 2),
         (E, "p1", 4),
@@ -79,129 +84,90 @@ def test_a_pool_with_every_decision() -> None:
         (B, "p2", 2),
         (E, "p2", 3),
     )
-    quarantine = bad(("p1", 3, "no_user_turn", "only assistant turns"), ("p2", 4, "nul_byte", ""))
-    scores = scored(
+    quarantine = bad_rows(
+        ("p1", 3, "no_user_turn", "only assistant turns"), ("p2", 4, "nul_byte", "")
+    )
+    scores = score_rows(
         (E, None, None, None, True, "turn 2: no digit has any probability"),
         (D, [1.0], [1.0], 1.0, False, None),
         (B, [3.0, 1.0], [3.0, 1.0], 10.0, False, None),
         (C, [2.0], [4.0], 8.0, False, None),
         (A, [5.0], [4.0], 20.0, True, None),
     )
-    selection = SelectorResult(
-        [A, B],
-        [
-            Rejection(C, "too_similar", A, 0.9375),
-            Rejection(D, "below_budget"),
-            Rejection(E, "unscorable"),
-        ],
-    )
-    table, counts = build_ledger(rows, quarantine, scores, selection)
+    rejected = [
+        Rejection(C, "too_similar", A, 0.9375),
+        Rejection(D, "below_budget"),
+        Rejection(E, "unscorable"),
+    ]
+    table, counts = build_ledger(rows, quarantine, scores, SelectorResult([A, B], rejected))
     assert table.schema == SCHEMA
-    assert counts == {
-        "read": 9,
-        "selected": 2,
-        "too_similar": 1,
-        "below_budget": 1,
-        "duplicate": 2,
-        "quarantined": 2,
-        "unscorable": 1,
-    }
-    got = table.select(
-        [
-            "source_uri",
-            "source_row",
-            "id",
-            "decision",
-            "rank",
-            "evol_score",
-            "nearest_id",
-            "similarity",
-            "duplicate_of",
-        ]
+    assert counts == Counts(
+        read=9,
+        selected=2,
+        too_similar=1,
+        below_budget=1,
+        duplicate=2,
+        quarantined=2,
+        unscorable=1,
     )
-    assert [tuple(row.values()) for row in got.to_pylist()] == [
-        ("p1", 1, C, "too_similar", 3, 8.0, A, 0.9375, None),
-        ("p1", 2, A, "selected", 1, 20.0, None, None, None),
-        ("p1", 3, None, "quarantined", None, None, None, None, None),
-        ("p1", 4, E, "unscorable", None, None, None, None, None),
-        ("p1", 5, A, "duplicate", None, 20.0, None, None, A),
-        ("p2", 1, D, "below_budget", 4, 1.0, None, None, None),
-        ("p2", 2, B, "selected", 2, 10.0, None, None, None),
-        ("p2", 3, E, "duplicate", None, None, None, None, E),
-        ("p2", 4, None, "quarantined", None, None, None, None, None),
+    ledger = ledger_rows(table)
+    assert [(row.place, row.id, row.decision, row.rank, row.evol_score) for row in ledger] == [
+        ("p1:1", C, "too_similar", 3, 8.0),
+        ("p1:2", A, "selected", 1, 20.0),
+        ("p1:3", None, "quarantined", None, None),
+        ("p1:4", E, "unscorable", None, None),
+        ("p1:5", A, "duplicate", None, 20.0),
+        ("p2:1", D, "below_budget", 4, 1.0),
+        ("p2:2", B, "selected", 2, 10.0),
+        ("p2:3", E, "duplicate", None, None),
+        ("p2:4", None, "quarantined", None, None),
     ]
-    assert table["reason"].to_pylist() == [
-        None,
-        None,
-        "no_user_turn: only assistant turns",
-        "turn 2: no digit has any probability",
-        "the same text as row 2 of p1",
-        None,
-        None,
-        "the same text as row 4 of p1",
-        "nul_byte",
+    assert [(row.nearest_id, row.similarity, row.duplicate_of, row.reason) for row in ledger] == [
+        (A, 0.9375, None, None),
+        (None, None, None, None),
+        (None, None, None, "no_user_turn: only assistant turns"),
+        (None, None, None, "turn 2: no digit has any probability"),
+        (None, None, A, "the same text as row 2 of p1"),
+        (None, None, None, None),
+        (None, None, None, None),
+        (None, None, E, "the same text as row 4 of p1"),
+        (None, None, None, "nul_byte"),
     ]
-    assert table["complexity"].to_pylist() == [
-        [2.0],
-        [5.0],
-        None,
-        None,
-        [5.0],
-        [1.0],
-        [3.0, 1.0],
-        None,
-        None,
-    ]
-    assert table["quality"].to_pylist() == [
-        [4.0],
-        [4.0],
-        None,
-        None,
-        [4.0],
-        [1.0],
-        [3.0, 1.0],
-        None,
-        None,
-    ]
-    assert table["truncated"].to_pylist() == [
-        False,
-        True,
-        None,
-        True,
-        True,
-        False,
-        False,
-        True,
-        None,
+    assert [(row.complexity, row.quality, row.truncated) for row in ledger] == [
+        ([2.0], [4.0], False),
+        ([5.0], [4.0], True),
+        (None, None, None),
+        (None, None, True),
+        ([5.0], [4.0], True),
+        ([1.0], [1.0], False),
+        ([3.0, 1.0], [3.0, 1.0], False),
+        (None, None, True),
+        (None, None, None),
     ]
 
 
 def test_rows_come_by_uri_and_row_and_the_first_read_is_the_row() -> None:
-    """The files were given as z, then a: the copy in a is the later one, though it stands first."""
-    rows = pool((A, "z", 1), (B, "z", 2), (A, "a", 2), (C, "a", 10))
-    quarantine = bad(("m", 1, "malformed_row", None), ("a", 9, "malformed_row", "not JSON"))
-    table, _ = build_ledger(
-        rows, quarantine, simple((A, 3), (B, 2), (C, 1)), SelectorResult([A, B, C], [])
-    )
-    assert [
-        (row["source_uri"], row["source_row"], row["decision"], row["reason"])
-        for row in table.to_pylist()
-    ] == [
-        ("a", 2, "duplicate", "the same text as row 1 of z"),
-        ("a", 9, "quarantined", "malformed_row: not JSON"),
-        ("a", 10, "selected", None),
-        ("m", 1, "quarantined", "malformed_row"),
-        ("z", 1, "selected", None),
-        ("z", 2, "selected", None),
+    """File z was read before a: the copy in a is the later one, though the ledger has it first."""
+    rows = good_rows((A, "z", 1), (B, "z", 2), (A, "a", 2), (C, "a", 10))
+    quarantine = bad_rows(("m", 1, "malformed_row", None), ("a", 9, "malformed_row", "not JSON"))
+    scores = evol_scores((A, 3), (B, 2), (C, 1))
+    table, _ = build_ledger(rows, quarantine, scores, SelectorResult([A, B, C], []))
+    assert [(row.place, row.decision, row.reason) for row in ledger_rows(table)] == [
+        ("a:2", "duplicate", "the same text as row 1 of z"),
+        ("a:9", "quarantined", "malformed_row: not JSON"),
+        ("a:10", "selected", None),
+        ("m:1", "quarantined", "malformed_row"),
+        ("z:1", "selected", None),
+        ("z:2", "selected", None),
     ]
 
 
 def test_a_duplicate_names_the_place_of_the_first_row_of_its_text() -> None:
-    rows = pool((A, "p", 10), (A, "p", 20), (B, "p", 30), (C, "p", 40), (B, "p", 50), (C, "p", 60))
-    table, _ = build_ledger(
-        rows, bad(), simple((A, 3), (B, 2), (C, 1)), SelectorResult([A, B, C], [])
-    )
-    repeats = [
+    ids = (A, A, B, C, B, C)
+    rows = good_rows(*((id, "p", 10 * number) for number, id in enumerate(ids, 1)))
+    scores = evol_scores((A, 3), (B, 2), (C, 1))
+    table, _ = build_ledger(rows, bad_rows(), scores, SelectorResult([A, B, C], []))
+    assert table["reason"].to_pylist() == [
         None,
         "the same text as row 10 of p",
         None,
@@ -209,112 +175,107 @@ def test_a_duplicate_names_the_place_of_the_first_row_of_its_text() -> None:
         "the same text as row 30 of p",
         "the same text as row 40 of p",
     ]
-    assert table["reason"].to_pylist() == repeats
     assert table["duplicate_of"].to_pylist() == [None, A, None, None, B, C]
 
 
 def test_ranks_break_ties_by_id_and_leave_no_holes() -> None:
-    rows = pool((E, "p", 1), (D, "p", 2), (C, "p", 3), (B, "p", 4), (A, "p", 5))
-    scores = simple((A, 1.0), (B, 5.0), (C, None), (D, 5.0), (E, float("nan")))
-    selection = SelectorResult(
-        [D],
-        [
-            Rejection(B, "below_budget"),
-            Rejection(A, "below_budget"),
-            Rejection(C, "unscorable"),
-            Rejection(E, "unscorable"),
-        ],
-    )
-    table, _ = build_ledger(rows, bad(), scores, selection)
-    assert dict(zip(table["id"].to_pylist(), table["rank"].to_pylist(), strict=True)) == {
-        B: 1,
-        D: 2,
-        A: 3,
-        C: None,
-        E: None,
-    }
-    assert table["evol_score"].to_pylist() == [None, 5.0, None, 5.0, 1.0], "NaN is no score"
+    rows = good_rows((E, "p", 1), (D, "p", 2), (C, "p", 3), (B, "p", 4), (A, "p", 5))
+    scores = evol_scores((A, 1.0), (B, 5.0), (C, None), (D, 5.0), (E, float("nan")))
+    rejected = [
+        Rejection(B, "below_budget"),
+        Rejection(A, "below_budget"),
+        Rejection(C, "unscorable"),
+        Rejection(E, "unscorable"),
+    ]
+    table, _ = build_ledger(rows, bad_rows(), scores, SelectorResult([D], rejected))
+    ledger = ledger_rows(table)
+    assert {row.id: row.rank for row in ledger} == {B: 1, D: 2, A: 3, C: None, E: None}
+    assert [row.evol_score for row in ledger] == [None, 5.0, None, 5.0, 1.0], "NaN is no score"
 
 
 def test_a_row_with_a_score_but_no_vector_says_so() -> None:
-    table, counts = build_ledger(
-        pool((A, "p", 1), (B, "p", 2)),
-        bad(),
-        simple((A, 2), (B, None)),
-        SelectorResult([], [Rejection(A, "unscorable"), Rejection(B, "unscorable")]),
-    )
+    rows = good_rows((A, "p", 1), (B, "p", 2))
+    rejected = [Rejection(A, "unscorable"), Rejection(B, "unscorable")]
+    scores = evol_scores((A, 2), (B, None))
+    table, counts = build_ledger(rows, bad_rows(), scores, SelectorResult([], rejected))
     assert table["reason"].to_pylist() == [
         "its vector is missing, zero or not finite",
         "it has no evol score",
     ]
-    assert counts["unscorable"] == 2
+    assert counts.unscorable == 2
 
 
 def test_a_row_with_a_problem_need_not_be_in_the_selection() -> None:
-    scores = scored((A, None, None, None, False, "no tokens"), (B, [1.0], [1.0], 1.0, False, None))
-    table, counts = build_ledger(
-        pool((A, "p", 1), (B, "p", 2)), bad(), scores, SelectorResult([B], [])
+    rows = good_rows((A, "p", 1), (B, "p", 2))
+    scores = score_rows(
+        (A, None, None, None, False, "no tokens"), (B, [1.0], [1.0], 1.0, False, None)
     )
-    assert (counts["unscorable"], counts["selected"]) == (1, 1)
+    table, counts = build_ledger(rows, bad_rows(), scores, SelectorResult([B], []))
+    assert (counts.unscorable, counts.selected) == (1, 1)
     assert table["reason"].to_pylist() == ["no tokens", None]
 
 
 def test_an_empty_pool_and_one_of_bad_rows_only() -> None:
-    table, counts = build_ledger(pool(), bad(), scored(), SelectorResult([], []))
+    nothing = SelectorResult([], [])
+    table, counts = build_ledger(good_rows(), bad_rows(), score_rows(), nothing)
     assert table.num_rows == 0
-    assert counts == dict.fromkeys(("read", *DECISIONS), 0)
-    table, counts = build_ledger(
-        pool(), bad(("p", 1, "too_long", "9 MB")), scored(), SelectorResult([], [])
-    )
+    assert counts == counts_of()
+    bad = bad_rows(("p", 1, "too_long", "9 MB"))
+    table, counts = build_ledger(good_rows(), bad, score_rows(), nothing)
     assert table["reason"].to_pylist() == ["too_long: 9 MB"]
-    assert (counts["read"], counts["quarantined"]) == (1, 1)
+    assert counts == counts_of(quarantined=1)
 
 
 @pytest.mark.parametrize(
-    ("selection", "complaint"),
+    ("selected", "rejected", "complaint"),
     [
-        (SelectorResult([A], []), f"1 ids have neither a decision nor a problem, the first {B}"),
+        ([A], [], f"1 ids have neither a decision nor a problem, the first {B}"),
         (
-            SelectorResult([A, B], [Rejection(B, "below_budget")]),
+            [A, B],
+            [Rejection(B, "below_budget")],
             f"1 ids are decided more than once, the first {B}",
         ),
-        (SelectorResult([A, A, B], []), f"1 ids are decided more than once, the first {A}"),
-        (SelectorResult([A, B, D], []), f"1 selected ids are not in the pool, the first {D}"),
+        ([A, A, B], [], f"1 ids are decided more than once, the first {A}"),
+        ([A, B, D], [], f"1 selected ids are not in the pool, the first {D}"),
         (
-            SelectorResult([A, B], [Rejection(D, "below_budget")]),
+            [A, B],
+            [Rejection(D, "below_budget")],
             f"1 rejected ids are not in the pool, the first {D}",
         ),
         (
-            SelectorResult([A], [Rejection(B, "too_similar", D, 0.9)]),
+            [A],
+            [Rejection(B, "too_similar", D, 0.9)],
             f"1 ids that blocked a row are not in the pool, the first {D}",
         ),
         (
-            SelectorResult([], [Rejection(B, "too_similar", A, 0.9), Rejection(A, "below_budget")]),
-            f"1 ids blocked a row but are not kept, the first {A}",
+            [],
+            [Rejection(B, "too_similar", A, 0.9), Rejection(A, "below_budget")],
+            f"1 ids blocked a row but are not selected, the first {A}",
         ),
     ],
 )
 def test_a_selection_that_does_not_fit_the_pool_is_refused(
-    selection: SelectorResult, complaint: str
+    selected: list[str], rejected: list[Rejection], complaint: str
 ) -> None:
+    rows = good_rows((A, "p", 1), (B, "p", 2))
+    scores = evol_scores((A, 2), (B, 1))
     with pytest.raises(ValueError, match="the ledger does not add up") as caught:
-        build_ledger(pool((A, "p", 1), (B, "p", 2)), bad(), simple((A, 2), (B, 1)), selection)
+        build_ledger(rows, bad_rows(), scores, SelectorResult(selected, rejected))
     assert complaint in str(caught.value)
 
 
 def test_ids_without_scores_and_selected_ids_without_evol_score_are_refused() -> None:
+    rows = good_rows((A, "p", 1), (B, "p", 2))
     with pytest.raises(ValueError, match=f"1 rows of the pool have no scores, the first {B}"):
-        build_ledger(
-            pool((A, "p", 1), (B, "p", 2)), bad(), simple((A, 2)), SelectorResult([A, B], [])
-        )
-    with pytest.raises(
-        ValueError, match=f"1 ids are selected without an evol score, the first {A}"
-    ):
-        build_ledger(pool((A, "p", 1)), bad(), simple((A, None)), SelectorResult([A], []))
+        build_ledger(rows, bad_rows(), evol_scores((A, 2)), SelectorResult([A, B], []))
+    rows = good_rows((A, "p", 1))
+    complaint = f"1 ids are selected without an evol score, the first {A}"
+    with pytest.raises(ValueError, match=complaint):
+        build_ledger(rows, bad_rows(), evol_scores((A, None)), SelectorResult([A], []))
 
 
-class OnDemand(Sequence[Rejection]):
-    """Rejections of a large pool, each made when it is asked for."""
+class LazyRejections(Sequence[Rejection]):
+    """Rejections of a large pool, each made when it is read."""
 
     def __init__(self, ids: list[str]) -> None:
         self.ids = ids
@@ -329,36 +290,29 @@ class OnDemand(Sequence[Rejection]):
 def test_a_large_pool_in_chunks_adds_up_and_ranks_as_numpy_does() -> None:
     rng = np.random.default_rng(5)
     ids = [f"{number:032x}" for number in rng.permutation(150_000)]
-    evol_scores = rng.integers(0, 1000, len(ids)).astype(np.float64)  # many ties
-    order = sorted(range(len(ids)), key=lambda i: (-evol_scores[i], ids[i]))
-    rows = pool(*((id_, f"file_{i % 3}", i) for i, id_ in enumerate([*ids, *ids[:500]])))
+    scores = rng.integers(0, 1000, len(ids)).astype(np.float64)  # many ties
+    ranked = sorted(range(len(ids)), key=lambda row: (-scores[row], ids[row]))
+    with_repeats = [*ids, *ids[:500]]
+    rows = good_rows(*((id, f"file_{row % 3}", row) for row, id in enumerate(with_repeats)))
     ones = pa.array([[1.0]] * len(ids), pa.list_(pa.float32()))
-    scores = pa.table(
-        {"id": ids, "complexity": ones, "quality": ones, "evol_score": evol_scores}
-    ).append_column("truncated", pa.array([False] * len(ids)))
-    scores = scores.append_column("problem", pa.nulls(len(ids), pa.string()))
-    selection = SelectorResult(
-        [ids[i] for i in order[:1000]], OnDemand([ids[i] for i in order[1000:]])
-    )
-    table, counts = build_ledger(
-        rows, bad(("file_0", 10**6, "malformed_row", "x")), scores, selection
-    )
-    assert counts == {
-        "read": 150_501,
-        "selected": 1000,
-        "too_similar": 0,
-        "below_budget": 149_000,
-        "duplicate": 500,
-        "quarantined": 1,
-        "unscorable": 0,
+    columns = {
+        "id": ids,
+        "complexity": ones,
+        "quality": ones,
+        "evol_score": scores,
+        "truncated": pa.array([False] * len(ids)),
+        "problem": pa.nulls(len(ids), pa.string()),
     }
-    found = {
-        row["id"]: row["rank"]
-        for row in table.select(["id", "rank"]).to_pylist()
-        if row["rank"] is not None
-    }
-    assert found == {ids[i]: rank for rank, i in enumerate(order, 1)}
-    places = list(
-        zip(table["source_uri"].to_pylist(), table["source_row"].to_pylist(), strict=True)
+    result = SelectorResult(
+        [ids[row] for row in ranked[:1000]],
+        LazyRejections([ids[row] for row in ranked[1000:]]),
     )
+    bad = bad_rows(("file_0", 10**6, "malformed_row", "x"))
+    table, counts = build_ledger(rows, bad, pa.table(columns), result)
+    assert counts == counts_of(selected=1000, below_budget=149_000, duplicate=500, quarantined=1)
+    ledger = zip(table["id"].to_pylist(), table["rank"].to_pylist(), strict=True)
+    ranks = {id: rank for id, rank in ledger if rank is not None}
+    assert ranks == {ids[row]: rank for rank, row in enumerate(ranked, 1)}
+    uris = table["source_uri"].to_pylist()
+    places = list(zip(uris, table["source_row"].to_pylist(), strict=True))
     assert places == sorted(places)

@@ -1,32 +1,47 @@
-"""The selection artifact: what hand-made scores and vectors make of a hand-made pool
-(`handmade.py`).
-"""
+"""The selection artifact: what follows from hand-made scores and vectors (`handmade.py`)."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from deita_tasks.artifacts import selection as selections
+from deita_tasks import storage
 from deita_tasks.artifacts.decisions import SCHEMA
-from deita_tasks.artifacts.pool import Pool, write_pool
-from deita_tasks.artifacts.selection import check_size, is_selection, ran_out, write_selection
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.pool_writer import write_pool
+from deita_tasks.artifacts.selection import (
+    SelectionProvenance,
+    SelectionSummary,
+    SelectorOptions,
+    check_size,
+    is_selection,
+    read_selection,
+    shortfall,
+    write_selection,
+)
 from deita_tasks.config import Selection
-from deita_tasks.errors import StorageError, TooFewRows, UsageError
-from tests.support.handmade import BAD, INPUTS, A, B, C, D, E, make
+from deita_tasks.errors import DamagedArtifact, TooFewRows
+from deita_tasks.manifest import Counts
+from deita_tasks.presets import Spec
+from deita_tasks.records import ledger_rows
+from tests.support.handmade import BAD, INPUTS, A, B, C, D, E, make, without_parts
 
-DIVERSE = {"name": "diverse", "options": {"budget": 5, "max_similarity": 0.9}}
+DATA = Path(__file__).parent / "data"  # as the code before typed records wrote it
+DIVERSE: Spec = {"name": "diverse", "options": {"budget": 5, "max_similarity": 0.9}}
 
 
-def chosen(
-    folder: Path, selector: Any = DIVERSE, **stages: Any
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    pool, parts = make(folder / "store")
-    summary = write_selection(str(folder / "selection"), pool, {**parts, **stages}, selector)
-    return summary, pq.read_table(folder / "selection" / "decisions.parquet").to_pylist()
+def select(folder: Path, selector: Spec = DIVERSE) -> SelectionSummary:
+    """Select from the hand-made pool; the artifact is in `folder`/selection."""
+    pool, stage_parts = make(folder / "store")
+    return write_selection(str(folder / "selection"), pool, stage_parts, selector)
+
+
+def diverse(budget: int, **options: Any) -> Spec:
+    return {"name": "diverse", "options": {"budget": budget, **options}}
 
 
 def kept(folder: Path) -> list[str]:
@@ -34,14 +49,18 @@ def kept(folder: Path) -> list[str]:
     return ids
 
 
-def test_every_line_has_the_decision_that_follows_by_hand(tmp_path: Path) -> None:
-    summary, rows = chosen(tmp_path)
+def decisions(folder: Path) -> list[str]:
+    table = pq.read_table(folder / "selection" / "decisions.parquet")
+    return [row.decision for row in ledger_rows(table)]
+
+
+def test_every_row_has_the_decision_that_follows_by_hand(tmp_path: Path) -> None:
+    summary = select(tmp_path)
     assert kept(tmp_path) == [A.id, B.id]
-    told = [
-        (row["source_row"], row["id"], row["decision"], row["rank"], row["evol_score"])
-        for row in rows
-    ]
-    assert told == [
+    table = pq.read_table(tmp_path / "selection" / "decisions.parquet")
+    assert table.schema.equals(SCHEMA)
+    rows = ledger_rows(table)
+    assert [(row.source_row, row.id, row.decision, row.rank, row.evol_score) for row in rows] == [
         (1, A.id, "selected", 1, 10.0),
         (2, B.id, "selected", 2, 9.0),
         (3, None, "quarantined", None, None),
@@ -50,162 +69,140 @@ def test_every_line_has_the_decision_that_follows_by_hand(tmp_path: Path) -> Non
         (6, D.id, "unscorable", None, None),
         (7, E.id, "unscorable", 4, 1.0),
     ]
-    assert (rows[3]["nearest_id"], rows[3]["similarity"]) == (A.id, 1.0)
-    assert rows[5]["reason"] == "quality: turn 1: no digit has any probability"
-    assert rows[6]["reason"] == "embedding: out of memory"
-    assert (rows[0]["complexity"], rows[0]["quality"]) == ([2.0, 1.0], [3.0, 4.0])
-    assert [row["truncated"] for row in rows if row["id"] == A.id] == [True]
-    assert not any(row["truncated"] for row in rows[1:])
-    assert pq.read_table(tmp_path / "selection" / "decisions.parquet").schema.equals(SCHEMA)
-    assert summary["counts"] == {
-        "read": 7, "selected": 2, "too_similar": 1, "below_budget": 0, "duplicate": 1, "quarantined": 1, "unscorable": 2,
-    }  # fmt: skip
-    assert summary["unscorable"] == {
+    assert (rows[3].nearest_id, rows[3].similarity) == (A.id, 1.0)
+    assert rows[5].reason == "quality: turn 1: no digit has any probability"
+    assert rows[6].reason == "embedding: out of memory"
+    assert (rows[0].complexity, rows[0].quality) == ([2.0, 1.0], [3.0, 4.0])
+    assert rows[0].truncated
+    assert not any(row.truncated for row in rows[1:])
+    assert summary.counts == Counts(
+        read=7,
+        selected=2,
+        too_similar=1,
+        below_budget=0,
+        duplicate=1,
+        quarantined=1,
+        unscorable=2,
+    )
+    assert summary.unscorable == {
         "quality: turn 1: no digit has any probability": 1,
         "embedding: out of memory": 1,
     }
-    assert summary["truncated"] == {"complexity": 0, "quality": 1, "embedding": 0}
+    assert summary.truncated == {"complexity": 0, "quality": 1, "embedding": 0}
+    assert read_selection(str(tmp_path / "selection")) == summary
 
 
-def test_vectors_that_do_not_go_into_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    in_memory, _ = chosen(tmp_path / "a")
-    monkeypatch.setattr(selections, "IN_MEMORY", 0)
-    in_a_file, _ = chosen(tmp_path / "b")
-    assert in_memory["files"] == in_a_file["files"]
-
-
-def test_an_exact_size_is_all_or_an_error(tmp_path: Path) -> None:
-    summary, _ = chosen(tmp_path)
-    assert summary["counts"]["selected"] == 2
-    check_size(summary["counts"], Selection(budget=5))
-    check_size(summary["counts"], Selection(budget=2, target_size="exact"))
-    with pytest.raises(
-        TooFewRows,
-        match=r"2 of 3 conversations were kept, and every row was reached\.\n`deita "
-        r"solve --budget 3`",
-    ):
-        check_size(summary["counts"], Selection(budget=3, target_size="exact"))
-
-
-@pytest.mark.parametrize(
-    ("options", "counts", "said"),
-    [
-        (
-            {},
-            {"too_similar": 4, "below_budget": 0},
-            "every row was reached.\n`deita solve --budget 9`",
-        ),
-        ({}, {"too_similar": 0, "below_budget": 0}, "every row was reached."),
-        (
-            {"metric": "dot", "max_similarity": 2},
-            {"too_similar": 4, "below_budget": 0},
-            "every row was reached.",
-        ),
-        (
-            {"strata": "source_uri", "per_stratum": 1},
-            {"too_similar": 0, "below_budget": 4},
-            "every row whose stratum had room was reached.",
-        ),
-        (
-            {"strategy": "facility_location"},
-            {"too_similar": 0, "below_budget": 4},
-            "every row that was considered was reached.",
-        ),
-    ],
-)
-def test_what_is_said_where_the_pool_ran_out(
-    options: dict[str, Any], counts: dict[str, int], said: str
-) -> None:
-    """`deita solve` knows cosine alone."""
-    told = ran_out({"selected": 5, **counts}, Selection(budget=9, **options))
-    assert told.startswith(
-        f"The pool ran out before the budget: 5 of 9 conversations were kept, and {said}"
-    )
-    assert ("deita solve" in told) == ("solve" in said)
-
-
-def test_the_device_is_no_part_of_what_is_kept(tmp_path: Path) -> None:
-    plainly, _ = chosen(tmp_path / "a")
-    on_the_cpu, _ = chosen(
-        tmp_path / "b", {**DIVERSE, "options": {**DIVERSE["options"], "device": "cpu"}}
-    )
-    assert on_the_cpu["made_of"] == plainly["made_of"]
-    assert plainly["made_of"]["selector"] == DIVERSE
+def test_the_device_is_no_part_of_what_is_selected(tmp_path: Path) -> None:
+    default = select(tmp_path / "a").provenance
+    on_the_cpu = select(tmp_path / "b", diverse(5, max_similarity=0.9, device="cpu")).provenance
+    assert default is not None
+    assert on_the_cpu == default
+    assert default.selector.to_dict() == DIVERSE
 
 
 def test_a_full_budget_leaves_the_rest_below(tmp_path: Path) -> None:
-    _, rows = chosen(tmp_path, {"name": "diverse", "options": {"budget": 1, "max_similarity": 0.9}})
+    select(tmp_path, diverse(1, max_similarity=0.9))
     assert kept(tmp_path) == [A.id]
-    assert [row["decision"] for row in rows] == [
-        "selected", "below_budget", "quarantined", "below_budget", "duplicate", "unscorable", "unscorable",
-    ]  # fmt: skip
+    assert decisions(tmp_path) == [
+        "selected",
+        "below_budget",
+        "quarantined",
+        "below_budget",
+        "duplicate",
+        "unscorable",
+        "unscorable",
+    ]
 
 
 def test_a_similarity_at_the_limit_is_allowed(tmp_path: Path) -> None:
-    """B is at 0.6 to A (a 3-4-5 triangle): above 0.5 it goes, and C, which is A's direction, goes
-    at any limit under 1.
+    """B is at 0.6 to A (a 3-4-5 triangle): above 0.5 it goes.
+
+    C, which has A's direction, goes at any limit under 1.
     """
-    chosen(tmp_path / "a", {"name": "diverse", "options": {"budget": 5, "max_similarity": 0.5}})
+    select(tmp_path / "a", diverse(5, max_similarity=0.5))
     assert kept(tmp_path / "a") == [A.id]
-    chosen(tmp_path / "b", {"name": "diverse", "options": {"budget": 5, "max_similarity": 1.0}})
+    select(tmp_path / "b", diverse(5, max_similarity=1.0))
     assert kept(tmp_path / "b") == [A.id, B.id, C.id]
 
 
 def test_without_vectors_only_scores_count(tmp_path: Path) -> None:
-    pool, parts = make(tmp_path / "store")
-    del parts["embedding"]
-    summary = write_selection(
-        str(tmp_path / "selection"), pool, parts, {"name": "top_score", "options": {"budget": 3}}
-    )
+    pool, stage_parts = make(tmp_path / "store")
+    del stage_parts["embedding"]
+    selector: Spec = {"name": "top_score", "options": {"budget": 3}}
+    summary = write_selection(str(tmp_path / "selection"), pool, stage_parts, selector)
     assert kept(tmp_path) == [A.id, B.id, C.id]
-    assert summary["counts"]["unscorable"] == 1  # E has scores
-    assert summary["counts"]["below_budget"] == 1
-
-
-def test_a_row_in_no_part_is_an_error(tmp_path: Path) -> None:
-    pool, parts = make(tmp_path / "store")
-    parts["quality"]["parts"] = parts["quality"]["parts"][:1]
-    with pytest.raises(StorageError, match="3 of 5 rows are in no part; run again"):
-        write_selection(str(tmp_path / "selection"), pool, parts, DIVERSE)
-    assert not is_selection(str(tmp_path / "selection"))
+    assert summary.counts.unscorable == 1  # E has scores
+    assert summary.counts.below_budget == 1
 
 
 @pytest.mark.parametrize("with_vectors", [True, False])
 def test_a_pool_of_bad_rows_alone(with_vectors: bool, tmp_path: Path) -> None:
-    """min_good_fraction may be 0: then nothing is selected, and every row is told of."""
-    write_pool(str(tmp_path / "pool"), iter([BAD]), {"inputs": INPUTS})
-    _, parts = make(tmp_path / "store")
-    nothing = {
-        stage: {**held, "parts": []}
-        for stage, held in parts.items()
-        if with_vectors or stage != "embedding"
-    }
-    strategy = DIVERSE if with_vectors else {"name": "top_score", "options": {"budget": 3}}
-    summary = write_selection(
-        str(tmp_path / "selection"), Pool.open(str(tmp_path / "pool")), nothing, strategy
-    )
-    assert summary["counts"] == {**dict.fromkeys(summary["counts"], 0), "read": 1, "quarantined": 1}
+    """min_good_fraction may be 0: nothing is selected then, and every row is in the ledger."""
+    write_pool(str(tmp_path / "pool"), iter([BAD]), INPUTS)
+    stage_parts = without_parts(make(tmp_path / "store")[1])
+    selector = DIVERSE
+    if not with_vectors:
+        del stage_parts["embedding"]
+        selector = {"name": "top_score", "options": {"budget": 3}}
+    pool = Pool.open(str(tmp_path / "pool"))
+    counts = write_selection(str(tmp_path / "selection"), pool, stage_parts, selector).counts
+    assert (counts.read, counts.quarantined) == (1, 1)
     assert kept(tmp_path) == []
 
 
 def test_rows_that_are_all_unscorable(tmp_path: Path) -> None:
-    _, parts = make(tmp_path / "store")
-    write_pool(str(tmp_path / "pool"), iter([D]), {"inputs": INPUTS})
-    summary = write_selection(
-        str(tmp_path / "selection"), Pool.open(str(tmp_path / "pool")), parts, DIVERSE
+    _, stage_parts = make(tmp_path / "store")
+    write_pool(str(tmp_path / "pool"), iter([D]), INPUTS)
+    pool = Pool.open(str(tmp_path / "pool"))
+    counts = write_selection(str(tmp_path / "selection"), pool, stage_parts, DIVERSE).counts
+    assert counts.unscorable == counts.read == 1
+
+
+# ---- selection.json
+
+
+def test_the_selection_json_of_earlier_code_is_read(tmp_path: Path) -> None:
+    text = (DATA / "selection.json").read_text()
+    (tmp_path / "selection.json").write_text(text)
+    summary = read_selection(str(tmp_path))
+    digest = "939eee178b1f7df8f05cbb873b7c1d2e"
+    assert summary.provenance == SelectionProvenance(
+        pool="p",
+        fingerprints=dict.fromkeys(("complexity", "quality", "embedding"), digest),
+        selector=SelectorOptions(name="diverse", options={"budget": 5, "max_similarity": 0.9}),
     )
-    assert summary["counts"]["unscorable"] == summary["counts"]["read"] == 1
+    assert (summary.counts.read, summary.counts.selected) == (7, 2)
+    assert summary.files["kept.parquet"].bytes == 616
+    storage.write_record(str(tmp_path / "again.json"), summary)
+    assert (tmp_path / "again.json").read_text() == text
 
 
-# ---- what is not whole is not there
+def test_selection_json_is_what_it_always_was(tmp_path: Path) -> None:
+    """All keys and values; the bytes of Parquet files are those of the installed pyarrow."""
+    summary = select(tmp_path)
+    written = json.loads((tmp_path / "selection" / "selection.json").read_text())
+    expected = json.loads((DATA / "selection.json").read_text())
+    expected["uri"] = summary.uri
+    for name, fields in expected["files"].items():
+        info = storage.describe(f"{summary.uri}/{name}")
+        fields.update(bytes=info.bytes, sha256=info.sha256)
+    assert written == expected
+
+
+def test_a_selection_of_an_early_version_has_no_provenance(tmp_path: Path) -> None:
+    fields = json.loads((DATA / "selection.json").read_text())
+    del fields["made_of"]
+    (tmp_path / "selection.json").write_text(json.dumps(fields))
+    assert read_selection(str(tmp_path)).provenance is None
+
+
+# ---- damage
 
 
 @pytest.mark.parametrize("name", ["decisions.parquet", "kept.parquet", "selection.json"])
 @pytest.mark.parametrize("damage", ["gone", "cut short"])
 def test_damage_is_noticed(name: str, damage: str, tmp_path: Path) -> None:
-    chosen(tmp_path)
+    select(tmp_path)
     assert is_selection(str(tmp_path / "selection"))
     file = tmp_path / "selection" / name
     if damage == "gone":
@@ -218,54 +215,78 @@ def test_damage_is_noticed(name: str, damage: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["{}", "[]", "null", '{"files": 5}', '{"files": {"kept.parquet": {}}}']
 )
-def test_a_file_that_says_something_else(content: str, tmp_path: Path) -> None:
-    chosen(tmp_path)
+def test_a_selection_json_that_is_something_else(content: str, tmp_path: Path) -> None:
+    select(tmp_path)
     (tmp_path / "selection" / "selection.json").write_text(content)
     assert not is_selection(str(tmp_path / "selection"))
+    with pytest.raises(DamagedArtifact, match="not a SelectionSummary"):
+        read_selection(str(tmp_path / "selection"))
 
 
 def test_nothing_is_no_selection(tmp_path: Path) -> None:
     assert not is_selection(str(tmp_path / "absent"))
 
 
+# ---- a pool that runs out before the budget
+
+
+def counts_of(selected: int, too_similar: int = 0, below_budget: int = 0) -> Counts:
+    return Counts(
+        read=selected + too_similar + below_budget,
+        selected=selected,
+        too_similar=too_similar,
+        below_budget=below_budget,
+        duplicate=0,
+        quarantined=0,
+        unscorable=0,
+    )
+
+
+def test_an_exact_size_is_all_or_an_error(tmp_path: Path) -> None:
+    counts = select(tmp_path).counts
+    assert counts.selected == 2
+    check_size(counts, Selection(budget=5))
+    check_size(counts, Selection(budget=2, target_size="exact"))
+    message = (
+        r"2 of 3 conversations were selected, and every row was reached\."
+        r"\n`deita solve --budget 3`"
+    )
+    with pytest.raises(TooFewRows, match=message):
+        check_size(counts, Selection(budget=3, target_size="exact"))
+
+
 @pytest.mark.parametrize(
-    ("options", "kept"),
+    ("options", "counts", "ending"),
     [
         (
-            {"name": "complexity_only", "options": {"budget": 2}},
-            "AB",
-        ),  # 2 + 1, 3, 2: the tie goes by id
-        ({"name": "quality_only", "options": {"budget": 2}}, "AC"),  # 3 + 4, 3, 4
-        ({"name": "top_score", "options": {"budget": 1, "evol_score": "mean"}}, "B"),  # 5, 9, 8
-        ({"name": "top_score", "options": {"budget": 1, "evol_score": "max"}}, "B"),  # 6, 9, 8
-        ({"name": "length", "options": {"budget": 1}}, "A"),  # four turns of three words
+            {},
+            counts_of(5, too_similar=4),
+            "every row was reached.\n`deita solve --budget 9`",
+        ),
+        ({}, counts_of(5), "every row was reached."),
         (
-            {
-                "name": "top_score",
-                "options": {"budget": 3, "strata": "source_uri", "per_stratum": 1},
-            },
-            "A",
-        ),  # one file
+            {"metric": "dot", "max_similarity": 2},
+            counts_of(5, too_similar=4),
+            "every row was reached.",
+        ),
         (
-            {"name": "top_score", "options": {"budget": 3, "strata": "line", "per_stratum": 1}},
-            "ABC",
-        ),  # a line each
+            {"strata": "source_uri", "per_stratum": 1},
+            counts_of(5, below_budget=4),
+            "every row whose stratum had room was reached.",
+        ),
+        (
+            {"strategy": "facility_location"},
+            counts_of(5, below_budget=4),
+            "every row that was considered was reached.",
+        ),
     ],
 )
-def test_rankings_and_strata_by_hand(options: dict[str, Any], kept: str, tmp_path: Path) -> None:
-    pool, parts = make(tmp_path)
-    scores = {stage: held for stage, held in parts.items() if stage != "embedding"}
-    summary = write_selection(str(tmp_path / "selection"), pool, scores, options)
-    found = pq.read_table(tmp_path / "selection" / "kept.parquet")["id"].to_pylist()
-    by_letter = {"A": A.id, "B": B.id, "C": C.id, "D": D.id, "E": E.id}
-    assert sorted(found) == sorted(by_letter[letter] for letter in kept)
-    assert summary["counts"]["selected"] == len(kept)
-
-
-def test_strata_by_a_column_that_is_not_there(tmp_path: Path) -> None:
-    pool, parts = make(tmp_path)
-    options = {"name": "diverse", "options": {"budget": 3, "strata": "topic", "per_stratum": 1}}
-    with pytest.raises(
-        UsageError, match="'topic': 3 of 3 rows have no such column"
-    ):  # of those that a strategy chooses from
-        write_selection(str(tmp_path / "selection"), pool, parts, options)
+def test_the_message_about_a_pool_that_ran_out(
+    options: dict[str, Any], counts: Counts, ending: str
+) -> None:
+    """`deita solve` knows cosine alone."""
+    message = shortfall(counts, Selection(budget=9, **options))
+    assert message.startswith(
+        f"The pool ran out before the budget: 5 of 9 conversations were selected, and {ending}"
+    )
+    assert ("deita solve" in message) == ("solve" in ending)

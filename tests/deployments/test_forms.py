@@ -1,4 +1,4 @@
-"""The form that Prefect makes of each flow: what it shows, what it refuses, and what it opens with."""
+"""Prefect's form of each flow: what it shows and refuses, and its initial values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prefect.utilities.templating import apply_values
 
 from deita_tasks.config import Scoring, Selection
 from deita_tasks.plan import PRESETS
-from deployments.offer import described
+from deployments.offer import read_deployments
 
 VARIABLES = {
     "DEITA_ROOT": "/srv/pools",
@@ -40,7 +40,7 @@ def schema(name: str) -> dict[str, Any]:
     """The schema by which the server makes the form of a deployment, and by which it refuses
     values.
     """
-    entrypoint = next(one["entrypoint"] for one in described() if one["name"] == name)
+    entrypoint = next(one["entrypoint"] for one in read_deployments() if one["name"] == name)
     made: dict[str, Any] = load_flow_from_entrypoint(entrypoint).parameters.model_dump()
     return made
 
@@ -70,7 +70,7 @@ def opened(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for variable, value in VARIABLES.items():
         monkeypatch.setenv(variable, value)
     parameters: dict[str, Any] = apply_values(
-        next(one for one in described() if one["name"] == name)["parameters"], {}
+        next(one for one in read_deployments() if one["name"] == name)["parameters"], {}
     )
     return parameters
 
@@ -81,7 +81,7 @@ def refuse(name: str, parameters: dict[str, Any]) -> None:
 
 
 def test_these_are_the_deployments() -> None:
-    assert {one["name"] for one in described()} == set(CARDS)
+    assert {one["name"] for one in read_deployments()} == set(CARDS)
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -133,7 +133,7 @@ def test_a_default_is_a_value_that_the_form_takes(name: str, card: str, field: s
         )
     else:
         said = one["description"].lower() + group["description"].lower()
-        assert "empty" in said or "for " in said, (
+        assert "default:" in said or "for " in said, (
             f"{field} may be empty, and nothing says what that means"
         )
 
@@ -200,7 +200,7 @@ def test_what_needs_a_value_is_asked_for() -> None:
 def test_a_group_made_in_python_is_taken(
     card: str, group: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """run_deployment(parameters={"selection": Selection(budget=5)}) sends what a group is as JSON."""
+    """run_deployment(parameters={"selection": Selection(budget=5)}) sends a group as JSON."""
     refuse("select", {**opened("select", monkeypatch), card: group.model_dump(mode="json")})
 
 
@@ -212,6 +212,6 @@ def test_a_similarity_by_another_metric_has_no_bounds(monkeypatch: pytest.Monkey
 
 
 def test_reselect_is_periodic_and_never_beside_itself() -> None:
-    one = next(one for one in described() if one["name"] == "reselect")
+    one = next(one for one in read_deployments() if one["name"] == "reselect")
     assert one["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
     assert len(one["schedules"]) == 1

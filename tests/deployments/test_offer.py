@@ -12,7 +12,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectNotFound
 
 from deployments import deploy, offer, serve, ui
-from deployments.offer import NIGHTLY, described, environment, parser
+from deployments.offer import NIGHTLY, build_parser, environment, read_deployments
 
 
 class Server:
@@ -31,7 +31,7 @@ class Server:
 
 
 def filled(server: Server, *arguments: str) -> dict[str, str]:
-    return environment(parser(None).parse_args(arguments), server)  # type: ignore[arg-type]
+    return environment(build_parser(None).parse_args(arguments), server)  # type: ignore[arg-type]
 
 
 def test_paths_begin_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,9 +130,9 @@ def test_what_is_served_is_what_is_deployed(monkeypatch: pytest.MonkeyPatch) -> 
     variables["DEITA_TIMEZONE"] = "Europe/Berlin"
     for name in variables:
         monkeypatch.setenv(name, "")
-    served = {one.name: one for one in serve.offered(variables)}
-    assert list(served) == [one["name"] for one in described()]
-    for one in described():
+    served = {one.name: one for one in serve.build_deployments(variables)}
+    assert list(served) == [one["name"] for one in read_deployments()]
+    for one in read_deployments():
         made = served[one["name"]]
         assert made.entrypoint == one["entrypoint"], (
             "a module, so that it is found from wherever it is served"
@@ -156,7 +156,7 @@ def test_a_server_of_our_own_has_nothing_of_another(
 ) -> None:
     monkeypatch.setenv("PREFECT_API_KEY", "pnu_secret")
     monkeypatch.setenv("PREFECT_PROFILE", "cloud")
-    found = ui.surroundings(tmp_path, 4321)
+    found = ui.server_environment(tmp_path, 4321)
     assert {name for name in found if name.startswith("PREFECT_")} == {
         "PREFECT_HOME",
         "PREFECT_SERVER_API_HOST",

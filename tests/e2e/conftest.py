@@ -25,13 +25,13 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.ui import running, server
+from deployments.ui import start_process, start_server
 from flows.cli.server import free_port
 from tests.conftest import ROOT
 
 
 def screenshots() -> Path | None:
-    """Where the README's pictures are to be written anew, or None: DEITA_SCREENSHOTS=1 asks for it."""
+    """Where to write the README's pictures anew: DEITA_SCREENSHOTS=1 asks for it; or None."""
     return ROOT / "docs" / "screenshots" if os.environ.get("DEITA_SCREENSHOTS") else None
 
 
@@ -167,7 +167,7 @@ def site(
         (root / "pools" / "pool.jsonl").write_text(
             "".join(islice(rows, POOL_ROWS)), encoding="utf-8"
         )
-    with server(tmp_path_factory.mktemp("prefect"), free_port()) as environment:
+    with start_server(tmp_path_factory.mktemp("prefect"), free_port()) as environment:
         of_the_site = {
             **environment,
             "PYTHONPATH": str(installed),
@@ -193,6 +193,6 @@ def deployed(site: Site) -> Site:
 def worker(deployed: Site) -> Iterator[subprocess.Popen[bytes]]:
     """A process worker of the pool that was deployed to."""
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "deita"]
-    with running(command, deployed.environment, deployed.root / "worker.log") as process:
+    with start_process(command, deployed.environment, deployed.root / "worker.log") as process:
         until(lambda: deployed.client.read_workers_for_work_pool("deita"))
         yield process

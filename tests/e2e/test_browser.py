@@ -81,7 +81,7 @@ def submit(page: Any) -> None:
 
 
 def submit_corrected(page: Any) -> None:
-    """Submit after a refusal. This version of the page may go by that once more, and send nothing."""
+    """Submit after a refusal. This version of the page may refuse once more, and send nothing."""
     try:
         with page.expect_response(
             lambda answer: answer.url.endswith("/create_flow_run") and answer.ok, timeout=10_000
@@ -92,7 +92,7 @@ def submit_corrected(page: Any) -> None:
 
 
 def open_artifact(page: Any, run: str, key: str) -> None:
-    """By the run's own card: it leads to all that runs have made under the key, the newest first."""
+    """Open the run's own card: it leads to all artifacts under the key, newest first."""
     page.goto(run)
     page.get_by_role("link", name=key).first.click()
     page.get_by_role("link", name=re.compile(r"^[0-9a-f]{8}$")).first.click()
@@ -119,7 +119,7 @@ def test_a_person_fills_in_the_form_and_sees_the_result(
 
     budget, similarity = (
         page.get_by_label("Budget (Optional)"),
-        page.get_by_label("Largest similarity (Optional)"),
+        page.get_by_label("Maximum similarity (Optional)"),
     )
     budget.fill("0")
     similarity.fill("5")
@@ -146,7 +146,7 @@ def test_a_person_fills_in_the_form_and_sees_the_result(
     histogram = see(page.get_by_role("img", name=re.compile("evol", re.IGNORECASE)).first)
     assert histogram.evaluate("one => one.complete && one.naturalWidth > 100")
     see(page.get_by_role("heading", name=re.compile(r"\d+ of \d+ rows selected")))
-    picture("report", top=page.get_by_role("heading", name="What became of each row"))
+    picture("report", top=page.get_by_role("heading", name="Decisions"))
     assert (output / "report.html").is_file()
 
     for key, column in (("deita-best", "evol score"), ("deita-closest", "similarity")):

@@ -1,4 +1,4 @@
-"""`make ui`: a server of one's own that serves the deployments, and ends with all that it started."""
+"""`make ui`: a server that serves the deployments, and ends with everything it started."""
 
 from __future__ import annotations
 

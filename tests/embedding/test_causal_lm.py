@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from deita_tasks.embedding import load_embedder
-from deita_tasks.embedding.vicuna import answers, vicuna
+from deita_tasks.embedding.vicuna import render_answers, render_vicuna
 from deita_tasks.errors import ComputeError, UsageError
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.prefetch import prefetch
@@ -47,7 +47,7 @@ TEXTS = [
 
 
 def test_vicuna_v1_1():
-    assert [vicuna(conversation) for conversation in POOL] == TEXTS
+    assert [render_vicuna(conversation) for conversation in POOL] == TEXTS
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,16 @@ def test_vicuna_v1_1():
     ],
 )
 def test_vicuna_of_other_conversations(turns, text):
-    assert vicuna(talk(*turns)) == text
+    assert render_vicuna(talk(*turns)) == text
 
 
 def test_answers():
-    assert answers(POOL[1]) == "Hello\nはい"
-    assert answers(POOL[2]) == ""
+    assert render_answers(POOL[1]) == "Hello\nはい"
+    assert render_answers(POOL[2]) == ""
     assert (
-        answers(talk(("s", "x"), ("a", "Welcome!"), ("u", "a"), ("a", "b"), ("t", "c"), ("a", "d")))
+        render_answers(
+            talk(("s", "x"), ("a", "Welcome!"), ("u", "a"), ("a", "b"), ("t", "c"), ("a", "d"))
+        )
         == "b\nd"
     )
 
@@ -135,15 +137,15 @@ def test_vectors_are_the_reference_s_in_every_batch(family):
 
 
 def test_more_conversations_than_are_tokenised_at_a_time(folder):
-    one = embedder(folder, max_length=60)
-    few, many = one.compute(POOL), one.compute(POOL * 250)
+    causal_lm = embedder(folder, max_length=60)
+    few, repeated = causal_lm.compute(POOL), causal_lm.compute(POOL * 250)
     np.testing.assert_allclose(
-        many.values, np.tile(few.values, (250, 1)), rtol=0, atol=1e-5
+        repeated.values, np.tile(few.values, (250, 1)), rtol=0, atol=1e-5
     )  # another piece, other batches
-    np.testing.assert_array_equal(many.truncated_tokens, np.tile(few.truncated_tokens, 250))
+    np.testing.assert_array_equal(repeated.truncated_tokens, np.tile(few.truncated_tokens, 250))
 
 
-def test_a_problem_is_told_of_its_own_conversation_whatever_its_piece(folder, monkeypatch):
+def test_a_problem_belongs_to_its_own_conversation_whatever_its_piece(folder, monkeypatch):
     forward, longest = CausalLM._forward, len(plain_ids(folder, TEXTS[4]))
 
     def never_the_longest(self, batch, prefix=None):
@@ -152,25 +154,24 @@ def test_a_problem_is_told_of_its_own_conversation_whatever_its_piece(folder, mo
         return forward(self, batch, prefix)
 
     expected = embedder(folder).embed(POOL)
-    monkeypatch.setattr("deita_tasks.embedding.causal_lm.prefetch", partial(prefetch, size=2))
+    monkeypatch.setattr("deita_tasks.models.component.prefetch", partial(prefetch, size=2))
     monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
     measured = embedder(folder).compute(POOL)
     assert (
-        list(measured.problems) == [4]
-        and f"with its {longest} tokens alone" in measured.problems[4]
+        list(measured.problems) == [4] and f"even alone: {longest} tokens" in measured.problems[4]
     )
     assert np.isnan(measured.values[4]).all()
     np.testing.assert_allclose(measured.values[:4], expected[:4], atol=1e-5)
 
 
-def test_the_system_prompt_is_gone_through_once(folder):
-    one = embedder(folder)
-    one.embed(POOL[:1])
-    prefix = one._model.get(one._load).prefix
+def test_the_system_prompt_is_computed_once(folder):
+    causal_lm = embedder(folder)
+    causal_lm.embed(POOL[:1])
+    prefix = causal_lm._model.get(causal_lm._load_model).prefix
     assert len(prefix.ids) >= len(reference_ids(folder, SYSTEM + "USER:")) - 2
     assert all(prefix.fits(plain_ids(folder, text)) for text in TEXTS[:3])
-    assert embedder(folder, max_length=12)._load().prefix.ids == prefix.ids[:10]
-    assert embedder(folder, only_answer=True)._load().prefix is None
+    assert embedder(folder, max_length=12)._load_model().prefix.ids == prefix.ids[:10]
+    assert embedder(folder, only_answer=True)._load_model().prefix is None
 
 
 def test_the_norm_is_the_model_s_not_one(folder):

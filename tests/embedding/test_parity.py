@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from deita_tasks.embedding import load_embedder
-from deita_tasks.embedding.vicuna import answers, vicuna
+from deita_tasks.embedding.vicuna import render_answers, render_vicuna
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.tokenizer import load_tokenizer
 from deita_tasks.records import Conversation, Turn
@@ -43,7 +43,7 @@ def test_as_the_original(text, max_length):
 
     folder = str(PARITY / "tiny-llama")
     tokenizer = load_tokenizer(find_checkpoint(folder))
-    render = answers if text == "answer" else vicuna
+    render = render_answers if text == "answer" else render_vicuna
     ids = [tokenizer.encode(render(conversation)).ids[:max_length] for conversation in pool]
     assert ids == [_list(row) for row in expected["input_ids"]]
 

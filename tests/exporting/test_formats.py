@@ -1,4 +1,4 @@
-"""The output formats: what lies in the files, read with other readers than ours."""
+"""The content of each output format, read by independent readers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deita_tasks.errors import UsageError
-from deita_tasks.exporting import FORMATS, load_exporter
+from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
 from tests.support.report_data import AWKWARD, MULTI, SECOND, SINGLE, TOOLS, conversation, rows
 
@@ -20,7 +20,7 @@ ADDED = {"deita_id", "deita_evol_score", "deita_rank"}
 def exported(
     name: str, selected: list[ExportRow], folder: Path, **options: Any
 ) -> list[dict[str, Any]]:
-    """The lines of selected.jsonl, by the plain JSON reader."""
+    """Export, and return the lines of selected.jsonl as the plain JSON reader reads them."""
     assert load_exporter(name, **options).export(selected, folder) == [folder / "selected.jsonl"]
     return [json.loads(line) for line in (folder / "selected.jsonl").read_bytes().split(b"\n")[:-1]]
 
@@ -77,12 +77,6 @@ def test_messages_come_in_the_given_order_with_id_score_and_rank(tmp_path: Path)
     }
 
 
-def test_a_row_without_evol_score_or_rank_has_nulls(tmp_path: Path) -> None:
-    (row,) = exported("messages", [ExportRow(SINGLE, None, None)], tmp_path)
-    assert row["deita_evol_score"] is None
-    assert row["deita_rank"] is None
-
-
 def test_alpaca_of_single_turns_has_only_its_three_columns(tmp_path: Path) -> None:
     (row,) = exported("alpaca", rows(conversation("u: Add", "a: 4")), tmp_path, scores=False)
     assert row == {"instruction": "Add", "input": "", "output": "4"}
@@ -107,42 +101,42 @@ def test_alpaca_puts_system_and_earlier_exchanges_in_their_columns_in_every_row(
 
 
 @pytest.mark.parametrize(
-    ("turns", "why"),
+    ("turns", "problem"),
     [
-        (("u: a", "a: b", "t: c", "a: d"), "turn 3 is of the role tool where user was expected"),
+        (("u: a", "a: b", "t: c", "a: d"), "turn 3 has the role tool; expected user"),
         (
             ("u: a", "a: b", "s: c", "u: d", "a: e"),
-            "turn 3 is of the role system where user was expected",
+            "turn 3 has the role system; expected user",
         ),
-        (("s: a", "s: b", "u: c", "a: d"), "turn 2 is of the role system where user was expected"),
-        (("u: a", "u: b", "a: c"), "turn 2 is of the role user where assistant was expected"),
-        (("a: a", "u: b", "a: c"), "turn 1 is of the role assistant where user was expected"),
+        (("s: a", "s: b", "u: c", "a: d"), "turn 2 has the role system; expected user"),
+        (("u: a", "u: b", "a: c"), "turn 2 has the role user; expected assistant"),
+        (("a: a", "u: b", "a: c"), "turn 1 has the role assistant; expected user"),
         (("u: a", "a: b", "u: c"), "it does not end with an assistant turn"),
         (("s: a",), "it does not end with an assistant turn"),
         (("s: ", "u: a", "a: b"), "turn 1 is a system turn without a text"),
     ],
 )
 def test_alpaca_refuses_what_it_cannot_hold_before_anything_is_written(
-    turns: tuple[str, ...], why: str, tmp_path: Path
+    turns: tuple[str, ...], problem: str, tmp_path: Path
 ) -> None:
     odd = conversation(*turns, row=77)
     with pytest.raises(UsageError) as caught:
         load_exporter("alpaca").export(rows(SINGLE, odd), tmp_path)
     message = str(caught.value)
-    assert f"output format alpaca cannot hold row 77 of pool.jsonl (id {odd.id}): {why}" in message
+    assert (
+        f"output format alpaca cannot hold row 77 of pool.jsonl (id {odd.id}): {problem}" in message
+    )
     assert "choose messages or sharegpt" in message
     assert list(tmp_path.iterdir()) == []
 
 
 def test_alpaca_parts_an_input_from_the_instruction_again(tmp_path: Path) -> None:
-    """As loading leaves it: the user's text is instruction + newline + input, and the input is an
-    extra column too.
-    """
+    """Loading joins instruction and input in the user's text, and keeps the input as a column."""
     whole = conversation("u: Add\n2, 2", "a: 4", extra={"input": "2, 2", "n": 1})
-    other = conversation(
+    unrelated = conversation(
         "u: Add", "a: 4", extra={"input": "of another meaning", "system": "s", "history": 3}
     )
-    first, second = exported("alpaca", rows(whole, other), tmp_path, scores=False)
+    first, second = exported("alpaca", rows(whole, unrelated), tmp_path, scores=False)
     assert first == {"instruction": "Add", "input": "2, 2", "output": "4", "n": 1}
     assert second == {
         "instruction": "Add",
@@ -229,9 +223,7 @@ def test_a_column_that_only_looks_like_turn_fields_stays_a_column(
 
 
 def test_input_columns_are_never_overwritten(tmp_path: Path) -> None:
-    """A pool that was selected before has deita_ columns; one converted before has a column with
-    the new format's name.
-    """
+    """A pool of an earlier selection has deita_ columns; a converted one may have `messages`."""
     old = conversation(
         "u: a",
         "a: b",
@@ -319,46 +311,18 @@ def test_parquet_keeps_types_where_one_type_holds_a_column_and_json_text_elsewhe
 
 
 def test_parquet_spans_row_groups_and_fills_absent_columns_with_null(tmp_path: Path) -> None:
-    many = [
+    conversations = [
         conversation(f"u: {i}", "a: b", extra={"late": i} if i > 4000 else {}) for i in range(4100)
     ]
-    (path,) = load_exporter("parquet").export(rows(*many), tmp_path)
+    (path,) = load_exporter("parquet").export(rows(*conversations), tmp_path)
     late = pq.read_table(path)["late"].to_pylist()
     assert pq.ParquetFile(path).num_row_groups == 3
     assert late == [None] * 4001 + list(range(4001, 4100))
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_the_same_rows_give_the_same_bytes(name: str, tmp_path: Path) -> None:
-    selected = rows(SINGLE, SECOND)
-    one, other = (
-        load_exporter(name).export(selected, tmp_path / folder) for folder in ("one", "other")
-    )
-    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_an_empty_selection_gives_an_empty_file(name: str, tmp_path: Path) -> None:
-    path = load_exporter(name).export([], tmp_path)[0]
-    count = pq.read_metadata(path).num_rows if path.suffix == ".parquet" else len(path.read_bytes())
-    assert count == 0
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_rows_that_can_be_read_only_once_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="expected a list or an object whose __iter__ starts again"):
-        load_exporter(name).export(iter(rows(SINGLE)), tmp_path)
-
-
-def test_a_wrong_format_or_option_is_named() -> None:
+def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(
         UsageError,
         match=r"unknown output format 'share_gpt': expected one of .* did you mean 'sharegpt'",
     ):
         load_exporter("share_gpt")
-    with pytest.raises(UsageError, match="output format 'alpaca': unknown option 'score'"):
-        load_exporter("alpaca", score=False)
-
-
-def test_every_format_knows_its_name_in_the_table() -> None:
-    assert {name: load_exporter(name).name for name in FORMATS} == {name: name for name in FORMATS}

@@ -1,4 +1,4 @@
-"""The dataset folder, as the datasets library and the hub's card reader see it."""
+"""The dataset folder as the datasets library and the hub read it."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def test_it_loads_with_datasets_beside_the_run_s_other_files(
 def test_a_large_selection_lies_in_several_shards_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hf_dataset, "CHARACTERS_A_SHARD", 100)
-    many = [
+    monkeypatch.setattr(hf_dataset, "CHARACTERS_PER_SHARD", 100)
+    conversations = [
         conversation(f"u: {i:04}", "a: xyz", extra={"n": i}) for i in range(41)
     ]  # 41 rows of 7 characters: 287
-    paths = load_exporter("hf_dataset").export(rows(*many), tmp_path / "out")
+    paths = load_exporter("hf_dataset").export(rows(*conversations), tmp_path / "out")
     assert [path.name for path in paths] == [
         f"train-0000{shard}-of-00003.parquet" for shard in range(3)
     ] + ["README.md"]
@@ -117,7 +117,9 @@ def test_nothing_of_the_data_is_markup_in_the_card(tmp_path: Path) -> None:
     assert "<script" not in card
     assert "\n# [" not in card
     assert "[a](" not in card
-    assert card.count("&lt;script>x&lt;/script> --- \\# \\[a\\](javascript:b) \\| \\`c\\`") >= 6
+    assert (
+        card.count("&lt;script&gt;x&lt;/script&gt; --- \\# \\[a\\](javascript:b) \\| \\`c\\`") >= 6
+    )
     assert front_matter(tmp_path)["license"] == "other"
 
 
@@ -125,11 +127,11 @@ def test_outputs_are_digested_by_path_without_the_manifest_itself(tmp_path: Path
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.txt").write_bytes(b"abc")
     (tmp_path / "manifest.json").write_bytes(b"{}")
-    found = digest_outputs(tmp_path)
-    assert found.keys() == {"data/a.txt"}
+    outputs = digest_outputs(tmp_path)
+    assert outputs.keys() == {"data/a.txt"}
     # FIPS 180-2, appendix B.1
     assert (
-        found["data/a.txt"].sha256
+        outputs["data/a.txt"].sha256
         == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
-    assert found["data/a.txt"].bytes == 3
+    assert outputs["data/a.txt"].bytes == 3

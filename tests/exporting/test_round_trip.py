@@ -1,6 +1,4 @@
-"""A pool exported in its own format and read again is the same pool: every text, every role, every
-other column.
-"""
+"""A pool that is exported in its own format and read again is the same pool."""
 
 from __future__ import annotations
 
@@ -87,9 +85,9 @@ POOLS: dict[str, list[dict[str, Any]]] = {
 
 
 def read(path: Path, format: str) -> list[Conversation]:
-    found = list(read_conversations(str(path), format=format))
-    assert all(isinstance(row, Conversation) for row in found), found
-    return found  # type: ignore[return-value]
+    conversations = list(read_conversations(str(path), format=format))
+    assert all(isinstance(row, Conversation) for row in conversations), conversations
+    return conversations  # type: ignore[return-value]
 
 
 def write(path: Path, lines: list[dict[str, Any]]) -> Path:
@@ -100,17 +98,17 @@ def write(path: Path, lines: list[dict[str, Any]]) -> Path:
 
 
 def selected(conversations: list[Conversation]) -> list[ExportRow]:
-    return [ExportRow(one, 1.0, i + 1) for i, one in enumerate(conversations)]
+    return [ExportRow(conversation, 1.0, i + 1) for i, conversation in enumerate(conversations)]
 
 
 @pytest.mark.parametrize("format", POOLS)
 def test_a_pool_in_its_own_format(format: str, tmp_path: Path) -> None:
     pool = read(write(tmp_path / "pool.jsonl", POOLS[format]), format)
     (path,) = load_exporter(format, scores=False).export(selected(pool), tmp_path / "out")
-    again = read(path, format)
-    assert [(one.id, one.turns, one.extra) for one in again] == [
-        (one.id, one.turns, one.extra) for one in pool
-    ]
+    reread = read(path, format)
+    assert [
+        (conversation.id, conversation.turns, conversation.extra) for conversation in reread
+    ] == [(conversation.id, conversation.turns, conversation.extra) for conversation in pool]
 
 
 def test_a_sharegpt_row_is_the_very_row_that_was_read(tmp_path: Path) -> None:
@@ -126,28 +124,30 @@ def test_every_conversation_survives_every_format_that_says_it_holds_all(
 ) -> None:
     pool = [SINGLE, SECOND, MULTI, TOOLS]
     (path,) = load_exporter(format, scores=False).export(selected(pool), tmp_path)
-    again = read(path, format)
-    assert [(one.id, one.turns, dict(one.extra)) for one in again] == [
-        (one.id, one.turns, one.extra) for one in pool
-    ]
+    reread = read(path, format)
+    assert [
+        (conversation.id, conversation.turns, dict(conversation.extra)) for conversation in reread
+    ] == [(conversation.id, conversation.turns, conversation.extra) for conversation in pool]
 
 
 @pytest.mark.parametrize("name", ["parquet", "hf_dataset"])
 def test_parquet_gives_the_same_conversations_and_columns(name: str, tmp_path: Path) -> None:
     pool = [SINGLE, SECOND]
     path = load_exporter(name, scores=False).export(selected(pool), tmp_path)[0]
-    again = read(path, "messages")
-    assert [one.turns for one in again] == [one.turns for one in pool]
+    reread = read(path, "messages")
+    assert [conversation.turns for conversation in reread] == [
+        conversation.turns for conversation in pool
+    ]
     columns = ("id", "tags", "score", "nothing")
-    assert [[one.extra.get(name) for name in columns] for one in again] == [
-        [one.extra.get(name) for name in columns] for one in pool
+    assert [[conversation.extra.get(name) for name in columns] for conversation in reread] == [
+        [conversation.extra.get(name) for name in columns] for conversation in pool
     ]
 
 
 def test_added_columns_come_back_as_columns(tmp_path: Path) -> None:
     (path,) = load_exporter("messages").export([ExportRow(SINGLE, 2.5, 3)], tmp_path)
-    (again,) = read(path, "messages")
-    assert again.extra == {
+    (reread,) = read(path, "messages")
+    assert reread.extra == {
         **SINGLE.extra,
         "deita_id": SINGLE.id,
         "deita_evol_score": 2.5,
@@ -181,10 +181,10 @@ any_turns = st.lists(st.builds(Turn, st.sampled_from(ROLES), texts), max_size=4)
 def test_any_conversation_with_any_columns(
     turns: tuple[Turn, ...], extra: dict[str, Any], format: str, tmp_path: Path
 ) -> None:
-    one = Conversation(turns, extra=extra)
-    (path,) = load_exporter(format, scores=False).export(selected([one]), tmp_path)
-    (again,) = read(path, format)
-    assert (again.turns, dict(again.extra)) == (one.turns, extra)
+    original = Conversation(turns, extra=extra)
+    (path,) = load_exporter(format, scores=False).export(selected([original]), tmp_path)
+    (reread,) = read(path, format)
+    assert (reread.turns, dict(reread.extra)) == (original.turns, extra)
 
 
 @settings(
@@ -210,5 +210,7 @@ def test_any_exchanges_in_alpaca(
         if isinstance(row, Conversation)
     ]
     (out,) = load_exporter("alpaca", scores=False).export(selected(pool), tmp_path / "out")
-    again = read(out, "alpaca")
-    assert [(one.turns, one.extra) for one in again] == [(one.turns, one.extra) for one in pool]
+    reread = read(out, "alpaca")
+    assert [(conversation.turns, conversation.extra) for conversation in reread] == [
+        (conversation.turns, conversation.extra) for conversation in pool
+    ]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from deita_tasks.embedding.vicuna import vicuna
+from deita_tasks.embedding.vicuna import render_vicuna
 from deita_tasks.loading import read_conversations
 from deita_tasks.records import Conversation
 from tests.scoring.test_causal_lm import text_of
@@ -196,7 +196,7 @@ def test_a_server_gives_the_selection_of_the_checkpoint_and_the_key_is_nowhere(
     from prefect.blocks.system import Secret
 
     Secret(value=KEY).save("scores-key", overwrite=True)  # type: ignore[arg-type]
-    monkeypatch.setattr("deita_tasks.scoring.http_client._growing", lambda state: 0.01)
+    monkeypatch.setattr("deita_tasks.scoring.http_client._growing_pause", lambda state: 0.01)
     rows = write_rows(tmp_path / "pool.jsonl", ROWS[:6])
     checkpoint = {
         "complexity_model": str(folder),
@@ -349,7 +349,7 @@ def test_what_may_pass_does_not_stop_a_run(
         strategy="top_score",
     )
     assert len(done.kept) == 6
-    assert sum("came to nothing" in line and "out of something" in line for line in said) == 2
+    assert sum("preflight failed" in line and "out of something" in line for line in said) == 2
 
 
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -423,7 +423,9 @@ def test_the_paper_s_preset_with_checkpoints_of_one_s_own(
     }
     ranked = sorted(rows, key=lambda id: (-evol[id], id))
     unit = torch.nn.functional.normalize(
-        torch.stack([read("embedding", vicuna(rows[id])).hidden_states[-1][0, -1] for id in ranked])
+        torch.stack(
+            [read("embedding", render_vicuna(rows[id])).hidden_states[-1][0, -1] for id in ranked]
+        )
     )
     similar = (unit @ unit.T).numpy()
     apart = np.sort(similar[np.triu_indices(len(ranked), 1)])

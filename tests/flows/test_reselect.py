@@ -14,8 +14,8 @@ from deita_tasks import storage
 from deita_tasks.config import Advanced, Selection, Source, Versions
 from deita_tasks.errors import InputError, StorageError, TooFewRows
 from deita_tasks.results import versions
-from tests.flows.conftest import BASE
 from tests.support import components
+from tests.support.flow_fixtures import BASE
 from tests.support.small_pool import ROWS, write_rows
 
 pytestmark = pytest.mark.flow
@@ -27,10 +27,10 @@ Reselect = Callable[..., Any]
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The events that runs emit."""
-    from deita_tasks.tasks import events as announcing
+    from deita_tasks.tasks import events
 
     emitted: list[dict[str, Any]] = []
-    monkeypatch.setattr(announcing, "emit_event", lambda **event: emitted.append(event))
+    monkeypatch.setattr(events, "emit_event", lambda **event: emitted.append(event))
     return emitted
 
 
@@ -64,7 +64,9 @@ def test_only_new_rows_are_computed_and_each_selection_is_a_version(
     second = reselect()
     assert len(components.embedded) == len(NEW)
     assert second["manifest"]["reused"]["embedding"] == len(GOOD)
-    assert versions.listed(str(tmp_path / "out")) == sorted([first["version"], second["version"]])
+    assert versions.list_versions(str(tmp_path / "out")) == sorted(
+        [first["version"], second["version"]]
+    )
     assert versions.latest(str(tmp_path / "out")) == second["version"]
 
     changes = json.loads((tmp_path / "out" / "latest" / "changes.json").read_text())
@@ -109,7 +111,7 @@ def test_nothing_new_ends_as_such(
     assert (state.name, state.is_completed()) == ("NothingNew", True)
     assert first["version"] in state.message
     assert (components.embedded, components.scored) == ([], [])
-    assert versions.listed(str(tmp_path / "out")) == [first["version"]]
+    assert versions.list_versions(str(tmp_path / "out")) == [first["version"]]
     assert len(events) == 1
     again = reselect()
     assert (again["new"], again["version"]) == (False, first["version"])
@@ -133,10 +135,10 @@ def test_old_versions_go(
     write_rows(tmp_path / "in" / "pool.jsonl", GOOD)
     hours = iter(range(9))
     monkeypatch.setattr(
-        versions, "name_of", lambda digest: f"20260101T0{next(hours)}0000Z-{digest[:16]}"
+        versions, "new_name", lambda digest: f"20260101T0{next(hours)}0000Z-{digest[:16]}"
     )
     made = [reselect(keep=2, budget=budget)["version"] for budget in (2, 3, 4)]
-    assert versions.listed(str(tmp_path / "out")) == made[1:]
+    assert versions.list_versions(str(tmp_path / "out")) == made[1:]
 
 
 def test_a_run_that_ended_before_it_moved_latest_is_finished_by_the_next(
@@ -151,7 +153,7 @@ def test_a_run_that_ended_before_it_moved_latest_is_finished_by_the_next(
         patch.setattr(versions, "move_latest", killed)
         with pytest.raises((KeyboardInterrupt, BaseException)):
             reselect()
-    (left,) = versions.listed(str(tmp_path / "out"))
+    (left,) = versions.list_versions(str(tmp_path / "out"))
     written = (tmp_path / "out" / "versions" / left / "manifest.json").read_bytes()
     assert versions.latest(str(tmp_path / "out")) is None
     done = reselect()
@@ -197,9 +199,9 @@ def test_where_nothing_is_new_what_else_is_asked_for_holds(
     with pytest.raises(TooFewRows):
         reselect(budget=5000, target_size="exact")
     reselect(budget=5)
-    assert len(versions.listed(str(tmp_path / "out"))) == 2
+    assert len(versions.list_versions(str(tmp_path / "out"))) == 2
     assert not reselect(budget=5, keep=1)["new"]
-    assert len(versions.listed(str(tmp_path / "out"))) == 1
+    assert len(versions.list_versions(str(tmp_path / "out"))) == 1
 
 
 def test_a_file_that_changes_between_two_looks_is_not_filed_under_what_it_was(
@@ -210,16 +212,16 @@ def test_a_file_that_changes_between_two_looks_is_not_filed_under_what_it_was(
 
     pool = write_rows(tmp_path / "in" / "a.jsonl", GOOD)
     write_rows(tmp_path / "in" / "b.jsonl", NEW)
-    whole, plan_pool = pool.read_bytes(), loading.plan_pool
+    whole, locate_pool = pool.read_bytes(), loading.locate_pool
 
-    def planned(*given: Any) -> Any:
-        found = plan_pool(*given)
+    def locate_and_empty(*arguments: Any) -> str:
+        uri = locate_pool(*arguments)
         pool.write_bytes(b"")
-        return found
+        return uri
 
     with monkeypatch.context() as patch:
-        patch.setattr(loading, "plan_pool", planned)
-        with pytest.raises(InputError, match="changed before all was read"):
+        patch.setattr(loading, "locate_pool", locate_and_empty)
+        with pytest.raises(InputError, match="changed during reading"):
             reselect()
     pool.write_bytes(whole)
     assert reselect()["manifest"]["counts"]["read"] == 30
@@ -274,14 +276,11 @@ def test_the_command(tiny: None, tmp_path: Path, events: Any, capfd: Any) -> Non
     assert ended(*given) == 0
     assert "latest points to it" in capfd.readouterr().out
     assert ended(*given) == 0
-    assert (
-        "Nothing new: the pool and the parameters are those of the version"
-        in capfd.readouterr().out
-    )
+    assert "Nothing new: version" in capfd.readouterr().out
     write_rows(tmp_path / "in" / "more.jsonl", NEW)
     assert ended(*given) == 0
-    assert f"{len(NEW)} conversations new in the pool, 0 gone from it" in capfd.readouterr().out
+    assert f"{len(NEW)} conversations added to the pool, 0 removed" in capfd.readouterr().out
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
     assert ended(*given[:-4], "--output", str(tmp_path / "other")) == 2
-    assert "no versions of ours" in capfd.readouterr().err
+    assert "without versions of ours" in capfd.readouterr().err

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from deita_tasks.errors import TooManyBadRows
-from tests.flows.conftest import AGAIN, BAD, BASE
 from tests.support import components
+from tests.support.flow_fixtures import AGAIN, BAD, BASE
 from tests.support.flow_runs import SHARD_ROWS, Run, run
 from tests.support.selection_reference import sequential
 from tests.support.small_pool import ROWS, Row, ranked, row_id, row_score, write_rows
@@ -28,7 +28,7 @@ Again = Callable[..., Run]
 
 
 def score(row: Row) -> float:
-    """As `row_score`; the one that nobody answered: 4 words, and an empty response, which scores 1."""
+    """As `row_score`; an unanswered row has 4 words and an empty response, which scores 1."""
     return row_score(row) if row is not SHORT else 1 + 5 * 4 / 29
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deita_tasks import config
 from deita_tasks.config import Grid
-from flows.cli.app import SOLVE_GROUPS, SWEEP_GROUPS, flag, main
+from flows.cli.app import main
+from flows.cli.options import flag
 from tests.support import components
 from tests.support.selection_reference import sequential
 from tests.support.small_pool import ROWS, row_id, row_score
@@ -28,6 +30,16 @@ def kept(budget: int, limit: float) -> list[str]:
     """The paper's rule, one pair of rows at a time."""
     chosen: list[str] = sequential(IDS, SCORES, VECTORS, budget, limit)[0]
     return chosen
+
+
+GROUPS: dict[str, type[config.Group]] = {
+    "source": config.Source,
+    "scoring": config.Scoring,
+    "embedding": config.Embedding,
+    "advanced": config.Advanced,
+}
+SWEEP_GROUPS = {**GROUPS, "grid": config.Grid, "output": config.Output}
+SOLVE_GROUPS = {**GROUPS, "budget": config.Budget}
 
 
 def ended(*arguments: str) -> int:
@@ -91,8 +103,8 @@ def test_a_sweep_and_a_limit_from_one_store(
     said = capfd.readouterr().out
     limit = float(said.split()[1])
     assert (
-        "keeps 12 of the 30 distinct conversations that can be chosen: the budget is "
-        "filled.\nThe next smaller limit keeps fewer" in said
+        "selects 12 of the 30 distinct conversations with scores and a vector: the budget is "
+        "filled.\nThe next smaller limit selects fewer" in said
     )
     assert len(kept(12, limit)) == 12
     assert len(kept(12, float(np.nextafter(np.float32(limit), np.float32(-1))))) < 12
@@ -100,7 +112,7 @@ def test_a_sweep_and_a_limit_from_one_store(
     assert ended("solve", *places(tmp_path, small_pool), "--budget", "31") == 0
     most = len(kept(31, 1.0))
     assert (
-        f"The pool runs out: even --max-similarity 1 keeps {most} of the 30 distinct"
+        f"The pool runs out: even --max-similarity 1 selects {most} of the 30 distinct"
         in capfd.readouterr().out
     )
 
@@ -157,7 +169,9 @@ def test_a_selection_says_that_the_pool_ran_out(
     )
     said = capfd.readouterr().out
     count = len(kept(1000, 0.9)) if strategy == "diverse" else 30
-    assert f"The pool ran out before the budget: {count} of 1,000 conversations were kept" in said
+    assert (
+        f"The pool ran out before the budget: {count} of 1,000 conversations were selected" in said
+    )
     assert ("deita solve --budget 1000" in said) == (strategy == "diverse")
 
 
@@ -165,11 +179,11 @@ def test_a_selection_says_that_the_pool_ran_out(
 def test_an_exact_size_that_the_pool_has_not(
     tiny: None, tmp_path: Path, small_pool: Path, capfd: Any
 ) -> None:
-    """Nothing is written, and nothing is computed again when the next command takes what there is."""
+    """Nothing is written, and the next command computes nothing again."""
     output = ["--output", str(tmp_path / "out"), "--budget", "1000"]
     assert ended("select", *places(tmp_path, small_pool), *output, "--target-size", "exact") == 1
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("deita: ")]
-    assert f"{len(kept(1000, 0.9))} of 1,000 conversations were kept" in line
+    assert f"{len(kept(1000, 0.9))} of 1,000 conversations were selected" in line
     assert "`deita solve --budget 1000`" in line
     assert not (tmp_path / "out").exists()
     components.reset()
@@ -195,14 +209,18 @@ def test_a_result_explains_itself(tiny: None, tmp_path: Path, small_pool: Path, 
 @pytest.mark.parametrize(
     ("command", "given", "said"),
     [
-        ("sweep", [], "--input must be given"),
-        ("sweep", ["--input", "POOL"], "--output must be given"),
-        ("sweep", ["--input", "POOL", "--output", "OUT", "--budgets", "0"], "budgets.0 = 0"),
-        ("sweep", ["--input", "POOL", "--output", "OUT", "--budgets", "many"], "--budgets"),
+        ("sweep", [], "--input is required"),
+        ("sweep", ["--input", "POOL"], "--output is required"),
+        ("sweep", ["--input", "POOL", "--output", "OUT", "--budgets", "0"], "budgets.0 = '0'"),
+        (
+            "sweep",
+            ["--input", "POOL", "--output", "OUT", "--budgets", "many"],
+            "budgets.0 = 'many'",
+        ),
         (
             "sweep",
             ["--input", "POOL", "--output", "OUT", "--similarities", "1.5"],
-            "similarities.0 = 1.5",
+            "similarities.0 = '1.5'",
         ),
         (
             "sweep",
@@ -212,8 +230,8 @@ def test_a_result_explains_itself(tiny: None, tmp_path: Path, small_pool: Path, 
         ("sweep", ["--input", "POOL", "--output", "OUT", "--budget", "5"], "--budget"),
         ("sweep", ["--input", "absent.jsonl", "--output", "OUT"], "absent.jsonl"),
         ("sweep", ["--input", "POOL", "--output", "POOL"], "folder"),
-        ("solve", [], "--input must be given"),
-        ("solve", ["--input", "POOL", "--budget", "0"], "budget = 0"),
+        ("solve", [], "--input is required"),
+        ("solve", ["--input", "POOL", "--budget", "0"], "budget = '0'"),
         ("solve", ["--input", "POOL", "--preset", "huge"], "huge"),
         ("solve", ["--input", "absent.jsonl"], "absent.jsonl"),
         ("solve", ["--input", "POOL", "--output", "OUT"], "--output"),
@@ -249,9 +267,8 @@ def test_every_field_is_a_flag_and_a_line_of_a_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The help names each; what a YAML file says arrives, unless a flag says otherwise."""
-    for name in ("COLUMNS", "TERMINAL_WIDTH"):
-        monkeypatch.setenv(name, "400")
-    assert ended(command, "--help") == 0
+    monkeypatch.setenv("COLUMNS", "600")
+    assert ended(command, "--help-all") == 0
     said = capfd.readouterr().out
     assert all(flag(name) in said for model in groups.values() for name in model.model_fields)
     import flows.solve

@@ -1,4 +1,4 @@
-"""Every format in every container and compression gives the same conversations."""
+"""Every format gives the same conversations in every container and compression."""
 
 from __future__ import annotations
 
@@ -38,9 +38,11 @@ ROW = b'{"prompt":"p","response":"r"}'
 def test_every_format_in_every_container(tmp_path, format, container, compression):
     rows, expected = SAMPLES[format]
     path = tmp_path / "pool.data"  # the name says nothing
-    found = good(read(path, COMPRESSORS[compression](PLAIN[container](rows))))
-    assert [one.turns for one in found] == expected
-    assert [one.extra["topic"] for one in found] == [row["topic"] for row in rows]
+    conversations = good(read(path, COMPRESSORS[compression](PLAIN[container](rows))))
+    assert [conversation.turns for conversation in conversations] == expected
+    assert [conversation.extra["topic"] for conversation in conversations] == [
+        row["topic"] for row in rows
+    ]
     pool = open_pool(str(path))
     assert (pool.format.name, pool.compression) == (format, compression)
     assert container.startswith(pool.container)
@@ -50,24 +52,31 @@ def test_every_format_in_every_container(tmp_path, format, container, compressio
 @pytest.mark.parametrize("container", PARQUET)
 def test_every_format_in_parquet(tmp_path, format, container):
     rows, expected = SAMPLES[format]
-    found = good(read(tmp_path / "pool", PARQUET[container](rows)))
-    assert [one.turns for one in found] == expected
-    assert [one.source.row for one in found] == list(range(1, len(rows) + 1))
-    assert [one.extra["topic"] for one in found] == [row["topic"] for row in rows]
+    conversations = good(read(tmp_path / "pool", PARQUET[container](rows)))
+    assert [conversation.turns for conversation in conversations] == expected
+    assert [conversation.source.row for conversation in conversations] == list(
+        range(1, len(rows) + 1)
+    )
+    assert [conversation.extra["topic"] for conversation in conversations] == [
+        row["topic"] for row in rows
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz", "a"])
 @pytest.mark.parametrize("container", ["json_lines", "json_array"])
 def test_the_content_says_what_a_file_is_and_not_its_name(tmp_path, name, container):
     rows, expected = SAMPLES["sharegpt"]
-    assert [one.turns for one in good(read(tmp_path / name, PLAIN[container](rows)))] == expected
+    assert [
+        conversation.turns for conversation in good(read(tmp_path / name, PLAIN[container](rows)))
+    ] == expected
 
 
 @pytest.mark.parametrize("container", PLAIN)
 def test_a_byte_order_mark_is_not_text(tmp_path, container):
     rows, expected = SAMPLES["alpaca"]
     assert [
-        one.turns for one in good(read(tmp_path / "a", b"\xef\xbb\xbf" + PLAIN[container](rows)))
+        conversation.turns
+        for conversation in good(read(tmp_path / "a", b"\xef\xbb\xbf" + PLAIN[container](rows)))
     ] == expected
 
 
@@ -164,14 +173,16 @@ def test_a_truncated_stream_gives_the_rows_before_and_then_says_so(tmp_path, com
     whole = COMPRESSORS[compression](json_lines(rows))
     path = tmp_path / "a"
     path.write_bytes(whole[: len(whole) // 2])
-    found = []
+    conversations = []
     with pytest.raises(
-        BrokenFile, match=f"a: the {compression} stream breaks off after {len(whole) // 2:,} bytes"
+        BrokenFile, match=f"a: the {compression} stream ends early, after {len(whole) // 2:,} bytes"
     ):
         for row in read_conversations(str(path)):
-            found.append(row)
-    assert len(good(found)) > 20
-    assert [one.turns[1].content for one in found] == [str(i) for i in range(len(found))]
+            conversations.append(row)
+    assert len(good(conversations)) > 20
+    assert [conversation.turns[1].content for conversation in conversations] == [
+        str(i) for i in range(len(conversations))
+    ]
 
 
 @pytest.mark.parametrize("compression", ["gzip", "xz", "zstd"])
@@ -208,10 +219,10 @@ def test_zstd_without_a_content_size_and_gzip_with_a_name(tmp_path):
 def test_parquet_in_row_groups_keeps_the_order(tmp_path):
     table = pa.table({"prompt": [str(i) for i in range(2_500)], "response": ["r"] * 2_500})
     pq.write_table(table, tmp_path / "a", row_group_size=700)
-    found = good(list(read_conversations(str(tmp_path / "a"))))
-    assert [(one.source.row, one.turns[0].content) for one in found] == [
-        (i + 1, str(i)) for i in range(2_500)
-    ]
+    conversations = good(list(read_conversations(str(tmp_path / "a"))))
+    assert [
+        (conversation.source.row, conversation.turns[0].content) for conversation in conversations
+    ] == [(i + 1, str(i)) for i in range(2_500)]
 
 
 def test_damaged_parquet(tmp_path):
@@ -231,7 +242,10 @@ def test_damaged_parquet(tmp_path):
 def test_a_cell_of_csv_may_go_over_lines_and_keeps_every_character(tmp_path):
     content = b'prompt,response,n\r\n"a\r\n\n ""b"", c\t","",1\r\n\r\nx,y,2'
     rows = good(read(tmp_path / "a", content))
-    assert [(one.source.row, one.turns[0].content, one.extra) for one in rows] == [
+    assert [
+        (conversation.source.row, conversation.turns[0].content, conversation.extra)
+        for conversation in rows
+    ] == [
         (2, 'a\r\n\n "b", c\t', {"n": "1"}),
         (6, "x", {"n": "2"}),
     ]
@@ -253,9 +267,18 @@ def test_a_bad_record_of_csv_costs_its_first_line_alone(tmp_path):
         b"a,b",
     ]
     assert fates(read(tmp_path / "a.csv", b"\n".join(lines))) == {
-        2: "ok", 3: "malformed_row", 4: "ok", 5: "malformed_row", 6: "malformed_row", 7: "malformed_row", 8: "nul_byte", 9: "invalid_utf8",
-        10: "ok", 11: "malformed_row", 12: "ok",
-    }  # fmt: skip
+        2: "ok",
+        3: "malformed_row",
+        4: "ok",
+        5: "malformed_row",
+        6: "malformed_row",
+        7: "malformed_row",
+        8: "nul_byte",
+        9: "invalid_utf8",
+        10: "ok",
+        11: "malformed_row",
+        12: "ok",
+    }
 
 
 @pytest.mark.parametrize("delimiter", ["\t", ";"])

@@ -1,4 +1,4 @@
-"""What each format makes of its columns; expectations by hand."""
+"""How each format reads its columns; the expectations are written by hand."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deita_tasks.loading import FORMATS, layouts, read_conversations
+from deita_tasks.loading import load_layouts, read_conversations
 from deita_tasks.loading.base import BadRow, RowFormat
-from deita_tasks.loading.prompt_response import PAIRS
+from deita_tasks.loading.prompt_response import COLUMN_PAIRS
 from deita_tasks.records import Conversation, SourceRow, Turn
 from tests.support.loading_pools import fates, good, json_lines, read
 
@@ -22,73 +22,93 @@ HERE = SourceRow("memory://pool", 3)
 
 
 def first(format: str) -> RowFormat:
-    return layouts(format)[0]
+    return load_layouts(format)[0]
 
 
-def of(format: str, **columns: object) -> Conversation:
+def convert(format: str, **columns: object) -> Conversation:
     return first(format).conversation(columns, HERE)
 
 
-def reason(format: str, **columns: object) -> str:
+def bad_row_reason(format: str, **columns: object) -> str:
     with pytest.raises(BadRow) as caught:
-        of(format, **columns)
+        convert(format, **columns)
     return caught.value.reason
 
 
-def said(conversation: Conversation) -> list[tuple[str, str]]:
+def turn_pairs(conversation: Conversation) -> list[tuple[str, str]]:
     return [(turn.role, turn.content) for turn in conversation.turns]
 
 
 @pytest.mark.parametrize(
     ("name", "role"),
     [
-        ("human", "user"), ("user", "user"), ("gpt", "assistant"), ("assistant", "assistant"), ("system", "system"), ("tool", "tool"),
-        ("Human", "user"), ("GPT", "assistant"),
+        ("human", "user"),
+        ("user", "user"),
+        ("gpt", "assistant"),
+        ("assistant", "assistant"),
+        ("system", "system"),
+        ("tool", "tool"),
+        ("Human", "user"),
+        ("GPT", "assistant"),
     ],
-)  # fmt: skip
+)
 def test_plain_role_names(name, role):
-    found = of(
+    conversation = convert(
         "sharegpt", conversations=[{"from": "human", "value": "a"}, {"from": name, "value": "b"}]
     )
-    assert said(found)[1] == (role, "b")
-    assert found.extra == {}
+    assert turn_pairs(conversation)[1] == (role, "b")
+    assert conversation.extra == {}
 
 
 @pytest.mark.parametrize(
     ("name", "role"),
     [
-        ("bing", "assistant"), ("bard", "assistant"), ("chatgpt", "assistant"), ("model", "assistant"), ("prompter", "user"),
-        ("function_call", "assistant"), ("observation", "tool"), ("function_response", "tool"), ("function", "tool"),
+        ("bing", "assistant"),
+        ("bard", "assistant"),
+        ("chatgpt", "assistant"),
+        ("model", "assistant"),
+        ("prompter", "user"),
+        ("function_call", "assistant"),
+        ("observation", "tool"),
+        ("function_response", "tool"),
+        ("function", "tool"),
         ("developer", "system"),
     ],
-)  # fmt: skip
+)
 def test_role_names_that_say_more_are_kept(name, role):
-    found = of(
+    conversation = convert(
         "sharegpt", conversations=[{"from": "human", "value": "a"}, {"from": name, "value": "b"}]
     )
-    assert said(found) == [("user", "a"), (role, "b")]
-    assert found.extra == {"turn_fields": [None, {"from": name}]}
+    assert turn_pairs(conversation) == [("user", "a"), (role, "b")]
+    assert conversation.extra == {"turn_fields": [None, {"from": name}]}
 
 
 def test_a_chat_column_may_have_the_other_formats_names():
-    assert said(of("sharegpt", conversations=[{"role": "user", "content": "a"}])) == [("user", "a")]
-    assert said(of("messages", messages=[{"from": "human", "value": "a"}])) == [("user", "a")]
+    assert turn_pairs(convert("sharegpt", conversations=[{"role": "user", "content": "a"}])) == [
+        ("user", "a")
+    ]
+    assert turn_pairs(convert("messages", messages=[{"from": "human", "value": "a"}])) == [
+        ("user", "a")
+    ]
     both = {
         "from": None,
         "value": None,
         "role": "user",
         "content": "a",
     }  # as Parquet has it where both occur
-    assert (said(of("messages", messages=[both])), of("messages", messages=[both]).extra) == (
+    assert (
+        turn_pairs(convert("messages", messages=[both])),
+        convert("messages", messages=[both]).extra,
+    ) == (
         [("user", "a")],
         {},
     )
-    assert reason("sharegpt", conversations=[{"from": None, "value": "a"}]) == "not_text"
+    assert bad_row_reason("sharegpt", conversations=[{"from": None, "value": "a"}]) == "not_text"
 
 
 def test_what_a_turn_holds_beside_its_text_is_kept():
     call = [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]
-    found = of(
+    conversation = convert(
         "messages",
         messages=[
             {"role": "user", "content": "a", "name": None},
@@ -98,8 +118,8 @@ def test_what_a_turn_holds_beside_its_text_is_kept():
         tools=[{"name": "f"}],
         turn_fields="mine",
     )
-    assert said(found) == [("user", "a"), ("assistant", ""), ("tool", "7")]
-    assert found.extra == {
+    assert turn_pairs(conversation) == [("user", "a"), ("assistant", ""), ("tool", "7")]
+    assert conversation.extra == {
         "tools": [{"name": "f"}],
         "turn_fields": "mine",
         "turn_fields_": [None, {"tool_calls": call, "weight": 0}, {"tool_call_id": "1"}],
@@ -108,19 +128,21 @@ def test_what_a_turn_holds_beside_its_text_is_kept():
 
 def test_null_content_needs_a_call():
     assert (
-        reason(
+        bad_row_reason(
             "messages",
             messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": None}],
         )
         == "not_text"
     )
     bare = [{"role": "user", "content": "a"}, {"role": "assistant", "function_call": {"name": "f"}}]
-    assert said(of("messages", messages=bare)) == [("user", "a"), ("assistant", "")]
+    assert turn_pairs(convert("messages", messages=bare)) == [("user", "a"), ("assistant", "")]
 
 
 def test_parts_of_text_are_joined_with_nothing_between():
     parts = [{"type": "text", "text": "a "}, {"type": "text", "text": "b", "image": None}]
-    assert said(of("messages", messages=[{"role": "user", "content": parts}])) == [("user", "a b")]
+    assert turn_pairs(convert("messages", messages=[{"role": "user", "content": parts}])) == [
+        ("user", "a b")
+    ]
     for odd in (
         {"type": "image"},
         {"type": "text", "text": 1},
@@ -131,28 +153,30 @@ def test_parts_of_text_are_joined_with_nothing_between():
         {"type": []},
     ):
         assert (
-            reason("messages", messages=[{"role": "user", "content": [parts[0], odd]}])
+            bad_row_reason("messages", messages=[{"role": "user", "content": [parts[0], odd]}])
             == "not_text"
         )
 
 
 def test_a_chat_column_may_be_json_text():
-    assert said(of("messages", messages='[{"role": "user", "content": "a"}]')) == [("user", "a")]
-    assert reason("messages", messages="[{'role': 'user', 'content': 'a'}]") == "malformed_row"
-    assert reason("messages", messages='[{"role": "user", "content": "\\u0000"}]') == "nul_byte"
+    assert turn_pairs(convert("messages", messages='[{"role": "user", "content": "a"}]')) == [
+        ("user", "a")
+    ]
     assert (
-        reason("messages", messages='[{"role": "user", "content": "\\ud800"}]') == "lone_surrogate"
+        bad_row_reason("messages", messages="[{'role': 'user', 'content': 'a'}]") == "malformed_row"
+    )
+    assert (
+        bad_row_reason("messages", messages='[{"role": "user", "content": "\\u0000"}]')
+        == "nul_byte"
+    )
+    assert (
+        bad_row_reason("messages", messages='[{"role": "user", "content": "\\ud800"}]')
+        == "lone_surrogate"
     )
 
 
-def test_a_missing_column_is_told_from_a_null_one():
-    for columns, state in (({"a": 1}, "is missing"), ({"messages": None}, "is null")):
-        with pytest.raises(BadRow, match=f"the column 'messages' {state}"):
-            of("messages", **columns)
-
-
 def test_every_other_column_is_kept():
-    assert of(
+    assert convert(
         "messages", id=7, messages=[{"role": "user", "content": "a"}], system="s", score=None
     ).extra == {
         "id": 7,
@@ -162,10 +186,10 @@ def test_every_other_column_is_kept():
 
 
 def test_alpaca_joins_instruction_and_input_and_an_export_can_part_them():
-    found = of("alpaca", instruction="Add.", input="1\n2", output="3", id=7)
-    assert said(found) == [("user", "Add.\n1\n2"), ("assistant", "3")]
-    assert found.extra == {"id": 7, "input": "1\n2"}
-    assert found.turns[-2].content.removesuffix("\n" + found.extra["input"]) == "Add."
+    conversation = convert("alpaca", instruction="Add.", input="1\n2", output="3", id=7)
+    assert turn_pairs(conversation) == [("user", "Add.\n1\n2"), ("assistant", "3")]
+    assert conversation.extra == {"id": 7, "input": "1\n2"}
+    assert conversation.turns[-2].content.removesuffix("\n" + conversation.extra["input"]) == "Add."
 
 
 @pytest.mark.parametrize(
@@ -178,12 +202,15 @@ def test_alpaca_joins_instruction_and_input_and_an_export_can_part_them():
     ],
 )
 def test_alpaca_without_input(columns):
-    found = of("alpaca", instruction="Add.", output="3", **columns)
-    assert (said(found), found.extra) == ([("user", "Add."), ("assistant", "3")], {})
+    conversation = convert("alpaca", instruction="Add.", output="3", **columns)
+    assert (turn_pairs(conversation), conversation.extra) == (
+        [("user", "Add."), ("assistant", "3")],
+        {},
+    )
 
 
 def test_alpaca_with_history_and_system():
-    found = of(
+    conversation = convert(
         "alpaca",
         instruction="c",
         input="d",
@@ -191,7 +218,7 @@ def test_alpaca_with_history_and_system():
         system="s",
         history=[["a", "b"], ["", "x"]],
     )
-    assert said(found) == [
+    assert turn_pairs(conversation) == [
         ("system", "s"),
         ("user", "a"),
         ("assistant", "b"),
@@ -200,7 +227,9 @@ def test_alpaca_with_history_and_system():
         ("user", "c\nd"),
         ("assistant", "e"),
     ]
-    assert said(of("alpaca", instruction="c", output="e", history='[["a", "b"]]'))[0] == (
+    assert turn_pairs(convert("alpaca", instruction="c", output="e", history='[["a", "b"]]'))[
+        0
+    ] == (
         "user",
         "a",
     )
@@ -223,54 +252,54 @@ def test_alpaca_with_history_and_system():
     ],
 )
 def test_odd_alpaca(columns, expected):
-    assert reason("alpaca", **{"instruction": "a", "output": "b", **columns}) == expected
+    assert bad_row_reason("alpaca", **{"instruction": "a", "output": "b", **columns}) == expected
 
 
 def test_dolly_names_its_columns_otherwise(tmp_path):
-    (found,) = good(
+    (conversation,) = good(
         read(
             tmp_path / "a",
             json_lines([{"instruction": "a", "context": "b", "response": "c", "category": "d"}]),
         )
     )
-    assert (said(found), found.extra) == (
+    assert (turn_pairs(conversation), conversation.extra) == (
         [("user", "a\nb"), ("assistant", "c")],
         {"category": "d", "context": "b"},
     )
 
 
-@pytest.mark.parametrize(("prompt", "response"), PAIRS)
+@pytest.mark.parametrize(("prompt", "response"), COLUMN_PAIRS)
 def test_every_pair_of_columns_is_detected(tmp_path, prompt, response):
-    (found,) = good(read(tmp_path / "a", json_lines([{response: "b", "n": 1, prompt: "a"}])))
-    assert (said(found), found.extra) == ([("user", "a"), ("assistant", "b")], {"n": 1})
+    (conversation,) = good(read(tmp_path / "a", json_lines([{response: "b", "n": 1, prompt: "a"}])))
+    assert (turn_pairs(conversation), conversation.extra) == (
+        [("user", "a"), ("assistant", "b")],
+        {"n": 1},
+    )
 
 
 def test_the_pair_of_columns_is_the_files_and_not_the_rows(tmp_path):
     rows = [{"prompt": "a", "response": "b", "question": "c", "answer": "d"}] * 2 + [
         {"prompt": None, "response": "b", "question": "c", "answer": "d"}
     ]
-    found = read(tmp_path / "a", json_lines(rows))
-    assert fates(found) == {1: "ok", 2: "ok", 3: "missing_field"}
-    assert found[0].extra == {"question": "c", "answer": "d"}
+    rows_read = read(tmp_path / "a", json_lines(rows))
+    assert fates(rows_read) == {1: "ok", 2: "ok", 3: "missing_field"}
+    assert rows_read[0].extra == {"question": "c", "answer": "d"}
 
 
 def test_prompt_and_completion_as_trl_has_them():
     prompt = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]
-    found = of(
+    conversation = convert(
         "prompt_response",
         prompt=prompt,
         response=[{"role": "assistant", "content": "b", "weight": 1}],
     )
-    assert said(found) == [("system", "s"), ("user", "a"), ("assistant", "b")]
-    assert found.extra == {"turn_fields": [None, None, {"weight": 1}]}
-    assert said(of("prompt_response", prompt=prompt, response="b"))[-1] == ("assistant", "b")
-    assert reason("prompt_response", prompt={"role": "user"}, response="b") == "not_text"
-
-
-def test_every_format_of_the_table_is_one():
-    for name in FORMATS:
-        assert [layout.name for layout in layouts(name)] == [name] * len(layouts(name))
-        assert all(layout.needs() for layout in layouts(name))
+    assert turn_pairs(conversation) == [("system", "s"), ("user", "a"), ("assistant", "b")]
+    assert conversation.extra == {"turn_fields": [None, None, {"weight": 1}]}
+    assert turn_pairs(convert("prompt_response", prompt=prompt, response="b"))[-1] == (
+        "assistant",
+        "b",
+    )
+    assert bad_row_reason("prompt_response", prompt={"role": "user"}, response="b") == "not_text"
 
 
 def test_values_of_parquet_become_json_values(tmp_path):
@@ -297,8 +326,8 @@ def test_values_of_parquet_become_json_values(tmp_path):
         "none": pa.nulls(1),
     }
     pq.write_table(pa.table(columns), tmp_path / "a")
-    (found,) = good(list(read_conversations(str(tmp_path / "a"))))
-    assert found.extra == {
+    (conversation,) = good(list(read_conversations(str(tmp_path / "a"))))
+    assert conversation.extra == {
         "stamp": "2024-02-29T12:30:00.000005+00:00",
         "nanos": "1970-01-01T00:00:00.000000001",
         "day": "2024-02-29",
@@ -333,5 +362,5 @@ def test_a_timestamp_that_python_cannot_hold_is_a_bad_row_and_no_crash(tmp_path)
 def test_a_text_of_six_characters_that_looks_like_a_nul_is_fine_in_parquet(tmp_path):
     out = io.BytesIO()
     pq.write_table(pa.table({"prompt": ["\\u0000"], "response": ["b"]}), out)
-    (found,) = good(read(tmp_path / "a", out.getvalue()))
-    assert found.turns[0] == Turn("user", "\\u0000")
+    (conversation,) = good(read(tmp_path / "a", out.getvalue()))
+    assert conversation.turns[0] == Turn("user", "\\u0000")

@@ -1,4 +1,4 @@
-"""Whatever the bytes: rows, quarantine or an error of ours, and nothing lost on the way."""
+"""Any bytes give rows, quarantined rows or an InputError, and no row is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from deita_tasks.errors import InputError
-from deita_tasks.loading import FORMATS, layouts, read_conversations
+from deita_tasks.loading import FORMATS, load_layouts, read_conversations
 from deita_tasks.loading.base import BadRow
 from deita_tasks.records import Conversation, Quarantined, SourceRow
 from tests.support.loading_pools import COMPRESSORS, PARQUET, PLAIN, SAMPLES
@@ -63,7 +63,7 @@ SCRAPS = (
 def outcome(
     content: bytes, format: str, suffix: str = ""
 ) -> list[Conversation | Quarantined] | InputError:
-    """The rows of `content`, or the error; each row sound."""
+    """Return the rows of `content`, each of them checked, or the error."""
     fs = fsspec.filesystem("memory")
     fs.pipe(f"/fuzz{suffix}", content)
     rows: list[Conversation | Quarantined] = []
@@ -170,17 +170,19 @@ NAMES = [
 @SETTINGS
 @given(st.dictionaries(st.sampled_from(NAMES), COLUMN), FORMAT)
 def test_any_json_row_in_any_format(columns, format):
-    """Every layout makes a conversation of it or says why not, and leaves the columns that are not
-    its own as they were.
-    """
+    """Every layout returns a conversation or a reason, and does not change other columns."""
     before = json.dumps(columns)
-    for layout in layouts(format):
+    for layout in load_layouts(format):
         try:
-            found = layout.conversation(columns, SourceRow("x", 1))
+            conversation = layout.conversation(columns, SourceRow("x", 1))
         except BadRow:
             continue
-        others = set(columns) - set(layout.needs()) - {"input", "context", "history", "system"}
-        assert {name: found.extra[name] for name in others} == {
+        others = (
+            set(columns)
+            - set(layout.required_columns())
+            - {"input", "context", "history", "system"}
+        )
+        assert {name: conversation.extra[name] for name in others} == {
             name: columns[name] for name in others
         }
     assert json.dumps(columns) == before
@@ -194,8 +196,8 @@ TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8"))
 @pytest.mark.parametrize("container", WRITERS)
 def test_every_text_survives_every_container(container, texts):
     rows = [{"prompt": f"{prompt}?", "response": response} for prompt, response in texts]
-    found = outcome(WRITERS[container](rows), "auto")
-    assert isinstance(found, list)
-    assert [tuple(turn.content for turn in row.turns) for row in found] == [
+    rows_read = outcome(WRITERS[container](rows), "auto")
+    assert isinstance(rows_read, list)
+    assert [tuple(turn.content for turn in row.turns) for row in rows_read] == [
         (row["prompt"], row["response"]) for row in rows
     ]

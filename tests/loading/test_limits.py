@@ -16,15 +16,15 @@ import zstandard
 
 from deita_tasks.errors import InputError
 from deita_tasks.loading import compression, read_conversations
-from deita_tasks.loading.base import MAX_ROW
+from deita_tasks.loading.base import MAX_ROW_BYTES
 from deita_tasks.records import Quarantined
 from tests.support.loading_pools import COMPRESSORS, PLAIN, fates, read
 
 MIB = 1 << 20
 
 
-def peak_of(uri: str) -> tuple[int, int]:
-    """The rows of the pool and the bytes that Python held at most while they were read and let go."""
+def read_and_measure(uri: str) -> tuple[int, int]:
+    """Return the number of rows of the pool and the most bytes that Python held while reading."""
     tracemalloc.start()
     count = sum(1 for _ in read_conversations(uri))
     peak = tracemalloc.get_traced_memory()[1]
@@ -49,7 +49,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, container, packed):
     for rows in (200, 2_000):  # 4 MB and 40 MB
         path = tmp_path / f"{rows}"
         path.write_bytes(COMPRESSORS[packed](PLAIN[container]([row] * rows)))
-        count, peaks[rows] = peak_of(str(path))
+        count, peaks[rows] = read_and_measure(str(path))
         assert count == rows
     assert peaks[2_000] < peaks[200] + 8 * MIB
     assert peaks[2_000] < 24 * MIB
@@ -76,9 +76,7 @@ def test_memory_does_not_grow_with_a_parquet_file_of_one_row_group(tmp_path, mon
 @pytest.mark.slow
 @pytest.mark.parametrize("opening", [b'{"prompt":"', b'[{"prompt":"', b'prompt,response\n"', b"["])
 def test_a_line_of_a_gibibyte_is_refused_without_being_held(tmp_path, opening):
-    """Held by no more than the limit of one row, whether plain, in an array, in CSV, or nothing but
-    brackets.
-    """
+    """In lines, in an array, in CSV, and as nothing but brackets."""
     filler = b"[" if opening == b"[" else b"x"
     good_row = b'{"prompt":"p","response":"r"}\n'
     head = good_row if opening.startswith(b"{") else b""
@@ -92,14 +90,14 @@ def test_a_line_of_a_gibibyte_is_refused_without_being_held(tmp_path, opening):
     tracemalloc.start()
     try:
         rows = list(read_conversations(str(tmp_path / "a")))
-        found = list(fates(rows).values())
+        actual = list(fates(rows).values())
     except InputError as error:
         assert re.search("500 times|does not end within|no row can be read", str(error))
-        found = []
+        actual = []
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found in ([], ["ok", "too_long", "ok"])
-    assert peak < 5 * MAX_ROW
+    assert actual in ([], ["ok", "too_long", "ok"])
+    assert peak < 5 * MAX_ROW_BYTES
 
 
 def test_a_bomb_is_refused_before_it_fills_anything(tmp_path, monkeypatch):
@@ -107,7 +105,7 @@ def test_a_bomb_is_refused_before_it_fills_anything(tmp_path, monkeypatch):
     row = b'{"prompt":"p","response":"r"}\n'
     for name in ("gzip", "xz", "zstd"):
         packed = COMPRESSORS[name](row + b" " * (8 * MIB))
-        with pytest.raises(InputError, match=f"{name} make over .* decompression bomb"):
+        with pytest.raises(InputError, match=f"{name} expand to over .* decompression bomb"):
             read(tmp_path / name, packed)
     assert (
         len(read(tmp_path / "dull", gzip.compress(row * 100_000, 1))) == 100_000
@@ -123,12 +121,12 @@ def test_a_zstd_window_that_would_fill_the_memory_is_refused(tmp_path):
 
 def test_many_lines_within_one_quote_are_given_back_as_lines(tmp_path):
     content = b'prompt,response\n"open,y\n' + b"\n" * 300_000 + b"p,r\n"
-    found = fates(read(tmp_path / "a.csv", content))
-    assert found == {2: "malformed_row", 300_003: "ok"}
+    actual = fates(read(tmp_path / "a.csv", content))
+    assert actual == {2: "malformed_row", 300_003: "ok"}
 
 
 def test_a_file_is_read_from_the_store_in_blocks(monkeypatch):
-    """Never by one read of everything, so a pool in S3 is not downloaded first."""
+    """A pool in S3 is not downloaded first."""
     sizes = []
     row = b'{"prompt":"' + b"p" * 1_000 + b'","response":"r"}\n'
 
@@ -143,6 +141,6 @@ def test_a_file_is_read_from_the_store_in_blocks(monkeypatch):
     fs = fsspec.filesystem("memory")
     fs.pipe("/watched", row * 4_000)
     monkeypatch.setattr("deita_tasks.storage.open_read", lambda uri: Watched(fs.cat("/watched")))
-    assert not any(isinstance(one, Quarantined) for one in read_conversations("memory://watched"))
+    assert not any(isinstance(row, Quarantined) for row in read_conversations("memory://watched"))
     assert sizes and all(0 < (size or -1) <= MIB for size in sizes)
     fs.rm("/watched")

@@ -1,4 +1,4 @@
-"""What becomes of each odd row, told by hand beside it."""
+"""What becomes of odd rows; the expected outcome stands beside each row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deita_tasks.loading import base, read_conversations
-from deita_tasks.loading.base import MAX_RAW, MAX_ROW
+from deita_tasks.loading.base import MAX_RAW_CHARACTERS, MAX_ROW_BYTES
 from deita_tasks.records import Conversation, Quarantined
 from tests.support.loading_pools import COMPRESSORS, fates, read
 
@@ -79,8 +79,12 @@ ODD: list[tuple[str, bytes, str | None]] = [
     ("500 levels", column(b"[" * 500 + b"]" * 500), "malformed_row"),
     ("100 levels", column(b"[" * 98 + b"{}" + b"]" * 98), "ok"),
     ("200 brackets in a text", turn(b'"' + b"[" * 200 + b'"'), "ok"),
-    ("longer than a row may be", turn(b'"' + b"x" * MAX_ROW + b'"'), "too_long"),
-    ("as long as a row may be", turn(b'"' + b"x" * (MAX_ROW - len(turn(b'""')) - 1) + b'"'), "ok"),
+    ("longer than a row may be", turn(b'"' + b"x" * MAX_ROW_BYTES + b'"'), "too_long"),
+    (
+        "as long as a row may be",
+        turn(b'"' + b"x" * (MAX_ROW_BYTES - len(turn(b'""')) - 1) + b'"'),
+        "ok",
+    ),
     (
         "assistant first",
         b'{"messages":[{"role":"assistant","content":"Hi."},{"role":"user","content":"Hi."}]}',
@@ -108,12 +112,12 @@ def odd_rows(tmp_path_factory) -> list[Conversation | Quarantined]:
 
 
 def test_each_odd_row_has_its_fate_and_none_is_lost(odd_rows):
-    found = fates(odd_rows)
-    wanted = {number: fate for number, (_, _, fate) in enumerate(ODD, 1) if fate}
-    assert {ODD[n - 1][0]: fate for n, fate in found.items()} == {
-        ODD[n - 1][0]: fate for n, fate in wanted.items()
+    actual = fates(odd_rows)
+    expected = {number: fate for number, (_, _, fate) in enumerate(ODD, 1) if fate}
+    assert {ODD[n - 1][0]: fate for n, fate in actual.items()} == {
+        ODD[n - 1][0]: fate for n, fate in expected.items()
     }
-    assert list(found) == list(wanted)
+    assert list(actual) == list(expected)
 
 
 def test_a_bad_row_says_where_it_stood_why_and_what_it_was(odd_rows):
@@ -123,26 +127,28 @@ def test_a_bad_row_says_where_it_stood_why_and_what_it_was(odd_rows):
             assert row.detail and "\n" not in row.detail
             (row.raw + row.detail).encode()  # storable
             assert "\0" not in row.raw
-            assert len(row.raw) <= MAX_RAW
-    by_what = {ODD[row.source.row - 1][0]: row for row in odd_rows if isinstance(row, Quarantined)}
-    assert by_what["no JSON"].raw == "Why? Because."
-    assert by_what["invalid UTF-8"].raw == '{"messages":[{"role":"user","content":"Wh\\xff?"}]}'
-    assert by_what["NUL byte"].raw == '{"messages":[{"role":"user","content":"Why\\x00?"}]}'
+            assert len(row.raw) <= MAX_RAW_CHARACTERS
+    by_label = {ODD[row.source.row - 1][0]: row for row in odd_rows if isinstance(row, Quarantined)}
+    assert by_label["no JSON"].raw == "Why? Because."
+    assert by_label["invalid UTF-8"].raw == '{"messages":[{"role":"user","content":"Wh\\xff?"}]}'
+    assert by_label["NUL byte"].raw == '{"messages":[{"role":"user","content":"Why\\x00?"}]}'
     assert (
-        by_what["lone high surrogate"].raw == '{"messages":[{"role":"user","content":"\\ud83d"}]}'
+        by_label["lone high surrogate"].raw == '{"messages":[{"role":"user","content":"\\ud83d"}]}'
     )
-    assert by_what["invalid UTF-8"].detail == "byte 42 of the row, 0xff, is not UTF-8"
-    assert by_what["unknown role"].detail.startswith("turn 1 of 'messages' has the role 'narrator'")
+    assert by_label["invalid UTF-8"].detail == "byte 42 of the row, 0xff, is not UTF-8"
+    assert by_label["unknown role"].detail.startswith(
+        "turn 1 of 'messages' has the role 'narrator'"
+    )
     assert (
-        by_what["another format's row"].detail
+        by_label["another format's row"].detail
         == "the column 'messages' is missing; the row has 'prompt', 'response'"
     )
-    assert by_what["longer than a row may be"].raw.startswith(
+    assert by_label["longer than a row may be"].raw.startswith(
         '{"messages":[{"role":"user","content":"xxx'
     )
-    assert by_what["longer than a row may be"].detail == (
-        f"the row is {MAX_ROW + len(turn(b'')) + 3:,} bytes long; at most 16,777,216 are read "
-        "(only the first 16,384 characters of the row are kept)"
+    assert by_label["longer than a row may be"].detail == (
+        f"the row is {MAX_ROW_BYTES + len(turn(b'')) + 3:,} bytes long; at most 16,777,216 are "
+        "read (only the first 16,384 characters of the row are kept)"
     )
 
 
@@ -167,18 +173,18 @@ def test_compression_changes_no_fate(tmp_path, odd_rows, compression):
 def test_an_array_of_the_same_rows_has_the_same_fates(tmp_path):
     rows = [
         (line, fate)
-        for what, line, fate in ODD
-        if fate and what not in ("cut off", "100,000 levels", "trailing comma")
+        for label, line, fate in ODD
+        if fate and label not in ("cut off", "100,000 levels", "trailing comma")
     ]
-    found = fates(
+    actual = fates(
         read(tmp_path / "odd.json", b"[\n" + b",\n".join(line for line, _ in rows) + b"\n]")
     )
-    assert list(found.values()) == [fate for _, fate in rows]
+    assert list(actual.values()) == [fate for _, fate in rows]
 
 
 def test_a_row_too_long_is_one_row_whatever_the_blocks(tmp_path, monkeypatch):
     for module in ("json_lines", "json_array", "csv_text"):
-        monkeypatch.setattr(f"deita_tasks.loading.{module}.MAX_ROW", 100)
+        monkeypatch.setattr(f"deita_tasks.loading.{module}.MAX_ROW_BYTES", 100)
     long = {"prompt": "x" * 90, "response": "y"}
     short = {"prompt": "x", "response": "y"}
     lines = [json.dumps(row).encode() for row in (short, long, short, long)]
@@ -195,8 +201,8 @@ def test_a_row_too_long_is_one_row_whatever_the_blocks(tmp_path, monkeypatch):
         "too_long",
     ]
     cells = b"prompt,response\nx,y\n" + b"x" * 100 + b',y\nx,"y\n' + b"y\n" * 60 + b"x,y\n"
-    found = fates(read(tmp_path / "c", cells))
-    assert {line: fate for line, fate in found.items() if line in (2, 3, 4, 65)} == {
+    actual = fates(read(tmp_path / "c", cells))
+    assert {line: fate for line, fate in actual.items() if line in (2, 3, 4, 65)} == {
         2: "ok",
         3: "too_long",
         4: "malformed_row",
@@ -205,7 +211,7 @@ def test_a_row_too_long_is_one_row_whatever_the_blocks(tmp_path, monkeypatch):
 
 
 def test_parquet_rows_are_bad_for_the_same_reasons(tmp_path, monkeypatch):
-    monkeypatch.setattr("deita_tasks.loading.parquet.MAX_ROW", 200)
+    monkeypatch.setattr("deita_tasks.loading.parquet.MAX_ROW_BYTES", 200)
     texts = [b"Why?", b"W\xffhy?", b"Wh\0y?", b"\\u0000", b"  ", None, b"x" * 300, b"\xed\xa0\x80"]
     prompts = pa.Array.from_buffers(pa.string(), len(texts), pa.array(texts, pa.binary()).buffers())
     pq.write_table(
@@ -214,8 +220,15 @@ def test_parquet_rows_are_bad_for_the_same_reasons(tmp_path, monkeypatch):
     )
     rows = list(read_conversations(str(tmp_path / "a")))
     assert fates(rows) == {
-        1: "ok", 2: "invalid_utf8", 3: "nul_byte", 4: "ok", 5: "empty_conversation", 6: "missing_field", 7: "too_long", 8: "invalid_utf8",
-    }  # fmt: skip
+        1: "ok",
+        2: "invalid_utf8",
+        3: "nul_byte",
+        4: "ok",
+        5: "empty_conversation",
+        6: "missing_field",
+        7: "too_long",
+        8: "invalid_utf8",
+    }
     assert [row.raw for row in rows if isinstance(row, Quarantined)][:2] == [
         '{"prompt": null, "response": "Because."}',
         '{"prompt": "Wh\\u0000y?", "response": "Because."}',
@@ -223,4 +236,8 @@ def test_parquet_rows_are_bad_for_the_same_reasons(tmp_path, monkeypatch):
 
 
 def test_the_limits_are_what_the_documentation_says():
-    assert (base.MAX_ROW, base.MAX_RAW, base.MAX_DEPTH) == (16 * 1024 * 1024, 16 * 1024, 100)
+    assert (base.MAX_ROW_BYTES, base.MAX_RAW_CHARACTERS, base.MAX_DEPTH) == (
+        16 * 1024 * 1024,
+        16 * 1024,
+        100,
+    )

@@ -1,4 +1,4 @@
-"""Which files a pool has, what each of them is found to be, and the errors for what is none."""
+"""Which files a pool has, how each one is detected, and the errors for everything else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from deita_tasks.errors import EmptyFile, InputError, StorageError, UsageError
 from deita_tasks.loading import FORMATS, open_pool, pool_files, read_conversations
-from deita_tasks.loading.containers import container_of
+from deita_tasks.loading.containers import detect_container
 from tests.support.loading_pools import (
     COMPRESSORS,
     PARQUET,
@@ -38,9 +38,7 @@ def memory():
 
 @pytest.fixture
 def mixed(tmp_path):
-    """A folder with a file of each format, each in another container, and what else lies in such
-    folders.
-    """
+    """A folder with a file of each format, each in another container, and files of other kinds."""
     (tmp_path / "deeper").mkdir()
     (tmp_path / ".cache").mkdir()
     (tmp_path / "a.jsonl.xz").write_bytes(COMPRESSORS["xz"](json_lines(SAMPLES["sharegpt"][0])))
@@ -55,8 +53,8 @@ def mixed(tmp_path):
 
 
 def test_a_folder_of_mixed_formats(mixed):
-    found = good(list(read_conversations(str(mixed))))
-    assert [one.turns for one in found] == [
+    conversations = good(list(read_conversations(str(mixed))))
+    assert [conversation.turns for conversation in conversations] == [
         turns for _, expected in SAMPLES.values() for turns in expected
     ]
     assert [str(open_pool(file)).removeprefix(str(mixed)) for file in pool_files(str(mixed))] == [
@@ -86,16 +84,20 @@ def test_memory_uris(memory):
         ("memory://pools/*.json", 3),
     ):
         assert len(good(list(read_conversations(uri)))) == count
-    assert [one.source.uri for one in read_conversations("memory://pools/two.json")] == [
-        "memory:///pools/two.json"
-    ] * 3 or [one.source.uri for one in read_conversations("memory://pools/two.json")] == [
-        "memory://pools/two.json"
-    ] * 3
+    assert [
+        conversation.source.uri for conversation in read_conversations("memory://pools/two.json")
+    ] == ["memory:///pools/two.json"] * 3 or [
+        conversation.source.uri for conversation in read_conversations("memory://pools/two.json")
+    ] == ["memory://pools/two.json"] * 3
 
 
 def test_a_pool_file_can_be_read_again(mixed):
     pool = open_pool(str(mixed / "a.jsonl.xz"))
-    assert [one.id for one in pool] == [one.id for one in pool] != []
+    assert (
+        [conversation.id for conversation in pool]
+        == [conversation.id for conversation in pool]
+        != []
+    )
 
 
 def test_nothing_there(tmp_path):
@@ -110,7 +112,7 @@ def test_nothing_there(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             read_conversations(str(tmp_path / uri))
-    with pytest.raises(InputError, match="no input was named"):
+    with pytest.raises(InputError, match="no input was given"):
         read_conversations([])
     with pytest.raises(UsageError, match="nowhere"):
         read_conversations("nowhere://pool")
@@ -146,7 +148,7 @@ def test_no_rows(tmp_path, content, compression, format):
 
 
 def test_an_empty_file_among_others_is_passed_over(tmp_path, caplog):
-    """Somebody is still writing it, perhaps; the run over the others goes on, and says so."""
+    """It may still be being written. The other files are read, and a warning names it."""
     (tmp_path / "a.jsonl").write_bytes(b"")
     (tmp_path / "b.jsonl").write_text('{"prompt": "p", "response": "r"}\n')
     (tmp_path / "c.csv").write_text("prompt,response\n")
@@ -176,20 +178,24 @@ def test_an_unknown_format_says_what_was_seen_and_what_was_expected(tmp_path):
 def test_a_file_without_any_readable_row_says_what_is_wrong_with_the_first(tmp_path):
     with pytest.raises(
         InputError,
-        match=r"no row can be read \(the first: row 2: not JSON: Expecting value at character 1\)",
+        match=r"no row can be read \(the first problem: row 2: not JSON: Expecting value at "
+        r"character 1\)",
     ):
         read(tmp_path / "pool", b"\nnonsense\nmore\n")
 
 
 @pytest.mark.parametrize(
-    ("content", "what"),
+    ("content", "description"),
     [
-        (b"PK\x03\x04rest", "zip"), (bz2.compress(ROW), "bzip2"), ("[]".encode("utf-16"), "UTF-16"), (b"ARROW1\0\0", "Arrow IPC"),
+        (b"PK\x03\x04rest", "zip"),
+        (bz2.compress(ROW), "bzip2"),
+        ("[]".encode("utf-16"), "UTF-16"),
+        (b"ARROW1\0\0", "Arrow IPC"),
         (COMPRESSORS["gzip"](PARQUET["parquet"](SAMPLES["messages"][0])), "Parquet inside gzip"),
     ],
-)  # fmt: skip
-def test_what_is_no_pool_is_named(tmp_path, content, what):
-    with pytest.raises(InputError, match=f"pool: .*{what}"):
+)
+def test_what_is_no_pool_is_named(tmp_path, content, description):
+    with pytest.raises(InputError, match=f"pool: .*{description}"):
         read(tmp_path / "pool", content)
 
 
@@ -217,21 +223,24 @@ def test_most_of_the_first_rows_decide_and_the_others_are_missing_a_field(tmp_pa
 
 
 def test_bad_rows_do_not_count_in_detection(tmp_path):
-    found = fates(read(tmp_path / "pool", b"nonsense\n" * 500 + ROW))
-    assert found == {n: "malformed_row" if n <= 500 else "ok" for n in range(1, 502)}
+    actual = fates(read(tmp_path / "pool", b"nonsense\n" * 500 + ROW))
+    assert actual == {n: "malformed_row" if n <= 500 else "ok" for n in range(1, 502)}
 
 
 def test_a_row_that_fits_two_formats_is_of_the_first_in_the_table(tmp_path):
     row = {"prompt": "p", "response": "r", "messages": [{"role": "user", "content": "m"}]}
-    (found,) = good(read(tmp_path / "pool", json_lines([row])))
-    assert (found.turns[0].content, found.extra) == ("m", {"prompt": "p", "response": "r"})
+    (conversation,) = good(read(tmp_path / "pool", json_lines([row])))
+    assert (conversation.turns[0].content, conversation.extra) == (
+        "m",
+        {"prompt": "p", "response": "r"},
+    )
     assert list(FORMATS) == ["sharegpt", "messages", "alpaca", "prompt_response"]
 
 
 def test_a_forced_format_is_taken_whatever_the_rows(tmp_path):
     row = {"prompt": "p", "response": "r", "messages": [{"role": "user", "content": "m"}]}
-    (found,) = good(read(tmp_path / "pool", json_lines([row]), "prompt_response"))
-    assert found.turns[0].content == "p"
+    (conversation,) = good(read(tmp_path / "pool", json_lines([row]), "prompt_response"))
+    assert conversation.turns[0].content == "p"
     assert fates(read(tmp_path / "pool", ROW * 3, "alpaca")) == dict.fromkeys(
         [1, 2, 3], "missing_field"
     )
@@ -245,9 +254,9 @@ def test_only_a_name_makes_csv_of_unknown_columns(tmp_path):
         read(tmp_path / "pool.csv", b"a,b\n1,2\n")
     with pytest.raises(InputError, match="no row can be read"):
         read(tmp_path / "pool.txt", b"a,b\n1,2\n")
-    with pytest.raises(InputError, match=r"two columns of one name in the header 'a', 'a'"):
+    with pytest.raises(InputError, match=r"duplicate names in the header 'a', 'a'"):
         read(tmp_path / "pool.csv", b"a,a\n1,2\n")
-    assert container_of(ROW, "pool.csv", []) == "json_lines"
+    assert detect_container(ROW, "pool.csv", []) == "json_lines"
 
 
 def test_arrays_that_look_like_lines(tmp_path):
@@ -257,7 +266,7 @@ def test_arrays_that_look_like_lines(tmp_path):
         b"[null,\n" + ROW + b"]",
         b"[" + ROW.strip() + b"]\n\n",
     ):
-        assert container_of(content, "pool", []) == "json_array"
+        assert detect_container(content, "pool", []) == "json_array"
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
@@ -288,12 +297,12 @@ def test_a_store_that_fails_while_reading_is_no_fault_of_the_pool(tmp_path, monk
     path.write_bytes(content)
     pool = open_pool(str(path))
     monkeypatch.setattr(LocalFileSystem, "open", lambda self, path, *args, **kwargs: Failing(path))
-    found = []
+    rows_read = []
     with pytest.raises(StorageError, match="reset by peer") as caught:
         for row in pool:
-            found.append(row)
+            rows_read.append(row)
     assert not isinstance(caught.value, InputError)
-    assert len(good(found)) < 2_000
+    assert len(good(rows_read)) < 2_000
 
 
 def test_rows_are_given_as_they_are_read(tmp_path):

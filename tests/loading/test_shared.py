@@ -23,9 +23,7 @@ pytestmark = [
 
 
 def test_the_pool_of_100k():
-    """82 MB of text in 110,364 rows of which 8,372 are multi-turn: all good, well under a minute,
-    in the memory of a few rows.
-    """
+    """110,364 rows (82 MB of text, 8,372 multi-turn rows) are all good, in under a minute."""
     pool = open_pool(str(POOL))
     assert (pool.format.name, pool.container, pool.compression) == ("messages", "json_lines", "xz")
     start = time.perf_counter()
@@ -47,7 +45,7 @@ def test_the_first_rows_in_little_memory():
             break
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < (64 + 24) << 20  # xz -9, by which this file was made, looks back over 64 MiB
+    assert peak < (64 + 24) << 20  # the file was written by xz -9, whose window is 64 MiB
     with lzma.open(POOL, "rt", encoding="utf-8") as lines:
         texts = [next(lines) for _ in range(20_000)]
     assert 0 < multi_turn < rows and characters < sum(map(len, texts))

@@ -34,36 +34,36 @@ def test_a_batch_that_is_full_enough_takes_no_much_shorter_rows():
     ],
 )
 def test_out_of_memory_halves_the_batch_and_goes_on(error):
-    done: list[list[int]] = []
+    finished: list[list[int]] = []
 
     def run(batch):
         if sum(lengths[i] for i in batch) > 20:
             raise error
-        done.append(batch)
+        finished.append(batch)
 
     lengths = [10, 10, 10, 50, 10, 10, 10, 10, 10]
     assert run_batches(lengths, 100, run) == [3]  # too long even alone
-    assert sorted(i for batch in done for i in batch) == [0, 1, 2, 4, 5, 6, 7, 8]
-    assert max(map(len, done)) == 2  # 80 tokens, then 40, then 20
+    assert sorted(i for batch in finished for i in batch) == [0, 1, 2, 4, 5, 6, 7, 8]
+    assert max(map(len, finished)) == 2  # 80 tokens, then 40, then 20
 
 
 def test_a_lowered_budget_holds_for_the_calls_that_follow():
     failed: list[int] = []
-    done: list[int] = []
+    finished: list[int] = []
 
     def run(batch):
         if 10 * len(batch) > 25:
             failed.append(len(batch))
             raise torch.OutOfMemoryError("CUDA out of memory")
-        done.append(len(batch))
+        finished.append(len(batch))
 
     limit = BatchLimit()
     for _ in range(3):
         assert run_batches([10] * 8, 100, run, limit) == []
     assert failed == [8, 4]  # 80 tokens, then 40, in the first call alone
-    assert done == [2] * 12
+    assert finished == [2] * 12
     run_batches([10] * 3, 10, run, limit)
-    assert done[12:] == [1] * 3  # what is asked for is less still
+    assert finished[12:] == [1] * 3  # what is asked for is less still
 
 
 def test_other_errors_are_not_swallowed():

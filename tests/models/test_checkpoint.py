@@ -78,27 +78,27 @@ def test_a_broken_config(tmp_path):
 
 
 def test_lazy_makes_its_value_once_for_all_threads_and_travels_empty():
-    made = []
+    values = []
     lazy: Lazy[object] = Lazy()
     barrier = threading.Barrier(8)
 
     def ask():
         barrier.wait()
-        lazy.get(lambda: made.append(1) or object())
+        lazy.get(lambda: values.append(1) or object())
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(made) == 1
-    for other in (copy.deepcopy(lazy), pickle.loads(pickle.dumps(lazy))):  # noqa: S301
-        assert other == lazy
-        other.get(lambda: made.append(1) or object())
-    assert len(made) == 3
+    assert len(values) == 1
+    for copied in (copy.deepcopy(lazy), pickle.loads(pickle.dumps(lazy))):  # noqa: S301
+        assert copied == lazy
+        copied.get(lambda: values.append(1) or object())
+    assert len(values) == 3
     lazy.release()
-    lazy.get(lambda: made.append(1) or object())
-    assert len(made) == 4
+    lazy.get(lambda: values.append(1) or object())
+    assert len(values) == 4
 
 
 def test_dynamic_rotary_positions_end_at_the_window(tmp_path):

@@ -3,7 +3,7 @@ import pytest
 
 from deita_tasks.embedding import load_embedder
 from deita_tasks.errors import UsageError
-from deita_tasks.models.hardware import present_device
+from deita_tasks.models.hardware import require_device
 from deita_tasks.records import Conversation, Turn
 from deita_tasks.scoring import load_scorer
 from tests.support.checkpoints import llama
@@ -17,22 +17,22 @@ def test_a_component_can_be_bound_to_any_device(device):
 
 
 @pytest.mark.parametrize("device", ["", "gpu", "cuda:", "cuda:one", "cpu:1", "cuda:1 "])
-def test_what_is_no_device_is_told_before_anything_is_read(device):
+def test_an_invalid_device_is_refused_before_anything_is_read(device):
     with pytest.raises(UsageError, match="device = "):
         load_scorer("causal_lm", **NOWHERE, device=device)
 
 
-def test_a_device_that_is_not_there_is_told_before_weights_are_read(monkeypatch):
+def test_a_missing_device_is_refused_before_weights_are_read(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert present_device("cuda:1") == "cuda:1"
-    assert present_device("cuda") == "cuda"
+    assert require_device("cuda:1") == "cuda:1"
+    assert require_device("cuda") == "cuda"
     with pytest.raises(UsageError, match=r"'cuda:2': torch .* sees 2 CUDA devices"):
-        present_device("cuda:2")
+        require_device("cuda:2")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert present_device("auto") == "cpu"
+    assert require_device("auto") == "cpu"
     with pytest.raises(UsageError, match="sees 0 CUDA devices"):
-        present_device("cuda")
+        require_device("cuda")
 
 
 def test_components_beside_each_other_do_not_mix(tmp_path):
@@ -52,12 +52,12 @@ def test_components_beside_each_other_do_not_mix(tmp_path):
         for kind in ("complexity", "quality")
     ]
     alone = []
-    for one in scorers:
-        alone.append(one.score(pairs))
-        one.release()
+    for scorer in scorers:
+        alone.append(scorer.score(pairs))
+        scorer.release()
     embedder = load_embedder("causal_lm", model=str(folders[0]), **options)
     vectors = embedder.embed(rows)
-    for one, expected in reversed(list(zip(scorers, alone, strict=True))):
-        np.testing.assert_array_equal(one.score(pairs), expected)
+    for scorer, expected in reversed(list(zip(scorers, alone, strict=True))):
+        np.testing.assert_array_equal(scorer.score(pairs), expected)
         np.testing.assert_array_equal(embedder.embed(rows), vectors)
     assert len({tuple(scores) for scores in alone}) == 4

@@ -1,6 +1,4 @@
-"""A beginning gone through once gives the states of texts gone through whole, one at a time; and it
-is really gone through once.
-"""
+"""A prefix that is computed once gives the states of whole texts, and is really computed once."""
 
 import numpy as np
 import pytest
@@ -8,7 +6,7 @@ import torch
 
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import find_checkpoint
-from deita_tasks.models.prefix import MOST_TIMES, SharedPrefix
+from deita_tasks.models.prefix import MAX_LENGTH_RATIO, SharedPrefix
 from tests.support.checkpoints import reference_model, write_model
 
 BEGINNING = list(range(3, 15))
@@ -81,14 +79,14 @@ def test_states_are_those_of_whole_texts_in_every_batch(tmp_path, family):
     assert model.prefix is not None
     for batch_tokens in (1, 70, 100_000):
         for order in (range(len(TEXTS)), range(len(TEXTS))[::-1]):
-            found, too_much = model.last_hidden([TEXTS[i] for i in order], batch_tokens)
+            hidden, too_much = model.last_hidden([TEXTS[i] for i in order], batch_tokens)
             assert too_much == []
             torch.testing.assert_close(
-                found, states[list(order)], atol=1e-5 * float(states.abs().max()), rtol=0
+                hidden, states[list(order)], atol=1e-5 * float(states.abs().max()), rtol=0
             )
 
 
-def test_texts_beyond_the_turn_of_longrope_are_gone_through_by_themselves(tmp_path):
+def test_texts_beyond_the_turn_of_longrope_are_computed_by_themselves(tmp_path):
     """transformers takes a whole batch's frequencies from its longest text."""
     turn = 32
     rotary = {
@@ -110,8 +108,10 @@ def test_texts_beyond_the_turn_of_longrope_are_gone_through_by_themselves(tmp_pa
         model = load(tmp_path, prefix=prefix)
         assert (model.prefix is not None) == bool(prefix)
         for batch_tokens in (1, 120, 100_000):
-            found, _ = model.last_hidden(texts, batch_tokens)
-            torch.testing.assert_close(found, states, atol=1e-5 * float(states.abs().max()), rtol=0)
+            hidden, _ = model.last_hidden(texts, batch_tokens)
+            torch.testing.assert_close(
+                hidden, states, atol=1e-5 * float(states.abs().max()), rtol=0
+            )
 
 
 def test_only_what_follows_the_beginning_is_computed(folder):
@@ -124,25 +124,25 @@ def test_only_what_follows_the_beginning_is_computed(folder):
     )  # as it was before
 
 
-def test_long_texts_are_gone_through_whole(folder):
+def test_long_texts_are_computed_whole(folder):
     model = load(folder, prefix=BEGINNING[:4])
     calls = counted(model)
-    rest = MOST_TIMES * 4 - 4
+    rest = MAX_LENGTH_RATIO * 4 - 4
     model.last_hidden([[*BEGINNING[:4], *text(rest)], [*BEGINNING[:4], *text(rest + 1)]], 1)
-    assert sorted(calls) == [rest, MOST_TIMES * 4 + 1]
+    assert sorted(calls) == [rest, MAX_LENGTH_RATIO * 4 + 1]
 
 
 def test_a_text_that_comes_several_times_is_computed_once(folder):
     model = load(folder)
     calls = counted(model)
-    found, _ = model.last_hidden([TEXTS[0], TEXTS[8], TEXTS[0], [], TEXTS[0]], 1)
+    hidden, _ = model.last_hidden([TEXTS[0], TEXTS[8], TEXTS[0], [], TEXTS[0]], 1)
     assert sum(calls) == len(TEXTS[0]) + len(TEXTS[8])
-    assert torch.equal(found[0], found[2]) and torch.equal(found[0], found[4])
-    assert not torch.equal(found[0], found[1])
-    assert found[3].isnan().all()
+    assert torch.equal(hidden[0], hidden[2]) and torch.equal(hidden[0], hidden[4])
+    assert not torch.equal(hidden[0], hidden[1])
+    assert hidden[3].isnan().all()
 
 
-def test_a_recurrent_model_goes_through_whole_texts(tmp_path):
+def test_a_recurrent_model_computes_whole_texts(tmp_path):
     write_model(tmp_path, "Mamba", state_size=8)
     model = load(tmp_path, prefix=BEGINNING)
     assert model.prefix is None
@@ -185,7 +185,7 @@ def test_a_beginning_is_judged_by_all_components(outlier, monkeypatch, dtype):
     assert load(outlier, dtype, prefix=BEGINNING).prefix is None
 
 
-def test_a_beginning_that_does_not_come_to_the_same_is_not_used(folder, monkeypatch):
+def test_a_prefix_that_changes_states_is_not_used(folder, monkeypatch):
     update = SharedPrefix.update
     monkeypatch.setattr(
         SharedPrefix,

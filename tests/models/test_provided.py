@@ -1,4 +1,4 @@
-"""Scores and vectors that the user brings: which value belongs to which row, and what is no value."""
+"""Scores and vectors that the user brings: which row a value belongs to, and invalid values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deita_tasks.artifacts.parts import score_table
+from deita_tasks.artifacts.part_tables import score_table
 from deita_tasks.embedding import load_embedder
 from deita_tasks.errors import InputError, UsageError
 from deita_tasks.records import Conversation, SourceRow, Turn
@@ -28,16 +28,20 @@ def row(number: int, turns: int = 1, uri: str = "pool.jsonl", **extra: Any) -> C
     return Conversation((Turn("system", "Be brief."), *spoken), SourceRow(uri, number), extra)
 
 
+def row_ids(rows: list[Conversation]) -> list[str]:
+    return [conversation.id for conversation in rows]
+
+
 def parquet(path: Path, group_rows: int = 2, **columns: Any) -> str:
     pq.write_table(pa.table(columns), path, row_group_size=group_rows)
     return str(path)
 
 
 def scores(conversations: list[Conversation], **options: Any) -> tuple[list[float], dict[int, str]]:
-    found = load_scorer("provided", kind="quality", **options).compute_rows(conversations)
-    assert not found.pairs.problems
-    assert not found.pairs.truncated_tokens.any()
-    return found.pairs.values.tolist(), dict(found.problems)
+    result = load_scorer("provided", kind="quality", **options).compute_rows(conversations)
+    assert not result.pairs.problems
+    assert not result.pairs.truncated_tokens.any()
+    return result.pairs.values.tolist(), dict(result.problems)
 
 
 # ---- which value is a row's
@@ -58,7 +62,7 @@ def test_another_column() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "why"),
+    ("value", "problem"),
     [
         (None, "is null"),
         ([], "0 scores for 2 user turns"),
@@ -78,12 +82,12 @@ def test_another_column() -> None:
         ("[1, NaN]", "nan is not in [1, 6]"),
     ],
 )
-def test_what_is_no_score_is_a_problem_and_the_other_rows_go_on(value: Any, why: str) -> None:
+def test_what_is_no_score_is_a_problem_and_the_other_rows_go_on(value: Any, problem: str) -> None:
     values, problems = scores(
         [row(1, quality_scores=2), row(2, 2, quality_scores=value), row(3, quality_scores=5)]
     )
     assert list(problems) == [1]
-    assert why in problems[1]
+    assert problem in problems[1]
     np.testing.assert_array_equal(values, [2, math.nan, math.nan, 5])
 
 
@@ -94,11 +98,11 @@ def test_a_row_without_the_column() -> None:
 def test_the_part_says_why_a_row_has_no_score_and_names_no_turn() -> None:
     rows = [row(1, 2), row(2, quality_scores=2)]
     table = score_table(
-        [one.id for one in rows],
+        row_ids(rows),
         [2, 1],
         *load_scorer("provided", kind="quality").compute_rows(rows),
     ).to_pylist()
-    assert [(one["values"], one["problem"]) for one in table] == [
+    assert [(line["values"], line["problem"]) for line in table] == [
         (None, "its row has no column 'quality_scores'"),
         ([2.0], None),
     ]
@@ -112,10 +116,11 @@ def test_pairs_alone_have_no_score() -> None:
 def test_the_scores_of_every_other_scorer_are_its_pairs() -> None:
     rows = [row(1, 2), row(2)]
     length = load_scorer("response_length")
-    found = length.compute_rows(rows)
-    assert found.problems == {}
+    result = length.compute_rows(rows)
+    assert result.problems == {}
     np.testing.assert_array_equal(
-        found.pairs.values, length.score([pair for one in rows for pair in one.pairs])
+        result.pairs.values,
+        length.score([pair for conversation in rows for pair in conversation.pairs]),
     )
 
 
@@ -133,7 +138,7 @@ def test_a_file_joined_by_id_in_any_order(tmp_path: Path) -> None:
     )
     values, problems = scores([a, b, c, d], file=file)
     np.testing.assert_array_equal(values, [1.5, 2, 2.5, 3, math.nan])
-    assert problems == {3: f"no row of {file} is of it"}
+    assert problems == {3: f"{file} has no row for it"}
     assert scores([a, c], file=file, column="mine") == ([4, 4], {})
 
 
@@ -159,7 +164,7 @@ def test_several_files_of_a_pool_need_their_names(tmp_path: Path) -> None:
     ) == ([4, 3], {})
 
 
-def test_a_row_that_a_file_speaks_of_twice(tmp_path: Path) -> None:
+def test_a_row_with_two_values_in_a_file(tmp_path: Path) -> None:
     a, b, c = row(1), row(2), row(3)
     file = parquet(
         tmp_path / "s.parquet",
@@ -168,14 +173,14 @@ def test_a_row_that_a_file_speaks_of_twice(tmp_path: Path) -> None:
     )
     values, problems = scores([a, b, c], file=file)
     np.testing.assert_array_equal(values, [2, math.nan, 5])
-    assert problems == {1: f"2 rows of {file} give it a 'quality', and not the same"}
+    assert problems == {1: f"{file} has 2 rows with different 'quality' for it"}
 
 
-def test_files_that_are_not_fit(tmp_path: Path) -> None:
+def test_files_that_cannot_be_joined(tmp_path: Path) -> None:
     def refused(match: str, file: str, **options: Any) -> None:
         for load in (
-            lambda **given: load_scorer("provided", kind="quality", **given),
-            lambda **given: load_embedder("provided", **given),
+            lambda **options: load_scorer("provided", kind="quality", **options),
+            lambda **options: load_embedder("provided", **options),
         ):
             with pytest.raises(InputError, match=match) as caught:
                 load(file=file, **options)
@@ -185,9 +190,7 @@ def test_files_that_are_not_fit(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("id,quality\n")
     refused("expected a Parquet file", str(tmp_path / "text.parquet"))
     file = parquet(tmp_path / "s.parquet", id=["x"], name=["y"])
-    refused(
-        r"has the columns id, name, and no 'quality'; name the right one", file, column="quality"
-    )
+    refused(r"has the columns id, name, but no 'quality'; name the column", file, column="quality")
     refused(
         "expected `id`, or `source_row`",
         parquet(tmp_path / "k.parquet", key=["x"], quality=[1.0]),
@@ -199,9 +202,9 @@ def test_files_that_are_not_fit(tmp_path: Path) -> None:
 
 
 def vectors(conversations: list[Conversation], **options: Any) -> tuple[Any, dict[int, str]]:
-    found = load_embedder("provided", **options).compute(conversations)
-    assert found.values.dtype == np.float32
-    return found.values, dict(found.problems)
+    result = load_embedder("provided", **options).compute(conversations)
+    assert result.values.dtype == np.float32
+    return result.values, dict(result.problems)
 
 
 def test_vectors_in_the_rows() -> None:
@@ -215,17 +218,21 @@ def test_vectors_in_the_rows() -> None:
 )
 def test_vectors_in_a_file(tmp_path: Path, kind: pa.DataType) -> None:
     rows = [row(number) for number in range(1, 6)]
-    held = pa.array(
+    vector_column = pa.array(
         [[float(number), 0.5] for number in range(5, 0, -1)], pa.list_(pa.float64())
     ).cast(kind)
-    file = parquet(tmp_path / "v.parquet", id=[one.id for one in reversed(rows)], vector=held)
+    file = parquet(
+        tmp_path / "v.parquet",
+        id=row_ids(rows[::-1]),
+        vector=vector_column,
+    )
     values, problems = vectors(rows, file=file, column="vector")
     np.testing.assert_array_equal(values, [[number, 0.5] for number in range(1, 6)])
     assert problems == {}
 
 
 @pytest.mark.parametrize(
-    ("value", "why"),
+    ("value", "problem"),
     [
         ([1, math.nan], "not finite"),
         ([1, math.inf], "not finite"),
@@ -234,26 +241,28 @@ def test_vectors_in_a_file(tmp_path: Path, kind: pa.DataType) -> None:
         ([1, None], "not a number"),
         ([1, True], "not a number"),
         ([[1], [2]], "not a number"),
-        ([1, 2, 3], "has 3 numbers, where others have 2"),
+        ([1, 2, 3], "has 3 numbers, others have 2"),
         ([], "not a list of numbers"),
         (1.5, "not a list of numbers"),
         ("x", "not a list of numbers"),
         (None, "is null"),
     ],
 )
-def test_what_is_no_vector(value: Any, why: str) -> None:
+def test_what_is_no_vector(value: Any, problem: str) -> None:
     values, problems = vectors(
         [row(1, embedding=value), row(2, embedding=[1, 2]), row(3, embedding=[3, 4])]
     )
     assert list(problems) == [0]
-    assert why in problems[0]
+    assert problem in problems[0]
     np.testing.assert_array_equal(values, [[math.nan] * 2, [1, 2], [3, 4]])
 
 
 def test_a_null_within_a_vector_of_a_file(tmp_path: Path) -> None:
     rows = [row(1), row(2)]
     file = parquet(
-        tmp_path / "v.parquet", id=[one.id for one in rows], embedding=[[1.0, None], [1.0, 2.0]]
+        tmp_path / "v.parquet",
+        id=row_ids(rows),
+        embedding=[[1.0, None], [1.0, 2.0]],
     )
     assert vectors(rows, file=file)[1] == {0: "its vector is not finite"}
 
@@ -261,27 +270,29 @@ def test_a_null_within_a_vector_of_a_file(tmp_path: Path) -> None:
 # ---- fingerprints
 
 
-def test_the_fingerprint_goes_by_content(tmp_path: Path) -> None:
-    pool, other = tmp_path / "pool.jsonl", tmp_path / "copy.jsonl"
+def test_the_fingerprint_depends_on_content(tmp_path: Path) -> None:
+    pool, same_content = tmp_path / "pool.jsonl", tmp_path / "copy.jsonl"
     pool.write_text("1")
-    other.write_text("1")
+    same_content.write_text("1")
 
-    def of(**options: Any) -> str:
+    def fingerprint(**options: Any) -> str:
         return json.dumps(
             load_scorer("provided", kind="quality", **options).fingerprint(), sort_keys=True
         )
 
-    before = of(pool=[str(pool)])
-    assert of(pool=[str(other)]) == before
-    assert of(pool=[str(pool)], column="x") != before
+    before = fingerprint(pool=[str(pool)])
+    assert fingerprint(pool=[str(same_content)]) == before
+    assert fingerprint(pool=[str(pool)], column="x") != before
     pool.write_text("2")
-    assert of(pool=[str(pool)]) != before
+    assert fingerprint(pool=[str(pool)]) != before
 
     file = parquet(tmp_path / "s.parquet", id=["x"], quality=[1.0])
-    by_id = of(file=file, pool=[str(pool)])
+    by_id = fingerprint(file=file, pool=[str(pool)])
     assert (
-        of(file=file, pool=[str(other)]) == by_id
+        fingerprint(file=file, pool=[str(same_content)]) == by_id
     )  # an id says which row is meant, in whatever pool
-    assert of(file=parquet(tmp_path / "t.parquet", id=["x"], quality=[2.0])) != by_id
+    assert fingerprint(file=parquet(tmp_path / "t.parquet", id=["x"], quality=[2.0])) != by_id
     rows = parquet(tmp_path / "r.parquet", source_row=[1], quality=[1.0])
-    assert of(file=rows, pool=[str(pool)]) != of(file=rows, pool=[str(other)])
+    assert fingerprint(file=rows, pool=[str(pool)]) != fingerprint(
+        file=rows, pool=[str(same_content)]
+    )

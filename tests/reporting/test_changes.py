@@ -124,7 +124,7 @@ def test_a_new_row_blocks_an_old_one_and_frees_another() -> None:
         (
             "c",
             "added",
-            "nothing that is kept is too similar to it any more",
+            "no selected row is too similar to it any more",
             "too_similar",
             "selected",
             "b",
@@ -133,7 +133,7 @@ def test_a_new_row_blocks_an_old_one_and_frees_another() -> None:
         (
             "b",
             "dropped",
-            "too similar to a new conversation that is kept",
+            "too similar to a new selected conversation",
             "selected",
             "too_similar",
             "e",

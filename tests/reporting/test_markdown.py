@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from deita_tasks.reporting.changes import compare
-from deita_tasks.reporting.markdown import best_rows, closest_rows, code, markdown, one_line, plain
+from deita_tasks.reporting.markdown import best_rows, closest_rows, code, markdown
+from deita_tasks.templating import escape_markdown, one_line
 from tests.reporting.test_report import HOSTILE, data, pool
 from tests.support.report_data import manifest
 
@@ -32,7 +33,7 @@ def test_it_states_the_counts_and_where_the_result_lies() -> None:
     )
     assert "Written to `s3://bucket/out`: `manifest.json`" in text
     for line in (
-        "| too similar | 5 | to a better one that was kept |",
+        "| too similar | 5 | to a selected row with a better score |",
         "| below budget | 45 |",
         "| quarantined | 2 |",
         "| malformed\\_row | 2 |",
@@ -57,8 +58,8 @@ def test_it_says_what_came_and_went() -> None:
     )
     text = text_of(changes=changes)
     assert (
-        "Compared with `version-1`: 30 conversations are new in the pool and 0 are gone; **0 came"
-        in text
+        "Compared with `version-1`: 30 conversations were added to the pool and 0 removed; "
+        "**0 joined" in text
     )
     assert "| complexity | 2.00 | 2.00 | +0.00 |" in text
 
@@ -73,12 +74,12 @@ def test_tables_hold_the_best_and_the_closest() -> None:
         "complexity": 2.0,
         "quality": 2.0,
         "turns": 2,
-        "asked": "question 0",
+        "question": "question 0",
     }
     assert [row["similarity"] for row in closest] == pytest.approx(
         [0.91, 0.911, 0.912, 0.913, 0.914]
     )
-    assert {row["kept instead"] for row in closest} == {"question 0"}
+    assert {row["selected instead"] for row in closest} == {"question 0"}
     json.dumps([best, closest], allow_nan=False)  # numbers of NumPy are not JSON
 
 
@@ -87,9 +88,9 @@ def test_texts_of_the_pool_are_inert() -> None:
     text = markdown(some, {}, HOSTILE)
     assert "<script" not in text.replace(code(HOSTILE), "")
     for row in (*best_rows(some), *closest_rows(some)):
-        assert "\n" not in row["asked"]
-        assert "\u202e" not in row["asked"]
-    assert plain("<b> ![x](y) | `z` \u202e\n#") == r"&lt;b&gt; \!\[x\](y) \| \`z\` \#"
+        assert "\n" not in row["question"]
+        assert "\u202e" not in row["question"]
+    assert escape_markdown("<b> ![x](y) | `z` \u202e\n#") == r"&lt;b&gt; \!\[x\](y) \| \`z\` \#"
     assert one_line("a\tb\r\nc\ud800 ") == "a b c"
 
 

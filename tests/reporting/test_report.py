@@ -25,8 +25,9 @@ from deita_tasks.reporting.figures import (
     similarity_edges,
     svg,
 )
-from deita_tasks.reporting.geometry import fit_plane, nearest_similarities, normalised
+from deita_tasks.reporting.geometry import fit_plane, nearest_similarities
 from deita_tasks.reporting.report import Report, ReportData, build_report, measures, wanted
+from deita_tasks.selecting.similarity.exact import normalise_rows
 from tests.support.report_data import conversation, manifest
 
 HOSTILE = (
@@ -127,7 +128,7 @@ def data(
     given: dict[str, Any] = {
         "manifest": manifest(
             selected=kept,
-            counts=Counts(**counts),
+            counts=counts,
             fingerprints={
                 "complexity": {"x": 1},
                 "selection": {"max_similarity": 0.9 if vectors else None, "budget": kept},
@@ -250,7 +251,7 @@ def test_hostile_texts_are_shown_and_do_nothing() -> None:
 
 def test_examples_stand_beside_the_row_that_blocked_them() -> None:
     text = re.sub(r"\s+", " ", Page(common().html).text)
-    closest = text[text.index("Rejected, just over the limit") :]
+    closest = text[text.index("Near misses: rejected, just over the limit") :]
     assert (
         closest.index("similarity 0.9100")
         < closest.index("similarity 0.9110")
@@ -278,8 +279,8 @@ def test_of_distances_the_greatest_are_nearest_to_the_limit() -> None:
         data(pool(), manifest=manifest(selected=10, counts=counts, fingerprints=fingerprints))
     )
     text = re.sub(r"\s+", " ", Page(report.html).text)
-    closest = text[text.index("Rejected, just under the limit") :]
-    assert "whose distance is nearest to the limit of 0.95" in closest
+    closest = text[text.index("Near misses: rejected, just under the limit") :]
+    assert "whose distance is closest to the limit of 0.95" in closest
     assert (
         closest.index("distance 0.9140")
         < closest.index("distance 0.9130")
@@ -437,9 +438,10 @@ def test_rows_that_span_no_plane_have_no_map(rows: Any) -> None:
 
 
 def test_nearest_similarities_leave_the_row_itself_out() -> None:
-    rows, fit = normalised(
+    rows, fit = normalise_rows(
         np.array([[1, 0], [0, 2], [3, 3], [0, 0], [-1, 0], [np.nan, 1]], np.float32)
     )
+    rows = rows[fit]
     assert fit.tolist() == [True, True, True, False, True, False]
     half = np.sqrt(0.5)
     assert np.allclose(nearest_similarities(rows, 4), [half, half, half, 0.0])

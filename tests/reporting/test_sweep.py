@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from deita_tasks.manifest import InputFile, SweepManifest
 from deita_tasks.reporting import sweep as sweep_module
 from deita_tasks.reporting import sweep_figures
-from deita_tasks.reporting.sweep import Row, SweepData, build_page
+from deita_tasks.reporting.sweep import SweepData, SweepRow, build_page
 from tests.reporting.test_report import HOSTILE, Page
 from tests.support.report_data import manifest
 
@@ -28,7 +28,7 @@ def row(
     kept: int | None = None,
     score: float = 2.0,
     **fields: Any,
-) -> Row:
+) -> SweepRow:
     measures = {
         "mean_evol_score": score,
         "coverage_mean": 0.25,
@@ -41,7 +41,7 @@ def row(
         "random_coverage_worst": 1.25,
         "random_redundancy": NAN,
     }
-    return Row(
+    return SweepRow(
         **{
             "strategy": strategy,
             "max_similarity": limit,
@@ -64,7 +64,7 @@ ROWS = [
 ]
 
 
-def data(rows: list[Row] = ROWS, **fields: Any) -> SweepData:
+def data(rows: list[SweepRow] = ROWS, **fields: Any) -> SweepData:
     shared = manifest(selected=1).model_dump(exclude={"seed", "counts", "truncated"})
     made = SweepManifest(**{**shared, "candidates": 5000, "coverage_rows": 2000, **fields})
     overlap = np.eye(len(rows)) * 0.75 + 0.25

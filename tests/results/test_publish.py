@@ -1,6 +1,4 @@
-"""A result takes its place: on a local disk, in memory, on S3, and where a folder cannot be
-renamed.
-"""
+"""Publishing a result: on a local disk, in memory, on S3, and where a folder cannot be renamed."""
 
 from __future__ import annotations
 
@@ -32,12 +30,12 @@ def result(folder: Path, **files: str) -> str:
 
 
 def contents(uri: str) -> dict[str, str]:
-    found = {}
-    for one in storage.find(uri):
-        with storage.open_read(f"{uri}/{one.name}") as handle:
-            found[one.name] = handle.read().decode()
-    found.pop("manifest.json", None)
-    return found
+    texts = {}
+    for file in storage.find(uri):
+        with storage.open_read(f"{uri}/{file.name}") as handle:
+            texts[file.name] = handle.read().decode()
+    texts.pop("manifest.json", None)
+    return texts
 
 
 def test_a_result_takes_the_place_of_another(place, tmp_path):
@@ -53,7 +51,7 @@ def test_a_result_takes_the_place_of_another(place, tmp_path):
     assert storage.read_json(f"{output}/manifest.json")["of"]["selected"] == "new"
     assert not publishing.is_unfinished(output)
     assert publishing.foreign_files(output) == []
-    assert {one.name.split("/")[0] for one in storage.find(place)} == {"results of ü"}
+    assert {file.name.split("/")[0] for file in storage.find(place)} == {"results of ü"}
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "b").exists()
 
@@ -64,13 +62,13 @@ def test_foreign_files_are_named(place, tmp_path):
     assert publishing.foreign_files(place) == ["notes.txt"]
 
 
-def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the output were a mount point, which cannot be renamed."""
+def pretend_mount_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every folder look like a mount point, which cannot be renamed."""
     monkeypatch.setattr(os.path, "ismount", lambda path: True)
 
 
 def test_a_mount_point_is_filled_in_place(tmp_path, monkeypatch):
-    in_place(monkeypatch)
+    pretend_mount_point(monkeypatch)
     output = tmp_path / "output"
     output.mkdir()
     inode = output.stat().st_ino
@@ -81,47 +79,42 @@ def test_a_mount_point_is_filled_in_place(tmp_path, monkeypatch):
 
 
 class Killed(BaseException):
-    """As kill -9: nothing after it runs."""
+    """Stands for kill -9: nothing after it runs."""
 
 
-def dying_filesystem(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Every remote write counts; after so many of them the process is as good as dead: no clean-up
-    reaches the store.
-    """
-    steps = 0
-    put, copy = (
-        storage.filesystem("memory://")[0].__class__.put_file,
-        storage.filesystem("memory://")[0].__class__.cp_file,
-    )
+def die_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
+    """Kill the process after so many remote writes: no clean-up reaches the store either."""
+    file_system = type(storage.filesystem("memory://")[0])
+    count = 0
 
-    def step(self, *arguments, real=None, **options):
-        nonlocal steps
-        steps += 1
-        if steps > after:
-            monkeypatch.setattr(storage, "remove", lambda uri: None)
-            raise Killed
-        return real(self, *arguments, **options)
+    def counting(write):
+        def counted(self, *arguments, **options):
+            nonlocal count
+            count += 1
+            if count > writes:
+                monkeypatch.setattr(storage, "remove", lambda uri: None)
+                raise Killed
+            return write(self, *arguments, **options)
 
-    kind = storage.filesystem("memory://")[0].__class__
-    monkeypatch.setattr(kind, "put_file", lambda self, *a, **o: step(self, *a, real=put, **o))
-    monkeypatch.setattr(kind, "cp_file", lambda self, *a, **o: step(self, *a, real=copy, **o))
+        return counted
+
+    monkeypatch.setattr(file_system, "put_file", counting(file_system.put_file))
+    monkeypatch.setattr(file_system, "cp_file", counting(file_system.cp_file))
 
 
-@pytest.mark.parametrize("after", range(6))
-def test_killed_while_a_result_moves_in(tmp_path, monkeypatch, after):
-    """Whatever the moment: a reader finds the whole old result, or none that calls itself one; the
-    next run finishes.
-    """
+@pytest.mark.parametrize("writes", range(6))
+def test_killed_while_a_result_moves_in(tmp_path, monkeypatch, writes):
+    """At any moment a reader finds the whole old result, or none; the next run finishes."""
     output = f"memory://{tmp_path.name}/output"
     publishing.publish(result(tmp_path / "a", selected="old", only_old="x"), output)
     with monkeypatch.context() as patch:
-        dying_filesystem(patch, after)
+        die_after(patch, writes)
         with pytest.raises(Killed):
             publishing.publish(result(tmp_path / "b", selected="new", more="new"), output)
     if storage.exists(f"{output}/manifest.json"):
-        found = contents(output)
-        assert found["selected"] == "old"
-        assert found["only_old"] == "x"
+        texts = contents(output)
+        assert texts["selected"] == "old"
+        assert texts["only_old"] == "x"
     else:
         assert publishing.is_unfinished(output)
     assert publishing.foreign_files(output) == []  # ours to replace
@@ -129,10 +122,10 @@ def test_killed_while_a_result_moves_in(tmp_path, monkeypatch, after):
     assert contents(output) == {"selected": "last"}
 
 
-def test_killed_between_two_renames(tmp_path, monkeypatch):
+def test_killed_between_two_renames(tmp_path):
     output = tmp_path / "output"
     publishing.publish(result(tmp_path / "a", selected="old"), str(output))
-    os.rename(output, tmp_path / f".output.{'0' * 32}.old")  # where a killed run has left it
+    os.rename(output, tmp_path / f".output.{'0' * 32}.old")  # as a killed run leaves it
     publishing.recover(str(output))
     assert contents(str(output)) == {"selected": "old"}
     (tmp_path / f".output.{'1' * 32}.old").mkdir()
@@ -144,20 +137,21 @@ def test_killed_between_two_renames(tmp_path, monkeypatch):
 def test_a_failure_leaves_the_old_result(tmp_path, monkeypatch):
     output = tmp_path / "output"
     publishing.publish(result(tmp_path / "a", selected="old"), str(output))
-    real, seen = os.rename, []
+    rename = os.rename
+    targets: list[str] = []
 
-    def failing(source: str, target: str) -> None:
-        seen.append(target)
+    def fail_once(source: str, target: str) -> None:
+        targets.append(target)
         if target == str(output) and source.endswith(".new"):
             raise OSError(5, "Input/output error")
-        real(source, target)
+        rename(source, target)
 
-    monkeypatch.setattr(os, "rename", failing)
+    monkeypatch.setattr(os, "rename", fail_once)
     with pytest.raises(StorageError, match="Input/output error"):
         publishing.publish(result(tmp_path / "b", selected="new"), str(output))
     assert contents(str(output)) == {"selected": "old"}
     assert sorted(os.listdir(tmp_path)) == ["b", "output"] or os.listdir(tmp_path) == ["output"]
-    assert len(seen) > 2
+    assert len(targets) > 2
 
 
 def test_a_full_disk_leaves_the_old_result(tmp_path, monkeypatch):
@@ -186,7 +180,7 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path):
 
 
 def test_names_in_a_manifest_reach_nothing_outside(place, tmp_path):
-    """A manifest that another wrote names files elsewhere: they are not removed."""
+    """Files elsewhere that a foreign manifest names are not removed."""
     publishing.publish(result(tmp_path / "a", selected="x"), f"{place}/output")
     storage.write_bytes(f"{place}/precious", b"1")
     storage.write_json(

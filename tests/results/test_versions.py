@@ -1,6 +1,4 @@
-"""Versions of a selection: names that sort by time, a pointer that moves last, and old ones that
-go.
-"""
+"""Versions of a selection: names sort by time, `latest` moves last, old versions are removed."""
 
 from __future__ import annotations
 
@@ -26,20 +24,20 @@ def output(place: str) -> str:
 
 
 def write(output: str, number: int) -> str:
-    name = versions.name_of(DIGESTS[number], START + timedelta(hours=number))
-    storage.write_json(storage.join(versions.uri_of(output, name), "manifest.json"), {})
-    storage.write_bytes(storage.join(versions.uri_of(output, name), "selected.jsonl"), b"{}\n")
+    name = versions.new_name(DIGESTS[number], START + timedelta(hours=number))
+    storage.write_json(storage.join(versions.version_uri(output, name), "manifest.json"), {})
+    storage.write_bytes(storage.join(versions.version_uri(output, name), "selected.jsonl"), b"{}\n")
     return name
 
 
 def test_a_name_says_when_and_of_what() -> None:
     assert (
-        versions.name_of("0123456789abcdef" + "x" * 16, START)
+        versions.new_name("0123456789abcdef" + "x" * 16, START)
         == "20260131T235959Z-0123456789abcdef"
     )
 
 
-def test_the_latest_is_the_one_it_was_moved_to(output: str) -> None:
+def test_latest_is_the_version_it_was_moved_to(output: str) -> None:
     assert versions.latest(output) is None
     first, second = write(output, 0), write(output, 1)
     assert versions.latest(output) is None  # it moves only when told
@@ -47,9 +45,9 @@ def test_the_latest_is_the_one_it_was_moved_to(output: str) -> None:
     assert versions.latest(output) == second
     versions.move_latest(output, first)
     assert versions.latest(output) == first
-    assert versions.is_of(first, DIGESTS[0])
-    assert not versions.is_of(second, DIGESTS[0])
-    assert not versions.is_of(None, DIGESTS[0])
+    assert versions.has_digest(first, DIGESTS[0])
+    assert not versions.has_digest(second, DIGESTS[0])
+    assert not versions.has_digest(None, DIGESTS[0])
 
 
 def test_on_a_disk_it_is_a_link_that_programs_can_follow(tmp_path: Path) -> None:
@@ -84,45 +82,47 @@ def test_a_pointer_to_what_is_no_version_points_to_nothing(planted: str, output:
 def test_the_oldest_go_and_never_the_latest(output: str) -> None:
     names = [write(output, number) for number in range(5)]
     versions.move_latest(output, names[0])
-    assert versions.forget_old(output, 2) == names[1:3]
-    assert versions.listed(output) == [names[0], *names[3:]]
-    assert not storage.find(versions.uri_of(output, names[1]))
+    assert versions.remove_old(output, 2) == names[1:3]
+    assert versions.list_versions(output) == [names[0], *names[3:]]
+    assert not storage.find(versions.version_uri(output, names[1]))
 
 
 def test_what_killed_runs_left_goes_after_a_day(output: str) -> None:
     name = write(output, 0)
-    for left in (f".{name}.0123.new", versions.name_of(DIGESTS[1], START)):
-        storage.write_bytes(storage.join(output, "versions", left, "selected.jsonl"), b"{}\n")
-    assert versions.forget_old(output, 2) == []
-    assert (
-        len({one.name.split("/")[0] for one in storage.find(storage.join(output, "versions"))}) == 3
-    )  # it may be under way
-    assert versions.forget_old(output, 2, now=datetime.now(UTC) + timedelta(days=2)) == []
-    assert {one.name.split("/")[0] for one in storage.find(storage.join(output, "versions"))} == {
-        name
-    }
+    draft = f".{name}.0123.new"
+    without_manifest = versions.new_name(DIGESTS[1], START)
+    for leftover in (draft, without_manifest):
+        storage.write_bytes(storage.join(output, "versions", leftover, "selected.jsonl"), b"{}\n")
+    assert versions.remove_old(output, 2) == []
+    assert entries(output) == {name, draft, without_manifest}  # a run may be under way
+    assert versions.remove_old(output, 2, now=datetime.now(UTC) + timedelta(days=2)) == []
+    assert entries(output) == {name}
 
 
-def test_a_version_without_its_manifest_is_none(output: str) -> None:
+def entries(output: str) -> set[str]:
+    files = storage.find(storage.join(output, "versions"))
+    return {file.name.split("/")[0] for file in files}
+
+
+def test_a_version_without_its_manifest_does_not_count(output: str) -> None:
     name = write(output, 0)
-    storage.remove(storage.join(versions.uri_of(output, name), "manifest.json"))
-    assert versions.listed(output) == []
+    storage.remove(storage.join(versions.version_uri(output, name), "manifest.json"))
+    assert versions.list_versions(output) == []
 
 
-def test_one_that_nothing_points_to_yet_is_found_again(output: str) -> None:
+def test_a_version_that_was_not_published_is_found_again(output: str) -> None:
     first, second = write(output, 0), write(output, 1)
-    assert versions.unpointed(output, DIGESTS[1], first) == second
-    assert (
-        versions.unpointed(output, DIGESTS[0], second) is None
-    )  # older: a pool that became what it was is a version anew
-    assert versions.unpointed(output, DIGESTS[2], first) is None
-    assert versions.unpointed(output, DIGESTS[0], None) == first
+    assert versions.unpublished(output, DIGESTS[1], first) == second
+    # An older one does not count: a pool that became what it was is a new version.
+    assert versions.unpublished(output, DIGESTS[0], second) is None
+    assert versions.unpublished(output, DIGESTS[2], first) is None
+    assert versions.unpublished(output, DIGESTS[0], None) == first
 
 
 def test_a_folder_of_something_else_is_left_alone(output: str) -> None:
     versions.check_output(output)
     storage.write_bytes(storage.join(output, "thesis.tex"), b"\\")
-    with pytest.raises(OutputExists, match="no versions of ours"):
+    with pytest.raises(OutputExists, match="without versions of ours"):
         versions.check_output(output)
 
 

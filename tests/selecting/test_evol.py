@@ -9,7 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deita_tasks.errors import ComputeError, UsageError
-from deita_tasks.selecting.evol import evol_score, evol_scores, evol_scores_of, ranking_scores
+from deita_tasks.selecting.evol import (
+    evol_score,
+    evol_scores,
+    evol_scores_of_columns,
+    ranking_scores,
+)
 
 NAN = float("nan")
 
@@ -17,15 +22,15 @@ NAN = float("nan")
 def test_by_hand():
     complexity, quality = [2.0, 3.5, 1.0], [4.0, 2.0, 5.5]
     assert evol_score(complexity, quality) == 8 + 7 + 5.5
-    assert evol_score(complexity, quality, how="mean") == 20.5 / 3
-    assert evol_score(complexity, quality, how="max") == 8
+    assert evol_score(complexity, quality, aggregation="mean") == 20.5 / 3
+    assert evol_score(complexity, quality, aggregation="max") == 8
 
 
-@pytest.mark.parametrize("how", ["sum", "mean", "max"])
-def test_a_missing_turn_or_no_turn_gives_no_score(how):
-    assert math.isnan(evol_score([1, NAN], [2, 2], how))
-    assert math.isnan(evol_score([1, 2, 3], [2, None, 2], how))
-    assert math.isnan(evol_score([], [], how))
+@pytest.mark.parametrize("aggregation", ["sum", "mean", "max"])
+def test_a_missing_turn_or_no_turn_gives_no_score(aggregation):
+    assert math.isnan(evol_score([1, NAN], [2, 2], aggregation))
+    assert math.isnan(evol_score([1, 2, 3], [2, None, 2], aggregation))
+    assert math.isnan(evol_score([], [], aggregation))
 
 
 def test_products_of_float32_scores_are_not_rounded_to_float32():
@@ -41,31 +46,33 @@ scores = st.one_of(st.none(), st.just(NAN), st.floats(1, 6, width=32))
     st.sampled_from(["sum", "mean", "max"]),
 )
 @settings(deadline=None)
-def test_columns_equal_a_loop_over_turns_to_the_last_bit(rows, how):
-    def plainly(row):
+def test_columns_equal_a_loop_over_turns_to_the_last_bit(rows, aggregation):
+    def aggregate(row):
         if not row or any(x is None or y is None or math.isnan(x + y) for x, y in row):
             return NAN
         products = [x * y for x, y in row]
-        if how == "max":
+        if aggregation == "max":
             return max(products)
         total = products[0]
         for product in products[1:]:  # not sum(), which compensates from Python 3.12 on
             total += product
-        return total if how == "sum" else total / len(products)
+        return total if aggregation == "sum" else total / len(products)
 
-    expected = np.array([plainly(row) for row in rows])
+    expected = np.array([aggregate(row) for row in rows])
     one_by_one = np.array(
-        [evol_score([x for x, _ in row], [y for _, y in row], how) for row in rows]
+        [evol_score([x for x, _ in row], [y for _, y in row], aggregation) for row in rows]
     )
     columns = [
         pa.array([[turn[side] for turn in row] for row in rows], pa.list_(pa.float32()))
         for side in (0, 1)
     ]
     np.testing.assert_array_equal(one_by_one, expected)
-    np.testing.assert_array_equal(evol_scores_of(*columns, how), expected)
+    np.testing.assert_array_equal(evol_scores_of_columns(*columns, aggregation), expected)
     chunked = [pa.chunked_array([column[:1], column[1:]]) for column in columns]
-    np.testing.assert_array_equal(evol_scores_of(*chunked, how), expected)
-    np.testing.assert_array_equal(evol_scores_of(columns[0][2:], columns[1][2:], how), expected[2:])
+    np.testing.assert_array_equal(evol_scores_of_columns(*chunked, aggregation), expected)
+    np.testing.assert_array_equal(
+        evol_scores_of_columns(columns[0][2:], columns[1][2:], aggregation), expected[2:]
+    )
 
 
 def test_offsets_may_start_and_end_within_the_values():
@@ -75,24 +82,24 @@ def test_offsets_may_start_and_end_within_the_values():
 def test_a_null_row_has_no_score_whatever_the_other_side_says():
     complexity = pa.array([[1.0], None, [2.0, 2.0], None], pa.list_(pa.float32()))
     quality = pa.array([[3.0], [1.0, 2.0], [1.0, 1.0], None], pa.list_(pa.float32()))
-    np.testing.assert_array_equal(evol_scores_of(complexity, quality), [3, NAN, 4, NAN])
-    np.testing.assert_array_equal(evol_scores_of(quality, complexity), [3, NAN, 4, NAN])
+    np.testing.assert_array_equal(evol_scores_of_columns(complexity, quality), [3, NAN, 4, NAN])
+    np.testing.assert_array_equal(evol_scores_of_columns(quality, complexity), [3, NAN, 4, NAN])
 
 
 def test_what_does_not_match_is_refused():
     with pytest.raises(ComputeError, match="3 complexity scores and 2 quality scores"):
         evol_score([1, 2, 3], [1, 2])
     with pytest.raises(ComputeError, match="row 1: 2 complexity scores and 1 quality scores"):
-        evol_scores_of(pa.array([[1.0], [1.0, 2.0]]), pa.array([[1.0], [1.0]]))
+        evol_scores_of_columns(pa.array([[1.0], [1.0, 2.0]]), pa.array([[1.0], [1.0]]))
     with pytest.raises(ComputeError, match="2 rows of complexity and 1 of quality"):
-        evol_scores_of(pa.array([[1.0], [1.0]]), pa.array([[1.0]]))
+        evol_scores_of_columns(pa.array([[1.0], [1.0]]), pa.array([[1.0]]))
     with pytest.raises(ComputeError, match="expected two flat arrays of one length"):
         evol_scores([0, 1], [1.0], [1.0, 2.0])
     for offsets in ([0, 3], [], [1, 0], [-1, 1]):
         with pytest.raises(ComputeError, match="expected n \\+ 1 ascending positions"):
             evol_scores(offsets, [1.0, 2.0], [1.0, 2.0])
     with pytest.raises(UsageError, match="evol_score 'median': expected one of sum, mean, max"):
-        evol_score([1], [1], how="median")
+        evol_score([1], [1], aggregation="median")
 
 
 def test_rankings_by_hand():
@@ -117,12 +124,10 @@ def test_rankings_name_what_they_miss():
     column = pa.array([[1.0]])
     with pytest.raises(
         UsageError,
-        match="ranking 'evol' needs a column that was not given: expected complexity and quality",
+        match="ranking 'evol' lacks a column: expected complexity and quality",
     ):
         ranking_scores("evol", "sum", column, None)
-    with pytest.raises(
-        UsageError, match="ranking 'length' needs a column that was not given: expected lengths"
-    ):
+    with pytest.raises(UsageError, match="ranking 'length' lacks a column: expected lengths"):
         ranking_scores("length", "sum", column, column)
     with pytest.raises(
         UsageError, match="ranking 'beauty': expected one of evol, complexity, quality, length"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting import solve as solving
-from deita_tasks.selecting.similarity.products import TorchScreen
+from deita_tasks.selecting.similarity.products import TorchBlockProduct
 from deita_tasks.selecting.solve import Solution, solve
 from tests.support.selection_reference import sequential
 
@@ -84,74 +84,71 @@ def test_what_a_trial_remembers_changes_no_answer_and_saves_work(monkeypatch):
     compare few rows.
     """
     ids, scores, vectors = clustered(3000, 60)
-    monkeypatch.setattr(solving, "BLOCK", 64)
-    monkeypatch.setattr(solving, "AHEAD", 256)
-    compared, counts, decide, run = [], [], solving.CosineSpace.decide, solving._Trials.run
-    monkeypatch.setattr(
-        solving.CosineSpace,
-        "decide",
-        lambda space, rows: compared.append(len(rows)) or decide(space, rows),
-    )
+    monkeypatch.setattr(solving, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(solving, "LOOK_AHEAD_ROWS", 256)
+    compared_rows, trials = count_compared_rows(monkeypatch), []
+    run = solving._TrialRunner.run
 
-    def watched(trials, limit, to_the_end=False):
-        compared.clear()
-        trial = run(trials, limit, to_the_end)
-        counts.append((float(limit), trial.kept, sum(compared)))
+    def watched_run(runner, limit, count_all=False):
+        compared_rows.clear()
+        trial = run(runner, limit, count_all)
+        trials.append((np.float32(limit), trial.kept, sum(compared_rows)))
         return trial
 
-    monkeypatch.setattr(solving._Trials, "run", watched)
+    def kept_by_diverse(budget, limit):
+        selector = load_selector("diverse", budget=budget, max_similarity=limit)
+        return len(selector.select(ids, scores, vectors).kept)
+
+    monkeypatch.setattr(solving._TrialRunner, "run", watched_run)
     for budget in (20, 300):
-        counts.clear()
+        trials.clear()
         limit, kept = solve(ids, scores, vectors, budget)
         assert kept == budget
-        assert (
-            len(
-                load_selector("diverse", budget=budget, max_similarity=limit)
-                .select(ids, scores, vectors)
-                .kept
-            )
-            == budget
-        )
-        assert (
-            len(
-                load_selector("diverse", budget=budget, max_similarity=below(limit))
-                .select(ids, scores, vectors)
-                .kept
-            )
-            < budget
-        )
-        assert len(counts) < 25
-        assert len({tried for tried, _, _ in counts}) == len(counts)
-        assert all((kept == budget) == (tried >= np.float32(limit)) for tried, kept, _ in counts)
-        assert counts[-1][2] < 1500, "most rows are known to be shut out"
+        assert kept_by_diverse(budget, limit) == budget
+        assert kept_by_diverse(budget, below(limit)) < budget
+        assert len(trials) < 25
+        assert len({tried_limit for tried_limit, _, _ in trials}) == len(trials)
+        for tried_limit, kept, _ in trials:
+            assert (kept == budget) == (tried_limit >= np.float32(limit))
+        assert trials[-1][2] < 1500, "most rows are known to be blocked"
+
+
+def count_compared_rows(monkeypatch):
+    """The sizes of the blocks that are compared from now on."""
+    sizes = []
+    decide = solving.CosineKeptRows.decide
+
+    def watched_decide(kept_rows, rows):
+        sizes.append(len(rows))
+        return decide(kept_rows, rows)
+
+    monkeypatch.setattr(solving.CosineKeptRows, "decide", watched_decide)
+    return sizes
 
 
 def test_a_trial_ends_when_it_is_settled(monkeypatch):
     """When the budget is kept, and when too few rows are left for it."""
     ids, scores, vectors = clustered(1000, 30)
-    seen = []
-    decide = solving.CosineSpace.decide
-    monkeypatch.setattr(
-        solving.CosineSpace,
-        "decide",
-        lambda space, rows: seen.append(len(rows)) or decide(space, rows),
+    compared_rows = count_compared_rows(monkeypatch)
+    runner = solving._TrialRunner(ids, scores, vectors, 700, "cpu")
+    assert runner.run(np.float32(1)).kept == 700
+    assert sum(compared_rows) == 768
+    compared_rows.clear()
+    assert runner.run(np.float32(-1)).kept == 1
+    assert sum(compared_rows) == 512, (
+        "with 699 of 1,000 still to keep, no more than 300 may be blocked"
     )
-    trials = solving._Trials(ids, scores, vectors, 700, "cpu")
-    assert trials.run(np.float32(1)).kept == 700
-    assert sum(seen) == 768
-    seen.clear()
-    assert trials.run(np.float32(-1)).kept == 1
-    assert sum(seen) == 512, "with 699 of 1,000 still to keep, no more than 300 may be shut out"
 
 
 def test_torch_finds_the_same_limit(monkeypatch):
     ids, scores, vectors = clustered(1000, 30)
     expected = solve(ids, scores, vectors, 100)
-    asked = []
-    monkeypatch.setattr(
-        solving,
-        "screens_on",
-        lambda device: asked.append(device) or (lambda rows: TorchScreen(rows, "cpu")),
-    )
+    devices = []
+
+    def torch_product_for(device):
+        devices.append(device)
+        return lambda rows: TorchBlockProduct(rows, "cpu")
+
+    monkeypatch.setattr(solving, "block_product_for", torch_product_for)
     assert solve(ids, scores, vectors, 100, device="cuda:1") == expected
-    assert asked == ["cuda:1"]
+    assert devices == ["cuda:1"]

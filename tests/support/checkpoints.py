@@ -1,6 +1,4 @@
-"""Tiny checkpoints with random weights, made by the tests themselves in a second or so; nothing is
-downloaded.
-"""
+"""Tiny checkpoints with random weights, made in about a second; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ from typing import Any
 import sentencepiece
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import (
     AddedToken,
     Regex,
@@ -57,8 +56,9 @@ GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s
 def write_sentencepiece(
     folder: Path, *, model_type: str = "bpe", config: dict[str, Any] | None = None, **options: Any
 ) -> Path:
-    """`tokenizer.model` of LLaMA's kind and its tokenizer_config.json, no tokenizer.json: what the
-    published scorers carry.
+    """Write a tokenizer.model of LLaMA's kind and its tokenizer_config.json, no tokenizer.json.
+
+    The published scorers have these files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tokenizer.model"
@@ -94,9 +94,7 @@ def write_sentencepiece(
 
 
 def byte_level_tokenizer(pattern: str = LLAMA3_PATTERN, bos: bool = True) -> Tokenizer:
-    """A byte-level BPE as Llama-3's (with <|begin_of_text|> in front) or, with bos=False, as
-    Qwen's.
-    """
+    """A byte-level BPE like Llama-3's, <|begin_of_text|> in front; without `bos` like Qwen's."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -131,8 +129,9 @@ def write_model(
     vocabulary: int = 640,
     **options: Any,
 ) -> Any:
-    """Weights and config.json of a tiny decoder of a transformers `family`; large random weights,
-    so that scores spread.
+    """Write weights and config.json of a tiny decoder of a transformers `family`.
+
+    The weights are random and large, so that scores spread.
     """
     settings = {
         "vocab_size": vocabulary,
@@ -189,11 +188,20 @@ def qwen2(folder: Path, **options: Any) -> Path:
     return folder
 
 
+def poison(folder: Path, text: str) -> None:
+    """Make the last token of `text` NaN, and with it the values of every text that has it."""
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    token = reference_ids(folder, text)[-1]
+    weights["model.embed_tokens.weight"][token] = float("nan")
+    save_file(weights, path, {"format": "pt"})
+
+
 FAMILIES = {"llama": llama, "mistral": mistral, "llama3": llama3, "qwen2": qwen2}
 
 
 def reference_ids(folder: Path, text: str) -> list[int]:
-    """Token ids by the plainest way: sentencepiece itself with <s> in front, or the tokenizer.json."""
+    """Token ids by the plainest way: sentencepiece with <s> in front, or the tokenizer.json."""
     if (folder / "tokenizer.model").exists():
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
         return [pieces.bos_id(), *pieces.encode(text)]

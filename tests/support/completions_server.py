@@ -1,8 +1,7 @@
-"""A real HTTP server on loopback that speaks the part of the OpenAI API that scorers use, and
-misbehaves on demand.
+"""A real HTTP server on loopback with the part of the OpenAI API that scorers use.
 
-Completions carry the true log-probabilities of a tiny checkpoint, by transformers' whole model and
-none of our code; chat replies are scripted.
+It fails on demand. Completions carry the true log-probabilities of a tiny checkpoint, by the whole
+model in transformers and none of our code; chat replies are scripted.
 """
 
 from __future__ import annotations
@@ -22,53 +21,53 @@ from tests.support.checkpoints import reference_model
 
 
 class Script:
-    """What the server does: `faults`, one used up by each request; `omit`, a token id that it never
-    names; `replies` to chats.
+    """What the server does, and what it was asked.
+
+    `faults`: one is used up by each request: (status, headers), "drop", "hang" or "html". `omit`: a
+    token id that it never names, in prompts of `omit_in` tokens or in all. `replies`: to chats, the
+    last one for good; a function gets the messages. `refuse_over`: tokens of a prompt, as a
+    server's window. `texts`: each token's text, for a server that is not vLLM.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | str | None = None) -> None:
         self.model = reference_model(folder) if folder else None
         self.lock = threading.Lock()
-        self.faults: list[Any] = []  # (status, headers), "drop", "hang", "html"
+        self.faults: list[Any] = []
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.times: list[float] = []
         self.replies: list[Any] = []
         self.omit: int | None = None
-        self.omit_in: int | None = None  # only in prompts of so many tokens
-        self.refuse_over: int | None = None  # tokens of a prompt, as a server's window
+        self.omit_in: int | None = None
+        self.refuse_over: int | None = None
         self.vllm = True
-        self.texts: dict[int, str] = {}  # for the other kind of server: each token's text
-        self.at_once = self.most_at_once = 0
+        self.texts: dict[int, str] = {}
+        self.at_once = 0
+        self.most_at_once = 0
         self.url = ""
 
     def completion(self, body: dict[str, Any]) -> tuple[int, Any]:
         ids = body["prompt"]
         assert isinstance(ids, list), "expected token ids"
         if self.refuse_over is not None and len(ids) + body["max_tokens"] > self.refuse_over:
-            return 400, {
-                "error": {
-                    "message": f"This model's maximum context length is {self.refuse_over} tokens."
-                }
-            }
+            return _error(f"This model's maximum context length is {self.refuse_over} tokens.")
+        if self.vllm and not body.get("logprobs"):
+            return _error("when using `logprob_token_ids`, `logprobs` must be set")
+        if not self.vllm and "logprob_token_ids" in body:
+            return _error("Unrecognized request argument supplied: logprob_token_ids")
         with self.lock, torch.no_grad():
             logprobs = self.model(torch.tensor([ids])).logits[0, -1].double().log_softmax(0)
         if self.vllm:
-            if not body.get("logprobs"):
-                return 400, {
-                    "error": {"message": "when using `logprob_token_ids`, `logprobs` must be set"}
-                }
-            asked = [*body["logprob_token_ids"], int(logprobs.argmax())]
-            named = {f"token_id:{i}": float(logprobs[i]) for i in asked if not self.omits(i, ids)}
+            tokens = [*body["logprob_token_ids"], int(logprobs.argmax())]
+            names = {token: f"token_id:{token}" for token in tokens}
         else:
-            if "logprob_token_ids" in body:
-                return 400, {
-                    "error": {
-                        "message": "Unrecognized request argument supplied: logprob_token_ids"
-                    }
-                }
-            best = logprobs.topk(body["logprobs"]).indices.tolist()
-            named = {self.texts[i]: float(logprobs[i]) for i in best if not self.omits(i, ids)}
+            tokens = logprobs.topk(body["logprobs"]).indices.tolist()
+            names = {token: self.texts[token] for token in tokens}
+        named = {
+            name: float(logprobs[token])
+            for token, name in names.items()
+            if not self.omits(token, ids)
+        }
         return 200, {"choices": [{"text": "?", "logprobs": {"top_logprobs": [named]}}]}
 
     def omits(self, token: int, ids: list[int]) -> bool:
@@ -80,6 +79,10 @@ class Script:
         if callable(reply):
             reply = reply(body["messages"])
         return 200, {"choices": [{"message": {"role": "assistant", "content": reply}}]}
+
+
+def _error(message: str, status: int = 400) -> tuple[int, Any]:
+    return status, {"error": {"message": message}}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -117,24 +120,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if isinstance(fault, tuple):
             status, headers = fault
-            self.send(
-                status,
-                json.dumps(
-                    {"error": {"message": f"told {self.headers.get('Authorization')}"}}
-                ).encode(),
-                headers,
-            )
+            # servers repeat the key in their messages
+            _, content = _error(f"told {self.headers.get('Authorization')}")
+            self.send(status, json.dumps(content).encode(), headers)
             return
-        answers = {
-            "/v1/completions": self.script.completion,
-            "/v1/chat/completions": self.script.chat,
-        }
-        status, answer = (
-            answers[self.path](body)
-            if self.path in answers
-            else (404, {"error": {"message": f"no route {self.path}"}})
-        )
-        self.send(status, json.dumps(answer).encode(), {})
+        if self.path == "/v1/completions":
+            status, content = self.script.completion(body)
+        elif self.path == "/v1/chat/completions":
+            status, content = self.script.chat(body)
+        else:
+            status, content = _error(f"no route {self.path}", 404)
+        self.send(status, json.dumps(content).encode(), {})
 
     def send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         try:
@@ -144,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(content)
         except OSError:
-            self.close_connection = True  # who asked has gone
+            self.close_connection = True  # the client has gone
 
 
 @contextmanager

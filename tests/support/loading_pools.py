@@ -29,8 +29,8 @@ LONGER = (
     Turn("assistant", "B."),
 )
 
-# Per format: rows as a pool has them, and by hand the turns that they hold. Each has the extra
-# column `topic`.
+# By format: rows as in a pool, and their turns, written by hand. Each row has the extra column
+# `topic`.
 SAMPLES: dict[str, tuple[Rows, list[tuple[Turn, ...]]]] = {
     "sharegpt": (
         [
@@ -142,7 +142,7 @@ def json_array_in_one_line(rows: Rows) -> bytes:
 
 
 def csv_text(rows: Rows) -> bytes:
-    """Lists as their JSON text, as a CSV must have them."""
+    """Return CSV; lists become JSON text."""
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, list(rows[0]))
     writer.writeheader()
@@ -163,7 +163,7 @@ def parquet(rows: Rows) -> bytes:
 
 
 def parquet_of_texts(rows: Rows) -> bytes:
-    """Lists as their JSON text."""
+    """Return Parquet; lists become JSON text."""
     return parquet(
         [
             {
@@ -194,19 +194,19 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def read(path: Any, content: bytes, format: str = "auto") -> list[Conversation | Quarantined]:
-    """The rows of a file of `content`, written to `path`."""
+    """Write `content` to `path` and read its rows."""
     path.write_bytes(content)
     return list(read_conversations(str(path), format))
 
 
 def fates(rows: list[Conversation | Quarantined]) -> dict[int, str]:
-    """Row number -> "ok" or the reason for quarantine."""
+    """Return "ok" or the reason for quarantine, by row number."""
     assert len({row.source.row for row in rows}) == len(rows)
     return {row.source.row: row.reason if isinstance(row, Quarantined) else "ok" for row in rows}
 
 
 def good(rows: list[Conversation | Quarantined]) -> list[Conversation]:
-    """`rows`, all of them conversations."""
+    """Return `rows`, all of which must be conversations."""
     assert all(isinstance(row, Conversation) for row in rows), [
         row for row in rows if isinstance(row, Quarantined)
     ]

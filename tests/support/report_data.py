@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deita_tasks.exporting.base import ExportRow
-from deita_tasks.manifest import Counts, InputFile, Manifest, Model, Work
+from deita_tasks.manifest import Counts, InputFile, Manifest, Model, RowsByStage
 from deita_tasks.records import Conversation, SourceRow, Turn
 
 TURNS = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
@@ -86,9 +86,9 @@ def manifest(selected: int, **fields: Any) -> Manifest:
             quarantined=1,
             unscorable=0,
         ),
-        "computed": Work(complexity=5),
-        "reused": Work(complexity=1000, quality=1000, embedding=1000),
-        "truncated": Work(embedding=2),
+        "computed": RowsByStage(complexity=5),
+        "reused": RowsByStage(complexity=1000, quality=1000, embedding=1000),
+        "truncated": RowsByStage(embedding=2),
         "timings": {"score": 1.5},
     }
     return Manifest(**{**given, **fields})

@@ -1,4 +1,4 @@
-"""The command line as a process of its own, for tests that kill it or look at all that it writes."""
+"""The command line as a process of its own, for tests that kill it or read all its output."""
 
 from __future__ import annotations
 

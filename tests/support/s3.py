@@ -1,6 +1,6 @@
-"""An S3 server of our own on the loopback, and a proxy in front of it that makes trouble.
+"""An S3 server on the loopback, and a proxy in front of it that makes requests fail.
 
-The fixtures that start them are in `s3_fixtures.py`.
+`s3_fixtures.py` has the fixtures that start them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ import pytest
 
 from deita_tasks import storage
 
-ACCESS, SECRET = "AKIAPLANTEDBYTHETESTS", "planted/secret/that/must/be/written/nowhere"
+ACCESS = "AKIAPLANTEDBYTHETESTS"
+SECRET = "planted/secret/that/must/be/written/nowhere"
+FAILURES = ("500", "503", "reset")
 
 
 @dataclass
 class S3:
-    """The server's address; `environment` is what a process needs to use it."""
+    """The address of a server. environment: the variables with which a process uses it."""
 
     endpoint: str
 
@@ -42,14 +44,14 @@ class S3:
             "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
         }
 
-    def use(self, monkeypatch: pytest.MonkeyPatch, **more: str) -> None:
-        """Make this process use the server; `more` are further environment variables."""
-        for name, value in {**self.environment, **more}.items():
+    def use(self, monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+        """Make this process use the server, with more environment `variables`."""
+        for name, value in {**self.environment, **variables}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("AWS_PROFILE", raising=False)
 
     def bucket(self) -> str:
-        """A new, empty bucket."""
+        """Make an empty bucket; return its name."""
         name = f"bucket-{uuid.uuid4().hex[:12]}"
         storage.filesystem("s3://")[0].mkdir(name)
         return name
@@ -57,32 +59,49 @@ class S3:
 
 @dataclass
 class Trouble:
-    """What the proxy does to the requests: a share of them fails, in turn by 500, 503 and a reset;
-    or every one is refused.
+    """What the proxy does to requests.
+
+    share: of the requests that fail, by turns with 500, 503 and a reset. away: every request is
+    reset. puts_until_away: the server goes away for good after so many PUTs of scores. counts: of
+    the requests so far, by outcome.
     """
 
     share: float = 0.0
     away: bool = False
-    away_after: int | None = None  # so many PUTs of scores, and the server is gone for good
-    seed: int = 7
-    done: dict[str, int] = field(
-        default_factory=lambda: {"passed": 0, "500": 0, "503": 0, "reset": 0}
-    )
+    puts_until_away: int | None = None
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("passed", *FAILURES), 0))
+    _random: random.Random = field(default_factory=lambda: random.Random(7))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def outcome(self, method: str, path: str) -> str:
+        """Decide what happens to a request: "passed" or one of FAILURES."""
+        with self._lock:
+            if self.puts_until_away is not None and method == "PUT" and "/scores/" in path:
+                self.puts_until_away -= 1
+                self.away = self.away or self.puts_until_away < 0
+            fails = self._random.random() < self.share
+            outcome = "passed"
+            if self.away:
+                outcome = "reset"
+            elif fails:
+                failures_so_far = sum(self.counts[name] for name in FAILURES)
+                outcome = FAILURES[failures_so_far % len(FAILURES)]
+            self.counts[outcome] += 1
+            return outcome
 
 
 @dataclass
 class Proxy(S3):
-    """A server in front of the server, with `trouble` to be set at any time."""
+    """A proxy in front of the server; `trouble` may be set at any time."""
 
     trouble: Trouble = field(default_factory=Trouble)
 
 
 @contextmanager
 def proxy_before(server: S3) -> Iterator[Proxy]:
-    """A proxy before `server`."""
+    """Run a proxy in front of `server`."""
     trouble = Trouble()
-    dice, lock = random.Random(trouble.seed), threading.Lock()
-    behind = urlsplit(server.endpoint)
+    target = urlsplit(server.endpoint)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -91,62 +110,39 @@ def proxy_before(server: S3) -> Iterator[Proxy]:
             pass
 
         def _serve(self) -> None:
-            body = self._body()
-            with lock:
-                if (
-                    trouble.away_after is not None
-                    and self.command == "PUT"
-                    and "/scores/" in self.path
-                ):
-                    trouble.away_after -= 1
-                    trouble.away = trouble.away or trouble.away_after < 0
-                fails = trouble.away or dice.random() < trouble.share
-                kind = (
-                    ("500", "503", "reset")[
-                        sum(trouble.done[name] for name in ("500", "503", "reset")) % 3
-                    ]
-                    if fails
-                    else "passed"
-                )
-                kind = "reset" if trouble.away else kind
-                trouble.done[kind] += 1
-            if kind == "reset":
-                self.connection.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-                )
-                self.connection.close()
-                self.close_connection = True
-            elif kind == "passed":
-                self._pass_on(body)
+            # the base class has answered a header "Expect: 100-continue"
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            outcome = trouble.outcome(self.command, self.path)
+            if outcome == "passed":
+                self._forward(body)
+            elif outcome == "reset":
+                self._reset()
             else:
-                self._answer(
-                    int(kind),
-                    [("Content-Type", "application/xml")],
-                    b"<Error><Code>InternalError</Code></Error>",
-                )
+                content = b"<Error><Code>InternalError</Code></Error>"
+                self._answer(int(outcome), [("Content-Type", "application/xml")], content)
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve
 
-        def _body(self) -> bytes:
-            if self.headers.get("Expect", "").lower() == "100-continue":
-                pass  # the base class has answered it
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        def _reset(self) -> None:
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.connection.close()
+            self.close_connection = True
 
-        def _pass_on(self, body: bytes) -> None:
-            connection = http.client.HTTPConnection(behind.hostname or "", behind.port, timeout=30)
-            connection.request(
-                self.command, self.path, body, {**dict(self.headers.items()), "Host": behind.netloc}
-            )
+        def _forward(self, body: bytes) -> None:
+            connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=30)
+            headers = {**dict(self.headers.items()), "Host": target.netloc}
+            connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
             content = answer.read()
             left_out = {"transfer-encoding", "connection", "content-length"}
-            headers = [
+            kept_headers = [
                 (name, value) for name, value in answer.getheaders() if name.lower() not in left_out
             ]
-            length = (
-                answer.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
-            )
-            self._answer(answer.status, headers, content, length)
+            length = str(len(content))
+            if self.command == "HEAD":
+                length = answer.getheader("Content-Length") or length
+            self._answer(answer.status, kept_headers, content, length)
             connection.close()
 
         def _answer(
@@ -169,7 +165,7 @@ def proxy_before(server: S3) -> Iterator[Proxy]:
         daemon_threads = True
 
         def handle_error(self, *_: object) -> None:
-            pass  # a reset that we made
+            pass  # our own resets
 
     proxy = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=proxy.serve_forever, daemon=True)

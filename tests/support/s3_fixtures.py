@@ -1,5 +1,6 @@
-"""The fixtures around `s3.py`. A test module asks for them by `pytest_plugins =
-["tests.support.s3_fixtures"]`.
+"""Fixtures around `s3.py`.
+
+A test module gets them by `pytest_plugins = ["tests.support.s3_fixtures"]`.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ def s3_server() -> Iterator[S3]:
 
 @pytest.fixture
 def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
-    """The server, in the environment of this process."""
+    """The server, with this process set up to use it."""
     s3_server.use(monkeypatch)
     return s3_server
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: object) -> Iterator[str]:
-    """A URI under which nothing lies yet, on each kind of store."""
+    """An unused URI, on each kind of store."""
     if request.param == "local":
         yield f"{tmp_path}/place"
     elif request.param == "memory":
@@ -46,6 +47,6 @@ def place(request: pytest.FixtureRequest, tmp_path: object) -> Iterator[str]:
 
 @pytest.fixture
 def flaky(s3_server: S3) -> Iterator[Proxy]:
-    """The server behind a proxy that makes trouble when told to."""
+    """The server behind a proxy that can make requests fail."""
     with proxy_before(s3_server) as proxy:
         yield proxy

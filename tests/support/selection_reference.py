@@ -8,11 +8,15 @@ from deita_tasks.records import Rejection
 
 
 def unit(row):
+    """The row divided by its norm; None if it cannot be."""
     norm = math.sqrt(math.fsum(x * x for x in map(float, row)))
-    return [float(np.float32(float(x) / norm)) for x in row] if 0 < norm < math.inf else None
+    if not 0 < norm < math.inf:
+        return None
+    return [float(np.float32(float(x) / norm)) for x in row]
 
 
-def plain(row):
+def as_floats(row):
+    """The row as it is; None if it cannot be compared."""
     return [float(x) for x in row] if unit(row) else None
 
 
@@ -20,11 +24,11 @@ def similarity(a, b):
     return np.float32(math.fsum(x * y for x, y in zip(a, b, strict=True)))
 
 
-def nearness(a, b):
+def negative_euclidean(a, b):
     return -np.float32(math.sqrt(math.fsum((x - y) ** 2 for x, y in zip(a, b, strict=True))))
 
 
-def blockwise_nearness(a, b):
+def negative_manhattan(a, b):
     return -np.float32(math.fsum(abs(x - y) for x, y in zip(a, b, strict=True)))
 
 
@@ -39,25 +43,37 @@ def sequential(
     prepare=unit,
     closeness=similarity,
 ):
-    """`limit`: of closeness, which is a similarity or a distance with its sign turned."""
+    """The kept ids and the Rejections of a pool.
+
+    `limit`: of closeness, which is a similarity or a distance with its sign flipped.
+    """
     finite = [i for i in range(len(ids)) if math.isfinite(scores[i])]
-    ready, kept, rejected = {i: prepare(rows[i]) for i in finite}, [], []
-    for i in sorted(finite, key=lambda i: (-scores[i], ids[i])):
-        full = len(kept) == budget or (
-            strata is not None and [strata[k] for k in kept].count(strata[i]) == per_stratum
-        )
-        close = [closeness(ready[i], ready[k]) for k in kept] if ready[i] and not full else []
-        if full:
+    prepared = {i: prepare(rows[i]) for i in finite}
+    kept, rejected = [], []
+
+    def is_full(i):
+        if len(kept) == budget:
+            return True
+        return strata is not None and [strata[k] for k in kept].count(strata[i]) == per_stratum
+
+    def decide(i):
+        if is_full(i):
             rejected.append(Rejection(ids[i], "below_budget"))
-        elif ready[i] is None:
+            return
+        if prepared[i] is None:
             rejected.append(Rejection(ids[i], "unscorable"))
-        elif close and max(close) > np.float32(limit):
-            reported = abs(float(max(close))) if closeness is not similarity else float(max(close))
-            rejected.append(
-                Rejection(ids[i], "too_similar", ids[kept[close.index(max(close))]], reported)
-            )
-        else:
+            return
+        to_kept = [closeness(prepared[i], prepared[k]) for k in kept]
+        largest = max(to_kept, default=-math.inf)
+        if not largest > np.float32(limit):
             kept.append(i)
-    return [ids[i] for i in kept], rejected + [
-        Rejection(x, "unscorable") for x in sorted(set(ids) - {ids[i] for i in finite})
-    ]
+            return
+        nearest_id = ids[kept[to_kept.index(largest)]]
+        reported = float(largest) if closeness is similarity else abs(float(largest))
+        rejected.append(Rejection(ids[i], "too_similar", nearest_id, reported))
+
+    for i in sorted(finite, key=lambda i: (-scores[i], ids[i])):
+        decide(i)
+    without_score = sorted(set(ids) - {ids[i] for i in finite})
+    rejected += [Rejection(row_id, "unscorable") for row_id in without_score]
+    return [ids[i] for i in kept], rejected

@@ -40,10 +40,10 @@ class TimedEmbedder(components.TopicEmbedder):
 @task(persist_result=False, result_serializer="json")
 def environment_here(number: int) -> dict[str, str]:
     """What a worker process has of its own."""
-    from deita_tasks.tasks.model_cache import own_environment
+    from deita_tasks.tasks.model_cache import worker_environment
 
     time.sleep(1)  # so that one process does not take all
-    return {"pid": str(os.getpid()), "WORKER": os.environ.get("WORKER", ""), **own_environment}
+    return {"pid": str(os.getpid()), "WORKER": os.environ.get("WORKER", ""), **worker_environment}
 
 
 @task(persist_result=False, result_serializer="json")

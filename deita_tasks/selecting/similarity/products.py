@@ -1,6 +1,4 @@
-"""A block of candidates against many rows, as one float32 matrix product: on the CPU, or on a GPU
-where there is one.
-"""
+"""The products of a block of candidates with many rows, in float32, on a CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -12,137 +10,146 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deita_tasks.errors import UsageError
-from deita_tasks.selecting.similarity.exact import Floats, Indices, Pairs
+from deita_tasks.selecting.arrays import Floats, IndexPairs, Indices
 
 if TYPE_CHECKING:
     import torch
 
+RESERVED_FLOATS = 2**26  # 256 MB
 
-class Rows:
-    """A matrix of float32 that grows in rows, `most` of them at most, and copies none while it is
-    under 256 MB.
 
-    (Memory that is reserved and not written yet costs nothing.)
+class GrowingMatrix:
+    """A float32 matrix that grows to at most `max_rows` rows, and copies none below 256 MB.
+
+    It reserves the memory at once; memory that is not written yet costs nothing.
     """
 
-    def __init__(self, columns: int, most: int) -> None:
+    def __init__(self, columns: int, max_rows: int) -> None:
         self.count = 0
-        self.most = most
-        self._room = np.empty((min(most, 2**26 // max(1, columns)), columns), np.float32)
+        self.max_rows = max_rows
+        reserved_rows = min(max_rows, RESERVED_FLOATS // max(1, columns))
+        self._buffer = np.empty((reserved_rows, columns), np.float32)
 
     @property
     def view(self) -> Floats:
         """The rows so far, (count, columns)."""
-        return self._room[: self.count]
+        return self._buffer[: self.count]
 
     def append(self, rows: Floats) -> None:
         end = self.count + len(rows)
-        if end > len(self._room):
-            room = np.empty((min(self.most, 2 * end), self._room.shape[1]), np.float32)
-            room[: self.count] = self.view
-            self._room = room
-        self._room[self.count : end] = rows
+        if end > len(self._buffer):
+            columns = self._buffer.shape[1]
+            larger_rows = min(self.max_rows, 2 * end)
+            larger = np.empty((larger_rows, columns), np.float32)
+            larger[: self.count] = self.view
+            self._buffer = larger
+        self._buffer[self.count : end] = rows
         self.count = end
 
 
-class Screen:
-    """Multiplies blocks with `rows`, whatever those have grown to, in NumPy.
+class BlockProduct:
+    """Multiplies blocks of candidates with the rows of a GrowingMatrix, in NumPy.
 
-    The products go to one buffer, which every block reuses: the page faults of fresh memory would
-    cost as much as a tenth of the product.
+    All products go to one reused buffer: the page faults of fresh memory would cost up to a tenth
+    of the product.
     """
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: GrowingMatrix) -> None:
         self._rows = rows
         self._buffer = np.empty(0, np.float32)
 
-    def compare(self, block: Floats) -> Floats:
-        """The largest product of each row of `block` (b, columns) with one of the rows, (b,); -inf
-        where there are none.
+    def largest(self, block: Floats) -> Floats:
+        """Multiply `block` (b, columns) with the rows; return each row's largest product, (b,).
+
+        -inf if there are no rows yet.
         """
         rows = self._rows.view
+        shape = len(block), len(rows)
         size = len(block) * len(rows)
         if size > self._buffer.size:
             self._buffer = np.empty(2 * size, np.float32)
-        self._products = self._buffer[:size].reshape(len(block), len(rows))
+        self._products = self._buffer[:size].reshape(shape)
         np.matmul(block, rows.T, out=self._products)
         largest: Floats = self._products.max(axis=1, initial=-np.inf)
         return largest
 
-    def near(self, asked: Indices, thresholds: Floats, most: float = np.inf) -> Pairs | None:
-        """Of the rows `asked` of the block last compared: (row of the block, row) of every product
-        at or over the row's threshold.
+    def pairs_at_least(
+        self, block_rows: Indices, thresholds: Floats, max_pairs: float = np.inf
+    ) -> IndexPairs | None:
+        """Return every (row of the block, row) whose product is at least the block row's threshold.
 
-        None where there are more than `most`. (Each row is one short scan. A mask of all products
-        would have to be written and read, for the few rows that are asked for.)
+        Looks only at `block_rows` of the last block. None if there are more than `max_pairs`. Each
+        row is one short scan; a mask of all products would have to be written and read, for only a
+        few rows.
         """
-        found: list[Indices] = []
+        matches: list[Indices] = []
         total = 0
-        for row, threshold in zip(asked, thresholds, strict=True):
-            found.append((self._products[row] >= threshold).nonzero()[0])
-            total += len(found[-1])
-            if total > most:
+        for row, threshold in zip(block_rows, thresholds, strict=True):
+            indices = (self._products[row] >= threshold).nonzero()[0]
+            matches.append(indices)
+            total += len(indices)
+            if total > max_pairs:
                 return None
-        return np.repeat(asked, [len(indices) for indices in found]), np.concatenate(
-            [np.empty(0, np.int64), *found]
-        )
+        rows = np.repeat(block_rows, [len(indices) for indices in matches])
+        return rows, np.concatenate([np.empty(0, np.int64), *matches])
 
 
-class TorchScreen(Screen):
-    """Multiplies on a torch device, to which each of the rows goes once; only maxima and near pairs
-    come back.
-    """
+class TorchBlockProduct(BlockProduct):
+    """Multiplies on a torch device. Each row is sent there once; maxima and pairs come back."""
 
-    def __init__(self, rows: Rows, device: str) -> None:
+    def __init__(self, rows: GrowingMatrix, device: str) -> None:
         import torch
 
         super().__init__(rows)
         self._torch = torch
-        self._there = torch.empty((0, rows.view.shape[1]), device=device)
+        self._device_rows = torch.empty((0, rows.view.shape[1]), device=device)
         self._sent = 0
 
-    def compare(self, block: Floats) -> Floats:
-        rows = self._send()
+    def largest(self, block: Floats) -> Floats:
+        rows = self._send_new_rows()
         precision = self._torch.get_float32_matmul_precision()
-        self._torch.set_float32_matmul_precision(
-            "highest"
-        )  # the error bound is float32's, not TF32's
+        # The error bound is that of float32, not of TF32.
+        self._torch.set_float32_matmul_precision("highest")
         try:
-            self._products_there = self._torch.from_numpy(block).to(rows.device) @ rows.T
+            self._device_products = self._torch.from_numpy(block).to(rows.device) @ rows.T
         finally:
             self._torch.set_float32_matmul_precision(precision)
         if not len(rows):
             return np.full(len(block), -np.inf, np.float32)
-        largest: Floats = self._products_there.amax(dim=1).cpu().numpy()
-        return largest
+        largest = self._device_products.amax(dim=1)
+        result: Floats = largest.cpu().numpy()
+        return result
 
-    def near(self, asked: Indices, thresholds: Floats, most: float = np.inf) -> Pairs | None:
-        products = self._products_there
-        rows, least = (
-            self._torch.from_numpy(array).to(products.device) for array in (asked, thresholds)
-        )
-        at_least = products[rows] >= least[:, None]
-        if int(at_least.sum()) > most:
+    def pairs_at_least(
+        self, block_rows: Indices, thresholds: Floats, max_pairs: float = np.inf
+    ) -> IndexPairs | None:
+        products = self._device_products
+        rows = self._torch.from_numpy(block_rows).to(products.device)
+        lowest = self._torch.from_numpy(thresholds).to(products.device)
+        at_least = products[rows] >= lowest[:, None]
+        if int(at_least.sum()) > max_pairs:
             return None
         place, index = at_least.nonzero(as_tuple=True)
-        return asked[place.cpu().numpy()], index.cpu().numpy()
+        return block_rows[place.cpu().numpy()], index.cpu().numpy()
 
-    def _send(self) -> torch.Tensor:
+    def _send_new_rows(self) -> torch.Tensor:
         rows = self._rows.view
-        if len(rows) > len(self._there):
-            there = self._there.new_empty((2 * len(rows), rows.shape[1]))
-            there[: self._sent] = self._there[: self._sent]
-            self._there = there
-        self._there[self._sent : len(rows)] = self._torch.from_numpy(rows[self._sent :]).to(
-            self._there.device
-        )
-        self._sent = len(rows)
-        return self._there[: self._sent]
+        count, columns = rows.shape
+        sent = self._sent
+        if count > len(self._device_rows):
+            larger = self._device_rows.new_empty((2 * count, columns))
+            larger[:sent] = self._device_rows[:sent]
+            self._device_rows = larger
+        new_rows = self._torch.from_numpy(rows[sent:])
+        self._device_rows[sent:count] = new_rows.to(self._device_rows.device)
+        self._sent = count
+        return self._device_rows[:count]
 
 
 def has_cuda_driver() -> bool:
-    """Whether NVIDIA's driver can be loaded. Where it cannot, torch need not be: it takes 2 s to
-    import and say that it has no GPU.
+    """Return whether NVIDIA's driver can be loaded.
+
+    If not, torch need not be loaded: it takes 2 s to import and say that it has no GPU.
     """
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
@@ -151,22 +158,23 @@ def has_cuda_driver() -> bool:
     return True
 
 
-def screens_on(device: str) -> Callable[[Rows], Screen]:
-    """What makes Screens for `device`: "cpu", "cuda" or "cuda:1", "auto" for CUDA where there is
-    one. UsageError for one that is not.
+def block_product_for(device: str) -> Callable[[GrowingMatrix], BlockProduct]:
+    """Return what creates a BlockProduct on `device`: "cpu", "cuda", "cuda:1" or "auto".
 
-    On the CPU it is NumPy's: with 2 Zen 3 cores its OpenBLAS makes 140-150 GFLOP/s at these shapes,
-    torch's MKL 100-120.
+    "auto" is CUDA if this machine has it, else the CPU. On the CPU NumPy multiplies: with 2 Zen 3
+    cores its OpenBLAS reaches 140-150 GFLOP/s at these shapes, torch's MKL 100-120. Raises
+    UsageError for a device that is not there.
     """
     if device == "cpu" or (device == "auto" and not has_cuda_driver()):
-        return Screen
+        return BlockProduct
     import torch
 
     if torch.cuda.is_available():
-        return lambda rows: TorchScreen(rows, "cuda" if device == "auto" else device)
+        cuda = "cuda" if device == "auto" else device
+        return lambda rows: TorchBlockProduct(rows, cuda)
     if device != "auto":
         raise UsageError(
             f"device {device!r}: torch {torch.__version__} finds no CUDA device here; use "
             "'auto' or 'cpu'"
         )
-    return Screen
+    return BlockProduct

@@ -11,31 +11,44 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
-import typer.main
 import yaml
 
+from deita_tasks import config
 from deita_tasks.errors import InputError
 from flows.cli import printing
-from flows.cli.app import GROUPS, app, flag, main, merge, quiet_prefect, read_config
+from flows.cli.app import app, main, quiet_prefect
+from flows.cli.options import COMMON_OPTIONS, flag, read_config
 from tests.support.small_pool import ROWS, ranked, write_rows
 
 ROOT = Path(__file__).parents[3]
 
 
-def commands(command: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command below `command`, with the words that call it."""
-    for name, one in getattr(command, "commands", {}).items():
-        yield (*words, name), one
-        yield from commands(one, *words, name)
+GROUPS: dict[str, type[config.Group]] = {
+    "source": config.Source,
+    "scoring": config.Scoring,
+    "embedding": config.Embedding,
+    "selection": config.Selection,
+    "export": config.Export,
+    "advanced": config.Advanced,
+}
 
 
-COMMANDS = dict(commands(typer.main.get_command(app)))
+def commands(app: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below `app`, with the words that call it."""
+    for name in app:
+        if not name.startswith("-"):
+            yield (*words, name), app[name]
+            yield from commands(app[name], *words, name)
+
+
+COMMANDS = dict(commands(app))
 
 
 def ended(*arguments: str) -> int:
@@ -54,7 +67,7 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def select_subset(**given: Any) -> dict[str, Any]:
         seen.update(given)
-        decisions = dict.fromkeys(printing.DECISIONS, 0)
+        decisions = dict.fromkeys(printing.DECISION_NOTES, 0)
         return {
             "counts": {"read": 0, **decisions},
             "computed": {},
@@ -74,23 +87,22 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.fixture
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal in which no help text is broken over lines."""
-    for name in ("COLUMNS", "TERMINAL_WIDTH"):
-        monkeypatch.setenv(name, "400")
+    """A terminal that breaks no help text over lines."""
+    monkeypatch.setenv("COLUMNS", "600")
     monkeypatch.setenv("NO_COLOR", "1")
-    import typer.rich_utils
-
-    monkeypatch.setattr(typer.rich_utils, "MAX_WIDTH", 400)
 
 
 @pytest.mark.usefixtures("wide")
-def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended("--help") == 0
-    said = capsys.readouterr().out
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_names_every_command(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(option) == 0
+    text = capsys.readouterr().out
     assert ("select",) in COMMANDS
     for words in COMMANDS:
         if len(words) == 1:
-            assert re.search(rf"\b{words[0]}\b", said)
+            assert re.search(rf"\b{words[0]}\b", text)
+    for status in ("0 success", "2 an error you can fix", "1 any other", "130 interrupted"):
+        assert status in text
 
 
 @pytest.mark.usefixtures("wide")
@@ -99,41 +111,73 @@ def test_every_command_explains_itself_and_its_options(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = COMMANDS[words]
-    assert ended(*words, "--help") == 0
-    said = capsys.readouterr().out
+    assert ended(*words, "--help-all") == 0
+    text = capsys.readouterr().out
     assert command.help
-    assert command.help.split(". ")[0].splitlines()[0] in said
-    for option in command.params:
-        assert option.help, f"{' '.join(words)} does not explain {option.name}"
-        assert all(
-            name in said or name.replace("_", "-").upper() in said
-            for name in option.opts
-            if name.startswith("-")
-        )
+    assert command.help.splitlines()[0] in text
+    if words == ("store",):
+        return
+    for argument in command.assemble_argument_collection(parse_docstring=True):
+        if argument.show:
+            assert argument.parameter.help, f"{' '.join(words)} does not explain {argument.name}"
+            assert argument.name in text
 
 
 @pytest.mark.usefixtures("wide")
-def test_help_of_select_explains_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each field of each group, with its own help text and default; the list comes from the models."""
-    ended("select", "--help")
-    said = capsys.readouterr().out
+def test_help_all_of_select_explains_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each field of each group, with its own help text and default; the models list them."""
+    ended("select", "--help-all")
+    text = capsys.readouterr().out
     for group, model in GROUPS.items():
-        assert re.search(rf"─ {group} ─", said), f"no panel for {group}"
+        assert re.search(rf"─ {group} ─", text), f"no panel for {group}"
         for name, field in model.model_fields.items():
             (line,) = [
-                one for one in said.splitlines() if re.search(rf"{flag(name)}(?![\w-])", one)
+                line
+                for line in text.splitlines()
+                if re.match(rf"│[ *]*{flag(name)}(?![\w-])", line)
             ]
             assert str(field.description) in line
             default = field.get_default()
             if field.is_required():
-                assert "(required)" in line
+                assert "[required]" in line
             elif default is not None:
-                assert (
-                    f"(default: {str(default).lower() if isinstance(default, bool) else default})"
-                    in line
-                )
+                assert f"[default: {default}]" in line
     for option in ("--preset", "--config", "--verbose"):
-        assert option in said
+        assert option in text
+
+
+@pytest.mark.usefixtures("wide")
+def test_help_of_select_shows_what_most_people_need(capsys: pytest.CaptureFixture[str]) -> None:
+    ended("select", "--help")
+    text = capsys.readouterr().out
+    options = set(re.findall(r"(?<= )--[a-z-]+(?= )", text)) - {"--no-overwrite", "--help-all"}
+    assert options == {
+        *("--input", "--output", "--output-format", "--overwrite", "--store", "--config"),
+        *("--preset", "--complexity", "--quality", "--embedding"),
+        *("--budget", "--strategy", "--max-similarity"),
+    }
+    assert options <= {flag(name) for name in COMMON_OPTIONS}
+    assert "--help-all" in text
+    assert "Default: 0.9" in text
+
+
+def test_the_version_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended("--version") == 0
+    assert capsys.readouterr().out.strip() == metadata.version("deita-tasks")
+
+
+@pytest.mark.parametrize(("shell", "file"), [("bash", ".bashrc"), ("zsh", ".zshrc")])
+def test_shell_completion_is_installed(
+    shell: str,
+    file: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ended("--install-completion", "--shell", shell) == 0
+    scripts = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != file]
+    assert any("max-similarity" in path.read_text() for path in scripts)
 
 
 def test_the_package_is_the_command() -> None:
@@ -186,9 +230,9 @@ def wrong(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         return ["--input", "POOL", "--output", "OUT", "--config", str(config / f"{name}.yaml")]
 
     return {
-        "no input": (["--output", "OUT"], "--input must be given"),
-        "no output": (["--input", "POOL"], "--output must be given"),
-        "nothing": ([], "must be given"),
+        "no input": (["--output", "OUT"], "--input is required"),
+        "no output": (["--input", "POOL"], "--output is required"),
+        "nothing": ([], "is required"),
         "unknown option": (["--input", "POOL", "--output", "OUT", "--bugdet", "5"], "--bugdet"),
         "missing file": (
             ["--input", str(tmp_path / "absent.jsonl"), "--output", "OUT"],
@@ -201,14 +245,14 @@ def wrong(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "unknown preset": (["--input", "POOL", "--output", "OUT", "--preset", "huge"], "huge"),
         "unknown strategy": (["--input", "POOL", "--output", "OUT", "--strategy", "best"], "best"),
         "unknown scorer": (["--input", "POOL", "--output", "OUT", "--quality", "lenght"], "lenght"),
-        "budget of 0": (["--input", "POOL", "--output", "OUT", "--budget", "0"], "budget = 0"),
+        "budget of 0": (["--input", "POOL", "--output", "OUT", "--budget", "0"], "budget = '0'"),
         "budget of a half": (
             ["--input", "POOL", "--output", "OUT", "--budget", "0.5"],
-            "Invalid value for '--budget'",
+            "budget = '0.5'",
         ),
         "similarity of 2": (
             ["--input", "POOL", "--output", "OUT", "--max-similarity", "2"],
-            "max_similarity = 2",
+            "max_similarity = 2.0",
         ),
         "similarity of the random": (
             [
@@ -243,15 +287,15 @@ def wrong(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "wrong value": (said_in("value"), "budget = 'many'"),
         "a list": (said_in("list"), "a list"),
         "not a section": (said_in("flat"), "section 'selection'"),
-        "not YAML": (said_in("not-yaml"), "not a YAML file"),
-        "no date": (said_in("no-date"), "not a YAML file"),
+        "not YAML": (said_in("not-yaml"), "not a readable YAML file"),
+        "no date": (said_in("no-date"), "not a readable YAML file"),
         "a section twice": (
             said_in("section-twice"),
-            "section-twice.yaml, line 4: 'selection' stands in line 1 already",
+            "section-twice.yaml, line 4: repeats 'selection' of line 1",
         ),
-        "a key twice": (said_in("key-twice"), "line 1: 'budget' stands in line 1 already"),
+        "a key twice": (said_in("key-twice"), "line 1: repeats 'budget' of line 1"),
         "preset in the file": (said_in("preset"), "huge"),
-        "bytes": (said_in("bytes"), "not a YAML file"),
+        "bytes": (said_in("bytes"), "not a readable YAML file"),
     }
 
 
@@ -401,27 +445,67 @@ def test_every_field_can_be_given_as_a_flag(
     values = {
         "source": {"input": ["a", "b"], "format": "alpaca", "min_good_fraction": 0.5},
         "scoring": {
-            "complexity": "causal_lm", "complexity_model": "m/c", "complexity_revision": "r1", "quality": "causal_lm",
-            "quality_model": "m/q", "quality_revision": "r2", "score_max_length": 100, "score_dtype": "float16",
-            "complexity_url": "http://c/v1", "complexity_tokenizer": "m/tc", "quality_url": "http://q/v1", "quality_tokenizer": "m/tq",
-            "score_server": "other", "api_key_env": "MY_KEY", "api_key_block": "my-block", "concurrency": 3, "request_timeout": 7.5,
-            "request_attempts": 4, "complexity_column": "cc", "quality_column": "qc", "scores_file": "s.parquet",
+            "complexity": "causal_lm",
+            "complexity_model": "m/c",
+            "complexity_revision": "r1",
+            "quality": "causal_lm",
+            "quality_model": "m/q",
+            "quality_revision": "r2",
+            "score_max_length": 100,
+            "score_dtype": "float16",
+            "complexity_url": "http://c/v1",
+            "complexity_tokenizer": "m/tc",
+            "quality_url": "http://q/v1",
+            "quality_tokenizer": "m/tq",
+            "score_server": "other",
+            "api_key_env": "MY_KEY",
+            "api_key_block": "my-block",
+            "concurrency": 3,
+            "request_timeout": 7.5,
+            "request_attempts": 4,
+            "complexity_column": "cc",
+            "quality_column": "qc",
+            "scores_file": "s.parquet",
         },
         "embedding": {
-            "embedding": "causal_lm", "embedding_model": "m/e", "embedding_revision": "r3", "embedding_max_length": 99,
-            "embedding_dtype": "bfloat16", "embedding_column": "ec", "embeddings_file": "e.parquet",
+            "embedding": "causal_lm",
+            "embedding_model": "m/e",
+            "embedding_revision": "r3",
+            "embedding_max_length": 99,
+            "embedding_dtype": "bfloat16",
+            "embedding_column": "ec",
+            "embeddings_file": "e.parquet",
         },
         "selection": {
-            "budget": 9, "strategy": "mmr", "max_similarity": -0.5, "metric": "dot", "min_distance": 0.25, "ranking": "length",
-            "evol_score": "max", "strata": "topic", "per_stratum": 2, "weight": 0.75, "candidates": 9, "seed": 4,
+            "budget": 9,
+            "strategy": "mmr",
+            "max_similarity": -0.5,
+            "metric": "dot",
+            "min_distance": 0.25,
+            "ranking": "length",
+            "evol_score": "max",
+            "strata": "topic",
+            "per_stratum": 2,
+            "weight": 0.75,
+            "candidates": 9,
+            "seed": 4,
             "target_size": "exact",
         },
         "export": {"output": "out", "output_format": "hf_dataset", "overwrite": True},
         "advanced": {
-            "store": "s", "shard_rows": 5, "retries": 0, "device": "cpu", "allow_bin": True,
-            "runner": "ray", "workers": 3, "cluster": "ray://head:10001", "num_gpus": 0.5, "device_slots": 2, "shard_timeout": 7.5,
+            "store": "s",
+            "shard_rows": 5,
+            "retries": 0,
+            "device": "cpu",
+            "allow_bin": True,
+            "runner": "ray",
+            "workers": 3,
+            "cluster": "ray://head:10001",
+            "num_gpus": 0.5,
+            "device_slots": 2,
+            "shard_timeout": 7.5,
         },
-    }  # fmt: skip
+    }
     assert {name: set(group) for name, group in values.items()} == {
         name: set(model.model_fields) for name, model in GROUPS.items()
     }
@@ -463,18 +547,6 @@ def test_a_section_may_build_on_another(tmp_path: Path) -> None:
         "a": {"x": 1, "y": 2},
         "b": {"c": {"x": 1, "y": 3}},
         "d": {"x": 1, "y": 4},
-    }
-
-
-def test_merge_goes_field_by_field() -> None:
-    assert merge(
-        {"a": {"x": 1, "y": 2}, "b": None, "p": "q"},
-        {"a": {"y": 3}, "b": {"z": 4}, "c": {}, "p": "r"},
-    ) == {
-        "a": {"x": 1, "y": 3},
-        "b": {"z": 4},
-        "c": {},
-        "p": "r",
     }
 
 

@@ -20,7 +20,13 @@ from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.mini import scorer as module
 from deita_tasks.scoring.mini.encoder import LAYERS, WINDOW, MiniEncoder
 from deita_tasks.scoring.mini.features import instruction_features, response_features
-from deita_tasks.scoring.mini.head import FAR, Head, Judge, closeness, place
+from deita_tasks.scoring.mini.head import (
+    MAX_DEVIATION,
+    DifficultyJudge,
+    Head,
+    embed_points,
+    gaussian_kernel,
+)
 from deita_tasks.scoring.mini.scorer import WEIGHTS, MiniScorer
 
 EASY = "Who wrote Hamlet?"
@@ -60,7 +66,7 @@ def quality() -> Scorer:
     return load_scorer("mini", kind="quality", device="cpu")
 
 
-def of(kind: ScoreKind, request: pytest.FixtureRequest) -> Scorer:
+def scorer_of(kind: ScoreKind, request: pytest.FixtureRequest) -> Scorer:
     scorer: Scorer = request.getfixturevalue(kind)
     return scorer
 
@@ -69,22 +75,21 @@ def of(kind: ScoreKind, request: pytest.FixtureRequest) -> Scorer:
 def test_scores_are_between_one_and_six_whatever_the_text(
     kind: ScoreKind, request: pytest.FixtureRequest
 ) -> None:
-    scores = of(kind, request).score(PAIRS)
+    scores = scorer_of(kind, request).score(PAIRS)
     assert scores.dtype == np.float32 and scores.shape == (len(PAIRS),)
     assert np.all(scores >= 1) and np.all(scores <= 6)
-    assert of(kind, request).score([]).shape == (0,)
 
 
 @pytest.mark.parametrize("kind", SCORE_KINDS)
-def test_a_score_knows_neither_its_batch_nor_its_place_in_it(
+def test_a_score_depends_neither_on_its_batch_nor_on_its_place_in_it(
     kind: ScoreKind, request: pytest.FixtureRequest
 ) -> None:
-    together = of(kind, request).score(PAIRS)
+    together = scorer_of(kind, request).score(PAIRS)
     small = load_scorer("mini", kind=kind, device="cpu", batch_tokens=1)
     np.testing.assert_allclose(small.score(PAIRS[::-1])[::-1], together, atol=1e-5, rtol=0)
-    alone = np.concatenate([of(kind, request).score([pair]) for pair in PAIRS])
+    alone = np.concatenate([scorer_of(kind, request).score([pair]) for pair in PAIRS])
     np.testing.assert_allclose(alone, together, atol=1e-5, rtol=0)
-    np.testing.assert_array_equal(of(kind, request).score(PAIRS), together)
+    np.testing.assert_array_equal(scorer_of(kind, request).score(PAIRS), together)
 
 
 def test_what_demands_more_is_more_complex(complexity: Scorer) -> None:
@@ -109,7 +114,7 @@ def test_no_response_is_the_lowest_there_is(quality: Scorer) -> None:
     assert nothing == blank == 1 < a_word
 
 
-def test_only_what_the_encoder_does_not_read_counts_as_cut(
+def test_only_what_the_encoder_does_not_read_counts_as_truncated(
     complexity: Scorer, quality: Scorer
 ) -> None:
     long = "word " * 300  # one token each, and two special ones
@@ -125,8 +130,8 @@ def test_only_what_the_encoder_does_not_read_counts_as_cut(
 
 def test_words_after_the_window_still_count(complexity: Scorer) -> None:
     start = "Tell me about the sea. " * 40
-    one, other = complexity.score([(start, ""), (start + HARD, "")])
-    assert one < other
+    without, with_demands = complexity.score([(start, ""), (start + HARD, "")])
+    assert without < with_demands
 
 
 def test_states_are_the_means_of_the_layers() -> None:
@@ -140,22 +145,25 @@ def test_states_are_the_means_of_the_layers() -> None:
         layers = AutoModel.from_pretrained(get_model_path())(
             torch.tensor([ids]), output_hidden_states=True
         ).hidden_states
-    wanted = np.concatenate([layers[k][0].mean(0).numpy() for k in LAYERS])
-    np.testing.assert_allclose(encoder.states([EASY, HARD]).values[0], wanted, atol=1e-5)
+    expected = np.concatenate([layers[k][0].mean(0).numpy() for k in LAYERS])
+    np.testing.assert_allclose(encoder.states([EASY, HARD]).values[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", SCORE_KINDS)
 def test_the_fingerprint_follows_the_weights_and_nothing_that_may_not_matter(
     kind: ScoreKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = MiniScorer(kind=kind).fingerprint()
-    assert json.loads(json.dumps(one)) == one
-    assert one == MiniScorer(kind=kind, device="cpu", batch_tokens=7).fingerprint()
-    assert one != MiniScorer(kind="quality" if kind == "complexity" else "complexity").fingerprint()
+    fingerprint = MiniScorer(kind=kind).fingerprint()
+    assert json.loads(json.dumps(fingerprint)) == fingerprint
+    assert fingerprint == MiniScorer(kind=kind, device="cpu", batch_tokens=7).fingerprint()
+    assert (
+        fingerprint
+        != MiniScorer(kind="quality" if kind == "complexity" else "complexity").fingerprint()
+    )
     head = Head.load(WEIGHTS / f"{kind}.safetensors")
     replace(head, middle=head.middle + 1).save(tmp_path / f"{kind}.safetensors")
     monkeypatch.setattr(module, "WEIGHTS", tmp_path)
-    assert MiniScorer(kind=kind).fingerprint() != one
+    assert MiniScorer(kind=kind).fingerprint() != fingerprint
 
 
 def test_what_ships_is_small_safetensors_with_features_that_the_code_has() -> None:
@@ -195,7 +203,7 @@ def test_a_device_that_is_not_there_is_refused_in_words() -> None:
     import torch
 
     missing = f"cuda:{torch.cuda.device_count()}"
-    with pytest.raises(UsageError, match=f"'{missing}'.*ask for auto or cpu"):
+    with pytest.raises(UsageError, match=f"'{missing}'.*use auto or cpu"):
         load_scorer("mini", kind="complexity", device=missing).score([(EASY, "")])
     assert (
         load_scorer("mini", kind="quality", device=missing).score([(EASY, GOOD)]) > 1
@@ -206,9 +214,9 @@ def test_a_device_that_is_not_there_is_refused_in_words() -> None:
 def test_pieces_give_what_the_whole_gives(
     kind: ScoreKind, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = of(kind, request).score(PAIRS)
+    whole = scorer_of(kind, request).score(PAIRS)
     monkeypatch.setattr(module, "PIECE", 3)
-    np.testing.assert_array_equal(of(kind, request).score(PAIRS), whole)
+    np.testing.assert_array_equal(scorer_of(kind, request).score(PAIRS), whole)
 
 
 @pytest.mark.parametrize("kind", SCORE_KINDS)
@@ -232,7 +240,7 @@ def test_counting_can_be_stopped_after_every_pair(
             raise KeyboardInterrupt
 
     with stopped_by(stop), pytest.raises(KeyboardInterrupt):
-        of(kind, request).score(PAIRS)
+        scorer_of(kind, request).score(PAIRS)
     assert counted == [PAIRS[0][0], PAIRS[1][0]]
 
 
@@ -244,14 +252,14 @@ def test_a_judge_says_what_the_texts_nearby_were_judged() -> None:
     second.
     """
     examples = np.array([[0.5, 1.0], [0.0, 0.0]], np.float16)
-    one = np.ones(1, np.float32)
-    judge = Judge(
-        0 * one,
-        2 * one,
+    unit = np.ones(1, np.float32)
+    judge = DifficultyJudge(
+        0 * unit,
+        2 * unit,
         examples,
         np.array([2.0, -1.0], np.float32),
         np.array([0.5], np.float32),
-        3 * one,
+        3 * unit,
     )
     opinion = judge.opinion(
         np.array([[1.0]]), np.array([[2.0]], np.float32)
@@ -259,17 +267,17 @@ def test_a_judge_says_what_the_texts_nearby_were_judged() -> None:
     assert opinion == pytest.approx(2 * 1 - 1 * np.exp(-0.5 * (0.5**2 + 1)) + 3, abs=1e-6)
 
 
-def small_head(judge: Judge | None) -> Head:
-    one = np.ones(1, np.float32)
-    return Head(["words"], 0 * one, one, 3 * one, -one, 2 * one, 4 * one, judge)
+def small_head(judge: DifficultyJudge | None) -> Head:
+    unit = np.ones(1, np.float32)
+    return Head(["words"], 0 * unit, unit, 3 * unit, -unit, 2 * unit, 4 * unit, judge)
 
 
-def small_judge() -> Judge:
-    one = np.ones(1, np.float32)
-    return Judge(0 * one, one, np.zeros((1, 2), np.float16), 5 * one, one, -one)
+def small_judge() -> DifficultyJudge:
+    unit = np.ones(1, np.float32)
+    return DifficultyJudge(0 * unit, unit, np.zeros((1, 2), np.float16), 5 * unit, unit, -unit)
 
 
-def test_the_two_opinions_are_held_weighed_and_added() -> None:
+def test_the_two_opinions_are_bounded_weighed_and_added() -> None:
     x, states = np.array([[1.0]]), np.zeros((1, 1), np.float32)
     counted = 2.5 * np.tanh((3 * 1 - 1) / 2.5)
     judged = 1.5 * np.tanh(
@@ -282,44 +290,45 @@ def test_the_two_opinions_are_held_weighed_and_added() -> None:
     with pytest.raises(ValueError, match="needs the texts' states"):
         small_head(small_judge()).total(x)
     scores = small_head(None).score(
-        np.array([2.0, -np.inf, np.inf])
-    )  # in the middle of 1 and 6, and both ends
+        np.array([2.0, -np.inf, np.inf])  # the middle of the scale, and both ends
+    )
     assert scores.tolist() == [3.5, 1, 6]
 
 
 @pytest.mark.parametrize("judge", [None, small_judge()])
-def test_a_head_is_read_as_it_was_written(judge: Judge | None, tmp_path: Path) -> None:
+def test_a_head_is_read_as_it_was_written(judge: DifficultyJudge | None, tmp_path: Path) -> None:
     small_head(judge).save(tmp_path / "head.safetensors")
-    again = Head.load(tmp_path / "head.safetensors")
-    assert again.names == ["words"] and (again.judge is None) == (judge is None)
-    for one, other in ((small_head(judge), again), (judge, again.judge)):
-        for name, value in ({} if one is None else vars(one)).items():
+    loaded = Head.load(tmp_path / "head.safetensors")
+    assert loaded.names == ["words"] and (loaded.judge is None) == (judge is None)
+    for expected_part, part in ((small_head(judge), loaded), (judge, loaded.judge)):
+        for name, value in ({} if expected_part is None else vars(expected_part)).items():
             if isinstance(value, np.ndarray):
-                np.testing.assert_array_equal(getattr(other, name), value)
-                assert getattr(other, name).dtype == value.dtype
+                np.testing.assert_array_equal(getattr(part, name), value)
+                assert getattr(part, name).dtype == value.dtype
 
 
-def test_no_state_is_farther_than_far() -> None:
-    zero, one = np.zeros(4, np.float32), np.ones(4, np.float32)
-    assert place(np.zeros((1, 1)), np.full((1, 4), 1e9, np.float32), zero, one).tolist() == [
-        [0.0] + [FAR / 2] * 4
-    ]  # / sqrt(4)
+def test_states_are_clipped() -> None:
+    zeros, unit = np.zeros(4, np.float32), np.ones(4, np.float32)
+    assert embed_points(
+        np.zeros((1, 1)), np.full((1, 4), 1e9, np.float32), zeros, unit
+    ).tolist() == [[0.0] + [MAX_DEVIATION / 2] * 4]  # / sqrt(4)
 
 
-def test_closeness_knows_no_batch() -> None:
+def test_the_kernel_does_not_depend_on_the_batch() -> None:
     random = np.random.default_rng(1)
     places, examples = (
         random.normal(size=(50, 700)).astype(np.float32) / 20,
         (random.normal(size=(90, 700)) / 20).astype(np.float16),
     )
-    together = closeness(places, examples, 0.5)
+    together = gaussian_kernel(places, examples, 0.5)
     np.testing.assert_array_equal(
-        np.concatenate([closeness(places[i : i + 1], examples, 0.5) for i in range(50)]), together
+        np.concatenate([gaussian_kernel(places[i : i + 1], examples, 0.5) for i in range(50)]),
+        together,
     )
-    wanted = np.exp(
+    expected = np.exp(
         -0.5 * ((places[:, None].astype(float) - examples[None].astype(float)) ** 2).sum(2)
     )
-    np.testing.assert_allclose(together, wanted, atol=2e-6)
+    np.testing.assert_allclose(together, expected, atol=2e-6)
 
 
 # ---- features
@@ -365,14 +374,14 @@ def test_features_are_those_of_this_version() -> None:
     """What stored scores were computed from. `compressed` is left out: its fourth digit depends on
     how zlib was built.
     """
-    found = [instruction_features(text) for text in TEXTS]
-    found += [
+    rows = [instruction_features(text) for text in TEXTS]
+    rows += [
         response_features(text, response)
         for text, response in zip(TEXTS, [*TEXTS[1:], EASY], strict=True)
     ]
     rounded = [
-        {name: f"{value:.6f}" for name, value in one.items() if name != "compressed"}
-        for one in found
+        {name: f"{value:.6f}" for name, value in row.items() if name != "compressed"}
+        for row in rows
     ]
     digest = hashlib.sha256(json.dumps(rounded).encode()).hexdigest()[:16]
     assert digest == DIGEST, (
@@ -384,9 +393,9 @@ def test_features_are_those_of_this_version() -> None:
 
 
 def test_instruction_features_by_hand() -> None:
-    found = instruction_features("Explain tides. Use two examples!\n\nThe sea rises, and falls.")
+    features = instruction_features("Explain tides. Use two examples!\n\nThe sea rises, and falls.")
     counted = {
-        name: round(float(np.expm1(found[name])))
+        name: round(float(np.expm1(features[name])))
         for name in ("words", "sentences", "requests", "commas", "conjunctions", "first_line")
     }
     assert counted == {
@@ -398,31 +407,31 @@ def test_instruction_features_by_hand() -> None:
         "first_line": 5,
     }
     parts = {
-        name: round(float(np.expm1(found[name])))
+        name: round(float(np.expm1(features[name])))
         for name in ("asking_words", "demanding_words", "other_words", "imperatives")
     }
     assert parts == {"asking_words": 2, "demanding_words": 2, "other_words": 8, "imperatives": 1}
 
 
 def test_response_features_by_hand() -> None:
-    found = response_features(
+    features = response_features(
         "Name the capital of France",
         "The capital of France is Paris. The capital of France is Paris.",
     )
-    assert np.expm1(found["words"]) == pytest.approx(12)
-    assert np.expm1(found["different_words"]) == pytest.approx(6)
-    assert found["repeated"] == pytest.approx(4 / 10)  # ten triples, six of them different
-    assert found["copied"] == pytest.approx(
+    assert np.expm1(features["words"]) == pytest.approx(12)
+    assert np.expm1(features["different_words"]) == pytest.approx(6)
+    assert features["repeated"] == pytest.approx(4 / 10)  # ten triples, six of them different
+    assert features["copied"] == pytest.approx(
         6 / 11
     )  # of eleven doubles "the capital", "capital of", "of france", twice each
-    assert found["covered"] == pytest.approx(
+    assert features["covered"] == pytest.approx(
         2 / 3
     )  # capital and france, of name, capital and france
-    assert found["on_topic"] == pytest.approx(4 / 6)  # capital, france twice; paris twice is not
+    assert features["on_topic"] == pytest.approx(4 / 6)  # capital, france twice; paris twice is not
     assert np.expm1(
         response_features("", "- one\n\n  * two\r\n\n 3) three\n-four\n5.six")["bullets"]
     ) == pytest.approx(3)
     assert np.expm1(
         response_features("", "Wait... what?! No.where is it!!")["sentences"]
     ) == pytest.approx(3)
-    assert (found["ends_well"], found["contained"], found["repeated_lines"]) == (1, 0, 0)
+    assert (features["ends_well"], features["contained"], features["repeated_lines"]) == (1, 0, 0)

@@ -5,10 +5,11 @@ them are used.
 import numpy as np
 import pytest
 
-from deita_tasks.selecting.similarity.cosine import CosineSpace
-from deita_tasks.selecting.similarity.products import Screen
-from deita_tasks.selecting.similarity.vectors import Vectors
-from tests.selecting.test_diverse import names, select
+from deita_tasks.selecting.similarity.cosine import CosineKeptRows
+from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
+from deita_tasks.selecting.similarity.products import BlockProduct
+from tests.selecting.test_diverse import select
+from tests.support.selection_pools import row_ids
 from tests.support.selection_reference import sequential
 
 
@@ -32,11 +33,11 @@ def rows_of_similarity(mean, n, dimensions, seed=0):
 )
 def test_sketches_widen_where_they_settle_too_little(mean, max_similarity, width):
     raw, limit = rows_of_similarity(mean, 3000, 256), np.float32(max_similarity)
-    space = CosineSpace(Vectors(raw, 3000), 3000, max_similarity, Screen)
+    space = CosineKeptRows(EmbeddingReader(raw, 3000), 3000, max_similarity, BlockProduct)
     rows, _ = space.read(np.arange(3000))
     for start in range(0, 3000, 250):
         block = rows[start : start + 250]
-        similarity, index = space.outside(block)
+        similarity, index = space.nearest_kept(block)
         if start:
             products = block.astype(float) @ rows[:start].T.astype(float)
             near = products.max(axis=1) > limit
@@ -55,5 +56,5 @@ def test_sketches_widen_where_they_settle_too_little(mean, max_similarity, width
 @pytest.mark.parametrize("block_rows", [1, 32, 512])
 def test_selects_by_the_sequential_rule_however_wide_the_sketches(mean, max_similarity, block_rows):
     rows, scores = rows_of_similarity(mean, 160, 64, seed=1), np.random.default_rng(2).random(160)
-    expected = sequential(names(160), scores, rows, 90, max_similarity)
-    assert select(names(160), scores, rows, 90, max_similarity, block_rows=block_rows) == expected
+    expected = sequential(row_ids(160), scores, rows, 90, max_similarity)
+    assert select(row_ids(160), scores, rows, 90, max_similarity, block_rows=block_rows) == expected

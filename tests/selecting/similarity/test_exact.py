@@ -10,9 +10,9 @@ from deita_tasks.selecting.similarity import exact as similarity
 from deita_tasks.selecting.similarity.cosine import sketch
 from deita_tasks.selecting.similarity.exact import (
     ROUNDING,
-    normalised,
+    exact_similarities,
+    normalise_rows,
     screening_error,
-    similarities,
 )
 from tests.support.selection_reference import unit
 
@@ -34,13 +34,14 @@ def each(n):
 @settings(max_examples=100, deadline=None)
 def test_similarities_are_the_exactly_rounded_sums(seed, dimensions, sparse):
     rng = np.random.default_rng(seed)
-    rows, _ = normalised(
+    rows, _ = normalise_rows(
         rng.standard_normal((60, dimensions))
         * (rng.random((60, dimensions)) < (0.1 if sparse else 1))
     )
     pairs = rng.integers(0, 60, (2, 200))
     assert np.array_equal(
-        similarities(rows, rows, (pairs[0], pairs[1])), exactly(rows[pairs[0]], rows[pairs[1]])
+        exact_similarities(rows, rows, (pairs[0], pairs[1])),
+        exactly(rows[pairs[0]], rows[pairs[1]]),
     )
 
 
@@ -53,13 +54,15 @@ def test_sums_half_way_between_two_floats(monkeypatch):
     )
     right = np.array([[0.75, 1, 2**-10]] * 3 + [[0.75, 0.75, 2**-10]], np.float32)
     step = np.float32(2**-24)
-    assert similarities(left, right, each(4)).tolist() == [0.75 + step, 0.75, 0.75, 2.0**-50]
-    monkeypatch.setattr(similarity, "CHUNK", 1)  # one pair at a time
-    assert similarities(left, right, each(4)).tolist() == [0.75 + step, 0.75, 0.75, 2.0**-50]
+    assert exact_similarities(left, right, each(4)).tolist() == [0.75 + step, 0.75, 0.75, 2.0**-50]
+    monkeypatch.setattr(similarity, "CHUNK_COMPONENTS", 1)  # one pair at a time
+    assert exact_similarities(left, right, each(4)).tolist() == [0.75 + step, 0.75, 0.75, 2.0**-50]
 
 
 def test_no_negative_zero():
-    zero = similarities(np.array([[-1, 0]], np.float32), np.array([[0, 1]], np.float32), each(1))
+    zero = exact_similarities(
+        np.array([[-1, 0]], np.float32), np.array([[0, 1]], np.float32), each(1)
+    )
     assert zero == 0 and not np.signbit(zero[0])
 
 
@@ -67,7 +70,7 @@ def test_no_negative_zero():
 @settings(max_examples=30, deadline=None)
 def test_a_float32_product_stays_within_the_screening_error(seed, dimensions):
     rng = np.random.default_rng(seed)
-    rows, _ = normalised(np.abs(rng.standard_normal((40, dimensions))))
+    rows, _ = normalise_rows(np.abs(rng.standard_normal((40, dimensions))))
     error = np.abs(
         (rows @ rows[::-1].T).astype(float) - rows.astype(float) @ rows[::-1].astype(float).T
     )
@@ -94,7 +97,7 @@ def test_the_screening_error_covers_the_worst_order_of_summation():
 def test_sketches_never_underrate_a_similarity(seed, width, apart):
     rng = np.random.default_rng(seed)
     centre = rng.standard_normal(64) * (rng.random(64) < 0.5)
-    rows, _ = normalised(centre + apart * rng.standard_normal((30, 64)))
+    rows, _ = normalise_rows(centre + apart * rng.standard_normal((30, 64)))
     sketches = sketch(rows, width)
     assert sketches.shape == (30, width) and sketches.dtype == np.float32
     exact, over = (side.astype(float) @ side.astype(float).T for side in (rows, sketches))
@@ -103,7 +106,7 @@ def test_sketches_never_underrate_a_similarity(seed, width, apart):
 
 
 def test_normalised_by_hand():
-    rows, fit = normalised(
+    rows, fit = normalise_rows(
         np.array([[3, 4], [0, -2], [np.nan, 1], [0, 0], [np.inf, 1]], np.float32)
     )
     assert fit.tolist() == [True, True, False, False, False]
@@ -115,9 +118,9 @@ def test_normalised_by_hand():
 @settings(max_examples=60, deadline=None)
 def test_normalised_equals_the_reference_and_does_not_depend_on_company(seed, dimensions, dtype):
     rows = np.random.default_rng(seed).standard_normal((9, dimensions)).astype(dtype)
-    together, fit = normalised(rows)
+    together, fit = normalise_rows(rows)
     assert fit.all()
     assert np.array_equal(together, np.array([unit(row) for row in rows], np.float32))
     for i in range(9):
-        assert np.array_equal(normalised(rows[i : i + 1])[0][0], together[i])
-        assert np.array_equal(normalised(np.asfortranarray(rows)[i:])[0][0], together[i])
+        assert np.array_equal(normalise_rows(rows[i : i + 1])[0][0], together[i])
+        assert np.array_equal(normalise_rows(np.asfortranarray(rows)[i:])[0][0], together[i])

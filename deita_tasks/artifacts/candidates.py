@@ -1,0 +1,179 @@
+"""The candidates of a selection: the rows of a pool that every stage has a value for."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from deita_tasks.artifacts.part_tables import place_vectors, vector_problems, vector_width
+from deita_tasks.artifacts.parts import WIDTH, StageParts
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.errors import StorageError, UsageError
+from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.evol import TurnAggregation, evol_scores_of_columns, ranking_scores
+
+MEMORY_BYTES = 2**29  # larger vectors go to a scratch file
+
+StagesParts: TypeAlias = Mapping[str, StageParts]  # by stage: complexity, quality, embedding
+
+SCORES = pa.schema(
+    {
+        "id": pa.string(),
+        "complexity": pa.list_(pa.float32()),
+        "quality": pa.list_(pa.float32()),
+        "evol_score": pa.float64(),
+        "truncated": pa.bool_(),
+        "problem": pa.string(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """n rows that every stage has a value for.
+
+    scores: SCORES, n rows. vectors: float32 (n, d), row i belongs to ids[i]; None if no stage
+    computes vectors.
+    """
+
+    pool: Pool
+    scores: pa.Table
+    vectors: NDArray[np.float32] | None
+
+    @property
+    def ids(self) -> list[str]:
+        """Their ids."""
+        ids: list[str] = self.scores["id"].to_pylist()
+        return ids
+
+    def ranking(self, strategy: Selector) -> NDArray[np.float64]:
+        """Return the score that `strategy` ranks by: float64 (n,). Length is in words."""
+        lengths = None
+        if strategy.ranking == "length":
+            lengths = self._columns(["n_words"])["n_words"].to_numpy()
+        return ranking_scores(
+            strategy.ranking,
+            strategy.evol_score,
+            self.scores["complexity"],
+            self.scores["quality"],
+            lengths,
+        )
+
+    def strata(self, strategy: Selector) -> list[str] | None:
+        """Return the stratum of each row; None if `strategy` has no strata.
+
+        Raises UsageError for a column that some row does not have.
+        """
+        column = strategy.strata
+        if column is None:
+            return None
+        if column == "source_uri":
+            uris: list[str] = self._columns(["source_uri"])["source_uri"].to_pylist()
+            return uris
+        texts = self._columns(["extra"])["extra"].to_pylist()
+        extras = [json.loads(text) if text else {} for text in texts]
+        missing = sum(column not in extra for extra in extras)
+        if missing:
+            raise UsageError(
+                f"strata = {column!r}: {missing:,} of {len(extras):,} rows have no such column; "
+                "expected a column of every row"
+            )
+        return [json.dumps(extra[column], sort_keys=True) for extra in extras]
+
+    def _columns(self, columns: list[str]) -> pa.Table:
+        """Return columns of the pool for these rows, each from its first row in the pool."""
+        table = self.pool.index(["id", *columns])
+        first = pc.index_in(self.scores["id"], value_set=table["id"].combine_chunks())
+        return table.take(first)
+
+
+@contextmanager
+def all_candidates(pool: Pool, stage_parts: StagesParts) -> Iterator[Candidates]:
+    """Give the candidates among the distinct rows of `pool`."""
+    scores, _ = read_scores(pool.index(["id"])["id"].unique(), stage_parts)
+    with open_candidates(pool, scores, stage_parts) as candidates:
+        yield candidates
+
+
+@contextmanager
+def open_candidates(pool: Pool, scores: pa.Table, stage_parts: StagesParts) -> Iterator[Candidates]:
+    """Give the candidates among the rows of `scores` (SCORES); closes their vectors at the end."""
+    scorable = scores.filter(pc.is_null(scores["problem"]))
+    with _open_vectors(scorable["id"].to_pylist(), stage_parts) as vectors:
+        yield Candidates(pool, scorable, vectors)
+
+
+def read_scores(
+    ids: pa.ChunkedArray, stage_parts: StagesParts, aggregation: TurnAggregation = "sum"
+) -> tuple[pa.Table, dict[str, int]]:
+    """Return SCORES of each of `ids`, in their order, and the truncated rows by stage."""
+    if not len(ids):  # a pool of bad rows alone has no parts
+        return SCORES.empty_table(), dict.fromkeys(stage_parts, 0)
+    columns: dict[str, Any] = {"id": ids}
+    problem = pa.nulls(len(ids), pa.string())
+    truncated: dict[str, NDArray[np.bool_]] = {}
+    for stage, parts in stage_parts.items():
+        values = WIDTH if stage == "embedding" else "values"
+        table = _align(parts.gather(["id", "cut", "problem", values]), ids)
+        reason = vector_problems(table) if stage == "embedding" else table["problem"]
+        problem = pc.coalesce(problem, pc.binary_join_element_wise(stage, reason, ": "))
+        truncated[stage] = table["cut"].to_numpy() > 0
+        if stage != "embedding":
+            columns[stage] = table["values"]
+    columns["evol_score"] = evol_scores_of_columns(
+        columns["complexity"], columns["quality"], aggregation
+    )
+    columns["truncated"] = np.logical_or.reduce(list(truncated.values()))
+    columns["problem"] = problem
+    counts = {stage: int(rows.sum()) for stage, rows in truncated.items()}
+    return pa.table(columns).select(SCORES.names), counts
+
+
+def _align(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+    """Return the rows of `table` in the order of `ids`. Raises StorageError for a missing id."""
+    rows = pc.index_in(ids, value_set=table["id"])
+    if rows.null_count:
+        raise StorageError(
+            f"{rows.null_count} of {len(rows)} rows are in no part; run again: they will be "
+            "computed"
+        )
+    return table.take(rows)
+
+
+@contextmanager
+def _open_vectors(
+    ids: Sequence[str], stage_parts: StagesParts
+) -> Iterator[NDArray[np.float32] | None]:
+    """Give float32 (n, d), row i of ids[i], NaN where it has no vector; None without embeddings.
+
+    Vectors of more than MEMORY_BYTES lie in a scratch file.
+    """
+    if "embedding" not in stage_parts:
+        yield None
+        return
+    if not ids:
+        yield np.zeros((0, 1), np.float32)
+        return
+    parts = stage_parts["embedding"]
+    shape = (len(ids), vector_width(parts, ids))
+    if shape[0] * shape[1] * 4 <= MEMORY_BYTES:
+        vectors = np.empty(shape, np.float32)
+        place_vectors(parts, ids, vectors)
+        yield vectors
+        return
+    with tempfile.TemporaryDirectory(prefix="deita-") as folder:
+        path = Path(folder) / "vectors.f32"
+        mapped: NDArray[np.float32] = np.memmap(path, np.float32, "w+", shape=shape)
+        place_vectors(parts, ids, mapped)
+        yield mapped
+        del mapped

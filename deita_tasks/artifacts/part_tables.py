@@ -1,0 +1,125 @@
+"""The tables in parts: from a model's output to a part, and from parts to vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from deita_tasks.artifacts.parts import WIDTH, StageParts
+from deita_tasks.errors import StorageError
+from deita_tasks.records import ModelOutput
+
+EMPTY = pa.schema({"id": pa.string(), "problem": pa.string(), WIDTH: pa.int32()}).empty_table()
+
+
+def score_table(
+    ids: Sequence[str],
+    counts: Sequence[int],
+    scores: ModelOutput,
+    row_problems: Mapping[int, str] | None = None,
+) -> pa.Table:
+    """Return a part of scores.
+
+    scores: of the pairs of all conversations one after the other; `counts[i]` of them belong to
+    ids[i]. row_problems: why a conversation as a whole has no score, by row.
+
+    A conversation with an unscored pair has no scores at all (`values` is null) and says why: a
+    sum over fewer turns would be made up.
+    """
+    ends = np.cumsum(np.asarray(counts, dtype=np.int64))
+    problems: dict[int, str] = dict(row_problems or {})
+    for pair, reason in sorted(scores.problems.items()):
+        row = int(np.searchsorted(ends, pair, side="right"))
+        turn = pair - int(ends[row] - counts[row]) + 1
+        problems.setdefault(row, f"turn {turn}: {reason}")
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    truncated = np.concatenate([[0], np.cumsum(scores.truncated_tokens, dtype=np.int64)])
+    no_value = pa.array([row in problems for row in range(len(ids))], pa.bool_())
+    values = pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(scores.values, pa.float32()), mask=no_value
+    )
+    return _part(ids, values, np.diff(truncated[offsets]), problems)
+
+
+def vector_table(ids: Sequence[str], vectors: ModelOutput) -> pa.Table:
+    """Return a part of embeddings: row i of `vectors.values` (n, d) belongs to ids[i]."""
+    rows, width = vectors.values.shape
+    flat = pa.array(vectors.values.reshape(-1), pa.float32())
+    no_value = pa.array([row in vectors.problems for row in range(rows)], pa.bool_())
+    values = pa.FixedSizeListArray.from_arrays(flat, width, mask=no_value)
+    return _part(ids, values, vectors.truncated_tokens, vectors.problems)
+
+
+def _part(
+    ids: Sequence[str], values: pa.Array, truncated: NDArray[Any], problems: Mapping[int, str]
+) -> pa.Table:
+    reasons = [problems.get(row) for row in range(len(ids))]
+    return pa.table(
+        {
+            "id": pa.array(ids, pa.string()),
+            "values": values,
+            "cut": pa.array(truncated, pa.int32()),
+            "problem": pa.array(reasons, pa.string()),
+        }
+    )
+
+
+def place_vectors(parts: StageParts, ids: Sequence[str], target: NDArray[np.float32]) -> None:
+    """Fill row i of `target` (n, d) with the vector of ids[i].
+
+    NaN where it has none of d components. `target` may be a memory map. Raises StorageError for an
+    id that is in no part.
+    """
+    target[:] = np.nan
+    place_of = pd.Index(ids)
+    is_present = np.zeros(len(place_of), np.bool_)
+    for table in parts.tables(["id", "values"]):
+        places = place_of.get_indexer(table["id"].to_pandas())
+        has_place = places >= 0
+        is_present[places[has_place]] = True
+        lists = table["values"].combine_chunks()
+        if lists.type.list_size != target.shape[1]:
+            continue
+        has_vector = has_place & table["values"].is_valid().to_numpy()
+        if not has_vector.all():
+            lists = lists.filter(pa.array(has_vector))
+        target[places[has_vector]] = lists.flatten().to_numpy().reshape(-1, target.shape[1])
+    if not is_present.all():
+        missing = int((~is_present).sum())
+        raise StorageError(
+            f"{parts.part_set.uri}: {missing} of {len(is_present)} rows are in no part; run again: "
+            "they will be computed"
+        )
+
+
+def vector_width(parts: StageParts, ids: Sequence[str]) -> int:
+    """Return the width d of most of the vectors of `ids`; 0 if none has a vector."""
+    table = pa.concat_tables([EMPTY, *parts.tables(EMPTY.column_names)])
+    return _most_common_width(
+        table.filter(pc.is_in(table["id"], value_set=pa.array(ids, pa.string())))
+    )
+
+
+def vector_problems(table: pa.Table) -> pa.ChunkedArray:
+    """Return why each row of `table` (problem, WIDTH) has no vector to compare, or null.
+
+    The reason is its part's, or that most vectors have another width.
+    """
+    common = _most_common_width(table)
+    reasons = [
+        f"its vector has {width} numbers, where most have {common}" if width != common else None
+        for width in table[WIDTH].to_pylist()
+    ]
+    return pc.coalesce(table["problem"], pa.array(reasons, pa.string()))
+
+
+def _most_common_width(table: pa.Table) -> int:
+    """Return the width of most of the vectors; the largest where two are as common."""
+    widths = table.filter(pc.is_null(table["problem"]))[WIDTH].to_pandas().value_counts()
+    return int(widths[widths == widths.max()].index.max()) if len(widths) else 0

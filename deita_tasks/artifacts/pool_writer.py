@@ -1,0 +1,147 @@
+"""Write the pool artifact, in memory that does not grow with the pool."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from deita_tasks import storage
+from deita_tasks.artifacts.pool import (
+    POOL_FILE,
+    QUARANTINE,
+    QUARANTINE_FILE,
+    ROWS,
+    VERSION,
+    PoolFile,
+    PoolSummary,
+)
+from deita_tasks.manifest import InputFile
+from deita_tasks.records import Conversation, Quarantined
+
+# A row group is closed at either limit: it is what a reader holds in memory at a time.
+GROUP_ROWS = 1024
+GROUP_CHARS = 8_000_000
+FILE_GROUPS = 64
+
+
+def write_pool(
+    uri: str, rows: Iterable[Conversation | Quarantined], inputs: Sequence[InputFile]
+) -> PoolSummary:
+    """Write the pool under `uri`.
+
+    `inputs` is read after the last row, so the caller may fill it while the rows pass.
+    """
+    with _PoolWriter(uri) as writer:
+        for row in rows:
+            if isinstance(row, Conversation):
+                writer.add(row)
+            else:
+                writer.quarantine(row)
+    files = []
+    for name, groups in writer.files:
+        info = storage.describe(storage.join(uri, name))
+        files.append(PoolFile(name=name, groups=groups, sha256=info.sha256, bytes=info.bytes))
+    summary = PoolSummary(
+        version=VERSION,
+        inputs=list(inputs),
+        good=writer.good,
+        quarantined=writer.bad,
+        files=files,
+        quarantine=storage.describe(storage.join(uri, QUARANTINE_FILE)),
+    )
+    storage.write_record(storage.join(uri, POOL_FILE), summary)
+    return summary
+
+
+class _PoolWriter:
+    """Writes row groups of bounded size, and starts a new file every FILE_GROUPS of them."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.files: list[tuple[str, list[int]]] = []  # name, rows of each row group
+        self.good = 0
+        self.bad = 0
+        self._rows: list[dict[str, object]] = []
+        self._chars = 0
+        self._quarantined: list[dict[str, object]] = []
+        self._open_file = ExitStack()
+        self._open_quarantine = ExitStack()
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> _PoolWriter:
+        place = storage.join(self.uri, QUARANTINE_FILE)
+        self._quarantine_writer = self._open_quarantine.enter_context(
+            storage.parquet_writer(place, QUARANTINE)
+        )
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        if problem[0] is None:
+            self._flush_rows()
+            self._flush_quarantine()
+        self._open_file.__exit__(*problem)
+        self._open_quarantine.__exit__(*problem)
+
+    def add(self, row: Conversation) -> None:
+        turns = [{"role": turn.role, "content": turn.content} for turn in row.turns]
+        extra = json.dumps(row.extra, ensure_ascii=False) if row.extra else None
+        self._rows.append(
+            {
+                "id": row.id,
+                "source_uri": row.source.uri,
+                "source_row": row.source.row,
+                "turns": turns,
+                "extra": extra,
+                "n_pairs": len(row.pairs),
+                "n_turns": len(row.turns),
+                "n_words": sum(len(turn.content.split()) for turn in row.turns),
+            }
+        )
+        self._chars += sum(len(turn.role) + len(turn.content) for turn in row.turns)
+        self._chars += len(extra or "")
+        self.good += 1
+        if len(self._rows) >= GROUP_ROWS or self._chars >= GROUP_CHARS:
+            self._flush_rows()
+
+    def quarantine(self, row: Quarantined) -> None:
+        self._quarantined.append(
+            {
+                "source_uri": row.source.uri,
+                "source_row": row.source.row,
+                "reason": row.reason,
+                "detail": row.detail,
+                "raw": row.raw,
+            }
+        )
+        self.bad += 1
+        if len(self._quarantined) >= GROUP_ROWS:
+            self._flush_quarantine()
+
+    def _flush_rows(self) -> None:
+        is_full = bool(self.files) and len(self.files[-1][1]) >= FILE_GROUPS
+        if self._writer is None or (self._rows and is_full):
+            self._writer = self._next_file()
+        if self._rows:
+            table = pa.Table.from_pylist(self._rows, schema=ROWS)
+            self._writer.write_table(table, row_group_size=len(self._rows))
+            self.files[-1][1].append(len(self._rows))
+        self._rows = []
+        self._chars = 0
+
+    def _next_file(self) -> pq.ParquetWriter:
+        self._open_file.close()
+        name = f"rows-{len(self.files):05d}.parquet"
+        self.files.append((name, []))
+        place = storage.join(self.uri, name)
+        return self._open_file.enter_context(storage.parquet_writer(place, ROWS))
+
+    def _flush_quarantine(self) -> None:
+        if self._quarantined:
+            table = pa.Table.from_pylist(self._quarantined, schema=QUARANTINE)
+            self._quarantine_writer.write_table(table)
+        self._quarantined = []

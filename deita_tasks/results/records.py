@@ -1,0 +1,122 @@
+"""What the flows return: records with fields, which also answer `result["counts"]`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import KeysView
+from typing import Any
+
+import pandas as pd
+from pydantic import JsonValue, NonNegativeInt
+
+from deita_tasks import storage
+from deita_tasks.artifacts.selection import DECISIONS_FILE
+from deita_tasks.manifest import Manifest, SweepManifest
+from deita_tasks.strict_json import JsonRecord
+
+
+class ResultRecord(JsonRecord):
+    """Base class of what the flows return.
+
+    `result["counts"]` and `dict(result)` read the JSON values that `to_json_fields` returns.
+    """
+
+    @abstractmethod
+    def to_json_fields(self) -> dict[str, JsonValue]:
+        """Return the values that subscripts read, by name."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a JSON value of the result by its name."""
+        return self.to_json_fields()[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether a subscript may have this name."""
+        return name in self.to_json_fields()
+
+    def keys(self) -> KeysView[str]:
+        """Return the names that subscripts may have."""
+        return self.to_json_fields().keys()
+
+
+def _read_ledger(uri: str) -> pd.DataFrame:
+    ledger: pd.DataFrame = storage.read_table(storage.join(uri, DECISIONS_FILE)).to_pandas()
+    return ledger
+
+
+class TaskCounts(JsonRecord):
+    """Prefect tasks of a stage: taken from the cache, and run."""
+
+    cached: NonNegativeInt
+    run: NonNegativeInt
+
+
+class Subset(ResultRecord):
+    """A selection in its output folder. tasks: by stage. Subscripts read the manifest's fields."""
+
+    uri: str
+    manifest: Manifest
+    tasks: dict[str, TaskCounts]
+
+    def to_json_fields(self) -> dict[str, JsonValue]:
+        tasks = {stage: counts.to_dict() for stage, counts in self.tasks.items()}
+        return {**self.manifest.to_dict(), "tasks": tasks}
+
+    def load(self) -> pd.DataFrame:
+        """Return the ledger, decisions.parquet: one row for every row of the pool."""
+        return _read_ledger(self.uri)
+
+
+class SubsetVersion(ResultRecord):
+    """A version that `reselect` has made, or found to be up to date.
+
+    subset: None if nothing is new. changes: changes.json, None without an earlier version.
+    """
+
+    version: str
+    uri: str
+    subset: Subset | None = None
+    changes: dict[str, JsonValue] | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the run made the version."""
+        return self.subset is not None
+
+    def to_json_fields(self) -> dict[str, JsonValue]:
+        return {
+            "version": self.version,
+            "uri": self.uri,
+            "new": self.is_new,
+            "manifest": self.subset.to_json_fields() if self.subset else None,
+            "changes": self.changes,
+        }
+
+    def load(self) -> pd.DataFrame:
+        """Return the ledger, decisions.parquet: one row for every row of the pool."""
+        return _read_ledger(self.uri)
+
+
+class Sweep(ResultRecord):
+    """A sweep in its output folder. Subscripts read the manifest's fields and `selections`."""
+
+    uri: str
+    manifest: SweepManifest
+    selections: list[dict[str, JsonValue]]  # the lines of sweep.csv
+
+    def to_json_fields(self) -> dict[str, JsonValue]:
+        selections: list[JsonValue] = [dict(selection) for selection in self.selections]
+        return {**self.manifest.to_dict(), "selections": selections}
+
+
+class LimitSolution(ResultRecord):
+    """The limit that fills a budget: it selects `kept` of `candidates` rows.
+
+    `kept` is below the budget only if even a limit of 1 selects fewer.
+    """
+
+    max_similarity: float
+    kept: NonNegativeInt
+    candidates: NonNegativeInt
+
+    def to_json_fields(self) -> dict[str, JsonValue]:
+        return self.to_dict()

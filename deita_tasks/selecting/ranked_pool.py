@@ -1,0 +1,199 @@
+"""The pool as a strategy works on it: its rows by rank, and the decision on each of them.
+
+The decisions are stored in columns, so a row costs a few bytes and no objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from deita_tasks.errors import UsageError
+from deita_tasks.records import SelectorResult
+from deita_tasks.selecting.arrays import Doubles, Floats, Indices, Mask
+from deita_tasks.selecting.rejections import (
+    BELOW_BUDGET,
+    REASONS,
+    TOO_SIMILAR,
+    UNSCORABLE,
+    Rejections,
+)
+
+KEPT = len(REASONS)  # the code of a row that is not rejected
+
+
+class RankedPool:
+    """The rows of a pool, ranked by score, and the decision on each.
+
+    Rank 0 is the best row. Rows with a finite score, the candidates, are ranked by (-score, id).
+    Those without one come last, ranked by id, and are unscorable from the start. So ranks do not
+    depend on the order of the input. A strategy decides rows by rank; a row without a decision
+    stays below_budget.
+
+    `strata` holds the stratum of each row; at most `per_stratum` rows of each stratum may be kept.
+    It is ignored if `per_stratum` is None. Raises UsageError if ids repeat, or if scores or strata
+    do not match them.
+
+    Attributes: `order`, int64 (n,), the input position of each rank; `candidate_count`, the number
+    of rows with a finite score.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        evol_scores: Any,
+        strata: Sequence[Hashable] | None = None,
+        per_stratum: int | None = None,
+    ) -> None:
+        scores = _check_scores(ids, evol_scores)
+        _check_distinct(ids)
+        finite = np.isfinite(scores)
+        candidates = _sort_by_score(ids, np.flatnonzero(finite), scores)
+        unscorable = _sort_by_id(ids, np.flatnonzero(~finite))
+        self.ids = ids
+        self.candidate_count = candidates.size
+        self.order = np.concatenate((candidates, unscorable))
+        self._init_strata(strata, per_stratum)
+        self._init_decisions()
+
+    def _init_strata(self, strata: Sequence[Hashable] | None, per_stratum: int | None) -> None:
+        self._strata: Indices | None = None  # the stratum of each rank, as a number
+        if per_stratum is None:
+            return
+        self._strata = _number_strata(self.ids, strata)[self.order]
+        self._room = np.full(self._strata.max(initial=-1) + 1, per_stratum)
+
+    def _init_decisions(self) -> None:
+        rows = self.order.size
+        self._kept: list[Indices] = []
+        self._codes = np.full(rows, BELOW_BUDGET, np.int8)
+        self._codes[self.candidate_count :] = UNSCORABLE
+        self._nearest = np.full(rows, -1, np.int64)
+        self._similarities = np.full(rows, np.nan, np.float32)
+
+    def has_room(self, ranks: Indices) -> Mask:
+        """Return which of these m rows belong to a stratum that is not full, (m,)."""
+        if self._strata is None:
+            return np.ones(len(ranks), bool)
+        has_room: Mask = self._room[self._strata[ranks]] != 0
+        return has_room
+
+    def room_after(self, ranks: Indices) -> Indices:
+        """Return the room left in each row's stratum if these m rows are kept in this order.
+
+        Shape (m,); negative for a row whose stratum was full before it.
+        """
+        if self._strata is None:
+            return np.full(len(ranks), len(self.order))
+        strata = self._strata[ranks]
+        by_stratum = np.argsort(strata, kind="stable")
+        grouped = strata[by_stratum]
+        first_of_stratum = np.searchsorted(grouped, grouped)
+        kept_before = np.arange(len(ranks)) - first_of_stratum
+        room = np.empty(len(ranks), np.int64)
+        room[by_stratum] = self._room[grouped] - 1 - kept_before
+        return room
+
+    def drop_full_strata(self, ranks: Indices) -> Indices:
+        """Return the rows whose strata have room for them when they are kept in this order."""
+        return ranks[self.room_after(ranks) >= 0]
+
+    def keep(self, ranks: Indices) -> None:
+        """Keep these rows, in this order, after those kept before."""
+        self._kept.append(ranks)
+        self._codes[ranks] = KEPT
+        if self._strata is not None:
+            self._room -= np.bincount(self._strata[ranks], minlength=len(self._room))
+
+    def reject_too_similar(
+        self,
+        ranks: Indices,
+        nearest: Indices,
+        similarities: Floats,
+    ) -> None:
+        """Reject these rows as too similar to the kept rows of ranks `nearest`."""
+        self._codes[ranks] = TOO_SIMILAR
+        self._nearest[ranks] = self.order[nearest]
+        self._similarities[ranks] = similarities
+
+    def reject_unscorable(self, ranks: Indices) -> None:
+        """Reject these rows because their vectors cannot be compared."""
+        self._codes[ranks] = UNSCORABLE
+
+    def result(self) -> SelectorResult:
+        """Return every id once: kept in the order chosen, or rejected in rank order."""
+        none = np.empty(0, np.int64)
+        kept = self.order[np.concatenate([none, *self._kept])]
+        rejected = np.flatnonzero(self._codes != KEPT)
+        rejections = Rejections(
+            self.ids,
+            self.order[rejected],
+            self._codes[rejected],
+            self._nearest[rejected],
+            self._similarities[rejected],
+        )
+        kept_ids = [self.ids[position] for position in kept]
+        return SelectorResult(kept_ids, rejections)
+
+
+def _check_scores(ids: Sequence[str], evol_scores: Any) -> Doubles:
+    try:
+        scores = np.asarray(evol_scores, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"evol_scores are not numbers: {error}") from error
+    if scores.shape != (len(ids),):
+        raise UsageError(
+            f"evol_scores of shape {scores.shape} for {len(ids)} ids: expected one score per id"
+        )
+    return scores
+
+
+def _check_distinct(ids: Sequence[str]) -> None:
+    if len(set(ids)) == len(ids):
+        return
+    earlier: set[str] = set()
+    for row_id in ids:
+        if row_id in earlier:
+            raise UsageError(
+                f"id {row_id!r} occurs more than once: expected distinct ids; "
+                "drop exact duplicates first"
+            )
+        earlier.add(row_id)
+
+
+def _number_strata(ids: Sequence[str], strata: Sequence[Hashable] | None) -> Indices:
+    """Return the stratum of each row as a number from 0 on."""
+    if strata is None or len(strata) != len(ids):
+        arrived = "no strata" if strata is None else f"{len(strata)} strata"
+        raise UsageError(f"{arrived} for {len(ids)} ids: per_stratum needs the stratum of each id")
+    numbers: dict[Hashable, int] = {}
+    # Each new stratum gets the next number.
+    numbered = (numbers.setdefault(stratum, len(numbers)) for stratum in strata)
+    return np.fromiter(numbered, np.int64, len(ids))
+
+
+def _sort_by_score(ids: Sequence[str], positions: Indices, scores: Doubles) -> Indices:
+    """Return `positions` sorted by (-score, id).
+
+    Only rows with equal scores are sorted by id: comparing strings is slow, and ties are few.
+    """
+    order = _sort_descending(positions, scores)
+    descending = scores[order]
+    same_as_next = descending[1:] == descending[:-1]
+    tied = np.zeros(order.size, bool)
+    tied[1:] |= same_as_next
+    tied[:-1] |= same_as_next
+    tied_by_id = _sort_by_id(ids, order[tied])
+    order[tied] = _sort_descending(tied_by_id, scores)
+    return order
+
+
+def _sort_descending(positions: Indices, scores: Doubles) -> Indices:
+    """Return `positions` by falling score; equal scores stay in their order."""
+    return positions[np.argsort(-scores[positions], kind="stable")]
+
+
+def _sort_by_id(ids: Sequence[str], positions: Indices) -> Indices:
+    return np.array(sorted(positions.tolist(), key=ids.__getitem__), np.int64)

@@ -1,0 +1,209 @@
+"""The options of the commands: the fields of a flow's parameters, a YAML file and the help.
+
+cyclopts turns the fields of `deita_tasks/config.py` into options. This module adds what it does not
+know: sections of a YAML file, a first screen of help with the options most people need, and
+mistakes told in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_origin
+
+import cyclopts
+import yaml
+from cyclopts import App, CycloptsError, Parameter, Token, ValidationError
+from cyclopts.argument import Argument, ArgumentCollection
+from cyclopts.exceptions import MissingArgumentError
+from cyclopts.help import DefaultFormatter, HelpPanel
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ValidationError as PydanticError
+from rich.console import Console, ConsoleOptions
+
+from deita_tasks import config
+from deita_tasks.config import PresetName
+from deita_tasks.errors import UsageError
+from deita_tasks.strict_json import explain_error
+
+HELP_ALL = "--help-all"
+
+# The options on the first screen of help; --help-all shows the others too.
+COMMON_OPTIONS = {
+    *("input", "output", "output_format", "overwrite", "store"),
+    *("preset", "complexity", "quality", "embedding"),
+    *("budget", "strategy", "max_similarity", "budgets", "similarities", "strategies"),
+    *("keep_versions", "config"),
+}
+
+
+class RunOptions(BaseModel):
+    """Options of every command that runs a flow, beside the flow's parameters."""
+
+    model_config = ConfigDict(frozen=True)
+
+    preset: PresetName = Field("mini", description=config.PRESET_HELP)
+    config: Path | None = Field(
+        None, description="YAML file with parameters by section; options override it."
+    )
+    verbose: Annotated[bool, Parameter(alias="-v", negative="")] = Field(
+        False, description="Show Prefect's log, task by task."
+    )
+
+
+# The panels of help, in this order; each is a section of the YAML file.
+PANELS = (
+    *("source", "export", "output", "run", "scoring", "embedding"),
+    *("selection", "grid", "budget", "advanced"),
+)
+
+
+def _section(name: str) -> Parameter:
+    """Return what makes the fields of a group options of their own, in a panel of its name."""
+    group = cyclopts.Group(name, sort_key=PANELS.index(name))
+    return Parameter(name="*", group=group, negative_iterable=())
+
+
+Source = Annotated[config.Source, _section("source")]
+Scoring = Annotated[config.Scoring, _section("scoring")]
+Embedding = Annotated[config.Embedding, _section("embedding")]
+Selection = Annotated[config.Selection, _section("selection")]
+Export = Annotated[config.Export, _section("export")]
+Versions = Annotated[config.Versions, _section("export")]
+Output = Annotated[config.Output, _section("output")]
+Grid = Annotated[config.Grid, _section("grid")]
+Budget = Annotated[config.Budget, _section("budget")]
+Advanced = Annotated[config.Advanced, _section("advanced")]
+Run = Annotated[RunOptions, _section("run")]
+
+
+def flag(name: str) -> str:
+    """Return the option of a field: input_format -> --input-format."""
+    return "--" + name.replace("_", "-")
+
+
+# ---- help
+
+
+class BriefHelp(DefaultFormatter):
+    """Help that shows the common options, and all of them after --help-all."""
+
+    show_all = False
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        """Show a panel; leave it out if it has no entry."""
+        if not self.show_all and panel.format == "parameter":
+            panel = panel.copy(entries=[entry for entry in panel.entries if _is_common(entry)])
+        if panel.entries:
+            super().__call__(console, options, panel)
+
+
+def _is_common(entry: Any) -> bool:
+    fields = {name.removeprefix("--").replace("-", "_") for name in entry.names}
+    return bool(fields & COMMON_OPTIONS) or fields.isdisjoint(ALL_FIELDS)
+
+
+ALL_FIELDS = {
+    name
+    for group in vars(config).values()
+    if isinstance(group, type) and issubclass(group, config.Group)
+    for name in group.model_fields
+} | {"verbose"}
+
+
+# ---- the YAML file
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """YAML loader that refuses a repeated key; PyYAML silently takes the last one."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Raise UsageError for a repeated key; keys merged in by `<<` may be repeated."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            mark = key.start_mark
+            name = (key.tag, str(key.value))
+            if name in lines:
+                raise UsageError(
+                    f"{mark.name}, line {mark.line + 1}: repeats {key.value!r} of line "
+                    f"{lines[name]}; expected it once"
+                )
+            lines[name] = mark.line + 1
+        return node
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the sections of a YAML file. Raises UsageError if it is not such a file."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            content = UniqueKeyLoader(file).get_single_data()
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+        raise UsageError(f"{path}: not a readable YAML file: {problem}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: a {type(content).__name__}; expected sections with options")
+    return content
+
+
+def apply_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Give the options that the command line leaves unset their values in the --config file.
+
+    cyclopts calls this after it has read the command line.
+    """
+    sections: dict[str, dict[str, Argument]] = {}
+    for argument in arguments:
+        if argument.keys:  # a field of a group
+            sections.setdefault(_section_of(argument), {})[argument.keys[-1]] = argument
+    run_options = sections.pop("run", {})
+    if not run_options or not run_options["config"].tokens:
+        return
+    file = Path(run_options["config"].tokens[0].value)
+    content = read_config(file)
+    if "preset" in content:
+        _apply_section(file, "run", {"preset": content.pop("preset")}, run_options)
+    for section, values in content.items():
+        if section not in sections:
+            expected = ", ".join(["preset", *sections])
+            raise UsageError(f"{file}: unknown section {section!r}; expected {expected}")
+        _apply_section(file, section, values, sections[section])
+
+
+def _section_of(argument: Argument) -> str:
+    groups: Any = argument.parameter.group
+    return str(groups[0].name)
+
+
+def _apply_section(
+    file: Path, section: str, values: Any, arguments: Mapping[str, Argument]
+) -> None:
+    if values is None:
+        return
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{file}: section {section!r}: {values!r}; expected options with values")
+    for name, value in values.items():
+        if name not in arguments:
+            raise UsageError(f"{file}: {section}: unknown option {name!r}")
+        argument = arguments[name]
+        if value is None or argument.tokens:
+            continue
+        if get_origin(argument.hint) is list and not isinstance(value, list):
+            value = [value]
+        argument.append(Token(keyword=name, source=str(file), implicit_value=value))
+
+
+# ---- mistakes
+
+
+def describe_error(error: CycloptsError) -> str:
+    """Return what is wrong with a command line, in the words of our own errors."""
+    argument = getattr(error, "argument", None)
+    if isinstance(error, MissingArgumentError) and argument is not None and argument.keys:
+        section = _section_of(argument)
+        return f"{argument.name} is required (or set it in the section {section!r} of --config)"
+    if isinstance(error, ValidationError) and isinstance(error.__cause__, PydanticError):
+        section = "" if argument is None else f"{argument.field_info.name}: "
+        return f"{section}{explain_error(error.__cause__)}"
+    return str(error)

@@ -1,0 +1,85 @@
+"""What a strategy ranks and strata by, over the hand-made pool (`handmade.py`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from deita_tasks.artifacts import candidates as candidates_module
+from deita_tasks.artifacts.candidates import all_candidates
+from deita_tasks.artifacts.parts import StageParts
+from deita_tasks.artifacts.selection import is_selection, write_selection
+from deita_tasks.errors import StorageError, UsageError
+from deita_tasks.presets import Spec
+from tests.support.handmade import IDS, A, B, C, make
+
+DIVERSE: Spec = {"name": "diverse", "options": {"budget": 5, "max_similarity": 0.9}}
+
+
+def test_candidates_have_a_value_of_every_stage(tmp_path: Path) -> None:
+    pool, stage_parts = make(tmp_path)
+    with all_candidates(pool, stage_parts) as candidates:
+        assert candidates.ids == [A.id, B.id, C.id]  # D has no quality, E no vector
+        assert candidates.scores["evol_score"].to_pylist() == [10, 9, 8]
+        expected = np.array([[1, 0], [1.2, 1.6], [3, 0]], np.float32)
+        assert np.array_equal(candidates.vectors, expected)
+    del stage_parts["embedding"]
+    with all_candidates(pool, stage_parts) as candidates:
+        assert candidates.ids == [A.id, B.id, C.id, IDS["E"]]
+        assert candidates.vectors is None
+
+
+def test_vectors_that_do_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, stage_parts = make(tmp_path / "store")
+    in_memory = write_selection(str(tmp_path / "a"), pool, stage_parts, DIVERSE)
+    monkeypatch.setattr(candidates_module, "MEMORY_BYTES", 0)
+    with all_candidates(pool, stage_parts) as candidates:
+        assert isinstance(candidates.vectors, np.memmap)
+    in_a_file = write_selection(str(tmp_path / "b"), pool, stage_parts, DIVERSE)
+    assert in_memory.files == in_a_file.files
+
+
+def test_a_row_in_no_part_is_an_error(tmp_path: Path) -> None:
+    pool, stage_parts = make(tmp_path / "store")
+    quality = stage_parts["quality"]
+    first_part = StageParts(part_set=quality.part_set, digests=quality.digests[:1])
+    uri = str(tmp_path / "selection")
+    with pytest.raises(StorageError, match="3 of 5 rows are in no part; run again"):
+        write_selection(uri, pool, {**stage_parts, "quality": first_part}, DIVERSE)
+    assert not is_selection(uri)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "letters"),
+    [
+        ("complexity_only", {"budget": 2}, "AB"),  # 2 + 1, 3, 2: the tie goes by id
+        ("quality_only", {"budget": 2}, "AC"),  # 3 + 4, 3, 4
+        ("top_score", {"budget": 1, "evol_score": "mean"}, "B"),  # 5, 9, 8
+        ("top_score", {"budget": 1, "evol_score": "max"}, "B"),  # 6, 9, 8
+        ("length", {"budget": 1}, "A"),  # four turns of three words
+        ("top_score", {"budget": 3, "strata": "source_uri", "per_stratum": 1}, "A"),  # one file
+        ("top_score", {"budget": 3, "strata": "line", "per_stratum": 1}, "ABC"),  # a line each
+    ],
+)
+def test_rankings_and_strata_by_hand(
+    name: str, options: dict[str, object], letters: str, tmp_path: Path
+) -> None:
+    pool, stage_parts = make(tmp_path)
+    del stage_parts["embedding"]
+    selector: Spec = {"name": name, "options": options}
+    summary = write_selection(str(tmp_path / "selection"), pool, stage_parts, selector)
+    kept = pq.read_table(tmp_path / "selection" / "kept.parquet")["id"].to_pylist()
+    assert sorted(kept) == sorted(IDS[letter] for letter in letters)
+    assert summary.counts.selected == len(letters)
+
+
+def test_strata_by_a_column_that_is_not_there(tmp_path: Path) -> None:
+    pool, stage_parts = make(tmp_path)
+    options = {"budget": 3, "strata": "topic", "per_stratum": 1}
+    selector: Spec = {"name": "diverse", "options": options}
+    # of the rows that a strategy chooses from
+    with pytest.raises(UsageError, match="'topic': 3 of 3 rows have no such column"):
+        write_selection(str(tmp_path / "selection"), pool, stage_parts, selector)

@@ -1,0 +1,150 @@
+"""What a store no longer needs: over a local folder, memory:// and S3."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from deita_tasks import storage
+from deita_tasks.artifacts.garbage import find_abandoned_uploads, find_garbage, remove_garbage
+from deita_tasks.artifacts.inventory import list_artifacts
+from deita_tasks.errors import StorageError
+from tests.support.small_store import (
+    FOLDERS,
+    add_part,
+    file_names,
+    garbage_names,
+    make_pool,
+    make_selection,
+    make_store,
+    problems,
+)
+
+pytest_plugins = ["tests.support.s3_fixtures"]
+
+LATER = datetime.now(UTC) + timedelta(days=30)
+
+
+def test_what_a_selection_refers_to_stays(place):
+    make_store(place)
+    assert garbage_names(place, now=LATER) == set()
+
+
+def test_what_nothing_refers_to_goes(place):
+    make_store(place)
+    before = file_names(place)
+    make_pool(place, 7, 8)  # a run that never came to select
+    for stage in FOLDERS:
+        add_part(place, stage, 1, 2, model="another")
+        add_part(place, stage, 7, 8)
+    storage.write_bytes(f"{place}/plans/{'0' * 32}.parquet", b"")
+    storage.write_bytes(f"{place}/scores/quality/{'1' * 32}/.part-x.parquet.draft", b"half")
+    storage.write_bytes(f"{place}/results/quality-{'1' * 32}-{'2' * 32}", b"{}")
+    storage.write_bytes(f"{place}/notes.txt", b"somebody's own")
+    unused = file_names(place) - before - {"notes.txt"}
+    assert find_garbage(place) == []  # all of it is younger than the grace
+    assert garbage_names(place, now=LATER) == unused
+    remove_garbage(place, find_garbage(place, now=LATER))
+    assert file_names(place) == before | {"notes.txt"}
+    assert problems(place) == {}
+
+
+def test_what_prefect_remembers_of_what_stays_stays(place):
+    selection = make_store(place)
+    part = add_part(place, "quality", 1, 2).rsplit("part-", 1)[1].removesuffix(".parquet")
+    (pool,) = [artifact.digest for artifact in list_artifacts(place) if artifact.kind == "pools"]
+    for name in (
+        f"quality-{'1' * 32}-{part}",
+        f"select-rows-{selection.rsplit('/', 1)[1]}",
+        f"load-pool-{pool}",
+    ):
+        storage.write_bytes(f"{place}/results/{name}", b"{}")
+    assert garbage_names(place, now=LATER) == set()
+
+
+@pytest.mark.parametrize("content", ["without made_of", "of a later version", "not an object"])
+def test_a_selection_that_does_not_say_what_it_was_made_of_keeps_all(place, caplog, content):
+    selection = make_store(place)
+    make_pool(place, 7, 8)
+    fields = storage.read_json(f"{selection}/selection.json")
+    if content == "without made_of":
+        del fields["made_of"]
+    elif content == "of a later version":
+        fields["made_of"] = {"pools": [fields["made_of"]["pool"]]}
+    else:
+        fields = []
+    storage.write_json(f"{selection}/selection.json", fields)
+    assert garbage_names(place, now=LATER) == set()
+    assert "does not say what it was made of" in caplog.text
+
+
+def test_old_selections_can_be_forgotten(place):
+    make_store(place)
+    assert garbage_names(place, now=LATER, forget=timedelta(days=60)) == set()
+    assert garbage_names(place, now=LATER, forget=timedelta(days=20)) == file_names(place)
+
+
+def test_a_part_stays_while_one_of_its_rows_is_needed(place):
+    pool = make_pool(place, 1, 2)
+    for stage in FOLDERS:
+        add_part(place, stage, 2, 50)
+        add_part(place, stage, 1)
+    make_selection(place, pool)
+    unused = add_part(place, "quality", 51)
+    assert {f"{place}/{name}" for name in garbage_names(place, now=LATER)} == {unused}
+
+
+def test_a_pool_that_cannot_be_read_keeps_its_parts(place):
+    """Scores may have cost days, and nobody knows then which of them are needed."""
+    make_store(place)
+    add_part(place, "quality", 51)
+    (file,) = [name for name in file_names(place) if name.endswith("rows-00000.parquet")]
+    storage.write_bytes(f"{place}/{file}", b"damaged")
+    assert garbage_names(place, now=LATER) == set()
+
+
+# ---- uploads
+
+
+def test_uploads_that_nobody_finished_are_aborted(s3):
+    """A killed run leaves the pieces of an upload in the bucket, where no listing shows them."""
+    store = f"s3://{s3.bucket()}/place"
+    fs, path = storage.filesystem(store)
+    bucket = path.split("/")[0]
+    for key in ("place/scores/quality/part", "placebo/part"):  # the second is not ours
+        begun = fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+        fs.call_s3(
+            "upload_part",
+            Bucket=bucket,
+            Key=key,
+            UploadId=begun["UploadId"],
+            PartNumber=1,
+            Body=b"x" * 10,
+        )
+    uploads = find_abandoned_uploads(store, now=LATER)
+    assert [upload.key for upload in uploads] == ["place/scores/quality/part"]
+    soon = uploads[0].begun + timedelta(days=6)
+    assert find_abandoned_uploads(store, now=soon) == []  # it may be under way
+    remove_garbage(store, [], uploads)
+    assert find_abandoned_uploads(store, now=LATER) == []
+    left = fs.call_s3("list_multipart_uploads", Bucket=bucket)["Uploads"]
+    assert [upload["Key"] for upload in left] == ["placebo/part"]
+    assert find_abandoned_uploads("memory://elsewhere", now=LATER) == []
+
+
+def test_an_upload_under_way_is_left_alone(monkeypatch):
+    upload = storage.Upload("key", "id", LATER)
+    monkeypatch.setattr(storage, "unfinished_uploads", lambda store: [upload])
+    for minutes, abandoned in ((59, []), (61, [upload])):
+        now = LATER + timedelta(minutes=minutes)
+        assert find_abandoned_uploads("s3://x", grace=timedelta(0), now=now) == abandoned
+
+
+def test_uploads_that_may_not_be_listed_stay(monkeypatch, caplog):
+    def refuse(store: str) -> list[storage.Upload]:
+        raise StorageError("AccessDenied")
+
+    monkeypatch.setattr(storage, "unfinished_uploads", refuse)
+    assert find_abandoned_uploads("s3://x", now=LATER) == []
+    assert "AccessDenied" in caplog.text

@@ -1,0 +1,75 @@
+"""Plans of what is to be computed: over a local folder, memory:// and S3."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from deita_tasks import storage
+from deita_tasks.artifacts.parts import part_digest
+from deita_tasks.artifacts.shards import MIN_SHARD_ROWS, SHARDS_PER_STAGE, Shard, read_plan
+from deita_tasks.errors import MissingFile
+from tests.support.part_sets import add, ids_of, plan, score_set, scores_of
+
+pytest_plugins = ["tests.support.s3_fixtures"]
+
+
+def test_only_what_is_missing_is_planned(place):
+    part_set = score_set(place)
+    shards = plan(part_set, place, 1, 2, 3, shard_rows=2)
+    assert shards.present == []
+    assert [shard.rows for shard in shards.missing] == [2, 1]
+    assert shards.rows_to_compute == 3
+    assert [read_plan(shard)["position"].to_pylist() for shard in shards.missing] == [[0, 10], [20]]
+    assert [shard.digest for shard in shards.missing] == [
+        part_digest(pa.array(ids_of(1, 2))),
+        part_digest(pa.array(ids_of(3))),
+    ]
+    digest = add(part_set, scores_of(1, 2))
+    shards = plan(part_set, place, 3, 2, 4, 1, shard_rows=2)  # another order, another file
+    assert shards.present == [Shard(digest=digest, rows=2)]
+    assert read_plan(shards.missing[0])["id"].to_pylist() == ids_of(3, 4)
+    add(part_set, scores_of(3, 4, 5))
+    shards = plan(part_set, place, 4, 1)
+    assert len(shards.present) == 2
+    assert shards.missing == []
+    assert shards.rows_to_compute == 0
+    assert plan(part_set, place, 6).present == []  # leaves out parts without a row of the pool
+
+
+def test_the_default_is_a_bounded_number_of_shards_of_some_size(tmp_path):
+    part_set = score_set(str(tmp_path))
+    small = plan(part_set, str(tmp_path), *range(MIN_SHARD_ROWS + 1))
+    assert [shard.rows for shard in small.missing] == [MIN_SHARD_ROWS, 1]
+    large = plan(part_set, str(tmp_path), *range(MIN_SHARD_ROWS * SHARDS_PER_STAGE * 2))
+    assert len(large.missing) == SHARDS_PER_STAGE
+
+
+def test_a_shard_comes_back_from_json():
+    shard = Shard(digest="0" * 32, rows=2, plan="plans/x.parquet", group=1)
+    fields = shard.to_dict()
+    assert fields == {"digest": "0" * 32, "rows": 2, "plan": "plans/x.parquet", "group": 1}
+    assert Shard.model_validate(fields) == shard
+
+
+def test_a_plan_that_was_removed(place):
+    (shard,) = plan(score_set(place), place, 1).missing
+    storage.remove(f"{place}/plans")
+    with pytest.raises(MissingFile):
+        read_plan(shard)
+
+
+def test_many_parts_are_looked_up_quickly(tmp_path):
+    """Without a pass over the pool for every part."""
+    part_set = score_set(str(tmp_path))
+    numbers = np.arange(60_000).reshape(60, 1_000)
+    for row in numbers:
+        add(part_set, scores_of(*row))
+    start = time.perf_counter()
+    shards = plan(part_set, str(tmp_path), *numbers.reshape(-1)[::-1], 99_999)
+    assert len(shards.present) == 60
+    assert shards.rows_to_compute == 1
+    assert time.perf_counter() - start < 5

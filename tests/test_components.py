@@ -8,8 +8,10 @@ from typing import Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from deita_tasks.components import Component, Table, component_class, explain, load_component
+from deita_tasks.catalogue import Table
+from deita_tasks.components import Component, component_class, load_component
 from deita_tasks.errors import UsageError
+from deita_tasks.strict_json import explain_error
 
 
 class Kettle(Component):
@@ -83,4 +85,4 @@ def test_explain_names_a_nested_place() -> None:
 
     with pytest.raises(ValidationError) as caught:
         Kitchen.model_validate({"kettles": [{"litres": "much"}]})
-    assert explain(caught.value).startswith("kettles.0.litres = 'much': ")
+    assert explain_error(caught.value).startswith("kettles.0.litres = 'much': ")

@@ -140,8 +140,8 @@ def test_the_fingerprint_is_json_and_stable(load: Load) -> None:
 
 def test_a_copy_for_another_process_gives_the_same_vectors(embedder: Embedder) -> None:
     expected = embedder.embed(ROWS)
-    copies = (pickle.loads(pickle.dumps(embedder)), type(embedder)(**embedder.model_dump()))  # noqa: S301
-    for copied in copies:
+    pickled = pickle.loads(pickle.dumps(embedder))  # noqa: S301
+    for copied in (pickled, type(embedder)(**embedder.model_dump())):
         assert copied == embedder
         assert copied.fingerprint() == embedder.fingerprint()
         np.testing.assert_allclose(copied.embed(ROWS), expected, rtol=0, atol=1e-5)

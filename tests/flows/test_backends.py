@@ -107,7 +107,7 @@ def test_a_row_without_a_value_is_unscorable_and_says_why(
         assert {row["source_row"]: row["reason"] for row in done.decided("unscorable")} == {
             2: "quality: its row has no column 'quality_scores'",
             3: "complexity: 6.5 is not in [1, 6]",
-            4: "embedding: its vector has 3 numbers, where others have 2",
+            4: "embedding: its vector has 3 numbers, others have 2",
             5: "embedding: its column 'embedding' is null",
         }
         assert len(done.kept) == 2

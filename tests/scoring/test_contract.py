@@ -215,7 +215,8 @@ def test_the_fingerprint_is_json_and_stable(load: Load, kind: ScoreKind) -> None
 
 def test_a_copy_for_another_process_gives_the_same_scores(scorer: Scorer) -> None:
     expected = compute(scorer, ROWS).values
-    for copied in (pickle.loads(pickle.dumps(scorer)), type(scorer)(**scorer.model_dump())):  # noqa: S301
+    pickled = pickle.loads(pickle.dumps(scorer))  # noqa: S301
+    for copied in (pickled, type(scorer)(**scorer.model_dump())):
         assert copied == scorer
         assert copied.fingerprint() == scorer.fingerprint()
         np.testing.assert_allclose(compute(copied, ROWS).values, expected, rtol=0, atol=1e-5)

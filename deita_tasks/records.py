@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deita_tasks.decisions import RejectionReason
 from deita_tasks.strict_json import JSON
 
 if TYPE_CHECKING:
@@ -34,14 +35,6 @@ QuarantineReason = Literal[
     "lone_surrogate",
     "too_long",  # larger than the loader's limit for one row
 ]
-
-Reason = Literal["too_similar", "below_budget", "unscorable"]
-
-# What became of an input row, in the order in which counts and tables show it.
-Decision = Literal[
-    "selected", "too_similar", "below_budget", "duplicate", "quarantined", "unscorable"
-]
-DECISIONS: tuple[Decision, ...] = get_args(Decision)
 
 # The extra column that holds what an input turn has beside its role and text (tool_calls, name,
 # weight, a more specific role name): a list with one object or null per turn.
@@ -202,7 +195,7 @@ class Rejection(NamedTuple):
     """
 
     id: str
-    reason: Reason
+    reason: RejectionReason
     nearest_id: str = ""
     similarity: float = float("nan")
 
@@ -227,31 +220,3 @@ class SelectorResult:
 
     kept: Sequence[str]
     rejected: Sequence[Rejection]
-
-
-class LedgerRow(NamedTuple):
-    """A row of the ledger; the fields are the columns of decisions.parquet."""
-
-    id: str | None
-    source_uri: str
-    source_row: int
-    complexity: list[float] | None
-    quality: list[float] | None
-    evol_score: float | None
-    rank: int | None
-    decision: Decision
-    nearest_id: str | None
-    similarity: float | None
-    duplicate_of: str | None
-    reason: str | None
-    truncated: bool | None
-
-    @property
-    def place(self) -> str:
-        """Where the row stands in the input, as FILE:ROW."""
-        return f"{self.source_uri}:{self.source_row}"
-
-
-def ledger_rows(ledger: Any) -> list[LedgerRow]:
-    """Return the rows of an Arrow table with the columns of the ledger."""
-    return [LedgerRow(**fields) for fields in ledger.select(list(LedgerRow._fields)).to_pylist()]

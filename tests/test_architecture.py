@@ -40,6 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "deita_tasks.errors",
         "deita_tasks.strict_json",
+        "deita_tasks.decisions",
         "deita_tasks.templating",
         "deita_tasks.catalogue",
         "deita_tasks.presets",

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 
-from deita_tasks.records import DECISIONS
+from deita_tasks.decisions import DECISIONS
 from deita_tasks.scoring import SCORERS, load_scorer
 from tests.conftest import ROOT
 from tests.support.density import python_files, syntax_tree

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deita_tasks.decisions import DECISIONS
 from deita_tasks.records import (
-    DECISIONS,
     NOWHERE,
     ROLES,
     SCORE_KINDS,

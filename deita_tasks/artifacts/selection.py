@@ -1,7 +1,7 @@
 """The selection artifact: the rows selected from a pool, and a decision for every row of it.
 
 <store>/selections/<digest>/
-    decisions.parquet    one line for every row (see `decisions.py`)
+    decisions.parquet    one line for every row (see `ledger.py`)
     kept.parquet         the selected ids, in order
     selection.json       counts; written last, so no selection is half there
 """
@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue, NonNegativeInt
 
 from deita_tasks import storage
 from deita_tasks.artifacts.candidates import StagesParts, open_candidates, read_scores
-from deita_tasks.artifacts.decisions import build_ledger
+from deita_tasks.artifacts.ledger import build_ledger
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.config import Selection
 from deita_tasks.errors import StorageError, TooFewRows

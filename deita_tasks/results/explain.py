@@ -13,9 +13,10 @@ from pydantic import BaseModel, ValidationError
 from deita_tasks import storage
 from deita_tasks.artifacts.pool import POOL_FILE, Pool, pool_uri
 from deita_tasks.artifacts.selection import DECISIONS_FILE
+from deita_tasks.decisions import LedgerRow, ledger_rows
 from deita_tasks.errors import MissingFile, UsageError
 from deita_tasks.manifest import MANIFEST
-from deita_tasks.records import Conversation, LedgerRow, ledger_rows
+from deita_tasks.records import Conversation
 
 MIN_ID_LENGTH = 4
 PLACE = re.compile(r"(?P<uri>.+):(?P<row>\d+)")

@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from deita_tasks.records import Reason, Rejection
+from deita_tasks.decisions import RejectionReason
+from deita_tasks.records import Rejection
 from deita_tasks.selecting.arrays import Floats, Indices
 
-REASONS: tuple[Reason, ...] = ("below_budget", "too_similar", "unscorable")
+REASONS: tuple[RejectionReason, ...] = ("below_budget", "too_similar", "unscorable")
 BELOW_BUDGET, TOO_SIMILAR, UNSCORABLE = range(len(REASONS))
 
 

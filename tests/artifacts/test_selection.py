@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deita_tasks import storage
-from deita_tasks.artifacts.decisions import SCHEMA
+from deita_tasks.artifacts.ledger import SCHEMA
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.artifacts.selection import (
@@ -24,10 +24,10 @@ from deita_tasks.artifacts.selection import (
     write_selection,
 )
 from deita_tasks.config import Selection
+from deita_tasks.decisions import ledger_rows
 from deita_tasks.errors import DamagedArtifact, TooFewRows
 from deita_tasks.manifest import Counts
 from deita_tasks.presets import Spec
-from deita_tasks.records import ledger_rows
 from tests.support.handmade import BAD, INPUTS, A, B, C, D, E, make, without_parts
 
 DATA = Path(__file__).parent / "data"  # as the code before typed records wrote it

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from deita_tasks.artifacts.decisions import SCHEMA
+from deita_tasks.artifacts.ledger import SCHEMA
 from deita_tasks.reporting.changes import Changes, compare
 from tests.support.report_data import manifest
 

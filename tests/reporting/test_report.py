@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from deita_tasks.artifacts.decisions import build_ledger
+from deita_tasks.artifacts.ledger import build_ledger
 from deita_tasks.manifest import Counts
 from deita_tasks.records import Conversation, Rejection, SelectorResult
 from deita_tasks.reporting import report as report_module

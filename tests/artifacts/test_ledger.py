@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from deita_tasks.artifacts.decisions import SCHEMA, build_ledger
+from deita_tasks.artifacts.ledger import SCHEMA, build_ledger
+from deita_tasks.decisions import DECISIONS, ledger_rows
 from deita_tasks.manifest import Counts
-from deita_tasks.records import DECISIONS, Rejection, SelectorResult, ledger_rows
+from deita_tasks.records import Rejection, SelectorResult
 
 A, B, C, D, E = (letter * 32 for letter in "abcde")
 

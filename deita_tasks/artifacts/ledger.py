@@ -10,13 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from deita_tasks.decisions import DECISIONS
 from deita_tasks.manifest import Counts
-from deita_tasks.records import (
-    DECISIONS,
-    Rejection,
-    RejectionColumns,
-    SelectorResult,
-)
+from deita_tasks.records import Rejection, RejectionColumns, SelectorResult
 
 SELECTED, TOO_SIMILAR, BELOW_BUDGET, DUPLICATE, QUARANTINED, UNSCORABLE = range(len(DECISIONS))
 

@@ -1,0 +1,46 @@
+"""What becomes of an input row, and the row of the ledger that records it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, get_args
+
+Decision = Literal[
+    "selected",
+    "too_similar",  # to a selected row with a higher evol score
+    "below_budget",  # the budget was full before its turn came
+    "duplicate",  # the same text as an earlier row
+    "quarantined",  # the loader could not read it
+    "unscorable",  # a model gave no valid score or vector
+]
+# In the order in which counts and tables show them.
+DECISIONS: tuple[Decision, ...] = get_args(Decision)
+
+RejectionReason = Literal["too_similar", "below_budget", "unscorable"]
+
+
+class LedgerRow(NamedTuple):
+    """A row of the ledger; the fields are the columns of decisions.parquet."""
+
+    id: str | None
+    source_uri: str
+    source_row: int
+    complexity: list[float] | None
+    quality: list[float] | None
+    evol_score: float | None
+    rank: int | None
+    decision: Decision
+    nearest_id: str | None
+    similarity: float | None
+    duplicate_of: str | None
+    reason: str | None
+    truncated: bool | None
+
+    @property
+    def place(self) -> str:
+        """Where the row stands in the input, as FILE:ROW."""
+        return f"{self.source_uri}:{self.source_row}"
+
+
+def ledger_rows(ledger: Any) -> list[LedgerRow]:
+    """Return the rows of an Arrow table with the columns of the ledger."""
+    return [LedgerRow(**fields) for fields in ledger.select(list(LedgerRow._fields)).to_pylist()]

@@ -103,6 +103,7 @@ def render_card(survey: Survey, manifest: Manifest | None) -> str:
     tallies = {name: tally.most_common(20) for name, tally in survey.tallies.items() if tally}
     return environment.get_template("card.md.jinja").render(
         front=Verbatim(front),
+        fingerprints=Verbatim(manifest.pretty(manifest.fingerprints)) if manifest else None,
         survey=survey,
         manifest=manifest,
         licences=licences,

@@ -141,10 +141,10 @@ def example_groups(
             pairs(best_selected(ledger)),
         ),
         ExampleGroup(
-            f"Near misses: rejected, just {side} the limit",
-            f"The rejected conversations whose {measure} is closest to the limit{bound}, each "
-            "beside the selected one that blocked it. If such a pair is not a near-duplicate, the "
-            "limit is too strict for this pool.",
+            f"Near misses: rejected conversations closest to the {measure} limit",
+            f"Their {measure} is just {side} the limit{bound}; each stands beside the selected "
+            "conversation that blocked it. If such a pair is not a near-duplicate, the limit is "
+            "too strict for this pool.",
             pairs(calls),
         ),
         ExampleGroup(

@@ -220,13 +220,13 @@ def similarities(
         if limit is not None:
             axes.axvline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
             shift, side = (-5, "right") if limit > edges[[0, -1]].mean() else (5, "left")
-            where: dict[str, Any] = {
+            placement: dict[str, Any] = {
                 "xycoords": axes.get_xaxis_transform(),
                 "textcoords": "offset points",
                 "ha": side,
                 "va": "top",
             }
-            axes.annotate(f"limit {limit:g}", (limit, 1.0), xytext=(shift, -2), **where)
+            axes.annotate(f"limit {limit:g}", (limit, 1.0), xytext=(shift, -2), **placement)
         finish(axes, "cosine similarity", "share of rows")
 
     return draw

@@ -58,10 +58,10 @@ def nearest_similarities(vectors: NDArray[np.float32], queries: int) -> NDArray[
     """
     if len(vectors) < 2:
         return np.empty(0, np.float32)
-    found = []
+    largest = []
     for start in range(0, min(queries, len(vectors)), BLOCK):
         block = vectors[start : min(start + BLOCK, queries)]
         similarities = block @ vectors.T
         similarities[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf
-        found.append(similarities.max(axis=1))
-    return np.concatenate(found)
+        largest.append(similarities.max(axis=1))
+    return np.concatenate(largest)

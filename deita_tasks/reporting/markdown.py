@@ -17,12 +17,12 @@ from deita_tasks.reporting.examples import (
     group_unscorable,
     pair_examples,
 )
-from deita_tasks.reporting.report import (
-    ReportData,
-    limit_of,
-    measure_of,
-    measures,
-    reach,
+from deita_tasks.reporting.report import ReportData
+from deita_tasks.reporting.statistics import (
+    distributions,
+    limit_measure,
+    selection_limit,
+    selection_reach,
     summary_table,
 )
 from deita_tasks.templating import escape_markdown, one_line
@@ -82,15 +82,15 @@ def markdown(data: ReportData, figures: Mapping[str, bytes], output: str) -> str
 
 
 def _lead(data: ReportData) -> str:
-    reached = reach(data.ledger, data.manifest)
-    if reached is None:
+    reach = selection_reach(data.ledger, data.manifest)
+    if reach is None:
         return ""
-    lead = f"From the best evol score down to rank {reached['last']:,} of {reached['ranked']:,}"
-    if reached["too_similar"]:
-        lead += f", rejecting {reached['too_similar']:,} as too similar to a selected one"
-    if reached["budget"] <= data.manifest.counts.selected:
+    lead = f"From the best evol score down to rank {reach.last:,} of {reach.ranked:,}"
+    if reach.too_similar:
+        lead += f", rejecting {reach.too_similar:,} as too similar to a selected one"
+    if reach.budget <= data.manifest.counts.selected:
         return f"{lead}."
-    return f"{lead}. The budget of {reached['budget']:,} was not filled: every row was reached."
+    return f"{lead}. The budget of {reach.budget:,} was not filled: every row was reached."
 
 
 def _places(data: ReportData, output: str) -> str:
@@ -103,7 +103,8 @@ def _places(data: ReportData, output: str) -> str:
 
 
 def _measured(data: ReportData) -> list[tuple[str, ...]]:
-    return [(name, *numbers) for name, numbers in summary_table(measures(data))]
+    splits = distributions(data.ledger, data.shapes)
+    return [(name, *numbers) for name, numbers in summary_table(splits)]
 
 
 def _changes(changes: Changes) -> Iterable[str]:
@@ -137,7 +138,7 @@ def best_rows(data: ReportData) -> list[dict[str, JsonValue]]:
 
 def closest_rows(data: ReportData) -> list[dict[str, JsonValue]]:
     """Return the rejected rows closest to the limit, each with the row that blocked it."""
-    limit, measure = limit_of(data.manifest), measure_of(data.manifest)
+    limit, measure = selection_limit(data.manifest), limit_measure(data.manifest)
     rows = []
     calls = closest_calls(data.ledger, measure)
     for pair in pair_examples(calls, data.ledger, data.conversations):

@@ -1,6 +1,6 @@
 """The report: one self-contained page on what was selected from what, and why.
 
-needs = wanted(ledger)                                   # which texts and vectors to fetch
+required = required_rows(ledger)                         # which texts and vectors to fetch
 report = build_report(ReportData(manifest, ledger, ...)) # report.html, and each figure by itself
 """
 
@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from deita_tasks.manifest import Manifest
-from deita_tasks.records import Conversation
+from deita_tasks.records import SCORE_KINDS, Conversation
 from deita_tasks.reporting import figures
 from deita_tasks.reporting.changes import Changes
 from deita_tasks.reporting.examples import (
@@ -29,6 +28,16 @@ from deita_tasks.reporting.examples import (
 from deita_tasks.reporting.figures import Split
 from deita_tasks.reporting.geometry import fit_plane, nearest_similarities
 from deita_tasks.reporting.render import render
+from deita_tasks.reporting.statistics import (
+    compares_by_cosine,
+    distinct_rows,
+    distributions,
+    limit_measure,
+    selection_limit,
+    selection_reach,
+    summary_table,
+    with_decision,
+)
 from deita_tasks.selecting.sampling import smallest_ids
 from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
 
@@ -40,7 +49,7 @@ SAMPLE_NEAREST = 2_000  # selected rows whose nearest neighbour is looked for ..
 SAMPLE_KEPT = 10_000  # ... among so many selected rows: 40 MB for 1,024 dimensions
 
 
-class Wanted(NamedTuple):
+class RequiredRows(NamedTuple):
     """Ids whose conversations and whose vectors the report shows."""
 
     conversations: list[str]
@@ -52,9 +61,9 @@ class ReportData:
     """What a report is made of.
 
     ledger: as `build_ledger` gives it. shapes: id, n_pairs (user turns), n_words of every good row,
-    in any order, repeated ids allowed. conversations: by id, those of `wanted`. quarantine:
+    in any order, repeated ids allowed. conversations: by id, those of `required_rows`. quarantine:
     source_uri, source_row, reason, detail, and raw where it is at hand. vectors: float32 (n, d),
-    row i of vector_ids[i], not normalised, NaN for none; those of `wanted`, or None without
+    row i of vector_ids[i], not normalised, NaN for none; those of `required_rows`, or None without
     embeddings. changes: what is different from an earlier selection, if there is one to compare
     with.
     """
@@ -76,207 +85,128 @@ class Report(NamedTuple):
     figures: dict[str, bytes]
 
 
-def wanted(ledger: pa.Table) -> Wanted:
-    """Which rows of the pool the report will show; a few dozen texts, at most SAMPLE_POOL +
-    SAMPLE_KEPT vectors.
+class Units(NamedTuple):
+    """Normalised vectors of a sample of the pool (p, d) and of the selected rows (k, d).
+
+    selected: how many rows are selected in all.
+    """
+
+    pool: NDArray[np.float32]
+    kept: NDArray[np.float32]
+    selected: int
+
+
+class VectorFacts(NamedTuple):
+    """What the captions state of the figures that need vectors.
+
+    nearest: the selected rows whose nearest neighbour was looked for, among a sample of `among` of
+    the `selected`. explained: the share of the variance that the map shows.
+    """
+
+    nearest: int
+    among: int
+    selected: int
+    explained: float
+
+
+def required_rows(ledger: pa.Table) -> RequiredRows:
+    """Return which rows of the pool the report will show.
+
+    They are a few dozen texts, and at most SAMPLE_POOL + SAMPLE_KEPT vectors.
     """
     distinct = distinct_rows(ledger)
-    vectors = {
-        *smallest(distinct["id"], SAMPLE_POOL),
-        *smallest(of(distinct, "selected")["id"], SAMPLE_KEPT),
-    }
-    return Wanted(sorted(example_ids(ledger)), sorted(vectors))
+    selected = with_decision(distinct, "selected")
+    vectors = {*_sample(distinct["id"], SAMPLE_POOL), *_sample(selected["id"], SAMPLE_KEPT)}
+    return RequiredRows(sorted(example_ids(ledger)), sorted(vectors))
 
 
 def build_report(data: ReportData) -> Report:
-    """The page for `data`; equal data give equal bytes."""
-    values = measures(data)
-    drawn, facts = draw_figures(data, values)
-    manifest, measure = data.manifest, measure_of(data.manifest)
+    """Return the page for `data`; equal data give equal bytes."""
+    manifest = data.manifest
+    splits = distributions(data.ledger, data.shapes)
+    measure = limit_measure(manifest)
+    groups = example_groups(data.ledger, data.conversations, selection_limit(manifest), measure)
+    drawings = _draw_distributions(manifest, splits)
+    facts = None
+    if data.vectors is not None:
+        units = _sample_vectors(data, data.vectors)
+        vector_drawings, facts = _draw_vectors(data, units)
+        drawings |= vector_drawings
     page = render(
         "report.html.jinja",
         manifest=manifest,
         counts=manifest.counts,
-        figures={
-            name: Markup(figure.decode()) for name, figure in drawn.items()
-        },  # drawn here, of numbers alone
+        # Not escaped: these figures are drawn here, of numbers alone.
+        figures={name: Markup(drawing.decode()) for name, drawing in drawings.items()},
         facts=facts,
-        reach=reach(data.ledger, manifest),
-        summary=summary_table(values),
-        groups=[
-            group
-            for group in example_groups(
-                data.ledger, data.conversations, limit_of(manifest), measure
-            )
-            if group.examples
-        ],
+        reach=selection_reach(data.ledger, manifest),
+        summary=summary_table(splits),
+        groups=[group for group in groups if group.examples],
         measure=measure,
         bad=group_quarantined(data.quarantine),
         unscorable=group_unscorable(data.ledger),
         changes=data.changes,
     )
-    return Report(page, drawn)
+    return Report(page, drawings)
 
 
-def draw_figures(
-    data: ReportData, values: Mapping[str, Split]
-) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The figures by name, and the numbers that their captions state."""
-    drawn = {
-        "decisions": figures.svg(
-            "decisions", figures.WIDE, figures.decisions(data.manifest.counts.model_dump())
-        ),
-        "evol_score": figures.svg(
-            "evol_score",
+def _draw_distributions(manifest: Manifest, splits: Mapping[str, Split]) -> dict[str, bytes]:
+    """Return the figures that need no vectors, by name."""
+    plots = {
+        "decisions": (figures.WIDE, figures.decisions(manifest.counts.model_dump())),
+        "evol_score": (
             figures.WIDE,
-            figures.histogram(values["evol score"], "evol score", "conversations"),
+            figures.histogram(splits["evol score"], "evol score", "conversations"),
         ),
-        "words": figures.svg(
-            "words",
+        "words": (
             figures.NARROW,
-            figures.histogram(values["words"], "words in all turns", "conversations", log=True),
+            figures.histogram(splits["words"], "words in all turns", "conversations", log=True),
         ),
-        "turns": figures.svg("turns", figures.NARROW, figures.turns(values["user turns"])),
+        "turns": (figures.NARROW, figures.turns(splits["user turns"])),
     }
-    for kind in ("complexity", "quality"):
-        draw = figures.histogram(
-            values[kind], f"{kind} of a user turn", "user turns", limits=(1, 6)
-        )
-        drawn[kind] = figures.svg(kind, figures.NARROW, draw)
-    facts: dict[str, Any] = {}
-    if data.vectors is not None:
-        facts = _draw_vectors(data, data.vectors, drawn)
-    return drawn, facts
+    for kind in SCORE_KINDS:
+        title = f"{kind} of a user turn"
+        plot = figures.histogram(splits[kind], title, "user turns", limits=(1, 6))
+        plots[kind] = (figures.NARROW, plot)
+    return {name: figures.svg(name, size, plot) for name, (size, plot) in plots.items()}
 
 
-def _draw_vectors(
-    data: ReportData, vectors: NDArray[np.float32], drawn: dict[str, bytes]
-) -> dict[str, Any]:
-    """Adds the figures that need vectors to `drawn`, where there are enough of them; returns what
-    their captions state.
-    """
+def _sample_vectors(data: ReportData, vectors: NDArray[np.float32]) -> Units:
+    """Return the normalised vectors of the samples that the figures show."""
     distinct = distinct_rows(data.ledger)
-    chosen = of(distinct, "selected")["id"]
-    rows, fit = EmbeddingReader(vectors, len(vectors)).read(np.arange(len(vectors)))
-    units = rows[fit]
-    where = {id_: i for i, id_ in enumerate(np.asarray(data.vector_ids, dtype=object)[fit])}
-    pool_ids, kept_ids = smallest(distinct["id"], SAMPLE_POOL), smallest(chosen, SAMPLE_KEPT)
-    pool = units[[where[id_] for id_ in pool_ids if id_ in where]]
-    kept = units[[where[id_] for id_ in kept_ids if id_ in where]]
-    nearest = nearest_similarities(kept, SAMPLE_NEAREST)
-    rejected = of(distinct, "too_similar")["similarity"].to_numpy()
-    if by_cosine(data.manifest) and (len(nearest) or len(rejected)):
-        draw = figures.similarities(rejected, nearest, limit_of(data.manifest))
-        drawn["similarity"] = figures.svg("similarity", figures.WIDE, draw)
-    plane = fit_plane(pool)
+    selected = with_decision(distinct, "selected")["id"]
+    rows, usable = EmbeddingReader(vectors, len(vectors)).read(np.arange(len(vectors)))
+    units = rows[usable]
+    usable_ids = np.asarray(data.vector_ids, dtype=object)[usable]
+    positions = {id_: position for position, id_ in enumerate(usable_ids)}
+
+    def sample(ids: pa.ChunkedArray, count: int) -> NDArray[np.float32]:
+        return units[[positions[id_] for id_ in _sample(ids, count) if id_ in positions]]
+
+    return Units(sample(distinct["id"], SAMPLE_POOL), sample(selected, SAMPLE_KEPT), len(selected))
+
+
+def _draw_vectors(data: ReportData, units: Units) -> tuple[dict[str, bytes], VectorFacts]:
+    """Return the figures that need vectors, where there are enough of them."""
+    drawings = {}
+    distinct = distinct_rows(data.ledger)
+    nearest = nearest_similarities(units.kept, SAMPLE_NEAREST)
+    rejected = with_decision(distinct, "too_similar")["similarity"].to_numpy()
+    if compares_by_cosine(data.manifest) and (len(nearest) or len(rejected)):
+        plot = figures.similarities(rejected, nearest, selection_limit(data.manifest))
+        drawings["similarity"] = figures.svg("similarity", figures.WIDE, plot)
+    plane = fit_plane(units.pool)
     if plane:
-        totals = (distinct.num_rows, len(chosen))
-        points, chosen_points = plane.place(pool), plane.place(kept[:SAMPLE_MAP])
-        drawn["map"] = figures.svg(
-            "map",
-            figures.map_size(points),
-            figures.scatter(points, chosen_points, totals, plane.explained),
-        )
-    return {
-        "nearest": len(nearest),
-        "among": len(kept),
-        "all_kept": len(chosen),
-        "explained": sum(plane.explained) if plane else 0.0,
-    }
+        points = plane.place(units.pool)
+        selected_points = plane.place(units.kept[:SAMPLE_MAP])
+        totals = (distinct.num_rows, units.selected)
+        plot = figures.scatter(points, selected_points, totals, plane.explained)
+        drawings["map"] = figures.svg("map", figures.map_size(points), plot)
+    explained = sum(plane.explained) if plane else 0.0
+    return drawings, VectorFacts(len(nearest), len(units.kept), units.selected, explained)
 
 
-def measures(data: ReportData) -> dict[str, Split]:
-    """By name: values over the pool's distinct rows (or their user turns) and over the selected
-    ones; rows without a value are left out.
-    """
-    distinct = distinct_rows(data.ledger)
-    chosen = of(distinct, "selected")
-
-    def split(pool: pa.ChunkedArray, selected: pa.ChunkedArray) -> Split:
-        return Split(pool.drop_null().to_numpy(), selected.drop_null().to_numpy())
-
-    found = {"evol score": split(distinct["evol_score"], chosen["evol_score"])}
-    for kind in ("complexity", "quality"):
-        found[kind] = split(pc.list_flatten(distinct[kind]), pc.list_flatten(chosen[kind]))
-    for name, column in (("words", "n_words"), ("user turns", "n_pairs")):
-        looked_up = [
-            data.shapes[column].take(pc.index_in(rows["id"], value_set=data.shapes["id"]))
-            for rows in (distinct, chosen)
-        ]
-        found[name] = split(*looked_up)
-    return found
-
-
-def summary_table(values: Mapping[str, Split]) -> list[tuple[str, list[str]]]:
-    """For each measure the mean and median, of the pool and of the selection."""
-
-    def shown(numbers: NDArray[Any]) -> list[str]:
-        if not len(numbers):
-            return ["–", "–"]
-        return [
-            f"{number:,.2f}" if number < 100 else f"{number:,.0f}"
-            for number in (numbers.mean(dtype=np.float64), np.median(numbers))
-        ]
-
-    return [(name, shown(split.pool) + shown(split.selected)) for name, split in values.items()]
-
-
-def reach(ledger: pa.Table, manifest: Manifest) -> dict[str, int] | None:
-    """How far down the ranking the selection went; None where it did not go from the top down."""
-    ranked = distinct_rows(ledger).filter(pc.is_valid(pc.field("rank")))
-    last = pc.max(of(ranked, "selected")["rank"]).as_py()
-    if last is None:
-        return None
-    upper = ranked.filter(pc.field("rank") <= last)
-    if of(upper, "below_budget").num_rows:
-        return None
-    budget = (manifest.fingerprints.get("selection") or {}).get("budget")
-    return {
-        "last": last,
-        "ranked": ranked.num_rows,
-        "too_similar": of(upper, "too_similar").num_rows,
-        "budget": budget or 0,
-    }
-
-
-def limit_of(manifest: Manifest) -> float | None:
-    """The largest similarity allowed, or the least distance; None for a strategy that has no such
-    limit.
-    """
-    options = manifest.fingerprints.get("selection") or {}
-    limit = (
-        options.get("max_similarity")
-        if measure_of(manifest) == "similarity"
-        else options["min_distance"]
-    )
-    return None if limit is None else float(limit)
-
-
-def measure_of(manifest: Manifest) -> str:
-    """What the limit is one of: similarity or distance."""
-    return (
-        "similarity"
-        if (manifest.fingerprints.get("selection") or {}).get("min_distance") is None
-        else "distance"
-    )
-
-
-def by_cosine(manifest: Manifest) -> bool:
-    """Whether what the strategy compares by is the cosine similarity that the figures show."""
-    return bool((manifest.fingerprints.get("selection") or {}).get("metric", "cosine") == "cosine")
-
-
-def distinct_rows(ledger: pa.Table) -> pa.Table:
-    """The rows that took part: neither quarantined nor a duplicate."""
-    return ledger.filter(~pc.field("decision").isin(["quarantined", "duplicate"]))
-
-
-def of(ledger: pa.Table, decision: str) -> pa.Table:
-    """The rows with this decision."""
-    return ledger.filter(pc.field("decision") == decision)
-
-
-def smallest(ids: pa.ChunkedArray, most: int) -> list[str]:
-    """The `most` smallest of `ids`, ascending."""
-    sample: list[str] = ids.take(smallest_ids(ids, most)).to_pylist()
+def _sample(ids: pa.ChunkedArray, count: int) -> list[str]:
+    """Return the `count` smallest of `ids`, ascending."""
+    sample: list[str] = ids.take(smallest_ids(ids, count)).to_pylist()
     return sample

@@ -11,17 +11,18 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from deita_tasks.manifest import SweepManifest
 from deita_tasks.reporting import figures, sweep_figures
 from deita_tasks.reporting.render import render
 
-MOST_MAPS = 6  # budgets whose overlap is drawn
+MAX_MAPS = 6  # budgets whose overlap is drawn
 
 
 class SweepRow(NamedTuple):
@@ -45,29 +46,27 @@ class SweepRow(NamedTuple):
     @property
     def setting(self) -> str:
         """diverse 0.9"""
-        return (
-            self.strategy
-            if self.max_similarity is None
-            else f"{self.strategy} {self.max_similarity}"
-        )
+        limit = "" if self.max_similarity is None else f" {self.max_similarity}"
+        return self.strategy + limit
 
     @property
     def name(self) -> str:
         """diverse-0.9-6000"""
         return f"{self.setting} {self.budget}".replace(" ", "-")
 
-    def fields(self) -> dict[str, Any]:
-        """By name, as JSON values: None for NaN."""
-        return {
-            "selection": self.name,
-            **{name: None if value != value else value for name, value in self._asdict().items()},
+    def fields(self) -> dict[str, JsonValue]:
+        """Return the values by name as JSON: None for NaN."""
+        values = self._asdict()
+        return {"selection": self.name} | {
+            name: None if value != value else value for name, value in values.items()
         }
 
 
 @dataclass(frozen=True)
 class SweepData:
-    """`rows`: by budget, the settings in one order, random last. `overlap`: float64 (rows, rows),
-    Jaccard.
+    """What the files of a sweep show.
+
+    rows: by budget, the settings in one order, random last. overlap: float64 (rows, rows), Jaccard.
     """
 
     manifest: SweepManifest
@@ -77,73 +76,68 @@ class SweepData:
 
 def write_files(folder: Path, data: SweepData) -> None:
     """Write sweep.csv, overlap.csv and sweep.html into `folder`."""
-    _write_csv(
-        folder / "sweep.csv",
-        [
-            list(data.rows[0].fields()),
-            *([_number(v) for v in row.fields().values()] for row in data.rows),
-        ],
-    )
+    lines = [[_round(value) for value in row.fields().values()] for row in data.rows]
+    _write_csv(folder / "sweep.csv", [list(data.rows[0].fields()), *lines])
     names = [row.name for row in data.rows]
-    matrix = [
-        [name, *map(_number, line)] for name, line in zip(names, data.overlap.tolist(), strict=True)
-    ]
+    overlaps = data.overlap.tolist()
+    matrix = [[name, *map(_round, line)] for name, line in zip(names, overlaps, strict=True)]
     _write_csv(folder / "overlap.csv", [["selection", *names], *matrix])
     (folder / "sweep.html").write_bytes(build_page(data))
 
 
-def _write_csv(path: Path, lines: Sequence[Sequence[Any]]) -> None:
+def _write_csv(path: Path, lines: Sequence[Sequence[JsonValue]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as handle:
         csv.writer(handle, lineterminator="\n").writerows(lines)
 
 
-def _number(value: Any) -> Any:
-    """Six decimals: what a float32 similarity can tell, whatever computed it."""
+def _round(value: JsonValue) -> JsonValue:
+    """Round to six decimals: all that a float32 similarity can tell."""
     return round(value, 6) if isinstance(value, float) else value
 
 
 def build_page(data: SweepData) -> bytes:
-    """sweep.html; equal data give equal bytes."""
+    """Return sweep.html; equal data give equal bytes."""
     rows = data.rows
     colours = sweep_figures.colours([row.setting for row in rows])
-    drawn = {
-        measure: figures.svg(
-            measure, figures.NARROW, sweep_figures.lines(_lines(rows, measure), colours, label)
-        )
+    plots = {
+        measure: sweep_figures.lines(_curves(rows, measure), colours, label)
         for measure, label in sweep_figures.MEASURES.items()
     }
+    drawings = {
+        measure: figures.svg(measure, figures.NARROW, plot) for measure, plot in plots.items()
+    }
     budgets = list(dict.fromkeys(row.budget for row in rows))
-    maps = [(budget, _map(data, budget)) for budget in budgets[-MOST_MAPS:]]
+    maps = [(budget, _overlap_map(data, budget)) for budget in budgets[-MAX_MAPS:]]
     return render(
         "sweep.html.jinja",
         manifest=data.manifest,
         rows=rows,
         budgets=budgets,
         settings=list(colours),
-        figures={
-            name: Markup(figure.decode()) for name, figure in drawn.items()
-        },  # drawn here, of numbers and our own names alone
-        maps=[(budget, Markup(figure.decode())) for budget, figure in maps],
+        # Not escaped: these figures are drawn here, of numbers and our own names alone.
+        figures={name: Markup(drawing.decode()) for name, drawing in drawings.items()},
+        maps=[(budget, Markup(drawing.decode())) for budget, drawing in maps],
         measures=list(sweep_figures.MEASURES),
         short=[row for row in rows if row.kept < row.budget],
     )
 
 
-def _lines(rows: Sequence[SweepRow], measure: str) -> dict[str, list[tuple[int, float]]]:
-    """By setting: rows kept and the measure. Random has a point for every size that a selection
-    has.
+def _curves(rows: Sequence[SweepRow], measure: str) -> dict[str, list[tuple[int, float]]]:
+    """Return for each setting its points: rows kept, and the measure.
+
+    Random has a point for every size that a selection has.
     """
-    found: dict[str, dict[int, float]] = {row.setting: {} for row in rows}
+    curves: dict[str, dict[int, float]] = {row.setting: {} for row in rows}
     for row in rows:
-        found[row.setting][row.kept] = getattr(row, measure)
-        found["random"][row.kept] = getattr(row, f"random_{measure}")
-    return {setting: sorted(points.items()) for setting, points in found.items()}
+        curves[row.setting][row.kept] = getattr(row, measure)
+        curves["random"][row.kept] = getattr(row, f"random_{measure}")
+    return {setting: sorted(points.items()) for setting, points in curves.items()}
 
 
-def _map(data: SweepData, budget: int) -> bytes:
-    here = [i for i, row in enumerate(data.rows) if row.budget == budget]
-    names = [data.rows[i].setting for i in here]
+def _overlap_map(data: SweepData, budget: int) -> bytes:
+    """Return the heat map of the overlaps between the selections of one budget."""
+    positions = [i for i, row in enumerate(data.rows) if row.budget == budget]
+    names = [data.rows[i].setting for i in positions]
     size = (1.9 + 0.62 * len(names), 1.2 + 0.46 * len(names))
-    return figures.svg(
-        f"overlap {budget}", size, sweep_figures.heat_map(data.overlap[np.ix_(here, here)], names)
-    )
+    overlap = data.overlap[np.ix_(positions, positions)]
+    return figures.svg(f"overlap {budget}", size, sweep_figures.heat_map(overlap, names))

@@ -25,7 +25,7 @@ from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
 from deita_tasks.manifest import MANIFEST, InputFile, Manifest, RowsByStage, RunFacts
 from deita_tasks.reporting.changes import Changes, compare
-from deita_tasks.reporting.report import Report, ReportData, build_report, wanted
+from deita_tasks.reporting.report import Report, ReportData, build_report, required_rows
 from deita_tasks.results.publish import publish_result
 
 log = logging.getLogger(__name__)
@@ -131,19 +131,21 @@ def _report_data(
     changes: Changes | None,
 ) -> ReportData:
     """Collect the few dozen texts and the sample of vectors that the report shows."""
-    needs = wanted(ledger)
+    required = required_rows(ledger)
     vectors: NDArray[np.float32] | None = None
-    if "embedding" in stage_parts and needs.vectors:
+    if "embedding" in stage_parts and required.vectors:
         parts = stage_parts["embedding"]
-        vectors = np.empty((len(needs.vectors), vector_width(parts, needs.vectors)), np.float32)
-        place_vectors(parts, needs.vectors, vectors)
+        vectors = np.empty(
+            (len(required.vectors), vector_width(parts, required.vectors)), np.float32
+        )
+        place_vectors(parts, required.vectors, vectors)
     return ReportData(
         manifest=manifest,
         ledger=ledger,
         shapes=pool.index(["id", "n_pairs", "n_words"]),
-        conversations=pool.find(needs.conversations),
+        conversations=pool.find(required.conversations),
         quarantine=pool.quarantine(),
-        vector_ids=needs.vectors,
+        vector_ids=required.vectors,
         vectors=vectors,
         changes=changes,
     )

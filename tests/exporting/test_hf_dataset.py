@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,15 @@ def test_the_card_states_sources_counts_and_how_it_was_made(tmp_path: Path) -> N
     assert front["license"] == "unknown"
     assert front["size_categories"] == ["n<1K"]
     assert front["configs"][0]["data_files"] == [{"split": "train", "path": "data/train-*.parquet"}]
+
+
+def test_the_card_holds_the_fingerprints_as_json(tmp_path: Path) -> None:
+    source = manifest(selected=2)
+    load_exporter("hf_dataset").export(rows(SINGLE, TOOLS), tmp_path, source)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    block = card.split("```json\n")[1].split("\n```")[0]
+    assert json.loads(block) == source.fingerprints
+    assert block.count("\n") > 2
 
 
 def test_the_card_counts_licences_and_sources_of_the_rows(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from deita_tasks.reporting.figures import (
     svg,
 )
 from deita_tasks.reporting.geometry import fit_plane, nearest_similarities
-from deita_tasks.reporting.report import Report, ReportData, build_report, measures, wanted
+from deita_tasks.reporting.report import Report, ReportData, build_report, required_rows
+from deita_tasks.reporting.statistics import distributions
 from deita_tasks.selecting.similarity.exact import normalise_rows
 from tests.support.report_data import conversation, manifest
 
@@ -119,7 +120,7 @@ def data(
     ledger, counts = build_ledger(
         pa.table({"id": ids, **places}), quarantine, table, SelectorResult(ids[:kept], rejected)
     )
-    needs = wanted(ledger)
+    required = required_rows(ledger)
     shapes = {
         "id": ids,
         "n_pairs": [len(one.pairs) for one in conversations],
@@ -136,14 +137,14 @@ def data(
         ),
         "ledger": ledger,
         "shapes": pa.table(shapes),
-        "conversations": {one.id: one for one in conversations if one.id in needs.conversations},
+        "conversations": {one.id: one for one in conversations if one.id in required.conversations},
         "quarantine": quarantine,
     }
     if vectors:
         rng = np.random.default_rng(0)
         given |= {
-            "vector_ids": needs.vectors,
-            "vectors": rng.normal(size=(len(needs.vectors), 16)).astype(np.float32),
+            "vector_ids": required.vectors,
+            "vectors": rng.normal(size=(len(required.vectors), 16)).astype(np.float32),
         }
     return ReportData(**{**given, **fields})
 
@@ -251,7 +252,9 @@ def test_hostile_texts_are_shown_and_do_nothing() -> None:
 
 def test_examples_stand_beside_the_row_that_blocked_them() -> None:
     text = re.sub(r"\s+", " ", Page(common().html).text)
-    closest = text[text.index("Near misses: rejected, just over the limit") :]
+    closest = text[
+        text.index("Near misses: rejected conversations closest to the similarity limit") :
+    ]
     assert (
         closest.index("similarity 0.9100")
         < closest.index("similarity 0.9110")
@@ -279,8 +282,10 @@ def test_of_distances_the_greatest_are_nearest_to_the_limit() -> None:
         data(pool(), manifest=manifest(selected=10, counts=counts, fingerprints=fingerprints))
     )
     text = re.sub(r"\s+", " ", Page(report.html).text)
-    closest = text[text.index("Near misses: rejected, just under the limit") :]
-    assert "whose distance is closest to the limit of 0.95" in closest
+    closest = text[
+        text.index("Near misses: rejected conversations closest to the distance limit") :
+    ]
+    assert "Their distance is just under the limit of 0.95" in closest
     assert (
         closest.index("distance 0.9140")
         < closest.index("distance 0.9130")
@@ -372,11 +377,11 @@ def test_what_is_wanted_is_bounded_and_the_same_for_any_order(
     monkeypatch.setattr(report_module, "SAMPLE_POOL", 20)
     monkeypatch.setattr(report_module, "SAMPLE_KEPT", 4)
     ledger = data(pool(), vectors=False).ledger
-    needs = wanted(ledger)
+    required = required_rows(ledger)
     ids = sorted(id_ for id_ in ledger["id"].to_pylist() if id_)
     kept = sorted(row["id"] for row in ledger.to_pylist() if row["decision"] == "selected")
-    assert set(needs.vectors) == set(ids[:20]) | set(kept[:4])
-    assert wanted(ledger.take(pa.array(range(ledger.num_rows - 1, -1, -1)))) == needs
+    assert set(required.vectors) == set(ids[:20]) | set(kept[:4])
+    assert required_rows(ledger.take(pa.array(range(ledger.num_rows - 1, -1, -1)))) == required
 
 
 def test_measures_count_distinct_rows_and_every_user_turn() -> None:
@@ -385,12 +390,13 @@ def test_measures_count_distinct_rows_and_every_user_turn() -> None:
         conversation("u: f", "a: g", row=2),
         conversation("u: h", "a: i", row=3),
     ]
-    found = measures(data(rows, kept=1, similar=1, vectors=False))
-    assert found["user turns"].pool.tolist() == [2, 1, 1]
-    assert found["user turns"].selected.tolist() == [2]
-    assert found["complexity"].pool.tolist() == [2.0] * 4
-    assert found["quality"].selected.tolist() == [2.0, 2.0]
-    assert found["evol score"].pool.tolist() == [1000.0, 999.0, 998.0]
+    inputs = data(rows, kept=1, similar=1, vectors=False)
+    splits = distributions(inputs.ledger, inputs.shapes)
+    assert splits["user turns"].pool.tolist() == [2, 1, 1]
+    assert splits["user turns"].selected.tolist() == [2]
+    assert splits["complexity"].pool.tolist() == [2.0] * 4
+    assert splits["quality"].selected.tolist() == [2.0, 2.0]
+    assert splits["evol score"].pool.tolist() == [1000.0, 999.0, 998.0]
 
 
 def test_the_page_stays_small_for_a_large_pool() -> None:

@@ -126,7 +126,7 @@ def test_equal_data_give_equal_bytes(page: bytes) -> None:
 
 def test_a_line_stands_at_what_was_kept_and_random_has_every_size() -> None:
     """A selection of 7 rows for a budget of 10 is beside the random one of 7, not of 10."""
-    lines = sweep_module._lines(ROWS, "mean_evol_score")
+    lines = sweep_module._curves(ROWS, "mean_evol_score")
     assert lines == {
         "diverse 0.5": [(7, 9.125)],
         "top_score": [(10, 2.0), (1000, 2.0)],
@@ -157,5 +157,5 @@ def test_a_heat_map_has_its_numbers() -> None:
 def test_more_budgets_than_maps() -> None:
     rows = [row(name, None, budget) for budget in range(1, 9) for name in ("top_score", "random")]
     page = build_page(data(rows))
-    assert page.count(b"<svg") == 4 + sweep_module.MOST_MAPS
+    assert page.count(b"<svg") == 4 + sweep_module.MAX_MAPS
     assert "The 6 largest of 8 budgets." in Page(page).text

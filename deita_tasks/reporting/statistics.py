@@ -1,0 +1,113 @@
+"""The numbers that the report states about a selection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from deita_tasks.decisions import Decision
+from deita_tasks.manifest import Manifest
+from deita_tasks.reporting.figures import Split
+
+
+class Reach(NamedTuple):
+    """How far down the ranking a selection went.
+
+    last: the rank of the last selected row, of `ranked` rows. too_similar: the rows rejected on the
+    way. budget: 0 for none.
+    """
+
+    last: int
+    ranked: int
+    too_similar: int
+    budget: int
+
+
+def distinct_rows(ledger: pa.Table) -> pa.Table:
+    """Return the rows that took part: neither quarantined nor a duplicate."""
+    return ledger.filter(~pc.field("decision").isin(["quarantined", "duplicate"]))
+
+
+def with_decision(ledger: pa.Table, decision: Decision) -> pa.Table:
+    """Return the rows that have this decision."""
+    return ledger.filter(pc.field("decision") == decision)
+
+
+def distributions(ledger: pa.Table, shapes: pa.Table) -> dict[str, Split]:
+    """Return the values of the pool's distinct rows (or their user turns) and of the selected ones.
+
+    shapes: id, n_pairs (user turns) and n_words of every good row, in any order. A row without a
+    value is left out.
+    """
+    distinct = distinct_rows(ledger)
+    selected = with_decision(distinct, "selected")
+
+    def split(pool: pa.ChunkedArray, kept: pa.ChunkedArray) -> Split:
+        return Split(pool.drop_null().to_numpy(), kept.drop_null().to_numpy())
+
+    def look_up(rows: pa.Table, column: str) -> pa.ChunkedArray:
+        positions = pc.index_in(rows["id"], value_set=shapes["id"])
+        return shapes[column].take(positions)
+
+    splits = {"evol score": split(distinct["evol_score"], selected["evol_score"])}
+    for kind in ("complexity", "quality"):
+        splits[kind] = split(pc.list_flatten(distinct[kind]), pc.list_flatten(selected[kind]))
+    for name, column in (("words", "n_words"), ("user turns", "n_pairs")):
+        splits[name] = split(look_up(distinct, column), look_up(selected, column))
+    return splits
+
+
+def summary_table(splits: Mapping[str, Split]) -> list[tuple[str, list[str]]]:
+    """Return for each measure the mean and median, of the pool and of the selection."""
+    return [
+        (name, _mean_and_median(split.pool) + _mean_and_median(split.selected))
+        for name, split in splits.items()
+    ]
+
+
+def _mean_and_median(numbers: NDArray[Any]) -> list[str]:
+    if not len(numbers):
+        return ["–", "–"]
+    statistics = (numbers.mean(dtype=np.float64), np.median(numbers))
+    return [f"{value:,.2f}" if value < 100 else f"{value:,.0f}" for value in statistics]
+
+
+def selection_reach(ledger: pa.Table, manifest: Manifest) -> Reach | None:
+    """Return how far down the ranking the selection went; None if it skipped ranks on purpose."""
+    ranked = distinct_rows(ledger).filter(pc.is_valid(pc.field("rank")))
+    last = pc.max(with_decision(ranked, "selected")["rank"]).as_py()
+    if last is None:
+        return None
+    upper = ranked.filter(pc.field("rank") <= last)
+    if with_decision(upper, "below_budget").num_rows:
+        return None
+    too_similar = with_decision(upper, "too_similar").num_rows
+    return Reach(last, ranked.num_rows, too_similar, _selector_options(manifest).get("budget") or 0)
+
+
+def selection_limit(manifest: Manifest) -> float | None:
+    """Return the largest similarity, or the least distance, allowed; None if there is no limit."""
+    options = _selector_options(manifest)
+    key = "min_distance" if limit_measure(manifest) == "distance" else "max_similarity"
+    limit = options.get(key)
+    return None if limit is None else float(limit)
+
+
+def limit_measure(manifest: Manifest) -> str:
+    """Return what the limit bounds: similarity or distance."""
+    has_distance = _selector_options(manifest).get("min_distance") is not None
+    return "distance" if has_distance else "similarity"
+
+
+def compares_by_cosine(manifest: Manifest) -> bool:
+    """Return whether the strategy compares by the cosine similarity that the figures show."""
+    return bool(_selector_options(manifest).get("metric", "cosine") == "cosine")
+
+
+def _selector_options(manifest: Manifest) -> Mapping[str, Any]:
+    return manifest.fingerprints.get("selection") or {}

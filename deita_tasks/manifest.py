@@ -125,7 +125,7 @@ class Provenance(RunFacts):
 
     def to_json(self) -> str:
         """Return the text of manifest.json."""
-        return self.model_dump_json(indent=2) + "\n"
+        return json.dumps(self.to_file_fields(), indent=2, ensure_ascii=False) + "\n"
 
     def settings(self) -> list[tuple[str, str]]:
         """Return the parameters for a table: "group.name" and the value as text."""

@@ -16,9 +16,9 @@ from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.selection import check_size
 from deita_tasks.config import Advanced, Embedding, Preset, Scoring, Selection, Source, Versions
 from deita_tasks.errors import StorageError
-from deita_tasks.manifest import MANIFEST, Manifest
 from deita_tasks.plan import plan_run
 from deita_tasks.results import versions
+from deita_tasks.results.reading import checked_output, damage_of, read_manifest
 from deita_tasks.results.records import SubsetVersion
 from deita_tasks.results.selection import CHANGES_FILE
 from flows.steps import ONE_AT_A_TIME, Clock, choose, run_facts, score_and_embed
@@ -57,7 +57,10 @@ def reselect_subset(
     digest = storage.digest_of([tasks.selection_digest(plan, pool), export.output_format])
     current = versions.latest(export.output)
     if current is not None and versions.has_digest(current, digest):
-        return _nothing_new(current, pool, source, selection, export)
+        damage = damage_of(versions.version_uri(export.output, current))
+        if damage is None:
+            return _nothing_new(current, pool, source, selection, export)
+        log.warning("making the damaged version %s again: %s", current, damage)
     stage_results = score_and_embed(plan, pool, advanced, clock)
     summary = choose(plan, pool, stage_results, source, selection, advanced, clock)
     models = {"scoring": scoring, "embedding": embedding}
@@ -89,10 +92,10 @@ def _publish(
     again, so no version stays unannounced.
     """
     uri = versions.version_uri(export.output, name)
-    manifest = storage.read_record(storage.join(uri, MANIFEST), Manifest)
+    manifest = read_manifest(uri)
     changes = None
     if CHANGES_FILE in manifest.outputs:
-        changes = storage.read_json(storage.join(uri, CHANGES_FILE))
+        changes = storage.read_json(checked_output(uri, CHANGES_FILE, manifest.outputs))
     newest = versions.latest(export.output)
     if newest not in (current, name):
         raise StorageError(
@@ -118,7 +121,7 @@ def _nothing_new(
 ) -> State[SubsetVersion]:
     """Return the state NothingNew; checks and clean-up apply as in any run."""
     uri = versions.version_uri(export.output, name)
-    counts = storage.read_record(storage.join(uri, MANIFEST), Manifest).counts
+    counts = read_manifest(uri).counts
     tasks.check_good_fraction(pool, {"unscorable": counts.unscorable}, source.min_good_fraction)
     check_size(counts, selection)
     _remove_old(export)

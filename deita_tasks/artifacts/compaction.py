@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from deita_tasks import storage
 from deita_tasks.artifacts.inventory import list_artifacts
-from deita_tasks.artifacts.parts import PartSet, part_digest
+from deita_tasks.artifacts.parts import PartSet
 from deita_tasks.errors import DamagedArtifact, MissingFile
 
 log = logging.getLogger(__name__)
@@ -68,14 +68,8 @@ def merge_parts(part_set: PartSet, parts: Mapping[str, pa.Array]) -> int:
     """
     if len(parts) < 2:
         return len(parts)
-    ids = pa.concat_arrays(list(parts.values())).unique()
-    merged = part_digest(ids)
     try:
-        with storage.parquet_file(part_set.part(next(iter(parts)))) as first:
-            schema = first.schema_arrow
-        with storage.parquet_writer(part_set.part(merged), schema) as writer:
-            for table in _distinct_rows(part_set, parts):
-                writer.write_table(table.cast(schema), row_group_size=max(1, table.num_rows))
+        merged = part_set.write(_distinct_rows(part_set, parts))
     except (MissingFile, DamagedArtifact, pa.ArrowException) as error:
         log.warning("%s: parts left as they are: %s", part_set.uri, error)
         return len(parts)
@@ -88,7 +82,7 @@ def _distinct_rows(part_set: PartSet, digests: Iterable[str]) -> Iterator[pa.Tab
     """Yield the rows of some parts, one part at a time, each id once."""
     seen_ids: set[str] = set()
     for digest in digests:
-        table = storage.read_table(part_set.part(digest))
+        table = part_set.read(digest)
         ids = table["id"].to_pylist()
         is_new = np.array([id not in seen_ids for id in ids], np.bool_)
         seen_ids.update(ids)

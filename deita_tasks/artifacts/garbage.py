@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ import pandas as pd
 
 from deita_tasks import storage
 from deita_tasks.artifacts.inventory import Artifact, list_artifacts
-from deita_tasks.artifacts.parts import PART_NAME, PartSet
+from deita_tasks.artifacts.parts import PartSet
 from deita_tasks.artifacts.pool import Pool, pool_uri
 from deita_tasks.artifacts.selection import (
     SELECTION_FILE,
@@ -60,8 +60,7 @@ def find_garbage(
     ]
     kept = {artifact.folder for artifact in [*selections, *pools]}
     ids = _ids_of(store, pools)
-    parts = {digest for artifact in artifacts for digest in _part_digests(artifact)}
-    live = {artifact.digest for artifact in [*selections, *pools]} | fingerprints | parts
+    live = {artifact.digest for artifact in [*selections, *pools]} | fingerprints
     garbage: list[storage.FileEntry] = []
     for artifact in artifacts:
         if artifact.is_part_set and artifact.digest in fingerprints:
@@ -78,9 +77,9 @@ def find_garbage(
 def _is_live(result: storage.FileEntry, live: set[str]) -> bool:
     """Return whether a result that Prefect remembers is of an artifact that exists.
 
-    The last digest in its name names the artifact.
+    The first digest in its name is of the pool, the selection or the fingerprint.
     """
-    return not live.isdisjoint(DIGEST.findall(result.name)[-1:])
+    return not live.isdisjoint(DIGEST.findall(result.name)[:1])
 
 
 def find_abandoned_uploads(
@@ -157,12 +156,6 @@ def _ids_of(store: str, pools: Iterable[Artifact]) -> pd.Index[str] | None:
         log.warning("all parts of fingerprints in use stay, since a pool cannot be read: %s", error)
         return None
     return ids
-
-
-def _part_digests(artifact: Artifact) -> Iterator[str]:
-    for file in artifact.files:
-        if match := PART_NAME.fullmatch(file.name.rsplit("/", 1)[1]):
-            yield match[1]
 
 
 def _unused_parts(

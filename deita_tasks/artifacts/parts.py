@@ -1,14 +1,15 @@
 """Scores and embeddings, stored by row: nothing is computed twice for one fingerprint.
 
     <store>/scores/<kind>/<fingerprint>/
-        part-<digest>.parquet    id, values (a list, one score a pair), cut, problem
+        part-<sha256>.parquet    id, values (a list, one score a pair), cut, problem
         fingerprint.json         the component that the fingerprint names
     <store>/embeddings/<fingerprint>/
-        part-<digest>.parquet    id, values (a vector), cut, problem
+        part-<sha256>.parquet    id, values (a vector), cut, problem
 
-`cut` counts the tokens that did not fit the model's window. The ids in a part name it, so the same
-shard has the same name in every run. Ids are looked up over all parts: it does not matter which
-run, file, order or shard computed a row.
+`cut` counts the tokens that did not fit the model's window. The name of a part holds the digest of
+its bytes, which every process compares before it first uses the part. (Parts of early versions are
+named after their ids, by 32 digits; their pages have checksums.) Ids are looked up over all parts:
+it does not matter which run, file, order or shard computed a row.
 """
 
 from __future__ import annotations
@@ -16,24 +17,38 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from deita_tasks import storage
 from deita_tasks.components import Fingerprint
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
+from deita_tasks.storage.failures import storage_errors
 from deita_tasks.strict_json import JsonRecord
 
 log = logging.getLogger(__name__)
 
 READERS = 8  # parts fetched at a time from an object store, where waiting takes most of the time
-PART_NAME = re.compile(r"part-([0-9a-f]{32})\.parquet")
+PART_NAME = re.compile(r"part-([0-9a-f]{32}|[0-9a-f]{64})\.parquet")
 FINGERPRINT_FILE = "fingerprint.json"
 
+SHA256_DIGITS = 64
+SPOOL = 64 << 20  # bytes of a new part held in memory; a larger one goes through a scratch file
+COPY_BLOCK = 8 << 20
+
+_checked_parts: set[str] = set()  # undamaged parts outside this machine, by URI
+
+VECTORS_FOLDER = "embeddings"
+IDS = pa.schema({"id": pa.string()})
 COLUMNS = ("id", "values", "cut", "problem")
 WIDTH = "width"  # not stored, but read like a column: the number of components of the vectors
 
@@ -53,6 +68,11 @@ class PartSet(JsonRecord):
         if not storage.exists(place):
             storage.write_json(place, fingerprint)
         return part_set
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether the parts hold vectors; they hold scores otherwise."""
+        return self.uri.rsplit("/", 2)[-2] == VECTORS_FOLDER
 
     def part(self, digest: str) -> str:
         """Return the URI of a part."""
@@ -78,15 +98,10 @@ class PartSet(JsonRecord):
             }
 
     def _read_ids(self, digest: str) -> pa.Array | None:
-        uri = self.part(digest)
-        # Reading every column of a local file checks every page. An object store checks its own
-        # bytes, so the ids are enough.
-        columns = None if storage.is_local(uri) else ["id"]
         try:
-            table = storage.read_table(uri, columns)
-            if "id" not in table.column_names:
-                names = ", ".join(table.column_names)
-                raise DamagedArtifact(f"{uri}: a table of {names}; expected a part with ids")
+            if storage.is_local(self.uri):  # elsewhere it would be downloaded for its ids alone
+                self.check(digest)
+            table = storage.read_table(self.part(digest), ["id"], IDS)
         except DamagedArtifact as error:
             log.warning("leaving out a damaged part; its rows are computed again: %s", error)
             return None
@@ -94,9 +109,39 @@ class PartSet(JsonRecord):
             return None  # compacted or removed since it was listed
         return table["id"].combine_chunks()
 
-    def write(self, digest: str, table: pa.Table) -> None:
-        """Write a part, atomically."""
-        storage.write_table(self.part(digest), table)
+    def check(self, digest: str) -> None:
+        """Raise DamagedArtifact if the part's bytes are not those that its name stands for.
+
+        Remembers the parts that it has found undamaged.
+        """
+        uri = self.part(digest)
+        if len(digest) != SHA256_DIGITS or uri in _checked_parts:
+            return
+        is_local = storage.is_local(uri)
+        actual = storage.local_sha256(uri) if is_local else storage.sha256_of(uri)
+        if actual != digest:
+            raise DamagedArtifact(f"{uri}: its bytes are not those that its name stands for")
+        if not is_local:
+            _checked_parts.add(uri)
+
+    def read(self, digest: str) -> pa.Table:
+        """Return all rows of a part. Raises MissingFile or DamagedArtifact."""
+        return pa.concat_tables(self._row_groups(digest, None))
+
+    def write(self, tables: Iterable[pa.Table]) -> str:
+        """Write `tables`, at least one, as a part, atomically; return its digest.
+
+        Each becomes a row group, with the schema of the first.
+        """
+        with storage_errors(tempfile.gettempdir()), tempfile.SpooledTemporaryFile(SPOOL) as draft:
+            # Not under its name: that is known when the last row is written.
+            _write_row_groups(draft, tables)
+            draft.seek(0)
+            digest = hashlib.file_digest(draft, "sha256").hexdigest()
+            draft.seek(0)
+            with storage.write_atomic(self.part(digest)) as handle:
+                shutil.copyfileobj(draft, handle, COPY_BLOCK)
+        return digest
 
     def tables(
         self, digests: Iterable[str], columns: Sequence[str] | None = None
@@ -145,17 +190,41 @@ class PartSet(JsonRecord):
         return "it is removed: run again, and its rows will be computed"
 
     def _row_groups(self, digest: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-        stored = None
-        if columns is not None:
-            stored = [name for name in columns if name != WIDTH]
+        columns = COLUMNS if columns is None else columns
+        stored = [name for name in columns if name != WIDTH]
+        self.check(digest)
         with storage.parquet_file(self.part(digest)) as parquet:
+            values = self._values_type(parquet.schema_arrow)
             for group in range(parquet.num_row_groups):
                 table = parquet.read_row_group(group, columns=stored)
-                if columns is not None and WIDTH in columns:
-                    values = parquet.schema_arrow.field("values").type
+                table.validate(full=True)
+                if WIDTH in columns:
                     width = pa.scalar(values.list_size, pa.int32())
                     table = table.append_column(WIDTH, pa.repeat(width, len(table)))
                 yield table
+
+    def _values_type(self, schema: pa.Schema) -> pa.DataType:
+        """Return the type of the column `values`. Raises DamagedArtifact for another schema."""
+        values = schema.field("values").type
+        is_list = pa.types.is_fixed_size_list if self.has_vectors else pa.types.is_list
+        if schema.names != list(COLUMNS) or not is_list(values):
+            raise DamagedArtifact(f"{self.uri}: a part has the columns {schema.names}")
+        expected = pa.schema(
+            zip(COLUMNS, (pa.string(), values, pa.int32(), pa.string()), strict=True)
+        )
+        if not schema.equals(expected) or values.value_type != pa.float32():
+            raise DamagedArtifact(f"{self.uri}: a part has columns of the types {schema.types}")
+        return values
+
+
+def _write_row_groups(handle: Any, tables: Iterable[pa.Table]) -> None:
+    rest = iter(tables)
+    first = next(rest)
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with pq.ParquetWriter(handle, first.schema, **options) as writer:
+        for table in chain([first], rest):
+            same = table.cast(first.schema)
+            writer.write_table(same, row_group_size=max(1, table.num_rows))
 
 
 class StageParts(JsonRecord):
@@ -175,6 +244,6 @@ class StageParts(JsonRecord):
         return table.filter(pa.array(~repeated)) if repeated.any() else table
 
 
-def part_digest(ids: pa.Array | pa.ChunkedArray) -> str:
+def ids_digest(ids: pa.Array | pa.ChunkedArray) -> str:
     """Return 32 hex digits that name a set of ids, in any order."""
     return hashlib.sha256("\n".join(sorted(ids.to_pylist())).encode()).hexdigest()[:32]

@@ -140,8 +140,9 @@ class Pool:
 
         Reads no texts.
         """
-        places = [storage.join(self.uri, file.name) for file in self.summary.files]
-        tables = [storage.read_table(place, list(columns)) for place in places]
+        schema = pa.schema([ROWS.field(name) for name in columns])
+        places = [self._checked(file.name, file) for file in self.summary.files]
+        tables = [storage.read_table(place, columns, schema) for place in places]
         return pa.concat_tables(tables).combine_chunks()
 
     @cached_property
@@ -156,8 +157,10 @@ class Pool:
 
     def quarantine(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the bad rows in source order."""
-        place = storage.join(self.uri, QUARANTINE_FILE)
-        return storage.read_table(place, list(columns) if columns else None)
+        columns = columns or QUARANTINE.names
+        schema = pa.schema([QUARANTINE.field(name) for name in columns])
+        place = self._checked(QUARANTINE_FILE, self.summary.quarantine)
+        return storage.read_table(place, columns, schema)
 
     def read(
         self, positions: Sequence[int] | NDArray[np.int64]
@@ -172,9 +175,30 @@ class Pool:
             end = start + sum(file.groups)
             in_file = ascending[(ascending >= start) & (ascending < end)]
             if len(in_file):
-                with storage.parquet_file(storage.join(self.uri, file.name)) as parquet:
+                with storage.parquet_file(self._checked(file.name, file)) as parquet:
                     yield from _read_groups(parquet, file.groups, start, in_file)
             start = end
+
+    def read_shard(self, plan: pa.Table) -> list[Conversation]:
+        """Return the conversations at the positions of `plan` (id, position), in pool order.
+
+        Raises DamagedArtifact if they do not have the ids of the plan.
+        """
+        rows = list(self.read(plan["position"].to_numpy()))
+        ids = dict(zip(plan["position"].to_pylist(), plan["id"].to_pylist(), strict=True))
+        for position, conversation in rows:
+            if conversation.id != ids[position]:
+                raise DamagedArtifact(
+                    f"{self.uri}: row {position} is {conversation.id}, where the plan has "
+                    f"{ids[position]}; run again"
+                )
+        return [conversation for _, conversation in rows]
+
+    def _checked(self, name: str, info: FileInfo) -> str:
+        """Return the URI of one of the pool's files. Raises DamagedArtifact if it has changed."""
+        uri = storage.join(self.uri, name)
+        storage.check_file(uri, info)
+        return uri
 
     def find(self, ids: Sequence[str]) -> dict[str, Conversation]:
         """Return the conversations with these ids, each as it first stands in the pool.
@@ -208,10 +232,11 @@ def _read_groups(
 
 
 def _read_group(parquet: pq.ParquetFile, number: int, start: int, end: int) -> pa.Table:
-    try:
-        return parquet.read_row_group(number)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DamagedArtifact(f"pool rows {start} to {end}: {error}") from error
+    table = parquet.read_row_group(number)
+    table.validate(full=True)
+    if not table.schema.equals(ROWS) or table.num_rows != end - start:
+        raise DamagedArtifact(f"pool rows {start} to {end}: {table.num_rows} rows of another table")
+    return table
 
 
 def _conversation(fields: Mapping[str, Any]) -> Conversation:

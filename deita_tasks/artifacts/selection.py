@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue, NonNegativeInt
 
 from deita_tasks import storage
 from deita_tasks.artifacts.candidates import StagesParts, open_candidates, read_scores
-from deita_tasks.artifacts.ledger import build_ledger
+from deita_tasks.artifacts.ledger import SCHEMA, build_ledger
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.config import Selection
 from deita_tasks.errors import StorageError, TooFewRows
@@ -29,6 +29,7 @@ from deita_tasks.strict_json import JsonRecord
 SELECTION_FILE = "selection.json"
 DECISIONS_FILE = "decisions.parquet"
 KEPT_FILE = "kept.parquet"
+SCHEMAS = {DECISIONS_FILE: SCHEMA, KEPT_FILE: pa.schema({"id": pa.string()})}
 
 
 class SelectorOptions(JsonRecord):
@@ -58,6 +59,12 @@ class SelectionSummary(JsonRecord):
     truncated: dict[str, NonNegativeInt]
     unscorable: dict[str, NonNegativeInt]
     files: dict[str, FileInfo]
+
+    def read(self, name: str) -> pa.Table:
+        """Return one of the artifact's tables. Raises MissingFile or DamagedArtifact."""
+        place = storage.join(self.uri, name)
+        storage.check_file(place, self.files[name])
+        return storage.read_table(place, schema=SCHEMAS[name])
 
 
 def read_selection(uri: str) -> SelectionSummary:

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deita_tasks import storage
-from deita_tasks.artifacts.parts import PartSet, part_digest
+from deita_tasks.artifacts.parts import PartSet, ids_digest
+from deita_tasks.errors import DamagedArtifact
 from deita_tasks.strict_json import JsonRecord
 
 # Prefect takes about 60 ms a task, cached ones too: three stages of 50 take under 10 s, for a pool
@@ -26,14 +27,16 @@ PLAN = pa.schema({"id": pa.string(), "position": pa.int64()})
 
 
 class Shard(JsonRecord):
-    """A part, present or to be computed.
+    """Rows whose values are in a part, or are to be computed.
 
-    digest: the name of the part. plan, group: the file and row group that list its rows; None for
-    a part that is present.
+    digest: of the ids of the rows, so that the same shard has the same name in every run. part: the
+    digest of the part that holds them; None if they are to be computed. plan, group: the file and
+    row group that list the rows to compute.
     """
 
     digest: str
     rows: int
+    part: str | None = None
     plan: str | None = None
     group: int = 0
 
@@ -70,7 +73,8 @@ def plan_shards(
         rows = row_of_id.get_indexer(part_ids.to_pandas())
         rows = rows[rows >= 0]
         if len(rows):
-            present.append(Shard(digest=digest, rows=len(part_ids)))
+            shard = Shard(digest=ids_digest(part_ids), rows=len(part_ids), part=digest)
+            present.append(shard)
             is_present[rows] = True
     missing = np.flatnonzero(~is_present)
     if not len(missing):
@@ -83,7 +87,7 @@ def plan_shards(
 
 def _write_plan(store: str, table: pa.Table, shard_rows: int) -> list[Shard]:
     pieces = [table.slice(start, shard_rows) for start in range(0, table.num_rows, shard_rows)]
-    digests = [part_digest(piece["id"]) for piece in pieces]
+    digests = [ids_digest(piece["id"]) for piece in pieces]
     name = storage.digest_of([digests, pc.sum(table["position"]).as_py()])
     uri = storage.join(store, "plans", f"{name}.parquet")
     with storage.parquet_writer(uri, PLAN) as writer:
@@ -96,7 +100,14 @@ def _write_plan(store: str, table: pa.Table, shard_rows: int) -> list[Shard]:
 
 
 def read_plan(shard: Shard) -> pa.Table:
-    """Return the ids and pool positions of a shard that is to be computed."""
+    """Return the ids and pool positions of a shard that is to be computed.
+
+    Raises DamagedArtifact for a plan of other rows.
+    """
     assert shard.plan is not None, "a shard that is present has no plan"
     with storage.parquet_file(shard.plan) as parquet:
-        return parquet.read_row_group(shard.group)
+        table = parquet.read_row_group(shard.group)
+        table.validate(full=True)
+    if not table.schema.equals(PLAN) or ids_digest(table["id"]) != shard.digest:
+        raise DamagedArtifact(f"{shard.plan}: not the plan that this run has written; run again")
+    return table

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deita_tasks.manifest import Manifest
+# By stage: of the earlier selection, and of the new one.
+Fingerprints: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 SCHEMA = pa.schema(
     {
@@ -114,13 +115,10 @@ def _numbers(rows: int, mean: float, median: float) -> dict[str, float | None]:
     return {"rows": rows, "mean": mean if rows else None, "median": median if rows else None}
 
 
-def compare(
-    name: str, before: pa.Table, after: pa.Table, manifests: tuple[Mapping[str, Any], Manifest]
-) -> Changes:
+def compare(name: str, before: pa.Table, after: pa.Table, fingerprints: Fingerprints) -> Changes:
     """Compare the ledger `before` of the version `name` with the ledger `after`.
 
-    manifests: the earlier one as JSON, and the new one. Ignores duplicates: a conversation is
-    compared with itself.
+    Ignores duplicates: a conversation is compared with itself.
     """
     old, new = _distinct(before), _distinct(after)
     old_ids, new_ids = old["id"].combine_chunks(), new["id"].combine_chunks()
@@ -133,7 +131,7 @@ def compare(
                     pc.and_(now, pc.invert(pc.is_in(new_ids, value_set=old_ids.filter(was))))
                 ),
                 old,
-                manifests,
+                fingerprints,
             ),
             _dropped_rows(
                 old.filter(
@@ -144,7 +142,7 @@ def compare(
             ),
         ]
     )
-    budgets = (_budget(manifests[0].get("fingerprints", {})), _budget(manifests[1].fingerprints))
+    budgets = (_budget(fingerprints[0]), _budget(fingerprints[1]))
     return Changes(
         before=name,
         pool_added=pc.sum(fresh).as_py() or 0,
@@ -152,7 +150,7 @@ def compare(
             np.sum(~pc.is_in(old_ids, value_set=new_ids).to_numpy(zero_copy_only=False))
         ),
         budget=budgets,
-        settings=_settings(manifests[0].get("fingerprints", {}), manifests[1].fingerprints),
+        settings=_settings(*fingerprints),
         table=table,
         drift=[_drift(measure, new, fresh) for measure in ("complexity", "quality", "evol_score")],
     )
@@ -192,14 +190,11 @@ def _look_up(ids: pa.ChunkedArray, ledger: pa.Table, columns: Sequence[str]) -> 
     )
 
 
-def _added_rows(
-    rows: pa.Table, old: pa.Table, manifests: tuple[Mapping[str, Any], Manifest]
-) -> pa.Table:
+def _added_rows(rows: pa.Table, old: pa.Table, fingerprints: Fingerprints) -> pa.Table:
     """Return the conversations that joined the selection."""
     earlier = _look_up(rows["id"], old, ["decision", "nearest_id", "similarity"])
-    more = (_budget(manifests[1].fingerprints) or 0) > (
-        _budget(manifests[0].get("fingerprints", {})) or 0
-    )
+    budgets = [_budget(stages) or 0 for stages in fingerprints]
+    more = budgets[1] > budgets[0]
     words = {
         None: "new in the pool",
         "below_budget": "the budget is larger" if more else "the budget has room for it now",

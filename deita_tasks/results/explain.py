@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ValidationError
 
 from deita_tasks import storage
 from deita_tasks.artifacts.pool import POOL_FILE, Pool, pool_uri
@@ -17,6 +16,7 @@ from deita_tasks.decisions import LedgerRow, ledger_rows
 from deita_tasks.errors import MissingFile, UsageError
 from deita_tasks.manifest import MANIFEST
 from deita_tasks.records import Conversation
+from deita_tasks.results.reading import EarlierManifest, read_earlier_manifest, read_ledger
 
 MIN_ID_LENGTH = 4
 PLACE = re.compile(r"(?P<uri>.+):(?P<row>\d+)")
@@ -53,18 +53,6 @@ class Explanation:
     blocked_rows: int
 
 
-class _Fingerprints(BaseModel):
-    selection: dict[str, Any]
-
-
-class _SelectionManifest(BaseModel):
-    """The fields of a selection's manifest.json that an explanation needs."""
-
-    pool: str
-    counts: dict[str, int]
-    fingerprints: _Fingerprints
-
-
 def explain(output: str, query: str, store: str | None = None, limit: int = 20) -> Explanation:
     """Explain a row of the result in `output`.
 
@@ -74,10 +62,10 @@ def explain(output: str, query: str, store: str | None = None, limit: int = 20) 
     Raises UsageError for an unknown row, result or pool.
     """
     manifest = _read_manifest(output)
-    ledger = storage.read_table(storage.join(output, DECISIONS_FILE))
+    ledger = read_ledger(output, manifest.outputs)
     row, duplicates = _find_row(ledger, query, output)
     pool = _open_pool(manifest.pool, store)
-    selector = manifest.fingerprints.selection
+    selector = manifest.fingerprints["selection"]
     ranked = pc.max(ledger["rank"]).as_py() or 0
     if row.id is None:
         raw = _raw_text(pool, row)
@@ -104,21 +92,20 @@ def explain(output: str, query: str, store: str | None = None, limit: int = 20) 
     )
 
 
-def _read_manifest(output: str) -> _SelectionManifest:
+def _read_manifest(output: str) -> EarlierManifest:
     try:
-        fields = storage.read_json(storage.join(output, MANIFEST))
+        manifest = read_earlier_manifest(output)
     except MissingFile as error:
         raise UsageError(
             f"{output}: no result here (no {MANIFEST}); expected the output folder of "
             "`deita select`"
         ) from error
-    try:
-        return _SelectionManifest.model_validate(fields)
-    except ValidationError as error:
+    if manifest.fingerprints.get("selection") is None:
         raise UsageError(
             f"{output}: its {MANIFEST} is not that of a selection; expected the output folder of "
             "`deita select`"
-        ) from error
+        )
+    return manifest
 
 
 def _open_pool(uri: str, store: str | None) -> Pool:

@@ -9,9 +9,8 @@ from typing import Any
 import pandas as pd
 from pydantic import JsonValue, NonNegativeInt
 
-from deita_tasks import storage
-from deita_tasks.artifacts.selection import DECISIONS_FILE
 from deita_tasks.manifest import Manifest, SweepManifest
+from deita_tasks.results.reading import read_ledger, read_manifest
 from deita_tasks.strict_json import JsonRecord
 
 
@@ -38,16 +37,16 @@ class ResultRecord(JsonRecord):
         return self.to_json_fields().keys()
 
 
-def _read_ledger(uri: str) -> pd.DataFrame:
-    ledger: pd.DataFrame = storage.read_table(storage.join(uri, DECISIONS_FILE)).to_pandas()
-    return ledger
-
-
 class TaskCounts(JsonRecord):
     """Prefect tasks of a stage: taken from the cache, and run."""
 
     cached: NonNegativeInt
     run: NonNegativeInt
+
+
+def _load_ledger(uri: str, manifest: Manifest) -> pd.DataFrame:
+    ledger: pd.DataFrame = read_ledger(uri, manifest.outputs).to_pandas()
+    return ledger
 
 
 class Subset(ResultRecord):
@@ -63,7 +62,7 @@ class Subset(ResultRecord):
 
     def load(self) -> pd.DataFrame:
         """Return the ledger, decisions.parquet: one row for every row of the pool."""
-        return _read_ledger(self.uri)
+        return _load_ledger(self.uri, self.manifest)
 
 
 class SubsetVersion(ResultRecord):
@@ -93,7 +92,7 @@ class SubsetVersion(ResultRecord):
 
     def load(self) -> pd.DataFrame:
         """Return the ledger, decisions.parquet: one row for every row of the pool."""
-        return _read_ledger(self.uri)
+        return _load_ledger(self.uri, read_manifest(self.uri))
 
 
 class Sweep(ResultRecord):

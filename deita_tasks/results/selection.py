@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deita_tasks import storage
@@ -23,10 +22,11 @@ from deita_tasks.artifacts.selection import DECISIONS_FILE, KEPT_FILE, Selection
 from deita_tasks.errors import StorageError
 from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
-from deita_tasks.manifest import MANIFEST, InputFile, Manifest, RowsByStage, RunFacts
+from deita_tasks.manifest import InputFile, Manifest, RowsByStage, RunFacts
 from deita_tasks.reporting.changes import Changes, compare
 from deita_tasks.reporting.report import Report, ReportData, build_report, required_rows
 from deita_tasks.results.publish import publish_result
+from deita_tasks.results.reading import read_earlier_manifest, read_ledger
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ def write_output(
     The folder has the subset of `pool`, decisions.parquet, report.html and manifest.json.
     previous: an earlier result; then changes.json and changes.parquet compare with it.
     """
-    ledger = storage.read_table(storage.join(selection.uri, DECISIONS_FILE))
-    kept = storage.read_table(storage.join(selection.uri, KEPT_FILE))["id"].to_pylist()
+    ledger = selection.read(DECISIONS_FILE)
+    kept = selection.read(KEPT_FILE)["id"].to_pylist()
     inputs = pool.summary.inputs
     if output_format == "input":
         output_format = _format_of(inputs)
@@ -78,7 +78,7 @@ def write_output(
 
     def write_files(folder: Path) -> None:
         exporter.export(rows, folder, manifest)
-        pq.write_table(ledger, folder / DECISIONS_FILE, compression="zstd")
+        storage.write_table(str(folder / DECISIONS_FILE), ledger)
         (folder / REPORT_FILE).write_bytes(report.html)
         if changes is not None:
             _write_changes(folder, changes)
@@ -88,7 +88,7 @@ def write_output(
 
 
 def _write_changes(folder: Path, changes: Changes) -> None:
-    pq.write_table(changes.table, folder / "changes.parquet", compression="zstd")
+    storage.write_table(str(folder / "changes.parquet"), changes.table)
     text = json.dumps(changes.summary(), indent=2, allow_nan=False) + "\n"
     (folder / CHANGES_FILE).write_text(text, encoding="utf-8")
 
@@ -98,13 +98,14 @@ def _compare(previous: str | None, ledger: pa.Table, manifest: Manifest) -> Chan
     if previous is None:
         return None
     try:
-        earlier = storage.read_json(storage.join(previous, MANIFEST))
-        earlier_ledger = storage.read_table(storage.join(previous, DECISIONS_FILE))
+        earlier = read_earlier_manifest(previous)
+        earlier_ledger = read_ledger(previous, earlier.outputs)
     except StorageError as error:
         log.warning("no comparison with the previous version: %s", error)
         return None
     name = previous.rsplit("/", 1)[1]
-    return compare(name, earlier_ledger, ledger, (earlier, manifest))
+    fingerprints = (earlier.fingerprints, manifest.fingerprints)
+    return compare(name, earlier_ledger, ledger, fingerprints)
 
 
 def _format_of(inputs: Sequence[InputFile]) -> str:

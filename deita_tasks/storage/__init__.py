@@ -9,10 +9,11 @@ failures.py      what can go wrong, in one line
 
 from deita_tasks.storage.digests import (
     FileInfo,
+    check_file,
     content_digest,
     describe,
-    digest_of,
     is_same,
+    local_sha256,
     sha256_of,
 )
 from deita_tasks.storage.files import (
@@ -46,6 +47,7 @@ from deita_tasks.storage.filesystems import (
     size_of,
 )
 from deita_tasks.storage.uploads import Upload, abort_upload, unfinished_uploads
+from deita_tasks.strict_json import digest_of
 
 __all__ = [
     "FileEntry",
@@ -54,6 +56,7 @@ __all__ = [
     "abort_upload",
     "absolute",
     "as_record",
+    "check_file",
     "check_writable",
     "content_digest",
     "describe",
@@ -67,6 +70,7 @@ __all__ = [
     "is_same",
     "join",
     "list_files",
+    "local_sha256",
     "open_read",
     "parquet_file",
     "parquet_writer",

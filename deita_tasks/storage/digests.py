@@ -1,21 +1,25 @@
-"""Digests: of files, to notice that one has changed, and of JSON values, to name them."""
+"""Digests of files, to notice that one has changed."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from typing import Any
+import os
+import time
 
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import NonNegativeInt
 
-from deita_tasks.errors import MissingFile
+from deita_tasks.errors import DamagedArtifact, MissingFile
 from deita_tasks.storage.failures import storage_errors
 from deita_tasks.storage.files import open_read
 from deita_tasks.storage.filesystems import filesystem, is_local, size_of
 from deita_tasks.strict_json import JsonRecord
 
 BLOCK = 1 << 20  # bytes hashed at a time
+
+# A younger file may change again without a change of its time: clocks of disks tick slowly.
+SETTLED_SECONDS = 2.0
+_local_digests: dict[tuple[str, int, int, int], str] = {}
 
 # Fields by which a file system tells that an object has changed, the most reliable first.
 VERSION_FIELDS = ("ETag", "etag", "blob_id", "LastModified", "mtime", "created")
@@ -33,17 +37,25 @@ def describe(uri: str) -> FileInfo:
     return FileInfo(bytes=size_of(uri), sha256=sha256_of(uri))
 
 
-def is_same(uri: str, info: FileInfo) -> bool:
-    """Return whether the file exists and still is what `info` says.
+def check_file(uri: str, info: FileInfo) -> None:
+    """Raise MissingFile, or DamagedArtifact if the file is not what `info` says.
 
     Compares the sha256 on a local disk; elsewhere, where that would download the file, the size.
     """
+    size = size_of(uri)
+    if size != info.bytes:
+        raise DamagedArtifact(f"{uri}: {size:,} bytes; expected the {info.bytes:,} written")
+    if is_local(uri) and local_sha256(uri) != info.sha256:
+        raise DamagedArtifact(f"{uri}: its bytes are not those that were written")
+
+
+def is_same(uri: str, info: FileInfo) -> bool:
+    """Return whether the file exists and still is what `info` says (see `check_file`)."""
     try:
-        if size_of(uri) != info.bytes:
-            return False
-        return not is_local(uri) or sha256_of(uri) == info.sha256
-    except MissingFile:
+        check_file(uri, info)
+    except (MissingFile, DamagedArtifact):
         return False
+    return True
 
 
 def content_digest(uri: str) -> str:
@@ -63,6 +75,20 @@ def content_digest(uri: str) -> str:
     return "token:" + hashlib.sha256(f"{version} {info.get('size')}".encode()).hexdigest()
 
 
+def local_sha256(uri: str) -> str:
+    """Return the sha256 of a local file; remembers it while size and time stay the same."""
+    with storage_errors(uri):
+        path = filesystem(uri)[1]
+        stat = os.stat(path)
+    key = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    digest = _local_digests.get(key)
+    if digest is None:
+        digest = sha256_of(uri)
+        if time.time() - stat.st_mtime > SETTLED_SECONDS:
+            _local_digests[key] = digest
+    return digest
+
+
 def sha256_of(uri: str) -> str:
     """Return the sha256 of the file's bytes, in hex."""
     digest = hashlib.sha256()
@@ -70,9 +96,3 @@ def sha256_of(uri: str) -> str:
         while block := handle.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-def digest_of(value: Any) -> str:
-    """Return 32 hex digits that name a JSON value."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]

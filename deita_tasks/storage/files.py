@@ -14,7 +14,7 @@ import json
 import os
 import posixpath
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, TypeVar, cast
 
@@ -24,7 +24,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
-from deita_tasks.errors import DamagedArtifact
+from deita_tasks.errors import DamagedArtifact, DeitaError
 from deita_tasks.storage.failures import storage_errors
 from deita_tasks.storage.filesystems import filesystem, is_local
 from deita_tasks.strict_json import JsonRecord, explain_error
@@ -164,14 +164,14 @@ def read_json(uri: str) -> Any:
         content = handle.read()
     try:
         return json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedArtifact(f"{uri}: not JSON ({error})") from error
 
 
 def read_record(uri: str, kind: type[Record]) -> Record:
     """Return the record of class `kind` under `uri`.
 
-    Raises MissingFile, or DamagedArtifact for a file that is not such a record.
+    Raises MissingFile, or DamagedArtifact for a file that is not such a record, or is changed.
     """
     return as_record(uri, read_json(uri), kind)
 
@@ -194,8 +194,8 @@ def write_json(uri: str, value: Any) -> None:
 
 
 def write_record(uri: str, record: JsonRecord) -> None:
-    """Write `record` as JSON under `uri`, atomically."""
-    write_json(uri, record.to_dict())
+    """Write `record` as JSON under `uri`, with the digest of its content, atomically."""
+    write_json(uri, record.to_file_fields())
 
 
 @contextmanager
@@ -222,19 +222,36 @@ def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
     """Give the Parquet file under `uri`, which verifies checksums as it reads pages.
 
     Fetches only what is read: the footer, then the wanted columns of the wanted row groups. Raises
-    DamagedArtifact for a file that is not Parquet, here and inside the block.
+    DamagedArtifact for whatever goes wrong in the block, so it should hold nothing but reads: a
+    damaged footer makes Arrow raise almost anything.
     """
     remote: dict[str, Any] = {} if is_local(uri) else {"cache_type": "none"}
     with _FileReader(uri, **remote) as handle:
         try:
             yield pq.ParquetFile(handle, page_checksum_verification=True, pre_buffer=True)
-        except (MemoryError, NotImplementedError):  # Arrow's too, but not the file's fault
+        except (DeitaError, MemoryError, NotImplementedError):  # not the file's fault
             raise
-        except (pa.ArrowException, OSError) as error:
+        except Exception as error:
             raise DamagedArtifact(f"{uri}: not readable as Parquet ({error})") from error
 
 
-def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Return the table under `uri`, or some of its columns. Raises DamagedArtifact."""
+def read_table(
+    uri: str, columns: Sequence[str] | None = None, schema: pa.Schema | None = None
+) -> pa.Table:
+    """Return the table under `uri`, or some of its columns.
+
+    schema: of the columns that are read. Raises DamagedArtifact for another schema, or for values
+    that are not valid.
+    """
     with parquet_file(uri) as parquet:
-        return parquet.read(columns=columns)
+        table = parquet.read(columns=None if columns is None else list(columns))
+        table.validate(full=True)
+    if schema is not None and not table.schema.equals(schema):
+        raise DamagedArtifact(
+            f"{uri}: columns {_describe_schema(table.schema)}; expected {_describe_schema(schema)}"
+        )
+    return table
+
+
+def _describe_schema(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)

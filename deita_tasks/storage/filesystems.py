@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import posixpath
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +23,11 @@ S3_SCHEMES = ("s3://", "s3a://")
 # Pauses of up to 1, 2, 4 … 20 s at random: bridges some 35 s without the store, or of overload.
 S3_ATTEMPTS = 8
 
+SCHEMES = {"file", "local", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf", "memory"}
+PLACES = "a path, s3://, gs://, abfs://, hf:// or memory://"
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*?)://")
+USER = re.compile(r"(://)[^/@]*:[^/]*@")
+
 # Fields in which file systems give the time of the last change.
 TIME_FIELDS = ("LastModified", "mtime", "last_modified", "created")
 
@@ -33,14 +39,46 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
 
     Raises UsageError for a scheme without a file system.
     """
+    scheme = _scheme_of(uri)
     try:
         if is_s3(uri):
             fs = _s3_filesystem()
-            return fs, fs._strip_protocol(uri)
-        fs, path = fsspec.url_to_fs(uri)
-        return fs, path
+        else:
+            kind = fsspec.get_filesystem_class(scheme)
+            fs = kind(**kind._get_kwargs_from_urls(uri))
+        return fs, fs._strip_protocol(uri)
     except (ValueError, ImportError) as error:
-        raise UsageError(f"{uri!r}: {error}; expected a path, s3://, hf:// or memory://") from error
+        message = f"{without_password(uri)!r}: {error}; expected {PLACES}"
+        raise UsageError(message) from error
+
+
+def _scheme_of(uri: str) -> str:
+    """Return the scheme of `uri`; raise UsageError for one that we do not read from.
+
+    fsspec knows many more: archives, caches and chains ("simplecache::http://..."), which would
+    fetch from anywhere whatever a shared file names.
+    """
+    match = SCHEME.match(uri)
+    if match is None:
+        return "file"
+    scheme = match[1].lower()
+    if scheme not in SCHEMES:
+        advice = "; download it first" if scheme in ("http", "https", "ftp") else ""
+        raise UsageError(
+            f"{without_password(uri)!r}: files are not read from {scheme}://{advice}; expected "
+            f"{PLACES}"
+        )
+    if USER.search(uri):
+        raise UsageError(
+            f"{without_password(uri)!r}: a password in the address; remove it, and set "
+            "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    return scheme
+
+
+def without_password(uri: str) -> str:
+    """Return `uri` with *** in place of a user and password."""
+    return USER.sub(r"\1***@", uri)
 
 
 def _s3_filesystem() -> AbstractFileSystem:

@@ -10,7 +10,7 @@ reference to nothing is never trusted.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,12 +18,14 @@ from uuid import UUID, uuid4
 from prefect import Task
 from prefect.context import FlowRunContext
 from prefect.filesystems import WritableFileSystem
+from prefect.serializers import JSONSerializer
 from prefect.tasks import exponential_backoff
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from deita_tasks import storage
 from deita_tasks.config import Advanced
-from deita_tasks.errors import DamagedArtifact, InputError, ModelError, UsageError
+from deita_tasks.errors import InputError, ModelError, UsageError
+from deita_tasks.strict_json import JsonRecord
 
 NOT_WORTH_RETRYING = (UsageError, InputError, ModelError)
 
@@ -38,11 +40,27 @@ def is_worth_retrying(task: Any, run: Any, state: Any) -> bool:
     return not isinstance(state.result(raise_on_failure=False), NOT_WORTH_RETRYING)
 
 
+class StoredResult(JsonRecord):
+    """A task's result as it lies in the store: its value, and nothing that says how to read it."""
+
+    value: dict[str, JsonValue]
+
+    @field_validator("value")
+    @classmethod
+    def _check_names(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """Refuse the names by which Prefect's JSON asks for a class or an exception."""
+        for name in _field_names(value):
+            if name in CLASS_NAMES:
+                raise ValueError(f"a field {name!r}; expected plain JSON")
+        return value
+
+
 class StoreResults(WritableFileSystem):
     """Prefect block that keeps task results in the run's own store, written atomically.
 
-    A record names the serializer that reads it. Only JSON is accepted: a store may be shared, and
-    reading a pickle runs it. Prefect treats a record that cannot be read as missing.
+    A record of Prefect names the code that reads it, and a store may be shared. So the store keeps
+    the plain value alone (StoredResult), and each reader makes Prefect's record around it anew.
+    Prefect treats a record that cannot be read as missing.
     """
 
     _block_type_name = "DEITA results"
@@ -50,25 +68,44 @@ class StoreResults(WritableFileSystem):
     uri: str = Field(description="Folder or s3:// URI of the records.")
 
     def read_path(self, path: str, _sync: bool = True) -> bytes:  # type: ignore[override]
-        """Return the record `path`. Raises DamagedArtifact if its serializer is not JSON."""
-        record = storage.read_json(storage.join(self.uri, path))
-        try:
-            serializer = record["metadata"]["serializer"]["type"]
-        except (TypeError, KeyError):
-            serializer = None
-        if serializer != "json":
-            raise DamagedArtifact(f"{path}: a result of type {serializer!r}; expected 'json'")
-        return json.dumps(record).encode()
+        """Return Prefect's record of the result `path`.
+
+        Raises MissingFile, or DamagedArtifact for a file that is not a StoredResult.
+        """
+        stored = storage.read_record(storage.join(self.uri, path), StoredResult)
+        block = self._block_document_id
+        metadata = {
+            "storage_key": path,
+            "serializer": PLAIN_JSON.model_dump(),
+            "storage_block_id": None if block is None else str(block),
+        }
+        return json.dumps({"metadata": metadata, "result": json.dumps(stored.value)}).encode()
 
     def write_path(self, path: str, content: bytes, _sync: bool = True) -> None:  # type: ignore[override]
-        """Write the record `path`."""
-        storage.write_bytes(storage.join(self.uri, path), content)
+        """Write the result in Prefect's record `content`; leave out the error of a failed task."""
+        value = json.loads(json.loads(content)["result"])
+        if CLASS_NAMES.isdisjoint(value):
+            storage.write_record(storage.join(self.uri, path), StoredResult(value=value))
 
+
+def _field_names(value: JsonValue) -> Iterator[str]:
+    """Yield the names of all fields in a JSON value, at any depth."""
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _field_names(item)
+
+
+# What Prefect's own decoder takes for a class to call.
+CLASS_NAMES = {"__class__", "__exc_type__"}
+PLAIN_JSON = JSONSerializer(object_decoder=None)
 
 CACHED: dict[str, Any] = {
     "cache_key_fn": cache_key,
     "persist_result": True,
-    "result_serializer": "json",
+    "result_serializer": PLAIN_JSON,
     "retry_condition_fn": is_worth_retrying,
     "retry_jitter_factor": 0.5,
 }

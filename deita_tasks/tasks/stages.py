@@ -90,14 +90,14 @@ def _compute_part(
 ) -> dict[str, JsonValue]:
     shard = Shard.model_validate(shard_fields)
     part_set = PartSet.model_validate(part_set_fields)
-    if shard.plan is not None:
-        positions = read_plan(shard)["position"].to_numpy()
-        conversations = [conversation for _, conversation in Pool.open(pool).read(positions)]
+    part = shard.part
+    if part is None:
+        conversations = Pool.open(pool).read_shard(read_plan(shard))
         shard_limits = ShardLimits.model_validate(limits)
         with borrow_model(kind, spec, shard_limits, part_set.fingerprint) as component:
             table = compute(component, conversations)
-        part_set.write(shard.digest, table)
-    return {"digest": shard.digest, "rows": shard.rows, "uri": part_set.part(shard.digest)}
+        part = part_set.write([table])
+    return {"part": part, "rows": shard.rows, "uri": part_set.part(part)}
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,8 @@ def run_stage(
         cached = _wait(stage.name, futures, rows, total=total, reused=total - computed)
     finally:
         release_models()
-    digests = [shard.digest for shard in [*plan.present, *plan.missing]]
+    digests = [str(shard.part) for shard in plan.present]
+    digests += [future.result()["part"] for future in futures[len(plan.present) :]]
     return StageResult(
         parts=StageParts(part_set=stage.part_set, digests=digests),
         computed=computed,

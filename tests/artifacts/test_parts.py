@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from deita_tasks import storage
-from deita_tasks.artifacts.parts import PartSet, part_digest
+from deita_tasks.artifacts.parts import PartSet, ids_digest
 from deita_tasks.artifacts.shards import Shard
 from deita_tasks.errors import DamagedArtifact, StorageError
 from tests.support.part_sets import add, ids_of, merge, plan, score_set, scores_of, select
@@ -24,9 +24,9 @@ def test_a_part_set_says_what_it_stands_for(place):
     assert score_set(place, model="a") == part_set
 
 
-def test_a_part_is_named_by_its_ids_in_any_order():
-    assert part_digest(pa.array(ids_of(1, 2))) == part_digest(pa.array(ids_of(2, 1)))
-    assert part_digest(pa.array(ids_of(1, 2))) != part_digest(pa.array(ids_of(1, 2, 3)))
+def test_a_shard_is_named_by_its_ids_in_any_order():
+    assert ids_digest(pa.array(ids_of(1, 2))) == ids_digest(pa.array(ids_of(2, 1)))
+    assert ids_digest(pa.array(ids_of(1, 2))) != ids_digest(pa.array(ids_of(1, 2, 3)))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "deleted", "another table"])
@@ -45,13 +45,16 @@ def test_a_bad_part_costs_its_own_rows(place, caplog, damage):
         storage.write_bytes(uri, b"" if damage == "empty" else content[: len(content) // 2])
     with caplog.at_level(logging.WARNING):
         shards = plan(part_set, place, 1, 2, 3, 4)
-    assert shards.present == [Shard(digest=good, rows=2)]
-    # The new part gets the name of the bad one and takes its place.
-    assert [shard.digest for shard in shards.missing] == [bad]
+    assert [shard.part for shard in shards.present] == [good]
+    assert [shard.digest for shard in shards.missing] == [shard_digest(3, 4)]
     is_named = "leaving out a damaged part; its rows are computed again" in caplog.text
     assert is_named == (damage != "deleted")
     add(part_set, scores_of(3, 4))
     assert select(part_set, good, bad).gather()["id"].to_pylist() == ids_of(1, 2, 3, 4)
+
+
+def shard_digest(*numbers: int) -> str:
+    return ids_digest(pa.array(ids_of(*numbers)))
 
 
 def test_a_damaged_page_is_noticed_on_a_local_disk(tmp_path):
@@ -78,7 +81,7 @@ def test_a_part_damaged_in_its_values_goes_and_is_computed_again(place):
         select(part_set, intact, digest).gather()
     assert part_set.digests() == [intact]
     missing = plan(part_set, place, *range(2_000), shard_rows=2_000).missing
-    assert [shard.digest for shard in missing] == [digest]
+    assert [shard.digest for shard in missing] == [shard_digest(*range(2_000))]
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -134,9 +137,9 @@ def test_a_damaged_part_that_nobody_needs_is_never_read(place):
     storage.write_bytes(part_set.part(damaged), b"PAR1 nonsense PAR1")
     missing = plan(part_set, place, 3, 4).missing
     digest = add(part_set, scores_of(3, 4))
-    assert [shard.digest for shard in missing] == [digest]
+    assert [shard.digest for shard in missing] == [shard_digest(3, 4)]
     shards = plan(part_set, place, 3, 4)
-    assert shards.present == [Shard(digest=digest, rows=2)]
+    assert shards.present == [Shard(digest=shard_digest(3, 4), rows=2, part=digest)]
     assert shards.missing == []
     assert select(part_set, digest).gather()["values"].to_pylist() == [
         pytest.approx([1.003]),
@@ -178,7 +181,7 @@ def test_an_id_in_several_parts_comes_once(place):
         pytest.approx([1.003]),
     ]
     shards = plan(part_set, place, 1, 2, 3)
-    assert {shard.digest for shard in shards.present} == set(digests)
+    assert {shard.part for shard in shards.present} == set(digests)
     assert shards.missing == []
 
 

@@ -22,6 +22,7 @@ from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.errors import StorageError
 from deita_tasks.manifest import InputFile
 from deita_tasks.records import ROLES, Conversation, SourceRow, Turn
+from deita_tasks.strict_json import DIGEST_FIELD, digest_of
 from tests.support.handmade import make
 from tests.support.pool_rows import (
     bad_row,
@@ -181,6 +182,7 @@ def test_pool_json_is_what_it_always_was(tmp_path: Path) -> None:
     """All keys and values; the bytes of Parquet files are those of the installed pyarrow."""
     pool, _ = make(tmp_path)
     written = json.loads((tmp_path / "pools" / "p" / "pool.json").read_text())
+    assert written.pop(DIGEST_FIELD) == digest_of(written)
     expected = json.loads((DATA / "pool.json").read_text())
     for fields in (expected["files"][0], expected["quarantine"]):
         name = fields.get("name", "quarantine.parquet")

@@ -28,6 +28,7 @@ from deita_tasks.decisions import ledger_rows
 from deita_tasks.errors import DamagedArtifact, TooFewRows
 from deita_tasks.manifest import Counts
 from deita_tasks.presets import Spec
+from deita_tasks.strict_json import DIGEST_FIELD, digest_of
 from tests.support.handmade import BAD, INPUTS, A, B, C, D, E, make, without_parts
 
 DATA = Path(__file__).parent / "data"  # as the code before typed records wrote it
@@ -173,7 +174,7 @@ def test_the_selection_json_of_earlier_code_is_read(tmp_path: Path) -> None:
     )
     assert (summary.counts.read, summary.counts.selected) == (7, 2)
     assert summary.files["kept.parquet"].bytes == 616
-    storage.write_record(str(tmp_path / "again.json"), summary)
+    storage.write_json(str(tmp_path / "again.json"), summary.to_dict())
     assert (tmp_path / "again.json").read_text() == text
 
 
@@ -181,6 +182,7 @@ def test_selection_json_is_what_it_always_was(tmp_path: Path) -> None:
     """All keys and values; the bytes of Parquet files are those of the installed pyarrow."""
     summary = select(tmp_path)
     written = json.loads((tmp_path / "selection" / "selection.json").read_text())
+    assert written.pop(DIGEST_FIELD) == digest_of(written)
     expected = json.loads((DATA / "selection.json").read_text())
     expected["uri"] = summary.uri
     for name, fields in expected["files"].items():

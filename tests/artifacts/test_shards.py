@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from deita_tasks import storage
-from deita_tasks.artifacts.parts import part_digest
+from deita_tasks.artifacts.parts import ids_digest
 from deita_tasks.artifacts.shards import MIN_SHARD_ROWS, SHARDS_PER_STAGE, Shard, read_plan
-from deita_tasks.errors import MissingFile
+from deita_tasks.errors import DamagedArtifact, MissingFile
 from tests.support.part_sets import add, ids_of, plan, score_set, scores_of
 
 pytest_plugins = ["tests.support.s3_fixtures"]
@@ -25,12 +25,13 @@ def test_only_what_is_missing_is_planned(place):
     assert shards.rows_to_compute == 3
     assert [read_plan(shard)["position"].to_pylist() for shard in shards.missing] == [[0, 10], [20]]
     assert [shard.digest for shard in shards.missing] == [
-        part_digest(pa.array(ids_of(1, 2))),
-        part_digest(pa.array(ids_of(3))),
+        ids_digest(pa.array(ids_of(1, 2))),
+        ids_digest(pa.array(ids_of(3))),
     ]
     digest = add(part_set, scores_of(1, 2))
     shards = plan(part_set, place, 3, 2, 4, 1, shard_rows=2)  # another order, another file
-    assert shards.present == [Shard(digest=digest, rows=2)]
+    first = ids_digest(pa.array(ids_of(1, 2)))
+    assert shards.present == [Shard(digest=first, rows=2, part=digest)]
     assert read_plan(shards.missing[0])["id"].to_pylist() == ids_of(3, 4)
     add(part_set, scores_of(3, 4, 5))
     shards = plan(part_set, place, 4, 1)
@@ -51,7 +52,13 @@ def test_the_default_is_a_bounded_number_of_shards_of_some_size(tmp_path):
 def test_a_shard_comes_back_from_json():
     shard = Shard(digest="0" * 32, rows=2, plan="plans/x.parquet", group=1)
     fields = shard.to_dict()
-    assert fields == {"digest": "0" * 32, "rows": 2, "plan": "plans/x.parquet", "group": 1}
+    assert fields == {
+        "digest": "0" * 32,
+        "rows": 2,
+        "part": None,
+        "plan": "plans/x.parquet",
+        "group": 1,
+    }
     assert Shard.model_validate(fields) == shard
 
 
@@ -59,6 +66,14 @@ def test_a_plan_that_was_removed(place):
     (shard,) = plan(score_set(place), place, 1).missing
     storage.remove(f"{place}/plans")
     with pytest.raises(MissingFile):
+        read_plan(shard)
+
+
+def test_a_plan_of_other_rows_is_refused(place):
+    part_set = score_set(place)
+    (shard,) = plan(part_set, place, 1, 2).missing
+    storage.write_table(shard.plan, read_plan(shard).slice(1))
+    with pytest.raises(DamagedArtifact, match="not the plan that this run has written"):
         read_plan(shard)
 
 

@@ -53,9 +53,8 @@ def test_figures_are_images_in_the_text() -> None:
 def test_it_says_what_came_and_went() -> None:
     some = data(pool())
     before = some.ledger.slice(0, 30)
-    changes = compare(
-        "version-1", before, some.ledger, (json.loads(some.manifest.to_json()), some.manifest)
-    )
+    fingerprints = some.manifest.fingerprints
+    changes = compare("version-1", before, some.ledger, (fingerprints, fingerprints))
     text = text_of(changes=changes)
     assert (
         "Compared with `version-1`: 30 conversations were added to the pool and 0 removed; "

@@ -75,7 +75,7 @@ def test_a_subset_has_the_fields_of_its_manifest_and_its_tasks() -> None:
     }
     assert result["counts"]["selected"] == result.manifest.counts.selected
     assert result["tasks"] == TASKS_JSON
-    assert dict(result) == {**json.loads(result.manifest.to_json()), "tasks": TASKS_JSON}
+    assert dict(result) == {**result.manifest.to_dict(), "tasks": TASKS_JSON}
 
 
 def test_a_new_version_has_its_subset() -> None:
@@ -99,7 +99,7 @@ def test_a_version_that_is_up_to_date_has_none() -> None:
 def test_a_sweep_has_the_fields_of_its_manifest_and_its_selections() -> None:
     result = sweep()
     assert dict(result) == {
-        **json.loads(result.manifest.to_json()),
+        **result.manifest.to_dict(),
         "selections": [{"selection": "random-1"}],
     }
 

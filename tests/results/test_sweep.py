@@ -115,7 +115,7 @@ def test_the_overlap(sweep: Sweep) -> None:
 
 def test_the_manifest(sweep: Sweep) -> None:
     manifest = json.loads((Path(sweep.uri) / "manifest.json").read_text())
-    assert manifest == sweep.manifest.to_dict()
+    assert manifest == sweep.manifest.to_file_fields()
     assert {**manifest, "selections": sweep.selections} == dict(sweep)
     assert (manifest["candidates"], manifest["coverage_rows"]) == (3, 3)
     assert manifest["computed"] == {"complexity": 0, "quality": 0, "embedding": 0}

@@ -12,7 +12,7 @@ import s3fs.core
 from deita_tasks import storage
 from deita_tasks.errors import DamagedArtifact, MissingFile
 from deita_tasks.storage import files
-from deita_tasks.strict_json import JsonRecord
+from deita_tasks.strict_json import DIGEST_FIELD, JsonRecord, digest_of
 from tests.support.tables import table_of
 
 pytest_plugins = ["tests.support.s3_fixtures"]
@@ -123,7 +123,8 @@ def test_records(place):
     uri = f"{place}/person.json"
     ada = Person(name="Ada", age=36)
     storage.write_record(uri, ada)
-    assert storage.read_json(uri) == {"name": "Ada", "age": 36}
+    fields = {"name": "Ada", "age": 36}
+    assert storage.read_json(uri) == fields | {DIGEST_FIELD: digest_of(fields)}
     assert storage.read_record(uri, Person) == ada
     with pytest.raises(MissingFile):
         storage.read_record(f"{place}/nothing", Person)
@@ -136,6 +137,7 @@ def test_records(place):
         ({"name": "Ada", "age": 36, "shoe": 5}, "'shoe'"),
         ({"name": "Ada", "age": "old"}, "age = 'old'"),
         ([], "valid dictionary"),
+        ({"name": "Ada", "age": 36, DIGEST_FIELD: "0" * 32}, "not what its digest stands for"),
     ],
 )
 def test_json_that_is_not_such_a_record(place, value, problem):

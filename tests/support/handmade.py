@@ -103,9 +103,7 @@ def _vectors(letters: str, output: ModelOutput) -> pa.Table:
 
 def _write_parts(store: Path, folder: str, tables: Sequence[pa.Table]) -> StageParts:
     part_set = PartSet.create(str(store), folder, {"by": "hand"})
-    digests = [f"{number:032d}" for number in range(len(tables))]
-    for digest, table in zip(digests, tables, strict=True):
-        part_set.write(digest, table)
+    digests = [part_set.write([table]) for table in tables]
     return StageParts(part_set=part_set, digests=digests)
 
 

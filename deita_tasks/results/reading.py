@@ -1,0 +1,74 @@
+"""Read a result: its manifest, and the files that the manifest vouches for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+from pydantic import ConfigDict, Field, NonNegativeInt
+
+from deita_tasks import storage
+from deita_tasks.artifacts.ledger import SCHEMA
+from deita_tasks.artifacts.selection import DECISIONS_FILE
+from deita_tasks.errors import StorageError
+from deita_tasks.manifest import MANIFEST, Manifest
+from deita_tasks.storage import FileInfo
+from deita_tasks.strict_json import JsonRecord
+
+
+class EarlierManifest(JsonRecord):
+    """What manifest.json of a selection says in every version of this package."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    pool: str
+    counts: dict[str, NonNegativeInt]
+    fingerprints: dict[str, Any]
+    outputs: dict[str, FileInfo] = Field(default_factory=dict)
+
+
+def read_manifest(uri: str) -> Manifest:
+    """Return the manifest of the selection in the folder `uri`.
+
+    Raises MissingFile or DamagedArtifact.
+    """
+    return storage.read_record(storage.join(uri, MANIFEST), Manifest)
+
+
+def read_earlier_manifest(uri: str) -> EarlierManifest:
+    """Return the manifest of a selection that another version may have made.
+
+    Raises MissingFile or DamagedArtifact.
+    """
+    return storage.read_record(storage.join(uri, MANIFEST), EarlierManifest)
+
+
+def checked_output(uri: str, name: str, outputs: Mapping[str, FileInfo]) -> str:
+    """Return the URI of a file of the result in `uri`.
+
+    Raises MissingFile, or DamagedArtifact if it is not the file that its manifest lists.
+    """
+    place = storage.join(uri, name)
+    if name in outputs:  # manifests of early versions list none
+        storage.check_file(place, outputs[name])
+    return place
+
+
+def read_ledger(uri: str, outputs: Mapping[str, FileInfo]) -> pa.Table:
+    """Return decisions.parquet of the result in `uri`.
+
+    Raises MissingFile, or DamagedArtifact if it is not the file that its manifest lists.
+    """
+    return storage.read_table(checked_output(uri, DECISIONS_FILE, outputs), schema=SCHEMA)
+
+
+def damage_of(uri: str) -> str | None:
+    """Return what is wrong with the result in `uri`; None if every file is as it was written."""
+    try:
+        outputs = read_manifest(uri).outputs
+        for name in outputs:
+            checked_output(uri, name, outputs)
+    except StorageError as error:
+        return str(error)
+    return None

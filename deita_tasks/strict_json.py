@@ -71,9 +71,8 @@ def explain_error(error: ValidationError) -> str:
         elif problem["type"] == "missing":
             parts.append(f"option {where!r} is required")
         else:
-            parts.append(
-                f"{where} = {problem['input']!r}: {problem['msg']}" if where else problem["msg"]
-            )
+            message = problem["msg"].removeprefix("Value error, ")
+            parts.append(f"{where} = {problem['input']!r}: {message}" if where else message)
     return "; ".join(parts)
 
 

@@ -454,7 +454,7 @@ def test_an_option_for_both_scorers_is_a_mistake_only_where_neither_takes_it(
         (Scoring(quality="judge", quality_url="http://h/v1"), "option 'model' is required"),
         (
             Scoring(quality="openai", quality_model="q", quality_url="http://u:hunter2@h/v1"),
-            "expected none: a key comes from",
+            "remove them: the key comes from",
         ),
         (Scoring(quality="provided", scores_file="/nowhere/s.parquet"), "no such file"),
     ],

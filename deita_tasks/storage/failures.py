@@ -52,7 +52,7 @@ def as_storage_error(uri: str, error: Exception) -> StorageError | None:
     detail = without_secrets(" ".join(str(error).split())) or kind
     if kind == "FileExpired":  # s3fs: the object was replaced between two reads of it
         return MissingFile(f"{uri}: was replaced while it was read; run again")
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
         missing = "bucket" if "specified bucket" in detail else "file"
         return MissingFile(f"{uri}: no such {missing}")
     return StorageError(f"{uri}: {_describe(error, kind, detail)}")

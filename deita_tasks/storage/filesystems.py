@@ -212,7 +212,7 @@ def is_empty(folder: str) -> bool:
             raise UsageError(f"{folder}: is a file; expected a folder")
         try:
             paths = fs.ls(path, detail=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # a step of the path may be a file
             return True
     return all(entry.rstrip("/") == path.rstrip("/") for entry in paths)
 

@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from deita_tasks import config
 from deita_tasks.errors import DeitaError
+from flows.cli import INTERRUPTED
 from flows.cli.options import (
     HELP_ALL,
     Advanced,
@@ -30,6 +31,7 @@ from flows.cli.options import (
     Source,
     Versions,
     apply_config,
+    check_options,
     describe_error,
 )
 from flows.cli.printing import (
@@ -43,8 +45,6 @@ from flows.cli.printing import (
 from flows.cli.server import start_server
 from flows.cli.store import app as store_app
 
-INTERRUPTED = 130
-
 app = App(
     name="deita",
     help="Select the few conversations of an instruction pool that are worth fine-tuning on "
@@ -55,6 +55,8 @@ app = App(
     help_flags=["--help", "-h"],
     help_formatter=BriefHelp(),
     version=metadata.version("deita-tasks"),
+    # Of an option given twice the last counts, so that a script's or an alias's can be overridden.
+    default_parameter=Parameter(allow_repeating=True),
     config=apply_config,
     suppress_keyboard_interrupt=False,
 )
@@ -267,6 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     BriefHelp.show_all = HELP_ALL in words
     words = ["--help" if word == HELP_ALL else word for word in words]
     try:
+        check_options(app, words)
         app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         fail(describe_error(error), 2)
@@ -274,6 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(str(error), error.exit_status)
     except KeyboardInterrupt:
         fail("interrupted; what was computed is kept, and the same command resumes", INTERRUPTED)
+    except OSError as error:  # of the machine: a full disk, a folder without permission
+        fail(str(error), 1)
     sys.exit(0)
 
 

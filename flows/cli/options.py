@@ -7,16 +7,19 @@ mistakes told in one line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping, Sequence, Set
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
 import cyclopts
 import yaml
-from cyclopts import App, CycloptsError, Parameter, Token, ValidationError
+from cyclopts import App, CycloptsError, Parameter, Token, UnusedCliTokensError, ValidationError
 from cyclopts.argument import Argument, ArgumentCollection
 from cyclopts.exceptions import MissingArgumentError
 from cyclopts.help import DefaultFormatter, HelpPanel
+from cyclopts.utils import is_option_like
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic import ValidationError as PydanticError
 from rich.console import Console, ConsoleOptions
@@ -139,7 +142,7 @@ def read_config(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:
             content = UniqueKeyLoader(file).get_single_data()
     except (OSError, ValueError, yaml.YAMLError) as error:
-        problem = " ".join(str(error).split())
+        problem = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise UsageError(f"{path}: not a readable YAML file: {problem}") from error
     if content is None:
         return {}
@@ -185,7 +188,8 @@ def _apply_section(
         raise UsageError(f"{file}: section {section!r}: {values!r}; expected options with values")
     for name, value in values.items():
         if name not in arguments:
-            raise UsageError(f"{file}: {section}: unknown option {name!r}")
+            hint = _did_you_mean(str(name), arguments)
+            raise UsageError(f"{file}: {section}: unknown option {name!r}{hint}")
         argument = arguments[name]
         if value is None or argument.tokens:
             continue
@@ -197,13 +201,66 @@ def _apply_section(
 # ---- mistakes
 
 
+def check_options(app: App, words: Sequence[str]) -> None:
+    """Raise UsageError for the first unknown option.
+
+    cyclopts reports it last, after a missing option or a mistake in the YAML file.
+    """
+    names = {HELP_ALL, *app.help_flags, *app.version_flags}
+    if not names.isdisjoint(words):
+        return
+    commands, apps, rest = app.parse_commands(words)
+    is_group = apps[-1].default_command is None  # of commands, as `deita store`
+    if not is_group:
+        options = apps[-1].assemble_argument_collection()
+        names.update(name for option in options for name in option.names if name[0] == "-")
+    before = ""
+    for word in takewhile(lambda word: word != "--", rest):
+        if is_option_like(word):
+            if not _is_known(word, names):
+                raise UsageError(_describe_unknown(word, before, names, ["deita", *commands]))
+        elif is_group:
+            return  # an unknown command
+        before = word
+
+
+def _is_known(word: str, names: Set[str]) -> bool:
+    if not word.startswith("--"):
+        return word[:2] in names  # -v, -vv, -v=true
+    return word.split("=")[0].replace("_", "-") in names
+
+
+def _describe_unknown(word: str, before: str, names: Set[str], command: Sequence[str]) -> str:
+    if before.startswith("--") and not word.startswith("--"):
+        return f"{before} needs a value; is it {before}={word}?"
+    name = word.split("=")[0]
+    hint = _did_you_mean(name, names) or f"; `{' '.join(command)} {HELP_ALL}` lists them all"
+    return f"unknown option {name}{hint}"
+
+
+def _did_you_mean(word: str, names: Iterable[str]) -> str:
+    # Without the dashes, which would make all options alike.
+    bare = {name.lstrip("-"): name for name in names}
+    nearest = difflib.get_close_matches(word.lstrip("-"), bare, n=1)
+    return f"; did you mean {bare[nearest[0]]}?" if nearest else ""
+
+
 def describe_error(error: CycloptsError) -> str:
     """Return what is wrong with a command line, in the words of our own errors."""
-    argument = getattr(error, "argument", None)
-    if isinstance(error, MissingArgumentError) and argument is not None and argument.keys:
-        section = _section_of(argument)
-        return f"{argument.name} is required (or set it in the section {section!r} of --config)"
+    argument = error.argument
+    if isinstance(error, MissingArgumentError) and argument is not None:
+        if error.keyword:
+            return f"{error.keyword} needs a value"
+        hint = f" (or set it in the section {_section_of(argument)!r} of --config)"
+        return f"{argument.name} is required{hint if argument.keys else ''}"
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return (
+            f"unexpected argument {error.unused_tokens[0]!r}; for several values repeat the "
+            "option, and quote a glob"
+        )
     if isinstance(error, ValidationError) and isinstance(error.__cause__, PydanticError):
-        section = "" if argument is None else f"{argument.field_info.name}: "
-        return f"{section}{explain_error(error.__cause__)}"
+        section = "" if argument is None else argument.field_info.name
+        # The file has no section for the options of RunOptions.
+        where = "" if section in ("", "run") else f"{section}: "
+        return f"{where}{explain_error(error.__cause__)}"
     return str(error)

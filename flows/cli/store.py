@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from importlib import metadata
 from typing import Annotated
 
-from cyclopts import App, Parameter, validators
+from cyclopts import App, Parameter, Token, validators
 from rich.console import Console
 from rich.table import Table
 
 from deita_tasks import storage
 from deita_tasks.config import Advanced
 from deita_tasks.errors import DamagedArtifact, UsageError
+from flows.cli.printing import new_console
 
-app = App(name="store", help="List, check and clean up what a store holds.")
+app = App(
+    name="store",
+    help="List, check and clean up what a store holds.",
+    version=metadata.version("deita-tasks"),
+)
 
 DEFAULT_STORE: str = Advanced.model_fields["store"].default
+MAX_DAYS = 36_500  # a century
 RIGHT_ALIGNED = ("rows", "files", "size", "artifacts", "parts before", "parts after")
 
 Store = Annotated[str, Parameter(name="--store", help="Folder or s3:// URI of the store.")]
+
+
+def _to_int(_: object, tokens: Sequence[Token]) -> int:
+    text = tokens[0].value
+    try:
+        return int(text)  # cyclopts would round 1.5
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number") from None
+
+
 Flag = Parameter(negative="")
-NotNegative = Parameter(validator=validators.Number(gte=0))
+AtLeastOne = Parameter(converter=_to_int, validator=validators.Number(gte=1))
+Days = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=MAX_DAYS))]
 
 
 @app.command(name="ls")
@@ -66,8 +85,8 @@ def collect_garbage(
     *,
     store: Store = DEFAULT_STORE,
     dry_run: Annotated[bool, Flag] = False,
-    grace_days: Annotated[float, NotNegative] = 7,
-    forget_days: Annotated[float | None, NotNegative] = None,
+    grace_days: Days = 7,
+    forget_days: Days | None = None,
 ) -> None:
     """Remove what no selection refers to, and what killed runs left.
 
@@ -90,9 +109,9 @@ def collect_garbage(
         remove_garbage(store, files, uploads)
     console = _console()
     for file in files:
-        console.print(file.name, markup=False)
+        console.print(file.name)
     for upload in uploads:
-        console.print(f"{upload.key} (an unfinished upload)", markup=False)
+        console.print(f"{upload.key} (an unfinished upload)")
     size = format_bytes(sum(file.bytes for file in files))
     unfinished = f", {len(uploads):,} unfinished uploads" if uploads else ""
     outcome = "would be removed" if dry_run else "removed"
@@ -115,7 +134,7 @@ def verify_store(*, store: Store = DEFAULT_STORE, remove: Annotated[bool, Flag] 
     damaged = [result for result in results if result.problem]
     for result in damaged:
         outcome = " (removed)" if remove else ""
-        console.print(f"{result.name}: {result.problem}{outcome}", markup=False)
+        console.print(f"{result.name}: {result.problem}{outcome}")
     console.print(f"{len(results):,} artifacts checked, {len(damaged):,} damaged")
     if damaged and not remove:
         raise DamagedArtifact(
@@ -128,7 +147,7 @@ def verify_store(*, store: Store = DEFAULT_STORE, remove: Annotated[bool, Flag] 
 def compact_store(
     *,
     store: Store = DEFAULT_STORE,
-    rows: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 50_000,
+    rows: Annotated[int, AtLeastOne] = 50_000,
 ) -> None:
     """Merge small parts into few large ones, which are faster to list and read.
 
@@ -147,10 +166,11 @@ def compact_store(
 
 def _existing(store: str) -> str:
     """Return `store`. Raises UsageError if there is none: the name may be mistyped."""
-    if storage.is_empty(store):
+    # A blank would mean the working folder.
+    if not store.strip() or storage.is_empty(store):
         raise UsageError(
-            f"{store}: no store here; expected the folder or s3:// URI that `deita select --store` "
-            "was given"
+            f"{store!r}: no store here; expected the folder or s3:// URI that "
+            "`deita select --store` was given"
         )
     return store
 
@@ -165,7 +185,10 @@ def _table(*columns: str) -> Table:
 
 def _console() -> Console:
     # The terminal wraps; nothing is cut off.
-    return Console(highlight=False, soft_wrap=True, width=max(Console().width, 200))
+    console = new_console()
+    console.soft_wrap = True
+    console.width = max(console.width, 200)
+    return console
 
 
 def format_bytes(count: float) -> str:

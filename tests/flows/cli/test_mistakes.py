@@ -1,0 +1,278 @@
+"""What a user mistypes on the command line: one line that says so, and status 2."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deita_tasks import config
+from flows.cli import store
+from flows.cli.app import main
+
+ROOT = Path(__file__).parents[3]
+GIVEN = ("--input", "pool.jsonl", "--output", "out")
+
+Deita = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def deita(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Deita:
+    """Run `deita`; return its status and its one line of error, or what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        printed = capsys.readouterr()
+        if ended.value.code:
+            assert printed.out == ""
+            assert printed.err.count("\n") == 1
+        return int(ended.value.code or 0), printed.err or printed.out
+
+    return run
+
+
+@pytest.fixture
+def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `deita select` hands over; nothing runs."""
+    seen: dict[str, Any] = {}
+
+    def get_ready(
+        run: Any,
+        source: config.Source,
+        scoring: Any,
+        embedding: Any,
+        selection: config.Selection,
+        export: config.Export,
+        advanced: Any,
+    ) -> None:
+        seen.update(source=source, selection=selection, export=export)
+        sys.exit(0)
+
+    monkeypatch.setattr("flows.cli.app.get_ready", get_ready)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("select --bugdet 5", "--bugdet; did you mean --budget?"),
+        ("select --bugdet=5", "--bugdet; did you mean --budget?"),
+        ("select --input pool.jsonl --output out --bugdet 5", "--bugdet; did you mean --budget?"),
+        ("select --output --bugdet 5", "--bugdet; did you mean --budget?"),
+        ("select --budget many --bugdet 5", "--bugdet; did you mean --budget?"),
+        ("select --bugdet 5 --config absent.yaml", "--bugdet; did you mean --budget?"),
+        ("select --no-verbose", "--no-verbose; did you mean --verbose?"),
+        ("select --xyzzy", "--xyzzy; `deita select --help-all` lists them all"),
+        ("select -x", "-x; `deita select --help-all` lists them all"),
+        ("select -x=5", "-x; `deita select --help-all` lists them all"),
+        ("sweep --budget 5", "--budget; did you mean --budgets?"),
+        ("solve --output out", "--output; `deita solve --help-all` lists them all"),
+        ("reselect --overwrite", "--overwrite; `deita reselect --help-all` lists them all"),
+        ("preflight --inputs x", "--inputs; did you mean --input?"),
+        ("explain row --ouput out", "--ouput; did you mean --output?"),
+        ("explain --ouput out", "--ouput; did you mean --output?"),
+        ("store --stor x", "--stor; `deita store --help-all` lists them all"),
+        ("store gc --dryrun", "--dryrun; did you mean --dry-run?"),
+        ("store verify --no-remove", "--no-remove; did you mean --remove?"),
+        ("--verison", "--verison; did you mean --version?"),
+        ("--config x.yaml select", "--config; `deita --help-all` lists them all"),
+        ("--install-completion --shel bash", "--shel; did you mean --shell?"),
+    ],
+)
+def test_an_unknown_option_is_told_first(deita: Deita, line: str, said: str) -> None:
+    assert deita(*line.split()) == (2, f"deita: unknown option {said}\n")
+
+
+def test_an_unknown_command_comes_before_its_options(deita: Deita) -> None:
+    status, error = deita("selct", "--bugdet", "5")
+    assert status == 2
+    assert 'Did you mean "select"?' in error
+
+
+@pytest.mark.parametrize("line", ["select --bugdet 5 --help", "select --help-all --bugdet"])
+def test_help_wins_over_a_mistake(deita: Deita, line: str) -> None:
+    status, text = deita(*line.split())
+    assert status == 0
+    assert text.startswith("Usage: deita select")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--budget",), "--budget needs a value"),
+        (("--budget", "--seed", "3"), "--budget needs a value"),
+        (("--config",), "--config needs a value"),
+        (("--strata", "-x"), "--strata needs a value; is it --strata=-x?"),
+        (("more.jsonl",), "unexpected argument 'more.jsonl'; for several values repeat"),
+        (("--", "more.jsonl"), "unexpected argument 'more.jsonl'"),
+        (("--overwrite=maybe",), 'Invalid value for --overwrite: unable to convert "maybe"'),
+        (("--budget", ""), "selection: budget = ''"),
+        (("--preset", "huge"), "preset = 'huge': Input should be 'mini' or 'paper'"),
+        (("--max-similarity", "2"), "selection: max_similarity = 2.0: expected a cosine"),
+    ],
+)
+def test_a_value_that_is_missing_wrong_or_too_much(
+    deita: Deita, words: tuple[str, ...], said: str
+) -> None:
+    status, error = deita("select", *GIVEN, *words)
+    assert status == 2
+    assert error.startswith(f"deita: {said}")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("select", "--input is required (or set it in the section 'source' of --config)"),
+        ("explain", "ROW is required"),
+        ("explain row", "--output is required"),
+        ("store gc --forget-days", "--forget-days needs a value"),
+        ("store gc --grace-days inf", 'Invalid value "inf" for --grace-days. Must be <= 36500.'),
+        ("store gc --grace-days -1", 'Invalid value "-1.0" for --grace-days. Must be >= 0.'),
+        ("store gc --forget-days 1e300", 'Invalid value "1e+300" for --forget-days.'),
+        ("store compact --rows 1.5", "Invalid value for --rows: '1.5' is not a whole number"),
+        ("store compact --rows 0", 'Invalid value "0" for --rows. Must be >= 1.'),
+    ],
+)
+def test_what_is_required_or_out_of_bounds(deita: Deita, line: str, said: str) -> None:
+    status, error = deita(*line.split())
+    assert status == 2
+    assert error.startswith(f"deita: {said}")
+
+
+@pytest.mark.parametrize("command", ["ls", "du", "gc", "verify", "compact"])
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_blank_store_is_not_the_working_folder(
+    deita: Deita, command: str, blank: str, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    status, error = deita("store", command, "--store", blank)
+    assert status == 2
+    assert f"{blank!r}: no store here" in error
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("explain row --output file", "file: no result here"),
+        ("explain row --output file/deeper", "file/deeper: no result here"),
+        ("store ls --store file", "file: is a file; expected a folder"),
+        ("store ls --store file/deeper", "'file/deeper': no store here"),
+        (
+            "select --input p --output o --config file/x.yaml",
+            "file/x.yaml: not a readable YAML file: Not a directory",
+        ),
+    ],
+)
+def test_a_file_where_a_folder_is_expected(
+    deita: Deita, line: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    status, error = deita(*line.split())
+    assert status == 2
+    assert error.startswith(f"deita: {said}")
+
+
+def test_an_unknown_key_in_the_file_gets_a_suggestion(deita: Deita, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("scoring: {complexity-model: m}")
+    _, error = deita("select", *GIVEN, "--config", "config.yaml")
+    assert "unknown option 'complexity-model'; did you mean complexity_model?" in error
+
+
+def test_of_an_option_given_twice_the_last_counts(deita: Deita, parameters: dict[str, Any]) -> None:
+    twice = ("--budget", "5", "--budget", "6", "--overwrite", "--no-overwrite", "-vv")
+    assert deita("select", *GIVEN, "--input", "b.jsonl", *twice) == (0, "")
+    assert parameters["source"].input == ["pool.jsonl", "b.jsonl"]
+    assert parameters["selection"].budget == 6
+    assert parameters["export"].overwrite is False
+
+
+@pytest.mark.parametrize("given", [("--max-similarity", "-0.5"), ("--max_similarity=-5e-1",)])
+def test_negative_numbers_and_underscores(
+    deita: Deita, parameters: dict[str, Any], given: tuple[str, ...]
+) -> None:
+    assert deita("select", *GIVEN, *given) == (0, "")
+    assert parameters["selection"].max_similarity == -0.5
+
+
+@pytest.mark.parametrize("line", ["--version", "select --version", "store --version"])
+def test_every_command_has_the_version_of_the_package(deita: Deita, line: str) -> None:
+    assert deita(*line.split()) == (0, metadata.version("deita-tasks") + "\n")
+    assert deita("store", "ls", "--version") == (0, metadata.version("deita-tasks") + "\n")
+
+
+# ---- the machine
+
+
+def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        process = start("--version", stdout=full)
+        _, error = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert error == "deita: [Errno 28] No space left on device\n"
+
+
+def test_completion_for_a_home_that_cannot_be_written(
+    deita: Deita, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    status, error = deita("--install-completion", "--shell", "bash")
+    assert status == 1
+    assert "Not a directory" in error
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start("select", "--help-all", stdout=writing)
+    os.close(writing)
+    _, error = process.communicate(timeout=300)
+    assert (process.returncode, error) == (1, "")
+
+
+def test_an_interruption_while_it_loads_is_no_traceback() -> None:
+    interrupt = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        name == 'flows.cli.app' and os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from flows.cli import main\n"
+        "main(['--version'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", interrupt], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "")
+
+
+def test_a_terminal_without_our_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names in a store that the terminal's encoding lacks are printed as escapes."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    store._console().print("[p]é.jsonl")
+    sys.stdout.flush()
+    assert written.getvalue() == b"[p]\\xe9.jsonl\n"

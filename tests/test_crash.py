@@ -20,6 +20,7 @@ from deita_tasks import storage
 from deita_tasks.artifacts.verify import verify
 from deita_tasks.config import Advanced, Export, Scoring, Selection, Source
 from deita_tasks.errors import StorageError
+from tests.support.planted_results import planted
 from tests.support.runs import LENGTHS, command, finish, server_of_the_tests, start
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
@@ -239,19 +240,14 @@ def test_a_part_that_is_damaged_or_gone_costs_its_own_rows(quick, small_pool, tm
     assert damage_in(tmp_path / "store") == []
 
 
-def test_a_planted_pickle_is_not_run(quick, small_pool, tmp_path):
-    """A record in a shared store names the serializer that is to read it: one that asks for pickle
-    is made anew.
-    """
-    import base64
-
+@pytest.mark.parametrize("name", ["pickle", "default decoder", "class"])
+def test_a_planted_result_is_not_run(quick, small_pool, tmp_path, name):
+    """Whoever may write to a shared store must not run code on the machines that read it."""
     trap = tmp_path / "sprung"
     select(small_pool, tmp_path)
-    pickled = base64.encodebytes(f"cbuiltins\nopen\n(V{trap}\nVw\ntR.".encode()).decode()
+    content = json.dumps(dict(planted(trap))[name])
     for path in (tmp_path / "store" / "results").iterdir():
-        record = json.loads(path.read_text())
-        record["metadata"]["serializer"] = {"type": "pickle", "picklelib": "pickle"}
-        path.write_text(json.dumps({**record, "result": pickled}))
+        path.write_text(content)
     done = select(small_pool, tmp_path)
     assert done["computed"] == {"complexity": 0, "quality": 0, "embedding": 0}
     assert not trap.exists()

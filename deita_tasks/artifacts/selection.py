@@ -68,8 +68,12 @@ class SelectionSummary(JsonRecord):
 
 
 def read_selection(uri: str) -> SelectionSummary:
-    """Return the selection.json under `uri`. Raises MissingFile or DamagedArtifact."""
-    return storage.read_record(storage.join(uri, SELECTION_FILE), SelectionSummary)
+    """Return the selection.json under `uri`. Raises MissingFile or DamagedArtifact.
+
+    Its tables are read from there, wherever the store was when the file was written.
+    """
+    summary = storage.read_record(storage.join(uri, SELECTION_FILE), SelectionSummary)
+    return summary.model_copy(update={"uri": uri})
 
 
 def is_selection(uri: str) -> bool:

@@ -229,7 +229,7 @@ def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
     with _FileReader(uri, **remote) as handle:
         try:
             yield pq.ParquetFile(handle, page_checksum_verification=True, pre_buffer=True)
-        except (DeitaError, MemoryError, NotImplementedError):  # not the file's fault
+        except (DeitaError, MemoryError):  # not the fault of the file
             raise
         except Exception as error:
             raise DamagedArtifact(f"{uri}: not readable as Parquet ({error})") from error

@@ -8,12 +8,14 @@ line (`failures.py`).
 
 from __future__ import annotations
 
+import errno
 import glob
 import io
 import json
 import os
 import posixpath
 import uuid
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, TypeVar, cast
@@ -25,7 +27,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
 from deita_tasks.errors import DamagedArtifact, DeitaError
-from deita_tasks.storage.failures import storage_errors
+from deita_tasks.storage.failures import as_storage_error, storage_errors
 from deita_tasks.storage.filesystems import filesystem, is_local
 from deita_tasks.strict_json import JsonRecord, explain_error
 
@@ -33,6 +35,9 @@ BLOCK = 1 << 20  # bytes read at a time
 READ_AHEAD = 8 << 20  # bytes fetched at a time from an object store; s3fs would take 50 MiB
 UPLOAD_PART = 16 << 20  # bytes held while uploading; 10,000 parts at most: 160 GiB a file
 UPLOADS_ARE_ATOMIC = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf"}
+
+# Arrow's threads need microseconds; until a file leaves this queue, others are read.
+_recently_opened: deque[pa.NativeFile] = deque(maxlen=64)
 
 Record = TypeVar("Record", bound=JsonRecord)
 
@@ -225,14 +230,30 @@ def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
     DamagedArtifact for whatever goes wrong in the block, so it should hold nothing but reads: a
     damaged footer makes Arrow raise almost anything.
     """
-    remote: dict[str, Any] = {} if is_local(uri) else {"cache_type": "none"}
-    with _FileReader(uri, **remote) as handle:
+    with _open_for_arrow(uri) as handle:
         try:
             yield pq.ParquetFile(handle, page_checksum_verification=True, pre_buffer=True)
         except (DeitaError, MemoryError):  # not the fault of the file
             raise
         except Exception as error:
+            # EINVAL: a damaged footer names a place outside the file.
+            if getattr(error, "errno", None) not in (None, errno.EINVAL):
+                raise as_storage_error(uri, error) or error from error
             raise DamagedArtifact(f"{uri}: not readable as Parquet ({error})") from error
+
+
+def _open_for_arrow(uri: str) -> pa.NativeFile:
+    """Open `uri` for Arrow, whose threads may let go of a file after the read has returned.
+
+    If such a thread destroys a Python object while Python ends, the process aborts. So a local file
+    is none, and of another one more reference is kept.
+    """
+    if is_local(uri):
+        with storage_errors(uri):
+            return pa.OSFile(filesystem(uri)[1])
+    handle = pa.PythonFile(_FileReader(uri, cache_type="none"), mode="r")
+    _recently_opened.append(handle)
+    return handle
 
 
 def read_table(

@@ -78,7 +78,7 @@ def get_ready(
     The flow checks them again: a run from the UI has no command before it.
     """
     quiet_prefect(run.verbose)
-    wait = start_server()
+    wait = start_server(needs_blocks=scoring.api_key_block is not None)
     from deita_tasks.plan import plan_run
 
     plan_run(source, run.preset, scoring, embedding, selection, export, advanced)
@@ -245,10 +245,6 @@ def explain_row(
 
 def quiet_prefect(verbose: bool) -> None:
     """On a terminal, replace Prefect's log by progress bars unless `verbose`."""
-    # The default of 20 s is too short on a busy machine.
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-    # Of the temporary server: offline, telemetry ends in a traceback.
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     if sys.stderr.isatty() and not verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
         # Before deita_tasks.tasks, whose filter takes the exception away.

@@ -2,17 +2,19 @@
 
 Prefect starts one itself, but only when the flow begins, and after it has imported the whole server
 into the command's own process. This one starts first, and gets ready while the command imports what
-it needs. That saves seconds in every command.
+it needs. That saves seconds in every command. Its database is its own (`database.py`).
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from pathlib import Path
 
 from deita_tasks.config import TEMPORARY_SERVER as TEMPORARY
 from deita_tasks.errors import ServerError
+from flows.cli.database import create_database, database_settings, is_database_configured
 
 HOST = "127.0.0.1"
 PATIENCE = 180.0  # seconds, on a busy machine
@@ -55,8 +58,11 @@ def is_configured() -> bool:
     )
 
 
-def start_server() -> Callable[[], None]:
+def start_server(needs_blocks: bool = False) -> Callable[[], None]:
     """Start a server that ends with this process, and point PREFECT_API_URL to it.
+
+    needs_blocks: the run reads a block that was saved before, so the server uses Prefect's own
+    database instead of an empty one.
 
     Return a function that waits until it answers. The server ends after Prefect's own exit
     functions, which need it: the function registered first runs last.
@@ -64,8 +70,14 @@ def start_server() -> Callable[[], None]:
     if is_configured():
         return lambda: None
     port = free_port()
-    process = _start(port)
-    atexit.register(_stop, process)
+    folder = None
+    if not (needs_blocks or is_database_configured()):
+        folder = Path(tempfile.mkdtemp(prefix="deita-prefect-"))
+        # The flow's own result too; those of tasks are in the store.
+        os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(folder / "results"))
+        os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
+    process = _start(port, folder)
+    atexit.register(_stop, process, folder)
     os.environ[TEMPORARY] = "1"
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
     return lambda: _wait(process, port)
@@ -83,13 +95,17 @@ def free_port(preferred: int = 0) -> int:
         return int(probe.getsockname()[1])
 
 
-def _start(port: int) -> subprocess.Popen[bytes]:
+def _start(port: int, folder: Path | None) -> subprocess.Popen[bytes]:
     # -P: a folder `flows` in the working folder is not ours. A session of its own: Ctrl-C ends only
     # the command, which then reports to the server. Complaints of the ending server would only
     # confuse the reader of the command's log.
     environment = {"PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL", **os.environ, **QUIET}
+    arguments = [str(port), str(os.getpid())]
+    if folder:
+        environment |= database_settings(folder)
+        arguments.append(str(folder))
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "flows.cli.server", str(port), str(os.getpid())],
+        [sys.executable, "-P", "-m", "flows.cli.server", *arguments],
         env=environment,
         start_new_session=True,
     )
@@ -117,20 +133,37 @@ def _wait(process: subprocess.Popen[bytes], port: int) -> None:
     )
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes], folder: Path | None) -> None:
     process.terminate()
     try:
         process.wait(5)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def serve(port: int, parent: int) -> None:
-    """Be the server until the process that started it ends, killed or not."""
+def serve(port: int, parent: int, folder: Path | None) -> None:
+    """Be the server until the process that started it ends, killed or not.
+
+    folder: for a database of its own; removed at the end, as a killed process cannot do it.
+    """
+    # uvicorn ends by the signal that it got; this exit cleans up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+    try:
+        if folder:
+            create_database(folder)
+        _run_uvicorn(port)
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_uvicorn(port: int) -> None:
     import uvicorn
 
-    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     uvicorn.run(
         "prefect.server.api.server:create_app",
         factory=True,
@@ -148,4 +181,5 @@ def _exit_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(*map(int, sys.argv[1:]))
+    number, starter, *folders = sys.argv[1:]
+    serve(int(number), int(starter), Path(folders[0]) if folders else None)

@@ -121,9 +121,9 @@ def test_a_read_only_disk(tmp_path):
 # ---- what is no failure of the store, and what may not be told
 
 
-def test_an_error_in_the_middle_of_reading_is_not_damage(tmp_path, monkeypatch):
+def test_an_error_in_the_middle_of_reading_is_not_damage(monkeypatch):
     """A broken connection says nothing about the file, whose rows are not to be computed again."""
-    uri = str(tmp_path / "t.parquet")
+    uri = "memory://broken/t.parquet"
     storage.write_table(uri, table_of(5_000))
 
     def break_off(self: object, size: int = -1) -> bytes:
@@ -136,6 +136,22 @@ def test_an_error_in_the_middle_of_reading_is_not_damage(tmp_path, monkeypatch):
             storage.read_table(uri)
     assert not isinstance(caught.value, DamagedArtifact)
     assert storage.read_table(uri).num_rows == 5_000
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(errno.EIO, StorageError), (errno.EINVAL, DamagedArtifact)]
+)
+def test_a_local_disk_that_fails_is_not_damage(tmp_path, monkeypatch, number, expected):
+    uri = str(tmp_path / "t.parquet")
+    storage.write_table(uri, table_of(10))
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, "as Arrow raises it")
+
+    monkeypatch.setattr(files.pq.ParquetFile, "read", fail)
+    with pytest.raises(StorageError, match=r"t\.parquet: ") as caught:
+        storage.read_table(uri)
+    assert type(caught.value) is expected
 
 
 def test_an_error_of_the_callers_own_passes_through(place):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
+import weakref
 
 import pyarrow as pa
 import pytest
@@ -149,6 +151,33 @@ def test_json_that_is_not_such_a_record(place, value, problem):
 
 
 # ---- Parquet
+
+
+def test_arrow_reads_a_local_file_without_python(tmp_path, monkeypatch):
+    """Arrow's threads may destroy the file after the read has returned. Where that is a Python
+    object, and Python is ending, the process aborts with status 134.
+    """
+    uri = str(tmp_path / "t.parquet")
+    storage.write_table(uri, table_of(10))
+    monkeypatch.setattr(files, "_FileReader", None)
+    assert storage.read_table(uri).num_rows == 10
+
+
+def test_another_file_outlives_the_threads_that_read_it(monkeypatch):
+    uri = "memory://outlives/t.parquet"
+    storage.write_table(uri, table_of(10))
+    closed = []
+
+    class Reader(files._FileReader):
+        def close(self) -> None:
+            closed.append(weakref.ref(self))
+            super().close()
+
+    monkeypatch.setattr(files, "_FileReader", Reader)
+    storage.read_table(uri)
+    gc.collect()
+    assert closed, "its connection is not kept"
+    assert all(reader() is not None for reader in closed)
 
 
 def test_tables(place):

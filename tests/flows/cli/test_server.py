@@ -5,16 +5,20 @@ the command lives.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from flows.cli import server
+from flows.cli import database, server
 
 URLS = (
     "PREFECT_API_URL",
@@ -99,7 +103,9 @@ def test_it_ends_with_the_command(number: signal.Signals, tmp_path: Path) -> Non
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
     }
-    environment |= {"PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    temporary.mkdir()
+    environment |= {"PREFECT_HOME": str(home), "TMPDIR": str(temporary)}
     with subprocess.Popen(
         [sys.executable, "-c", code],
         env=environment,
@@ -114,6 +120,72 @@ def test_it_ends_with_the_command(number: signal.Signals, tmp_path: Path) -> Non
         assert answers(port)
         process.send_signal(number)
     patience = time.monotonic() + 30
-    while answers(port) and time.monotonic() < patience:
+    while (answers(port) or any(temporary.iterdir())) and time.monotonic() < patience:
         time.sleep(0.2)
     assert not answers(port)
+    assert not any(temporary.iterdir()), "its database is gone"
+    (kept,) = home.iterdir()
+    assert re.fullmatch(r"deita-empty-.+\.db", kept.name)
+
+
+@pytest.mark.parametrize(
+    ("setting", "needs_blocks", "own"),
+    [
+        (None, False, True),
+        (None, True, False),
+        ("PREFECT_SERVER_DATABASE_CONNECTION_URL", False, False),
+        ("PREFECT_API_DATABASE_CONNECTION_URL", False, False),
+        ("PREFECT_SERVER_DATABASE_HOST", False, False),
+    ],
+)
+def test_its_database_is_its_own_unless_another_is_meant(
+    unspoken: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str | None,
+    needs_blocks: bool,
+    own: bool,
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(tempfile, "tempdir", str(unspoken))
+    monkeypatch.setattr(server.atexit, "register", lambda *_: None)
+    started: dict[str, str] = {}
+
+    def start(command: list[str], env: dict[str, str], **_: object) -> None:
+        started.update(env, folder=command[-1])
+
+    monkeypatch.setattr(server.subprocess, "Popen", start)
+    if setting:
+        os.environ[setting] = "postgresql+asyncpg://db.example/prefect"
+    server.start_server(needs_blocks)
+    url = started.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", "")
+    assert (url == f"sqlite+aiosqlite:///{started['folder']}/prefect.db") is own
+    assert ("PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED" in started) is own
+    assert ("PREFECT_LOGGING_TO_API_ENABLED" in os.environ) is own
+
+
+def test_an_empty_database_is_kept_for_the_next_command(
+    unspoken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [unspoken / "first", unspoken / "second"]
+    migrated = []
+
+    def migrate() -> None:
+        with closing(sqlite3.connect(folders[0] / "prefect.db")) as connection:
+            connection.execute("CREATE TABLE flow (id)")
+        migrated.append(1)
+
+    monkeypatch.setattr(database, "_migrate", migrate)
+    for folder in folders:
+        folder.mkdir()
+        database.create_database(folder)
+        with closing(sqlite3.connect(folder / "prefect.db")) as connection:
+            assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("flow",)]
+    assert migrated == [1]
+
+
+def test_a_home_that_cannot_be_written_is_no_failure(
+    unspoken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (unspoken / "home").write_text("a file")
+    monkeypatch.setattr(database, "_migrate", (unspoken / "prefect.db").touch)
+    database.create_database(unspoken)

@@ -275,14 +275,15 @@ class Scoring(Group):
         None,
         gt=0,
         title="Request timeout",
-        description="For openai and judge: give up on a request after this many seconds. "
+        description="For openai and judge: seconds that an attempt at a request may take in all. "
         f"More than 0. Default: {SERVER_TIMEOUT:g}.",
     )
     request_attempts: Annotated[int | None, ComponentOption("scorers", "attempts")] = Field(
         None,
         ge=1,
         title="Request attempts",
-        description="For openai and judge: fail the shard after this many attempts at a request. "
+        description="For openai and judge: attempts at a request. If all fail and the server "
+        "answers another, the row becomes unscorable. "
         f"At least 1. Default: {SERVER_ATTEMPTS}.",
     )
     complexity_column: Annotated[str | None, ComponentOption("complexity", "column")] = Field(

@@ -11,6 +11,7 @@
     ├── ModelError            a model folder, tokenizer or checkpoint cannot be used
     ├── ComputeError          a model returned something that is not a score or a vector
     │   └── ServerError       a model server does not answer; trying again later may help
+    │       └── ServerUnreachable   nothing was ever heard of it: most often a wrong address
     └── StorageError          an artifact could not be read or written
         ├── MissingFile       the file does not exist
         └── DamagedArtifact   its content is not what was written
@@ -85,6 +86,10 @@ class ComputeError(DeitaError):
 
 class ServerError(ComputeError):
     """A model server cannot be reached or does not answer, even after several attempts."""
+
+
+class ServerUnreachable(ServerError):
+    """No connection to a model server, which has not answered before: most often a wrong URL."""
 
 
 class StorageError(DeitaError):

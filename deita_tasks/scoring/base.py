@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -23,6 +23,17 @@ class RowScores(NamedTuple):
 
     pairs: ModelOutput
     problems: Mapping[int, str]
+
+
+class FinishedRows(NamedTuple):
+    """The scores of some of the conversations that a scorer was given.
+
+    `positions`: of these conversations among all. `scores`: theirs, in the order of `positions`;
+    its own positions count from 0.
+    """
+
+    positions: Sequence[int]
+    scores: RowScores
 
 
 class Scorer(Component):
@@ -70,9 +81,24 @@ class Scorer(Component):
         """
 
     def compute_rows(self, conversations: Sequence[Conversation]) -> RowScores:
-        """Return the scores of every pair of `conversations`. Runs call this."""
+        """Return the scores of every pair of `conversations`."""
         pairs = [pair for conversation in conversations for pair in conversation.pairs]
         return RowScores(self.compute(pairs), {})
+
+    def iterate_rows(self, conversations: Sequence[Conversation]) -> Iterator[FinishedRows]:
+        """Yield the scores of every pair of `conversations` as they become final.
+
+        The same scores as those of `compute_rows`, in pieces: each conversation is in exactly one,
+        with all its pairs, in any order. A caller may store a piece at once: what was yielded
+        stays right, whatever happens to the rest. An error ends the iteration after the pieces that
+        are finished; conversations that were not yielded have to be computed again. Closing the
+        iterator stops the work.
+
+        By default one piece with everything. A scorer whose scores are paid for one by one yields
+        each conversation by itself.
+        """
+        if conversations:
+            yield FinishedRows(range(len(conversations)), self.compute_rows(conversations))
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
         """Return what is known about `conversations` before weights are loaded."""

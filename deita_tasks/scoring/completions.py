@@ -11,7 +11,7 @@ from pydantic import Field
 
 from deita_tasks.components import Fingerprint
 from deita_tasks.scoring.expected import expected_score
-from deita_tasks.scoring.http_client import JSONObject, check_url, lookup
+from deita_tasks.scoring.http_client import JSONObject, check_url, lookup, shorten
 from deita_tasks.scoring.prompt_encoder import PromptEncoder, PromptScorer
 from deita_tasks.scoring.served import NoScore, Rating, ServedScorer
 from deita_tasks.scoring.tokens import DIGITS
@@ -113,9 +113,9 @@ def _digit_logprob(digit: str, value: JSON) -> float:
     if value is None:
         raise NoScore(f"the server gave no log-probability for {digit!r}")
     is_bool = isinstance(value, bool)  # a subclass of int
-    if is_bool or not isinstance(value, int | float) or not MASKED < value < math.inf:
+    if is_bool or not isinstance(value, int | float) or not MASKED < value < -MASKED:
         raise NoScore(
-            f"the server gave {value!r} as the log-probability of {digit!r}; expected that of a "
-            "token that it may generate"
+            f"the server gave {shorten(repr(value))} as the log-probability of {digit!r}; expected "
+            "that of a token that it may generate"
         )
     return float(value)

@@ -5,33 +5,41 @@ JSON in, JSON out; retries while the server is busy; the key appears in no messa
 
 from __future__ import annotations
 
+import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeAlias
 
 import httpx
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from deita_tasks.errors import ModelError, ServerError
+from deita_tasks.errors import ModelError, ServerError, ServerUnreachable
 from deita_tasks.models.stopping import raise_if_stopped
-from deita_tasks.strict_json import JSON
+from deita_tasks.scoring.bounded_http import (
+    MAX_BODY,
+    STOP_INTERVAL,
+    Answer,
+    BoundedClient,
+    NoAnswer,
+    Unreachable,
+)
+from deita_tasks.strict_json import JSON, strict_json
 
 JSONObject: TypeAlias = Mapping[str, JSON]
 
 MAX_PAUSE = 30.0  # seconds between two attempts if the server names no time
 MAX_RETRY_AFTER = 600.0  # seconds that a server may ask us to wait
 BUSY_STATUS = {408, 425, 429}  # and every 5xx
-FATAL_STATUS = {401, 403, 404, 405}  # every request would fail: a wrong key, model or path
-STOP_INTERVAL = 0.5  # seconds of a pause between two checks whether to stop
+REFUSED_STATUS = {400, 413, 422}  # about the body of one request; all other 4xx concern every one
+FIRST_CONTACT_ATTEMPTS = 3  # at a server that nothing was ever heard of: a wrong port or name
+
+_answered_urls: set[str] = set()  # servers that this process has had an answer from
+_attempt_limit: ContextVar[float] = ContextVar("attempt_limit", default=float("inf"))
 
 
 class Refused(Exception):
@@ -41,19 +49,35 @@ class Refused(Exception):
     """
 
 
-class _Busy(Exception):
-    """The request may succeed later. `retry_after`: seconds that the server asks us to wait."""
+class RequestFailed(ServerError):
+    """All attempts at a request failed: either the server or this request is at fault."""
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+
+class _Busy(NoAnswer):
+    """The server asks to come back later. `retry_after`: in how many seconds."""
+
+    def __init__(self, reason: str, status: int, retry_after: float | None) -> None:
         super().__init__(reason)
+        self.status = status
         self.retry_after = retry_after
+
+
+@contextmanager
+def single_attempt() -> Iterator[None]:
+    """Within this block, in this thread, `Server.post` tries no request again."""
+    token = _attempt_limit.set(1)
+    try:
+        yield
+    finally:
+        _attempt_limit.reset(token)
 
 
 class Server:
     """A server's API.
 
     `url`: its base, such as http://localhost:8000/v1. `key`: called for the key before each
-    request; returns None if the server needs none. Up to `concurrency` threads may call `post`.
+    request; returns None if the server needs none. `timeout`: seconds for one attempt at a request,
+    from its start to the answer's last byte. Up to `concurrency` threads may call `post`.
     """
 
     def __init__(
@@ -67,64 +91,84 @@ class Server:
     ) -> None:
         self.url = url
         self._key = key
-        self._timeout = timeout
         self._attempts = attempts
-        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-        self._client = httpx.Client(timeout=timeout, limits=limits)
+        self._client = BoundedClient(timeout, concurrency)
 
     def post(self, path: str, body: JSONObject) -> JSONObject:
         """Return the JSON object with which the server answers `body`.
 
         Tries again if the server is busy (429), broken (5xx, a dropped connection, half an answer)
-        or too slow: after the time in its Retry-After, else after random, growing pauses. The
-        pauses can be stopped (`raise_if_stopped`).
+        or too slow: after the time in its Retry-After, else after random, growing pauses. Requests
+        and pauses can be stopped (`raise_if_stopped`).
 
-        Raises ServerError when all attempts have failed, ModelError for a wrong key, model or
-        address, Refused if only this request is at fault.
+        Raises ServerUnreachable if there is no server at this address, RequestFailed when all
+        attempts have failed, ServerError if they were too many for the server (429), ModelError for
+        a wrong key, model or address, Refused if only this request is at fault.
         """
         retrying = Retrying(
-            stop=stop_after_attempt(self._attempts),
+            stop=self._is_last_attempt,
             wait=_retry_pause,
-            retry=retry_if_exception_type(_Busy),
+            retry=retry_if_exception_type(NoAnswer),
             sleep=_sleep,
             reraise=True,
         )
         url = f"{self.url}/{path}"
         try:
             return retrying(self._post_once, url, body)
-        except _Busy as error:
-            raise ServerError(
-                f"{url}: no answer in {self._attempts} attempts, at last {error}; run again when "
-                "the server is back: finished work is kept"
-            ) from None
+        except NoAnswer as error:
+            attempts = retrying.statistics["attempt_number"]
+            raise self._failure(url, attempts, error) from None
 
     def _post_once(self, url: str, body: JSONObject) -> JSONObject:
         key = self._key()
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        try:
-            response = self._client.post(url, json=body, headers=headers)
-        except httpx.TimeoutException:
-            raise _Busy(f"no answer within {self._timeout:g} s") from None
-        except httpx.TransportError as error:
-            raise _Busy(f"{type(error).__name__} ({error})") from None
-        status = response.status_code
-        if 200 <= status < 300:
-            return _json_object(response)
-        reason = f"status {status}: {_error_message(response)}"
+        headers = {"Content-Type": "application/json"}
         if key:
-            reason = reason.replace(key, "***")
+            headers["Authorization"] = f"Bearer {key}"
+        answer = self._client.post(url, strict_json(body), headers)
+        _answered_urls.add(self.url)
+        status = answer.status
+        if 200 <= status < 300:
+            return _json_object(answer)
+        reason = f"status {status}: {shorten(self._mask(_error_message(answer)))}"
         if status in BUSY_STATUS or status >= 500:
-            raise _Busy(reason, _parse_retry_after(response.headers.get("retry-after")))
-        if status in FATAL_STATUS or status < 400:
-            raise ModelError(
-                f"{url}: {reason}; expected an OpenAI-compatible API at this address, the model's "
-                "name on the server, and its key"
-            )
-        raise Refused(f"the server refuses it, {reason}")
+            retry_after = _parse_retry_after(answer.headers.get("retry-after"))
+            raise _Busy(reason, status, retry_after)
+        if status in REFUSED_STATUS:
+            raise Refused(f"the server refuses it, {reason}")
+        raise ModelError(
+            f"{url}: {reason}; expected an OpenAI-compatible API at this address, the model's "
+            "name on the server, and its key"
+        )
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+    def _is_last_attempt(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        attempts = min(self._attempts, _attempt_limit.get())
+        if self._was_never_there(error):
+            attempts = min(attempts, FIRST_CONTACT_ATTEMPTS)
+        return state.attempt_number >= attempts
+
+    def _was_never_there(self, error: BaseException | None) -> bool:
+        return isinstance(error, Unreachable) and self.url not in _answered_urls
+
+    def _failure(self, url: str, attempts: int, error: NoAnswer) -> ServerError:
+        """Return what to raise after the last attempt."""
+        reason = self._mask(str(error))
+        if self._was_never_there(error):
+            return ServerUnreachable(
+                f"{url}: cannot connect ({reason}); expected an OpenAI-compatible server at this "
+                "address: start it, or correct the URL"
+            )
+        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        message = f"{url}: no answer in {tries}, at last {reason}"
+        if isinstance(error, _Busy) and error.status == httpx.codes.TOO_MANY_REQUESTS:
+            return ServerError(
+                f"{message}; lower the concurrency, or run again later: finished work is kept"
+            )
+        return RequestFailed(f"{message}; run again when the server is back: finished work is kept")
+
+    def _mask(self, text: str) -> str:
+        key = self._key()
+        return text.replace(key, "***") if key else text
 
 
 def check_url(url: str) -> str:
@@ -161,34 +205,51 @@ def lookup(answer: JSON, *path: str | int) -> JSON:
 
 
 def shorten(text: str, length: int = 200) -> str:
-    """Return `text` on one line, truncated to `length` characters."""
+    """Return `text` on one line, truncated to `length` characters.
+
+    Without control characters, which would steer a terminal, and lone surrogates, which no file
+    holds.
+    """
     line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 1] + "…"
+    line = line if len(line) <= length else line[: length - 1] + "…"
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
-def _json_object(response: httpx.Response) -> JSONObject:
+def _json_object(answer: Answer) -> JSONObject:
+    if answer.is_too_long:
+        raise Refused(
+            f"the server answers with more than {MAX_BODY:,} bytes; expected a short JSON object"
+        )
+    content = _parse_json(answer.body)
+    if isinstance(content, Mapping):
+        return content
+    found = "an answer that is not JSON"
+    if content is not None:
+        found = f"a JSON {type(content).__name__}, not an object"
+    raise NoAnswer(found)
+
+
+def _parse_json(body: bytes) -> JSON:
+    """Return the value of JSON text, None if it is not JSON."""
     try:
-        answer: JSON = response.json()
-    except ValueError:
-        raise _Busy("an answer that is not JSON") from None
-    if not isinstance(answer, Mapping):
-        raise _Busy(f"a JSON {type(answer).__name__}, not an object")
-    return answer
+        value: JSON = json.loads(body)
+    except (ValueError, RecursionError):  # the latter for a hundred thousand brackets
+        return None
+    return value
 
 
-def _error_message(response: httpx.Response) -> str:
+def _error_message(answer: Answer) -> str:
     """Return what the server says about an error.
 
     OpenAI's {"error": {"message"}}, or the beginning of the body.
     """
-    try:
-        message: JSON = response.json()
-    except ValueError:
-        message = response.text
+    message = _parse_json(answer.body)
     for name in ("error", "message", "detail"):
         if isinstance(message, Mapping) and message.get(name):
             message = message[name]
-    return shorten(str(message)) or response.reason_phrase
+    if not isinstance(message, str):
+        message = answer.body.decode(errors="replace")
+    return message.strip() or answer.reason_phrase
 
 
 def _parse_retry_after(header: str | None) -> float | None:

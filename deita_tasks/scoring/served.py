@@ -5,23 +5,32 @@ from __future__ import annotations
 import os
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
-from deita_tasks.errors import ModelError, UsageError
+from deita_tasks.errors import ModelError, ServerError, UsageError
 from deita_tasks.models.lazy import Lazy
-from deita_tasks.models.stopping import raise_if_stopped, stopped_by
+from deita_tasks.models.stopping import raise_if_stopped
 from deita_tasks.presets import SERVER_ATTEMPTS, SERVER_CONCURRENCY, SERVER_KEY_ENV, SERVER_TIMEOUT
-from deita_tasks.records import ModelOutput
-from deita_tasks.scoring.base import Scorer
-from deita_tasks.scoring.http_client import JSONObject, Refused, Server, check_url
+from deita_tasks.records import Conversation, ModelOutput
+from deita_tasks.scoring.base import FinishedRows, RowScores, Scorer
+from deita_tasks.scoring.concurrent_map import concurrent_map
+from deita_tasks.scoring.http_client import (
+    JSONObject,
+    Refused,
+    RequestFailed,
+    Server,
+    check_url,
+    single_attempt,
+)
 
 PROBE_PAIR = ("Write a haiku.", "Rain on the old pond.")
-STOP_INTERVAL = 0.5  # seconds between two checks whether to stop
+SUSPECTS_IN_A_ROW = 5  # so many different texts do not all crash a server that works
 
 SecretReader: TypeAlias = Callable[[str], str]  # the name of a Secret block -> its value
 _secret_reader: SecretReader | None = None
@@ -41,10 +50,6 @@ class NoScore(Exception):
     """An answer without a score. `str` says why."""
 
 
-class _OtherRequestFailed(Exception):
-    """Another request failed, so this one is not tried again."""
-
-
 class Rating(NamedTuple):
     """A pair's score, NaN if it has none.
 
@@ -56,12 +61,19 @@ class Rating(NamedTuple):
     problem: str | None = None
 
 
+class _Suspect(NamedTuple):
+    """A pair that gets no answer while the probe does. `problem` says what happened."""
+
+    problem: str
+
+
 class ServedScorer(Scorer):
     """Base class of scorers behind an OpenAI-compatible server.
 
     A pair that the server refuses, or answers without a score, has a problem. A short pair goes
-    first: if that has no score, no pair would have one and no row is at fault, so it raises
-    ModelError. A server that does not answer raises ServerError (`http_client.Server.post`).
+    first, the probe: if that has no score, no pair would have one and no row is at fault, so it
+    raises ModelError. The probe also decides who is at fault when all attempts at a pair fail: if
+    it gets no answer either, the server is away (ServerError); if it does, the pair has a problem.
     """
 
     model: str = Field(min_length=1, description="the model's name on the server")
@@ -81,6 +93,7 @@ class ServedScorer(Scorer):
     _server: Lazy[Server] = PrivateAttr(default_factory=Lazy)
     _secret: Lazy[str] = PrivateAttr(default_factory=Lazy)
     _probe_rating: Lazy[Rating] = PrivateAttr(default_factory=Lazy)
+    _retrial: Lazy[threading.Lock] = PrivateAttr(default_factory=Lazy)
 
     @model_validator(mode="after")
     def _check_base_url(self) -> Self:
@@ -96,18 +109,27 @@ class ServedScorer(Scorer):
         """
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
-        if pairs:
-            self._probe_rating.get(self._rate_probe)
-        ratings = self._rate_all(pairs)
-        return ModelOutput(
-            np.array([rating.score for rating in ratings], np.float32),
-            np.array([rating.truncated_tokens for rating in ratings], np.int32),
-            {
-                position: rating.problem
-                for position, rating in enumerate(ratings)
-                if rating.problem is not None
-            },
-        )
+        ratings = dict(self._iterate_ratings(pairs))
+        return _model_output([ratings[position] for position in range(len(pairs))])
+
+    def iterate_rows(self, conversations: Sequence[Conversation]) -> Iterator[FinishedRows]:
+        """Yield each conversation as soon as all its pairs are answered (`Scorer.iterate_rows`)."""
+        pairs_by_row = [conversation.pairs for conversation in conversations]
+        places = [
+            (row, turn) for row, pairs in enumerate(pairs_by_row) for turn in range(len(pairs))
+        ]
+        ratings_by_row: dict[int, dict[int, Rating]] = defaultdict(dict)
+        flat_pairs = [pair for pairs in pairs_by_row for pair in pairs]
+        for position, rating in self._iterate_ratings(flat_pairs):
+            row, turn = places[position]
+            ratings = ratings_by_row[row]
+            ratings[turn] = rating
+            if len(ratings) == len(pairs_by_row[row]):
+                output = _model_output([ratings[turn] for turn in sorted(ratings)])
+                yield FinishedRows([row], RowScores(output, {}))
+        without_pairs = [row for row, pairs in enumerate(pairs_by_row) if not pairs]
+        if without_pairs:
+            yield FinishedRows(without_pairs, RowScores(_model_output([]), {}))
 
     def post(self, path: str, body: JSONObject) -> JSONObject:
         """Return the server's answer to a request for `model` (see `http_client.Server.post`)."""
@@ -128,43 +150,57 @@ class ServedScorer(Scorer):
                 f"{PROBE_PAIR[0]!r}: {error}"
             ) from None
 
-    def _rate_all(self, pairs: Sequence[tuple[str, str]]) -> list[Rating]:
-        """Return the ratings in the order of `pairs`.
+    def _iterate_ratings(self, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[int, Rating]]:
+        """Yield the position and the rating of each pair as they come.
 
-        After the first error no request is started or tried again.
+        A suspect is held back until another pair is answered after it, or all have ended. If
+        several in a row are suspects, the fault is the server's, although it answers the probe.
         """
-        failed = threading.Event()
+        if not pairs:
+            return
+        self._probe_rating.get(self._rate_probe)
+        suspects: list[tuple[int, Rating]] = []
+        with closing(concurrent_map(self._rate, pairs, self.concurrency)) as outcomes:
+            for position, outcome in outcomes:
+                if isinstance(outcome, Rating):
+                    yield from suspects
+                    suspects.clear()
+                    yield position, outcome
+                    continue
+                suspects.append((position, Rating(float("nan"), problem=outcome.problem)))
+                if len(suspects) == SUSPECTS_IN_A_ROW:
+                    raise ServerError(
+                        f"{self.base_url}: answers a short pair, but not {len(suspects)} others "
+                        f"in a row, at last: {outcome.problem}; check the server's log and run "
+                        "again: finished work is kept"
+                    )
+        yield from suspects
 
-        def stop_after_failure() -> None:
-            if failed.is_set():
-                raise _OtherRequestFailed
+    def _rate(self, pair: tuple[str, str]) -> Rating | _Suspect:
+        try:
+            return self.rate(pair)
+        except (Refused, NoScore) as error:
+            return Rating(float("nan"), problem=str(error))
+        except (RequestFailed, ModelError):
+            return self._rate_again(pair)
 
-        def rate(pair: tuple[str, str]) -> Rating:
+    def _rate_again(self, pair: tuple[str, str]) -> Rating | _Suspect:
+        """Return the rating of a pair that failed: the server may be at fault, or the pair.
+
+        The probe goes first. If that fails too, its error is the server's. If it is answered and
+        the pair then fails once more, the server cannot be blamed for it.
+        """
+        with self._retrial.get(threading.Lock):
+            raise_if_stopped()
+            self._probe_rating.release()
+            self._probe_rating.get(self._rate_probe)
             try:
-                # the caller's own check applies in the caller's thread only
-                with stopped_by(stop_after_failure):
-                    stop_after_failure()
+                with single_attempt():
                     return self.rate(pair)
-            except _OtherRequestFailed:
-                return Rating(float("nan"))
             except (Refused, NoScore) as error:
                 return Rating(float("nan"), problem=str(error))
-            except BaseException:
-                failed.set()
-                raise
-
-        with ThreadPoolExecutor(self.concurrency, "deita-request") as threads:
-            futures = [threads.submit(rate, pair) for pair in pairs]
-            try:
-                while wait(futures, timeout=STOP_INTERVAL).not_done:
-                    raise_if_stopped()
-            except BaseException:
-                failed.set()
-                raise
-        for future in futures:
-            if error := future.exception():
-                raise error
-        return [future.result() for future in futures]
+            except (RequestFailed, ModelError) as error:
+                return _Suspect(f"the server answers a short pair, but not this one: {error}")
 
     def _connect(self) -> Server:
         self._read_key()  # so that a missing key is an error before the first request
@@ -183,14 +219,14 @@ class ServedScorer(Scorer):
         """
         if self.api_key_block is not None:
             return self._secret.get(self._read_secret)
-        key = os.environ.get(self.api_key_env)
+        key = os.environ.get(self.api_key_env, "").strip()  # a header holds no line end
         default = type(self).model_fields["api_key_env"].default
         if not key and self.api_key_env != default:
             raise UsageError(
                 f"api_key_env = {self.api_key_env!r}: there is no such environment variable; set "
                 "it to the server's key"
             )
-        return key
+        return key or None
 
     def _read_secret(self) -> str:
         if _secret_reader is None or self.api_key_block is None:
@@ -198,4 +234,16 @@ class ServedScorer(Scorer):
                 "api_key_block: only a run can read Prefect's Secret blocks; set api_key_env "
                 "instead"
             )
-        return _secret_reader(self.api_key_block)
+        return _secret_reader(self.api_key_block).strip()
+
+
+def _model_output(ratings: Sequence[Rating]) -> ModelOutput:
+    return ModelOutput(
+        np.array([rating.score for rating in ratings], np.float32),
+        np.array([rating.truncated_tokens for rating in ratings], np.int32),
+        {
+            position: rating.problem
+            for position, rating in enumerate(ratings)
+            if rating.problem is not None
+        },
+    )

@@ -24,10 +24,10 @@ from pydantic import Field, JsonValue, field_validator
 
 from deita_tasks import storage
 from deita_tasks.config import Advanced
-from deita_tasks.errors import InputError, ModelError, UsageError
+from deita_tasks.errors import InputError, ModelError, ServerUnreachable, UsageError
 from deita_tasks.strict_json import JsonRecord
 
-NOT_WORTH_RETRYING = (UsageError, InputError, ModelError)
+NOT_WORTH_RETRYING = (UsageError, InputError, ModelError, ServerUnreachable)
 
 
 def cache_key(context: Any, arguments: Mapping[str, Any]) -> str:
@@ -36,7 +36,10 @@ def cache_key(context: Any, arguments: Mapping[str, Any]) -> str:
 
 
 def is_worth_retrying(task: Any, run: Any, state: Any) -> bool:
-    """Return whether a retry may help: not with a wrong option, a bad pool or an unfit model."""
+    """Return whether a retry may help.
+
+    Not with a wrong option, a bad pool, an unfit model or an address without a server.
+    """
     return not isinstance(state.result(raise_on_failure=False), NOT_WORTH_RETRYING)
 
 

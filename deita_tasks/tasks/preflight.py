@@ -13,10 +13,11 @@ from deita_tasks import storage
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.shards import ShardPlan
 from deita_tasks.config import Advanced
-from deita_tasks.errors import InputError, ModelError, UsageError
+from deita_tasks.errors import ServerError
 from deita_tasks.preflight import SAMPLE_ROWS, check
 from deita_tasks.presets import Spec
-from deita_tasks.tasks.caching import bind, is_worth_retrying
+from deita_tasks.scoring.served import ServedScorer
+from deita_tasks.tasks.caching import NOT_WORTH_RETRYING, bind, is_worth_retrying
 from deita_tasks.tasks.model_cache import ShardLimits, borrow_model
 from deita_tasks.tasks.runners import ShardRunner
 from deita_tasks.tasks.stages import Stage
@@ -43,8 +44,9 @@ def preflight(
 ) -> list[dict[str, Any]]:
     """Check `components` (the fields of ComponentToCheck) on the first rows of a pool.
 
-    Logs what it sees. Raises errors that no retry mends, so an unfit model is found before the
-    first hour's work. Leaves any other error to the stage, which retries.
+    Logs what it sees. Raises errors that no retry mends, and those of a server, so an unfit model
+    or a missing server is found before the first hour's work. Leaves any other error to the stage,
+    which retries.
     """
     logger = get_run_logger()
     opened = Pool.open(pool)
@@ -56,7 +58,7 @@ def preflight(
         try:
             with borrow_model(kind, spec, ShardLimits.model_validate(limits)) as component:
                 result = check(stage, component, sample, rows_to_compute)
-        except (UsageError, InputError, ModelError):
+        except (*NOT_WORTH_RETRYING, ServerError):
             raise
         except Exception as error:
             logger.warning("%s: preflight failed, the stage will retry: %s", stage, error)
@@ -75,8 +77,12 @@ def check_models(
     options: Advanced,
     runner: ShardRunner,
 ) -> None:
-    """Check the component of each stage that has something to compute, on one of the workers."""
+    """Check the component of each stage that has something to compute, on one of the workers.
+
+    Servers come first: a missing one shows within seconds, before a model loads.
+    """
     busy = [stage for stage in stages if plans[stage.name].missing]
+    busy.sort(key=lambda stage: isinstance(stage.component, ServedScorer))  # the last is the first
     if not busy:
         return
     components = [

@@ -20,6 +20,7 @@ from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.shards import Shard, ShardPlan, plan_shards, read_plan
 from deita_tasks.config import Advanced
 from deita_tasks.embedding.base import Embedder
+from deita_tasks.errors import ServerError
 from deita_tasks.plan import Plan
 from deita_tasks.presets import Spec
 from deita_tasks.records import Conversation
@@ -177,7 +178,8 @@ def run_stage(
 
     Also asks for the parts that are present, so that the run shows them as Cached; that starts no
     worker. A failing shard does not stop the others: when all have ended, this raises the first
-    failure, and what they computed stays.
+    failure, and what they computed stays. If a model server is away, the others would fail as well:
+    this raises at once, and the runner stops them.
     """
     total = len(pool.distinct[1])
     computed = plan.rows_to_compute  # a part that is present may hold rows of other pools too
@@ -246,7 +248,7 @@ def _wait(
     total: int,
     reused: int,
 ) -> int:
-    """Wait for all futures; then raise the first failure, if there is one.
+    """Wait for all futures; then raise the first failure, at once if it is a server's.
 
     Shows a bar and a progress artifact. rows: of each future, by task run id. Return how many
     futures were Cached.
@@ -259,6 +261,7 @@ def _wait(
     with progress.bar(name, total, reused) as advance:
         for future in as_completed(list(futures)):
             future.wait()
+            _raise_if_server_is_away(future)
             new_rows = rows.get(future.task_run_id, 0) if future.state.is_completed() else 0
             advance(new_rows)
             finished += new_rows
@@ -269,3 +272,10 @@ def _wait(
     for future in futures:
         future.result()
     return sum(future.state.name == "Cached" for future in futures)
+
+
+def _raise_if_server_is_away(future: PrefectFuture[Any]) -> None:
+    if future.state.is_failed():
+        error = future.result(raise_on_failure=False)
+        if isinstance(error, ServerError):
+            raise error

@@ -200,7 +200,24 @@ def test_a_row_without_a_score_has_a_problem_and_stops_no_other(name: str, score
     np.testing.assert_allclose(output.values[[0, 2]], expected, rtol=0, atol=1e-5)
 
 
+def test_rows_come_one_after_the_other_with_the_same_scores(scorer: Scorer) -> None:
+    rows = [*ROWS, BAD_ROW]
+    pieces = {}
+    for piece in scorer.iterate_rows(rows):
+        output, row_problems = piece.scores
+        ends = np.cumsum([len(rows[position].pairs) for position in piece.positions])
+        scores = np.split(output.values, ends[:-1])
+        pieces.update(zip(piece.positions, scores, strict=True))
+        assert set(row_problems) <= set(range(len(piece.positions)))
+        assert set(output.problems) <= set(range(len(output.values)))
+        assert output.truncated_tokens.shape == output.values.shape
+    assert sorted(pieces) == list(range(len(rows)))
+    values = np.concatenate([pieces[position] for position in range(len(rows))])
+    np.testing.assert_allclose(values, compute(scorer, rows).values, rtol=0, atol=1e-5)
+
+
 def test_no_rows_have_no_scores(scorer: Scorer) -> None:
+    assert list(scorer.iterate_rows([])) == []
     output = compute(scorer, [])
     assert output.values.shape == output.truncated_tokens.shape == (0,)
     assert not output.problems

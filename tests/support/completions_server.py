@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,7 +23,8 @@ from tests.support.checkpoints import reference_model
 class Script:
     """What the server does, and what it was asked.
 
-    `faults`: one is used up by each request: (status, headers), "drop", "hang" or "html". `omit`: a
+    `faults`: one is used up by each request: (status, headers), "drop", "hang" or "html".
+    `fault_of`: the fault of a request's body, or None, once `faults` are used up. `omit`: a
     token id that it never names, in prompts of `omit_in` tokens or in all. `replies`: to chats, the
     last one for good; a function gets the messages. `refuse_over`: tokens of a prompt, as a
     server's window. `texts`: each token's text, for a server that is not vLLM.
@@ -33,10 +34,12 @@ class Script:
         self.model = reference_model(folder) if folder else None
         self.lock = threading.Lock()
         self.faults: list[Any] = []
+        self.fault_of: Callable[[dict[str, Any]], Any] = lambda body: None
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.times: list[float] = []
         self.replies: list[Any] = []
+        self.hang_seconds = 0.6
         self.omit: int | None = None
         self.omit_in: int | None = None
         self.refuse_over: int | None = None
@@ -99,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
             script.bodies.append(body)
             script.keys.append(self.headers.get("Authorization"))
             script.times.append(time.monotonic())
-            fault = script.faults.pop(0) if script.faults else None
+            fault = script.faults.pop(0) if script.faults else script.fault_of(body)
             script.at_once += 1
             script.most_at_once = max(script.most_at_once, script.at_once)
         try:
@@ -114,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         if fault == "hang":
-            time.sleep(0.6)
+            time.sleep(self.script.hang_seconds)
         if fault == "html":
             self.send(200, b"<html>upstream</html>", {})
             return

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from deita_tasks import storage
 from deita_tasks.artifacts.inventory import list_artifacts
-from deita_tasks.artifacts.parts import PartSet
+from deita_tasks.artifacts.parts import PartSet, ids_digest
 from deita_tasks.errors import DamagedArtifact, MissingFile
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ def merge_parts(part_set: PartSet, parts: Mapping[str, pa.Array]) -> int:
     if len(parts) < 2:
         return len(parts)
     try:
-        merged = part_set.write(_distinct_rows(part_set, parts))
+        shard = ids_digest(pa.concat_arrays(list(parts.values())).unique())
+        merged = part_set.write(shard, _distinct_rows(part_set, parts))
     except (MissingFile, DamagedArtifact, pa.ArrowException) as error:
         log.warning("%s: parts left as they are: %s", part_set.uri, error)
         return len(parts)

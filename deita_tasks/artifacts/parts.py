@@ -1,15 +1,17 @@
 """Scores and embeddings, stored by row: nothing is computed twice for one fingerprint.
 
     <store>/scores/<kind>/<fingerprint>/
-        part-<sha256>.parquet    id, values (a list, one score a pair), cut, problem
-        fingerprint.json         the component that the fingerprint names
+        part-<shard>-<sha256>.parquet    id, values (a list, one score a pair), cut, problem
+        fingerprint.json                 the component that the fingerprint names
+        claim-<shard>.json               a run is computing this shard (see `claims.py`)
     <store>/embeddings/<fingerprint>/
-        part-<sha256>.parquet    id, values (a vector), cut, problem
+        part-<shard>-<sha256>.parquet    id, values (a vector), cut, problem
 
 `cut` counts the tokens that did not fit the model's window. The name of a part holds the digest of
-its bytes, which every process compares before it first uses the part. (Parts of early versions are
-named after their ids, by 32 digits; their pages have checksums.) Ids are looked up over all parts:
-it does not matter which run, file, order or shard computed a row.
+its bytes, which every process compares before it first uses the part, and of the ids of the shard
+that it was computed for. (Parts of early versions have the second alone; their pages have
+checksums.) A part may hold only some rows of its shard: answers are kept as they come. Ids are
+looked up over all parts: it does not matter which run, file, order or shard computed a row.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import logging
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -38,10 +41,10 @@ from deita_tasks.strict_json import JsonRecord
 log = logging.getLogger(__name__)
 
 READERS = 8  # parts fetched at a time from an object store, where waiting takes most of the time
-PART_NAME = re.compile(r"part-([0-9a-f]{32}|[0-9a-f]{64})\.parquet")
+PART_NAME = re.compile(r"part-([0-9a-f]{32}(?:-[0-9a-f]{64})?)\.parquet")
 FINGERPRINT_FILE = "fingerprint.json"
 
-SHA256_DIGITS = 64
+SECONDS_PER_PART = 30.0  # of answers that come one by one
 SPOOL = 64 << 20  # bytes of a new part held in memory; a larger one goes through a scratch file
 COPY_BLOCK = 8 << 20
 
@@ -83,12 +86,12 @@ class PartSet(JsonRecord):
         names = [uri.rsplit("/", 1)[1] for uri in storage.list_files(self.uri, ".parquet")]
         return [match[1] for match in map(PART_NAME.fullmatch, names) if match]
 
-    def index(self) -> dict[str, pa.Array]:
-        """Return the ids in each part, by its digest.
+    def index(self, digests: Sequence[str] | None = None) -> dict[str, pa.Array]:
+        """Return the ids in each part, or in some parts, by digest.
 
         Leaves out damaged parts, with a warning: their rows are computed again.
         """
-        digests = self.digests()
+        digests = self.digests() if digests is None else digests
         with ThreadPoolExecutor(1 if storage.is_local(self.uri) else READERS) as readers:
             ids = readers.map(self._read_ids, digests)
             return {
@@ -115,11 +118,12 @@ class PartSet(JsonRecord):
         Remembers the parts that it has found undamaged.
         """
         uri = self.part(digest)
-        if len(digest) != SHA256_DIGITS or uri in _checked_parts:
+        expected = digest.partition("-")[2]
+        if not expected or uri in _checked_parts:
             return
         is_local = storage.is_local(uri)
         actual = storage.local_sha256(uri) if is_local else storage.sha256_of(uri)
-        if actual != digest:
+        if actual != expected:
             raise DamagedArtifact(f"{uri}: its bytes are not those that its name stands for")
         if not is_local:
             _checked_parts.add(uri)
@@ -128,8 +132,16 @@ class PartSet(JsonRecord):
         """Return all rows of a part. Raises MissingFile or DamagedArtifact."""
         return pa.concat_tables(self._row_groups(digest, None))
 
-    def write(self, tables: Iterable[pa.Table]) -> str:
-        """Write `tables`, at least one, as a part, atomically; return its digest.
+    def digests_of(self, shard: str) -> list[str]:
+        """Return the digests of the parts that were computed for the shard with this digest."""
+        return [digest for digest in self.digests() if digest.partition("-")[0] == shard]
+
+    def claim(self, shard: str) -> str:
+        """Return the URI of the claim on a shard."""
+        return storage.join(self.uri, f"claim-{shard}.json")
+
+    def write(self, shard: str, tables: Iterable[pa.Table]) -> str:
+        """Write `tables`, at least one, as a part of a shard, atomically; return its digest.
 
         Each becomes a row group, with the schema of the first.
         """
@@ -137,11 +149,32 @@ class PartSet(JsonRecord):
             # Not under its name: that is known when the last row is written.
             _write_row_groups(draft, tables)
             draft.seek(0)
-            digest = hashlib.file_digest(draft, "sha256").hexdigest()
+            digest = f"{shard}-{hashlib.file_digest(draft, 'sha256').hexdigest()}"
             draft.seek(0)
             with storage.write_atomic(self.part(digest)) as handle:
                 shutil.copyfileobj(draft, handle, COPY_BLOCK)
         return digest
+
+    def write_as_they_come(self, shard: str, tables: Iterable[pa.Table]) -> list[str]:
+        """Write `tables` as parts of a shard; return their digests.
+
+        A part is written every SECONDS_PER_PART and at the end, also if the tables end with an
+        error: what was computed, and perhaps paid for, is kept.
+        """
+        digests = []
+        pending: list[pa.Table] = []
+        begun = time.monotonic()
+        try:
+            for table in tables:
+                pending.append(table)
+                if time.monotonic() - begun > SECONDS_PER_PART:
+                    digests.append(self.write(shard, [_in_order(pending)]))
+                    pending.clear()
+                    begun = time.monotonic()
+        finally:
+            if pending:
+                digests.append(self.write(shard, [_in_order(pending)]))
+        return digests
 
     def tables(
         self, digests: Iterable[str], columns: Sequence[str] | None = None
@@ -215,6 +248,13 @@ class PartSet(JsonRecord):
         if not schema.equals(expected) or values.value_type != pa.float32():
             raise DamagedArtifact(f"{self.uri}: a part has columns of the types {schema.types}")
         return values
+
+
+def _in_order(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of all tables, in the same order whichever came first."""
+    if len(tables) == 1:
+        return tables[0]
+    return pa.concat_tables(tables).sort_by("id").combine_chunks()
 
 
 def _write_row_groups(handle: Any, tables: Iterable[pa.Table]) -> None:

@@ -1,11 +1,16 @@
 """Plan shards: the rows of a pool that no part holds yet, cut into pieces of work.
 
-<store>/plans/<digest>.parquet    the rows to compute, one row group a shard
+<store>/plans/<fingerprint>-<digest>.parquet    the rows to compute, one row group a shard
+
+A run that begins beside another one cuts the missing rows as that one did: so both name the same
+shards, and none is computed twice (`claims.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -15,13 +20,14 @@ from numpy.typing import NDArray
 
 from deita_tasks import storage
 from deita_tasks.artifacts.parts import PartSet, ids_digest
-from deita_tasks.errors import DamagedArtifact
+from deita_tasks.errors import DamagedArtifact, MissingFile
 from deita_tasks.strict_json import JsonRecord
 
 # Prefect takes about 60 ms a task, cached ones too: three stages of 50 take under 10 s, for a pool
 # of any size.
 SHARDS_PER_STAGE = 50
 MIN_SHARD_ROWS = 128
+LONGEST_RUN = timedelta(days=2)
 
 PLAN = pa.schema({"id": pa.string(), "position": pa.int64()})
 
@@ -30,7 +36,7 @@ class Shard(JsonRecord):
     """Rows whose values are in a part, or are to be computed.
 
     digest: of the ids of the rows, so that the same shard has the same name in every run. part: the
-    digest of the part that holds them; None if they are to be computed. plan, group: the file and
+    digest of a part that holds them; None if they are to be computed. plan, group: the file and
     row group that list the rows to compute.
     """
 
@@ -79,17 +85,50 @@ def plan_shards(
     missing = np.flatnonzero(~is_present)
     if not len(missing):
         return ShardPlan(present, [])
-    if shard_rows is None:
-        shard_rows = max(MIN_SHARD_ROWS, -(-len(missing) // SHARDS_PER_STAGE))
     columns = {"id": pa.array(ids).take(pa.array(missing)), "position": positions[missing]}
-    return ShardPlan(present, _write_plan(store, pa.table(columns, schema=PLAN), shard_rows))
+    rows = pa.table(columns, schema=PLAN)
+    plans = storage.join(store, "plans")
+    return ShardPlan(present, _write_plan(plans, part_set, _cut(rows, plans, part_set, shard_rows)))
 
 
-def _write_plan(store: str, table: pa.Table, shard_rows: int) -> list[Shard]:
-    pieces = [table.slice(start, shard_rows) for start in range(0, table.num_rows, shard_rows)]
+def _cut(rows: pa.Table, plans: str, part_set: PartSet, shard_rows: int | None) -> list[pa.Table]:
+    """Return `rows` in pieces: those of the latest plan that still lack all rows, then others."""
+    pieces = []
+    row_of_id = pd.Index(rows["id"].to_pandas())
+    is_cut = np.zeros(len(rows), np.bool_)
+    for group_ids in _latest_groups(plans, part_set):
+        positions = row_of_id.get_indexer(group_ids.to_pandas())
+        has_room = shard_rows is None or len(positions) <= shard_rows
+        if has_room and (positions >= 0).all() and not is_cut[positions].any():
+            is_cut[positions] = True
+            pieces.append(rows.take(pa.array(np.sort(positions))))
+    rest = rows.filter(pa.array(~is_cut))
+    if shard_rows is None:
+        shard_rows = max(MIN_SHARD_ROWS, -(-len(rest) // SHARDS_PER_STAGE))
+    return pieces + [rest.slice(start, shard_rows) for start in range(0, len(rest), shard_rows)]
+
+
+def _latest_groups(plans: str, part_set: PartSet) -> Iterator[pa.ChunkedArray]:
+    """Yield the ids of each shard of the latest plan, if it may be of a run under way."""
+    files = [file for file in storage.find(plans) if file.name.startswith(part_set.fingerprint)]
+    latest = max(files, key=lambda file: file.modified, default=None)
+    if latest is None or datetime.now(UTC) - latest.modified > LONGEST_RUN:
+        return
+    try:
+        with storage.parquet_file(storage.join(plans, latest.name)) as parquet:
+            for group in range(parquet.num_row_groups):
+                table = parquet.read_row_group(group, columns=["id"])
+                table.validate(full=True)
+                yield table["id"]
+    except (DamagedArtifact, MissingFile):
+        return
+
+
+def _write_plan(plans: str, part_set: PartSet, pieces: Sequence[pa.Table]) -> list[Shard]:
     digests = [ids_digest(piece["id"]) for piece in pieces]
-    name = storage.digest_of([digests, pc.sum(table["position"]).as_py()])
-    uri = storage.join(store, "plans", f"{name}.parquet")
+    positions = [pc.sum(piece["position"]).as_py() for piece in pieces]
+    name = storage.digest_of([digests, positions])
+    uri = storage.join(plans, f"{part_set.fingerprint}-{name}.parquet")
     with storage.parquet_writer(uri, PLAN) as writer:
         for piece in pieces:
             writer.write_table(piece, row_group_size=max(1, piece.num_rows))

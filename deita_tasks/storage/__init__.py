@@ -18,6 +18,7 @@ from deita_tasks.storage.digests import (
 )
 from deita_tasks.storage.files import (
     as_record,
+    create,
     open_read,
     parquet_file,
     parquet_writer,
@@ -59,6 +60,7 @@ __all__ = [
     "check_file",
     "check_writable",
     "content_digest",
+    "create",
     "describe",
     "digest_of",
     "exists",

@@ -163,6 +163,31 @@ def write_bytes(uri: str, content: bytes) -> None:
         handle.write(content)
 
 
+def create(uri: str, content: bytes) -> bool:
+    """Write a small file unless it exists; return whether it did not.
+
+    Of all that try at the same time, one succeeds: the store decides. (A bucket without conditional
+    writes only looks first.)
+    """
+    fs, path = filesystem(uri)
+    with storage_errors(uri):
+        if isinstance(fs, LocalFileSystem):
+            os.makedirs(posixpath.dirname(path), exist_ok=True)
+        try:
+            fs.pipe_file(path, content, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno == errno.EBUSY:  # S3: another is creating it
+                return False
+            if error.errno != errno.ENOSYS:
+                raise
+            if fs.exists(path):
+                return False
+            fs.pipe_file(path, content)
+    return True
+
+
 def read_json(uri: str) -> Any:
     """Return the JSON value under `uri`. Raises MissingFile, or DamagedArtifact if not JSON."""
     with open_read(uri) as handle:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ from prefect.futures import PrefectFuture, as_completed
 from pydantic import JsonValue
 
 from deita_tasks import progress, storage
+from deita_tasks.artifacts.claims import claimed
 from deita_tasks.artifacts.part_tables import score_table, vector_table
 from deita_tasks.artifacts.parts import PartSet, StageParts
 from deita_tasks.artifacts.pool import Pool
@@ -37,8 +38,8 @@ PROGRESS_STEP = 2  # percent between two updates of the progress artifact: each 
 
 JsonFields: TypeAlias = Mapping[str, JsonValue]
 
-# With a component, of the conversations of a shard: their part.
-Compute: TypeAlias = Callable[[Any, Sequence[Conversation]], pa.Table]
+# With a component, of the conversations of a shard: the tables of their parts.
+Compute: TypeAlias = Callable[[Any, Sequence[Conversation]], Iterator[pa.Table]]
 
 
 @task(name="score-shard", **CACHED)
@@ -51,14 +52,16 @@ def score_shard(
     spec: Spec,
     limits: JsonFields,
 ) -> dict[str, JsonValue]:
-    """Score every pair of a shard's conversations, and write them as one part."""
+    """Score every pair of a shard's conversations, and write their part."""
 
-    def compute(scorer: Any, conversations: Sequence[Conversation]) -> pa.Table:
-        ids = [conversation.id for conversation in conversations]
-        counts = [len(conversation.pairs) for conversation in conversations]
-        return score_table(ids, counts, *scorer.compute_rows(conversations))
+    def compute(scorer: Any, conversations: Sequence[Conversation]) -> Iterator[pa.Table]:
+        for finished in scorer.iterate_rows(conversations):
+            rows = [conversations[position] for position in finished.positions]
+            ids = [conversation.id for conversation in rows]
+            counts = [len(conversation.pairs) for conversation in rows]
+            yield score_table(ids, counts, *finished.scores)
 
-    return _compute_part(shard, part_set, pool, "scorer", spec, limits, compute)
+    return _compute_shard(shard, part_set, pool, "scorer", spec, limits, compute)
 
 
 @task(name="embed-shard", **CACHED)
@@ -71,16 +74,16 @@ def embed_shard(
     spec: Spec,
     limits: JsonFields,
 ) -> dict[str, JsonValue]:
-    """Embed a shard's conversations, and write the vectors as one part."""
+    """Embed a shard's conversations, and write their part."""
 
-    def compute(embedder: Any, conversations: Sequence[Conversation]) -> pa.Table:
+    def compute(embedder: Any, conversations: Sequence[Conversation]) -> Iterator[pa.Table]:
         ids = [conversation.id for conversation in conversations]
-        return vector_table(ids, embedder.compute(conversations))
+        yield vector_table(ids, embedder.compute(conversations))
 
-    return _compute_part(shard, part_set, pool, "embedder", spec, limits, compute)
+    return _compute_shard(shard, part_set, pool, "embedder", spec, limits, compute)
 
 
-def _compute_part(
+def _compute_shard(
     shard_fields: JsonFields,
     part_set_fields: JsonFields,
     pool: str,
@@ -91,14 +94,25 @@ def _compute_part(
 ) -> dict[str, JsonValue]:
     shard = Shard.model_validate(shard_fields)
     part_set = PartSet.model_validate(part_set_fields)
-    part = shard.part
-    if part is None:
-        conversations = Pool.open(pool).read_shard(read_plan(shard))
-        shard_limits = ShardLimits.model_validate(limits)
-        with borrow_model(kind, spec, shard_limits, part_set.fingerprint) as component:
-            table = compute(component, conversations)
-        part = part_set.write([table])
-    return {"part": part, "rows": shard.rows, "uri": part_set.part(part)}
+    if shard.part is not None:
+        return _shard_result([shard.part], shard, part_set)
+    conversations = Pool.open(pool).read_shard(read_plan(shard))
+    with claimed(part_set.claim(shard.digest)):
+        # From an earlier attempt, or from a run that had the claim before.
+        parts = part_set.index(part_set.digests_of(shard.digest))
+        known_ids = {id for ids in parts.values() for id in ids.to_pylist()}
+        missing = [row for row in conversations if row.id not in known_ids]
+        digests = list(parts)
+        if missing:
+            shard_limits = ShardLimits.model_validate(limits)
+            with borrow_model(kind, spec, shard_limits, part_set.fingerprint) as component:
+                tables = compute(component, missing)
+                digests += part_set.write_as_they_come(shard.digest, tables)
+    return _shard_result(digests, shard, part_set)
+
+
+def _shard_result(digests: Sequence[str], shard: Shard, part_set: PartSet) -> dict[str, JsonValue]:
+    return {"parts": list(digests), "rows": shard.rows, "uri": part_set.uri}
 
 
 @dataclass(frozen=True)
@@ -200,12 +214,13 @@ def run_stage(
     finally:
         release_models()
     digests = [str(shard.part) for shard in plan.present]
-    digests += [future.result()["part"] for future in futures[len(plan.present) :]]
+    for future in futures[len(plan.present) :]:
+        digests += future.result()["parts"]
     return StageResult(
         parts=StageParts(part_set=stage.part_set, digests=digests),
         computed=computed,
         reused=total - computed,
-        tasks=TaskCounts(cached=cached, run=len(digests) - cached),
+        tasks=TaskCounts(cached=cached, run=len(futures) - cached),
     )
 
 

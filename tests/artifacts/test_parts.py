@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
 
 from deita_tasks import storage
+from deita_tasks.artifacts import parts
 from deita_tasks.artifacts.parts import PartSet, ids_digest
 from deita_tasks.artifacts.shards import Shard
 from deita_tasks.errors import DamagedArtifact, StorageError
@@ -217,3 +219,31 @@ def test_two_writers_and_a_reader_at_once(place):
     for writer in writers:
         writer.join()
     assert errors == []
+
+
+def test_tables_come_in_parts_as_time_passes(place, monkeypatch):
+    part_set = score_set(place)
+    monkeypatch.setattr(parts, "SECONDS_PER_PART", 0.0)
+    digests = part_set.write_as_they_come("1" * 32, (scores_of(number) for number in (3, 1, 2)))
+    assert part_set.digests_of("1" * 32) == sorted(digests)
+    assert len(digests) == 3
+    monkeypatch.setattr(parts, "SECONDS_PER_PART", 60.0)
+    (whole,) = part_set.write_as_they_come("2" * 32, (scores_of(number) for number in (3, 1, 2)))
+    (other,) = part_set.write_as_they_come("2" * 32, (scores_of(number) for number in (2, 3, 1)))
+    assert whole == other, "in the same order, whichever row came first"
+    assert sorted(part_set.read(whole)["id"].to_pylist()) == ids_of(1, 2, 3)
+
+
+def test_what_came_before_an_error_is_kept(place):
+    part_set = score_set(place)
+
+    def tables() -> Iterator[pa.Table]:
+        yield scores_of(1)
+        yield scores_of(2)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        part_set.write_as_they_come("1" * 32, tables())
+    shards = plan(part_set, place, 1, 2, 3)
+    assert [shard.rows for shard in shards.present] == [2]
+    assert shards.rows_to_compute == 1

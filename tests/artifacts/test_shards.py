@@ -32,7 +32,8 @@ def test_only_what_is_missing_is_planned(place):
     shards = plan(part_set, place, 3, 2, 4, 1, shard_rows=2)  # another order, another file
     first = ids_digest(pa.array(ids_of(1, 2)))
     assert shards.present == [Shard(digest=first, rows=2, part=digest)]
-    assert read_plan(shards.missing[0])["id"].to_pylist() == ids_of(3, 4)
+    planned = [read_plan(shard)["id"].to_pylist() for shard in shards.missing]
+    assert planned == [ids_of(3), ids_of(4)]
     add(part_set, scores_of(3, 4, 5))
     shards = plan(part_set, place, 4, 1)
     assert len(shards.present) == 2
@@ -45,6 +46,7 @@ def test_the_default_is_a_bounded_number_of_shards_of_some_size(tmp_path):
     part_set = score_set(str(tmp_path))
     small = plan(part_set, str(tmp_path), *range(MIN_SHARD_ROWS + 1))
     assert [shard.rows for shard in small.missing] == [MIN_SHARD_ROWS, 1]
+    part_set = score_set(str(tmp_path), model="another")
     large = plan(part_set, str(tmp_path), *range(MIN_SHARD_ROWS * SHARDS_PER_STAGE * 2))
     assert len(large.missing) == SHARDS_PER_STAGE
 
@@ -88,3 +90,46 @@ def test_many_parts_are_looked_up_quickly(tmp_path):
     assert len(shards.present) == 60
     assert shards.rows_to_compute == 1
     assert time.perf_counter() - start < 5
+
+
+def shard_digest(*numbers: int) -> str:
+    return ids_digest(pa.array(ids_of(*numbers)))
+
+
+def test_a_run_beside_another_one_cuts_as_that_one_did(place):
+    part_set = score_set(place)
+    first = plan(part_set, place, *range(1, 7), shard_rows=2)
+    add(part_set, scores_of(1, 2))  # the first run has come so far
+    second = plan(part_set, place, 9, 4, 3, 2, 1, 6, 5, 8)  # over a pool that has grown
+    assert [shard.digest for shard in second.missing] == [
+        shard_digest(3, 4),
+        shard_digest(5, 6),
+        shard_digest(8, 9),
+    ]
+    assert {shard.digest for shard in first.missing[1:]} < {s.digest for s in second.missing}
+    for shard in second.missing:  # at the places of its own pool
+        rows = read_plan(shard)
+        places = {id: 10 * place for place, id in enumerate(ids_of(9, 4, 3, 2, 1, 6, 5, 8))}
+        assert [places[id] for id in rows["id"].to_pylist()] == rows["position"].to_pylist()
+
+
+def test_smaller_shards_may_be_asked_for_after_a_run_without_memory(place):
+    part_set = score_set(place)
+    plan(part_set, place, *range(6), shard_rows=6)
+    assert [shard.rows for shard in plan(part_set, place, *range(6), shard_rows=2).missing] == [
+        2
+    ] * 3
+
+
+def test_the_plan_of_another_fingerprint_does_not_matter(place):
+    plan(score_set(place, model="a"), place, *range(6), shard_rows=2)
+    assert [
+        shard.rows for shard in plan(score_set(place, model="b"), place, *range(6)).missing
+    ] == [6]
+
+
+def test_a_damaged_plan_of_another_run_does_not_matter(place):
+    part_set = score_set(place)
+    (shard,) = plan(part_set, place, 1, 2).missing
+    storage.write_bytes(shard.plan, b"PAR1 nonsense PAR1")
+    assert [shard.digest for shard in plan(part_set, place, 1, 2).missing] == [shard_digest(1, 2)]

@@ -202,7 +202,7 @@ def test_a_format_that_cannot_hold_a_row_says_which(tmp_path: Path) -> None:
     stage_parts = {}
     for stage in ("complexity", "quality"):
         part_set = PartSet.create(str(tmp_path / "store"), f"scores/{stage}", {"by": "hand"})
-        digest = part_set.write([score_table([with_tool.id], [1], model_output([2]))])
+        digest = part_set.write("9" * 32, [score_table([with_tool.id], [1], model_output([2]))])
         stage_parts[stage] = StageParts(part_set=part_set, digests=[digest])
     selector: Spec = {"name": "top_score", "options": {"budget": 1}}
     selection = write_selection(str(tmp_path / "selection"), pool, stage_parts, selector)

@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from deita_tasks.artifacts.part_tables import score_table, vector_table
-from deita_tasks.artifacts.parts import PartSet, StageParts
+from deita_tasks.artifacts.parts import PartSet, StageParts, ids_digest
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.manifest import InputFile, RowsByStage, RunFacts
@@ -103,7 +103,7 @@ def _vectors(letters: str, output: ModelOutput) -> pa.Table:
 
 def _write_parts(store: Path, folder: str, tables: Sequence[pa.Table]) -> StageParts:
     part_set = PartSet.create(str(store), folder, {"by": "hand"})
-    digests = [part_set.write([table]) for table in tables]
+    digests = [part_set.write(ids_digest(table["id"]), [table]) for table in tables]
     return StageParts(part_set=part_set, digests=digests)
 
 

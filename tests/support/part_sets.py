@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from deita_tasks import storage
 from deita_tasks.artifacts.part_tables import score_table, vector_table
-from deita_tasks.artifacts.parts import PartSet, StageParts
+from deita_tasks.artifacts.parts import PartSet, StageParts, ids_digest
 from deita_tasks.artifacts.shards import ShardPlan, plan_shards
 from deita_tasks.records import ModelOutput
 
@@ -39,7 +39,7 @@ def vector_set(store: str, backend: str = "test") -> PartSet:
 
 def add(part_set: PartSet, table: pa.Table) -> str:
     """Write a part; return its digest."""
-    return part_set.write([table])
+    return part_set.write(ids_digest(table["id"]), [table])
 
 
 def select(part_set: PartSet, *digests: str) -> StageParts:

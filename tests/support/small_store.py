@@ -7,7 +7,7 @@ import numpy as np
 from deita_tasks import storage
 from deita_tasks.artifacts.garbage import find_garbage
 from deita_tasks.artifacts.part_tables import score_table, vector_table
-from deita_tasks.artifacts.parts import PartSet, StageParts
+from deita_tasks.artifacts.parts import PartSet, StageParts, ids_digest
 from deita_tasks.artifacts.pool import Pool, pool_uri
 from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.artifacts.selection import write_selection
@@ -57,7 +57,7 @@ def add_part(store: str, stage: str, *numbers: int, **options: str) -> str:
     else:
         scores = np.array([1 + number / 100 for number in numbers], np.float32)
         table = score_table(ids, [1] * len(ids), ModelOutput(scores, truncated))
-    return parts.part(parts.write([table]))
+    return parts.part(parts.write(ids_digest(table["id"]), [table]))
 
 
 def make_selection(store: str, pool: Pool, budget: int = 2) -> str:

@@ -1,0 +1,125 @@
+"""Claims: two runs over one store do not compute the same shard at the same time.
+
+A claim is a small file beside the parts. Its owner writes it anew every few seconds; who finds the
+claim of another waits until it is gone or no longer changes. So a claim ends with its owner: on the
+same machine at once, elsewhere after EXPIRY_SECONDS. If two take over a claim at the same moment,
+both compute the shard: that costs, but every result stays right.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from deita_tasks import storage
+from deita_tasks.errors import MissingFile, StorageError
+from deita_tasks.models.stopping import raise_if_stopped
+from deita_tasks.strict_json import JsonRecord
+
+log = logging.getLogger(__name__)
+
+RENEWAL_SECONDS = 10.0
+EXPIRY_SECONDS = 60.0
+POLL_SECONDS = 1.0
+
+
+class Claim(JsonRecord):
+    """The file of a claim. renewal: how often its owner has written it."""
+
+    owner: str
+    host: str
+    process: int
+    renewal: int = 0
+
+    @classmethod
+    def of_this_process(cls) -> Claim:
+        """Return a new claim of this process."""
+        return cls(owner=uuid.uuid4().hex, host=socket.gethostname(), process=os.getpid())
+
+    def renewed(self) -> Claim:
+        """Return the claim as its owner writes it next."""
+        return self.model_copy(update={"renewal": self.renewal + 1})
+
+    def is_of_ended_process(self) -> bool:
+        """Return whether its owner was a process of this machine that has ended."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.process, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # a process of somebody else
+            return False
+        return False
+
+
+@contextmanager
+def claimed(uri: str) -> Iterator[None]:
+    """Hold the claim at `uri` during the block; wait as long as another process holds it.
+
+    The wait can be stopped (`raise_if_stopped`).
+    """
+    claim = Claim.of_this_process()
+    is_logged = False
+    while not storage.create(uri, claim.model_dump_json().encode()):
+        if not is_logged:
+            log.info("waiting for another run, which computes the same rows (%s)", uri)
+            is_logged = True
+        _wait_for_end(uri)
+    end = threading.Event()
+    renewer = threading.Thread(target=_renew, args=(uri, claim, end), daemon=True)
+    renewer.start()
+    try:
+        yield
+    finally:
+        end.set()
+        renewer.join()
+        with suppress(StorageError):  # it expires
+            if _read(uri, claim.owner) is not None:
+                storage.remove(uri)
+
+
+def _renew(uri: str, claim: Claim, end: threading.Event) -> None:
+    """Write the claim again and again, until the end or until another process has taken it."""
+    while not end.wait(RENEWAL_SECONDS):
+        with suppress(StorageError):  # the next attempt may succeed
+            if _read(uri, claim.owner) is None:
+                return
+            claim = claim.renewed()
+            storage.write_bytes(uri, claim.model_dump_json().encode())
+
+
+def _read(uri: str, owner: str) -> Claim | None:
+    """Return the claim at `uri` if it is of this owner."""
+    try:
+        claim = storage.read_record(uri, Claim)
+    except MissingFile:
+        return None
+    return claim if claim.owner == owner else None
+
+
+def _wait_for_end(uri: str) -> None:
+    """Wait until the claim at `uri` is gone; remove it if its owner has ended."""
+    last: object = None
+    unchanged_since = time.monotonic()
+    while True:
+        raise_if_stopped()
+        try:
+            claim: object = storage.read_record(uri, Claim)
+        except MissingFile:
+            return
+        except StorageError as error:  # half a claim, perhaps of a process killed while it wrote
+            claim = str(error)
+        if claim != last:
+            last, unchanged_since = claim, time.monotonic()
+        has_ended = isinstance(claim, Claim) and claim.is_of_ended_process()
+        if has_ended or time.monotonic() - unchanged_since > EXPIRY_SECONDS:
+            storage.remove(uri)
+            return
+        time.sleep(POLL_SECONDS)

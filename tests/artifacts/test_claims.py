@@ -1,0 +1,131 @@
+"""Claims: over a local folder, memory:// and S3."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from deita_tasks import storage
+from deita_tasks.artifacts import claims
+from deita_tasks.artifacts.claims import Claim, claimed
+from deita_tasks.models.stopping import stopped_by
+
+pytest_plugins = ["tests.support.s3_fixtures"]
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(claims, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(claims, "RENEWAL_SECONDS", 0.1)
+    monkeypatch.setattr(claims, "EXPIRY_SECONDS", 1.0)
+    yield
+
+
+def write(uri: str, claim: Claim) -> None:
+    storage.write_bytes(uri, claim.model_dump_json().encode())
+
+
+def foreign() -> Claim:
+    return Claim(owner="0" * 32, host="another-machine", process=1)
+
+
+def test_only_one_of_many_creates_a_file(place):
+    uri = f"{place}/claims/claim-x.json"
+    successes: list[int] = []
+
+    def create(number: int) -> None:
+        if storage.create(uri, b"%d" % number):
+            successes.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner,) = successes
+    with storage.open_read(uri) as handle:
+        assert handle.read() == b"%d" % winner
+
+
+def test_the_blocks_of_a_claim_never_overlap(place):
+    uri = f"{place}/claim-x.json"
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work(number: int) -> None:
+        with claimed(uri):
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.15)
+            inside.remove(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1]
+    assert not storage.exists(uri)
+
+
+def test_a_claim_is_renewed_and_outlives_its_expiry(place):
+    uri = f"{place}/claim-x.json"
+    with claimed(uri):
+        first = storage.read_record(uri, Claim)
+        time.sleep(0.5)
+        later = storage.read_record(uri, Claim)
+    assert later.owner == first.owner
+    assert later.renewal > first.renewal
+
+
+def test_a_claim_that_no_longer_changes_expires(place):
+    uri = f"{place}/claim-x.json"
+    write(uri, foreign())
+    start = time.monotonic()
+    with claimed(uri):
+        assert time.monotonic() - start >= claims.EXPIRY_SECONDS
+
+
+def test_the_claim_of_an_ended_process_of_this_machine_ends_at_once(place, monkeypatch):
+    monkeypatch.setattr(claims, "EXPIRY_SECONDS", 60.0)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    uri = f"{place}/claim-x.json"
+    ours = Claim.of_this_process()
+    write(uri, ours.model_copy(update={"process": process.pid}))
+    start = time.monotonic()
+    with claimed(uri):
+        assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]"])
+def test_half_a_claim_expires_too(place, content):
+    uri = f"{place}/claim-x.json"
+    storage.write_bytes(uri, content)
+    with claimed(uri):
+        assert storage.read_record(uri, Claim).process > 0
+
+
+def test_who_lost_its_claim_leaves_that_of_another_alone(place):
+    uri = f"{place}/claim-x.json"
+    with claimed(uri):
+        write(uri, foreign())
+        time.sleep(0.3)
+    assert storage.read_record(uri, Claim) == foreign()
+
+
+def test_a_wait_can_be_stopped(place):
+    uri = f"{place}/claim-x.json"
+    write(uri, foreign())
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with stopped_by(stop), pytest.raises(KeyboardInterrupt), claimed(uri):
+        pass
+    assert storage.read_record(uri, Claim) == foreign()

@@ -50,7 +50,14 @@ class Refused(Exception):
 
 
 class RequestFailed(ServerError):
-    """All attempts at a request failed: either the server or this request is at fault."""
+    """All attempts at a request failed: either the server or this request is at fault.
+
+    `reason`: what happened, without advice.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class _Busy(NoAnswer):
@@ -159,12 +166,14 @@ class Server:
                 "address: start it, or correct the URL"
             )
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        message = f"{url}: no answer in {tries}, at last {reason}"
+        reason = f"no answer in {tries}, at last {reason}"
+        message = f"{url}: {reason}"
         if isinstance(error, _Busy) and error.status == httpx.codes.TOO_MANY_REQUESTS:
             return ServerError(
                 f"{message}; lower the concurrency, or run again later: finished work is kept"
             )
-        return RequestFailed(f"{message}; run again when the server is back: finished work is kept")
+        advice = "run again when the server is back: finished work is kept"
+        return RequestFailed(f"{message}; {advice}", reason)
 
     def _mask(self, text: str) -> str:
         key = self._key()

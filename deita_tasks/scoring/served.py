@@ -13,7 +13,7 @@ from typing import NamedTuple, Self, TypeAlias
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
-from deita_tasks.errors import ModelError, ServerError, UsageError
+from deita_tasks.errors import DeitaError, ModelError, ServerError, UsageError
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.stopping import raise_if_stopped
 from deita_tasks.presets import SERVER_ATTEMPTS, SERVER_CONCURRENCY, SERVER_KEY_ENV, SERVER_TIMEOUT
@@ -181,10 +181,10 @@ class ServedScorer(Scorer):
             return self.rate(pair)
         except (Refused, NoScore) as error:
             return Rating(float("nan"), problem=str(error))
-        except (RequestFailed, ModelError):
-            return self._rate_again(pair)
+        except (RequestFailed, ModelError) as error:
+            return self._rate_again(pair, error)
 
-    def _rate_again(self, pair: tuple[str, str]) -> Rating | _Suspect:
+    def _rate_again(self, pair: tuple[str, str], first_error: DeitaError) -> Rating | _Suspect:
         """Return the rating of a pair that failed: the server may be at fault, or the pair.
 
         The probe goes first. If that fails too, its error is the server's. If it is answered and
@@ -199,8 +199,9 @@ class ServedScorer(Scorer):
                     return self.rate(pair)
             except (Refused, NoScore) as error:
                 return Rating(float("nan"), problem=str(error))
-            except (RequestFailed, ModelError) as error:
-                return _Suspect(f"the server answers a short pair, but not this one: {error}")
+            except (RequestFailed, ModelError):
+                reason = getattr(first_error, "reason", str(first_error))
+                return _Suspect(f"the server answers a short pair, but not this one: {reason}")
 
     def _connect(self) -> Server:
         self._read_key()  # so that a missing key is an error before the first request

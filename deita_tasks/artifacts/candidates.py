@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +23,7 @@ from deita_tasks.errors import StorageError, UsageError
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.evol import TurnAggregation, evol_scores_of_columns, ranking_scores
 
+BLOCK_ROWS = 4096  # vectors looked at at a time
 MEMORY_BYTES = 2**29  # larger vectors go to a scratch file
 
 StagesParts: TypeAlias = Mapping[str, StageParts]  # by stage: complexity, quality, embedding
@@ -40,15 +42,21 @@ SCORES = pa.schema(
 
 @dataclass(frozen=True)
 class Candidates:
-    """n rows that every stage has a value for.
+    """n rows that every stage has a usable value for.
 
-    scores: SCORES, n rows. vectors: float32 (n, d), row i belongs to ids[i]; None if no stage
-    computes vectors.
+    all_scores: SCORES of every distinct row of the pool; a row with a `problem` is no candidate.
+    vectors: float32 (n, d), row i belongs to ids[i], finite and not zero; None if no stage computes
+    vectors.
     """
 
     pool: Pool
-    scores: pa.Table
+    all_scores: pa.Table
     vectors: NDArray[np.float32] | None
+
+    @cached_property
+    def scores(self) -> pa.Table:
+        """SCORES of the candidates, n rows."""
+        return self.all_scores.filter(pc.is_null(self.all_scores["problem"]))
 
     @property
     def ids(self) -> list[str]:
@@ -107,10 +115,53 @@ def all_candidates(pool: Pool, stage_parts: StagesParts) -> Iterator[Candidates]
 
 @contextmanager
 def open_candidates(pool: Pool, scores: pa.Table, stage_parts: StagesParts) -> Iterator[Candidates]:
-    """Give the candidates among the rows of `scores` (SCORES); closes their vectors at the end."""
-    scorable = scores.filter(pc.is_null(scores["problem"]))
-    with _open_vectors(scorable["id"].to_pylist(), stage_parts) as vectors:
-        yield Candidates(pool, scorable, vectors)
+    """Give the candidates among the rows of `scores` (SCORES); closes their vectors at the end.
+
+    A vector that cannot be compared makes its row unscorable here, so that this depends neither on
+    the strategy nor on where the budget ends.
+    """
+    ids = scores.filter(pc.is_null(scores["problem"]))["id"]
+    with _open_vectors(ids.to_pylist(), stage_parts) as vectors:
+        if vectors is not None:
+            reasons = _incomparable(vectors)
+            vectors = _without_rows(vectors, list(reasons))
+            by_id = {ids[row].as_py(): reason for row, reason in reasons.items()}
+            scores = _with_problems(scores, by_id)
+        yield Candidates(pool, scores, vectors)
+
+
+def _incomparable(vectors: NDArray[np.float32]) -> dict[int, str]:
+    """Return why a vector has no cosine, by row."""
+    reasons = {}
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        block = vectors[start : start + BLOCK_ROWS]
+        is_finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(block), axis=1)
+        is_zero = ~np.logical_or.reduce(block != 0, axis=1)
+        for row in np.flatnonzero(~is_finite | is_zero):
+            flaw = "only zeros" if is_finite[row] else "numbers that are not finite"
+            reasons[start + int(row)] = f"embedding: its vector has {flaw}"
+    return reasons
+
+
+def _without_rows(vectors: NDArray[np.float32], rows: Sequence[int]) -> NDArray[np.float32]:
+    """Return `vectors` without some rows; moves the others up in place, as they may be a map."""
+    if not rows:
+        return vectors
+    kept = np.delete(np.arange(len(vectors)), rows)
+    for start in range(0, len(kept), BLOCK_ROWS):
+        block = kept[start : start + BLOCK_ROWS]
+        vectors[start : start + len(block)] = vectors[block]
+    return vectors[: len(kept)]
+
+
+def _with_problems(scores: pa.Table, reasons: Mapping[str, str]) -> pa.Table:
+    """Return `scores` with these problems, by id."""
+    if not reasons:
+        return scores
+    column = scores.schema.get_field_index("problem")
+    places = pc.index_in(scores["id"], value_set=pa.array(reasons.keys(), pa.string()))
+    problems = pa.array(reasons.values(), pa.string()).take(places.combine_chunks())
+    return scores.set_column(column, "problem", pc.coalesce(scores["problem"], problems))
 
 
 def read_scores(

@@ -100,7 +100,7 @@ def write_selection(
             candidates.strata(strategy),
         )
     quarantine = pool.quarantine(["source_uri", "source_row", "reason", "detail"])
-    ledger, counts = build_ledger(rows, quarantine, scores, result)
+    ledger, counts = build_ledger(rows, quarantine, candidates.all_scores, result)
     kept = pa.table({"id": pa.array(list(result.kept), pa.string())})
     provenance = SelectionProvenance(
         pool=pool.digest,

@@ -13,7 +13,7 @@ from deita_tasks import storage
 from deita_tasks.artifacts.pool import POOL_FILE, Pool, pool_uri
 from deita_tasks.artifacts.selection import DECISIONS_FILE
 from deita_tasks.decisions import LedgerRow, ledger_rows
-from deita_tasks.errors import MissingFile, UsageError
+from deita_tasks.errors import DamagedArtifact, MissingFile, UsageError
 from deita_tasks.manifest import MANIFEST
 from deita_tasks.records import Conversation
 from deita_tasks.results.reading import EarlierManifest, read_earlier_manifest, read_ledger
@@ -100,7 +100,12 @@ def _read_manifest(output: str) -> EarlierManifest:
             f"{output}: no result here (no {MANIFEST}); expected the output folder of "
             "`deita select`"
         ) from error
-    if manifest.fingerprints.get("selection") is None:
+    except DamagedArtifact as error:
+        raise UsageError(
+            f"{output}: its {MANIFEST} is damaged, or not that of a selection ({error}); expected "
+            "the output folder of `deita select`"
+        ) from error
+    if not isinstance(manifest.fingerprints.get("selection"), dict):
         raise UsageError(
             f"{output}: its {MANIFEST} is not that of a selection; expected the output folder of "
             "`deita select`"

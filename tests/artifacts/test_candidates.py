@@ -10,11 +10,15 @@ import pytest
 
 from deita_tasks.artifacts import candidates as candidates_module
 from deita_tasks.artifacts.candidates import all_candidates
+from deita_tasks.artifacts.part_tables import vector_table
 from deita_tasks.artifacts.parts import StageParts
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.artifacts.selection import is_selection, write_selection
+from deita_tasks.decisions import ledger_rows
 from deita_tasks.errors import StorageError, UsageError
 from deita_tasks.presets import Spec
-from tests.support.handmade import IDS, A, B, C, make
+from tests.support.handmade import IDS, INPUTS, A, B, C, make, model_output
 
 DIVERSE: Spec = {"name": "diverse", "options": {"budget": 5, "max_similarity": 0.9}}
 
@@ -40,6 +44,35 @@ def test_vectors_that_do_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.M
         assert isinstance(candidates.vectors, np.memmap)
     in_a_file = write_selection(str(tmp_path / "b"), pool, stage_parts, DIVERSE)
     assert in_memory.files == in_a_file.files
+
+
+@pytest.mark.parametrize("memory", [2**29, 0])
+def test_a_vector_without_a_direction_is_unscorable_whatever_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
+) -> None:
+    monkeypatch.setattr(candidates_module, "MEMORY_BYTES", memory)
+    pool, stage_parts = make(tmp_path / "store")
+    part_set = stage_parts["embedding"].part_set
+    table = vector_table([A.id, B.id, C.id], model_output([[1, 0], [0, 0], [np.nan, 1]]))
+    digests = [part_set.write("0" * 32, [table]), *stage_parts["embedding"].digests]
+    stage_parts["embedding"] = StageParts(part_set=part_set, digests=digests[:1])
+    pools = write_pool(str(tmp_path / "store" / "pools" / "q"), iter([A, B, C]), INPUTS)
+    pool = Pool(str(tmp_path / "store" / "pools" / "q"), pools)
+    reasons = {
+        B.id: "embedding: its vector has only zeros",
+        C.id: "embedding: its vector has numbers that are not finite",
+    }
+    for number, spec in enumerate(
+        [
+            *({"name": "diverse", "options": {"budget": n, "max_similarity": 0.9}} for n in (1, 3)),
+            *({"name": "random", "options": {"budget": n, "seed": 0}} for n in (1, 3)),
+            {"name": "top_score", "options": {"budget": 1}},
+        ]
+    ):
+        selection = write_selection(str(tmp_path / str(number)), pool, stage_parts, spec)
+        ledger = ledger_rows(selection.read("decisions.parquet"))
+        assert {row.id: row.reason for row in ledger if row.decision == "unscorable"} == reasons
+        assert selection.counts.selected == 1
 
 
 def test_a_row_in_no_part_is_an_error(tmp_path: Path) -> None:

@@ -174,8 +174,8 @@ def test_the_selection_json_of_earlier_code_is_read(tmp_path: Path) -> None:
     )
     assert (summary.counts.read, summary.counts.selected) == (7, 2)
     assert summary.files["kept.parquet"].bytes == 616
-    storage.write_json(str(tmp_path / "again.json"), summary.to_dict())
-    assert (tmp_path / "again.json").read_text() == text
+    assert summary.uri == str(tmp_path), "where it lies now"
+    assert {**summary.to_dict(), "uri": "store/selections/s"} == json.loads(text)
 
 
 def test_selection_json_is_what_it_always_was(tmp_path: Path) -> None:

@@ -156,8 +156,8 @@ def test_a_result_that_is_not_a_selection(manifest: object, tmp_path: Path) -> N
 def test_a_beginning_that_several_ids_have(monkeypatch: pytest.MonkeyPatch, output: str) -> None:
     read_table = storage.read_table
 
-    def with_similar_ids(uri: str, columns: list[str] | None = None) -> pa.Table:
-        table = read_table(uri, columns)
+    def with_similar_ids(uri: str, *options: object, **more: object) -> pa.Table:
+        table = read_table(uri, *options, **more)
         if not uri.endswith("decisions.parquet"):
             return table
         ids = ["abcd1", "abcd2", *table["id"].to_pylist()[2:]]

@@ -151,7 +151,7 @@ class SentenceTransformersEmbedder(Embedder):
                     trust_remote_code=False,
                     model_kwargs={"dtype": dtype, "use_safetensors": True},
                 )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except Exception as error:  # a damaged folder makes the library raise almost anything
             raise ModelError(
                 f"{self.model} cannot be loaded as a sentence-transformers model: {error}"
             ) from error

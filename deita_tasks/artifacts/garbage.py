@@ -151,7 +151,8 @@ def _ids_of(store: str, pools: Iterable[Artifact]) -> pd.Index[str] | None:
     try:
         for artifact in pools:
             pool = Pool.open(pool_uri(store, artifact.digest))
-            ids = ids.union(pd.Index(pool.index(["id"])["id"].to_pandas().astype(object)))
+            distinct_ids, _ = pool.distinct
+            ids = ids.union(pd.Index(distinct_ids.to_pandas().astype(object)))
     except StorageError as error:
         log.warning("all parts of fingerprints in use stay, since a pool cannot be read: %s", error)
         return None

@@ -97,6 +97,16 @@ def test_a_part_stays_while_one_of_its_rows_is_needed(place):
     assert {f"{place}/{name}" for name in garbage_names(place, now=LATER)} == {unused}
 
 
+def test_a_pool_may_hold_a_row_twice(tmp_path):
+    store = str(tmp_path)
+    pool = make_pool(store, 1, 2, 1)
+    for stage in FOLDERS:
+        add_part(store, stage, 1, 2)
+    make_selection(store, pool)
+    unused = add_part(store, "quality", 51)
+    assert {f"{store}/{name}" for name in garbage_names(store, now=LATER)} == {unused}
+
+
 def test_a_pool_that_cannot_be_read_keeps_its_parts(place):
     """Scores may have cost days, and nobody knows then which of them are needed."""
     make_store(place)

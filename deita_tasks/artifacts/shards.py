@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +89,7 @@ def plan_shards(
 def _write_plan(store: str, table: pa.Table, shard_rows: int) -> list[Shard]:
     pieces = [table.slice(start, shard_rows) for start in range(0, table.num_rows, shard_rows)]
     digests = [ids_digest(piece["id"]) for piece in pieces]
-    name = storage.digest_of([digests, pc.sum(table["position"]).as_py()])
+    name = _plan_digest(digests, [table])
     uri = storage.join(store, "plans", f"{name}.parquet")
     with storage.parquet_writer(uri, PLAN) as writer:
         for piece in pieces:
@@ -97,6 +98,21 @@ def _write_plan(store: str, table: pa.Table, shard_rows: int) -> list[Shard]:
         Shard(digest=digest, rows=piece.num_rows, plan=uri, group=group)
         for group, (digest, piece) in enumerate(zip(digests, pieces, strict=True))
     ]
+
+
+def _plan_digest(digests: Sequence[str], tables: Iterable[pa.Table]) -> str:
+    positions = sum(pc.sum(table["position"]).as_py() for table in tables)
+    return storage.digest_of([digests, positions])
+
+
+def check_plan(uri: str) -> None:
+    """Raise DamagedArtifact if the plan under `uri` is not what its name stands for."""
+    with storage.parquet_file(uri) as parquet:
+        groups = range(parquet.num_row_groups)
+        pieces = [parquet.read_row_group(group, PLAN.names) for group in groups]
+        digest = _plan_digest([ids_digest(piece["id"]) for piece in pieces], pieces)
+    if not uri.endswith(f"/{digest}.parquet"):
+        raise DamagedArtifact(f"{uri}: its rows are not those that its name stands for")
 
 
 def read_plan(shard: Shard) -> pa.Table:

@@ -18,6 +18,7 @@ from deita_tasks.storage.digests import (
 )
 from deita_tasks.storage.files import (
     as_record,
+    draft_target,
     open_read,
     parquet_file,
     parquet_writer,
@@ -61,6 +62,7 @@ __all__ = [
     "content_digest",
     "describe",
     "digest_of",
+    "draft_target",
     "exists",
     "expand",
     "filesystem",

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import posixpath
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ from deita_tasks.strict_json import JsonRecord, explain_error
 BLOCK = 1 << 20  # bytes read at a time
 READ_AHEAD = 8 << 20  # bytes fetched at a time from an object store; s3fs would take 50 MiB
 UPLOAD_PART = 16 << 20  # bytes held while uploading; 10,000 parts at most: 160 GiB a file
+DRAFT = re.compile(r"\.(.+)\.[0-9a-f]{32}")
 UPLOADS_ARE_ATOMIC = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf"}
 
 Record = TypeVar("Record", bound=JsonRecord)
@@ -150,6 +152,12 @@ def _upload(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
 def _draft_path(path: str) -> str:
     folder, name = posixpath.split(path)
     return posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
+
+
+def draft_target(name: str) -> str | None:
+    """Return the file name that the draft `name` was to become; None if it is not a draft."""
+    match = DRAFT.fullmatch(name)
+    return match[1] if match else None
 
 
 def write_bytes(uri: str, content: bytes) -> None:

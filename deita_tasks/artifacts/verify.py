@@ -126,6 +126,7 @@ def _check_fingerprint(part_set: PartSet) -> None:
 
 def _check_part(part_set: PartSet, digest: str) -> None:
     uri = part_set.part(digest)
+    part_set.check(digest, again=True)
     table = part_set.read(digest)
     ids = table["id"].combine_chunks()
     if len(digest) == len(ids_digest(ids)) and ids_digest(ids) != digest:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 
 from deita_tasks import storage
-from deita_tasks.artifacts.inventory import Artifact, list_artifacts
+from deita_tasks.artifacts.inventory import Artifact, artifact_of, list_artifacts
 from deita_tasks.artifacts.parts import PartSet
 from deita_tasks.artifacts.pool import Pool, pool_uri
 from deita_tasks.artifacts.runs import LIFETIME, RunMark, grace_beside, marked_runs, read_marks
@@ -98,7 +98,13 @@ def find_abandoned_uploads(
     except StorageError as error:
         log.warning("unfinished uploads stay: %s", error)
         return []
-    return [upload for upload in uploads if now - upload.begun >= grace]
+    folder = storage.filesystem(store)[1].strip("/").partition("/")[2]
+    return [
+        upload
+        for upload in uploads
+        if now - upload.begun >= grace
+        and artifact_of(upload.key.removeprefix(folder).strip("/")) is not None
+    ]
 
 
 def remove_garbage(

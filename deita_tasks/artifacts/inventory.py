@@ -85,18 +85,18 @@ def list_artifacts(store: str) -> list[Artifact]:
     """Return what lies in the store, from one listing; ignores files that are not ours."""
     files: dict[tuple[str, str], list[storage.FileEntry]] = {}
     for file in storage.find(store):
-        key = _artifact_of(file.name)
+        key = artifact_of(file.name)
         if key is not None:
             files.setdefault(key, []).append(file)
     return [Artifact(kind, digest, tuple(files[kind, digest])) for kind, digest in sorted(files)]
 
 
-def _artifact_of(name: str) -> tuple[str, str] | None:
+def artifact_of(name: str) -> tuple[str, str] | None:
     """Return kind and digest of the artifact that the file `name` belongs to; None if not ours."""
     folder, _, file = name.rpartition("/")
     target = storage.draft_target(file)
     if target is not None:
-        is_draft = _artifact_of(f"{folder}/{target}") is not None
+        is_draft = artifact_of(f"{folder}/{target}") is not None
         return ("drafts", "") if is_draft else None
     if folder in KIND_FILES:
         return (folder, "") if KIND_FILES[folder].fullmatch(file) else None

@@ -18,6 +18,7 @@ from deita_tasks.storage.digests import (
 )
 from deita_tasks.storage.files import (
     as_record,
+    draft_path,
     draft_target,
     open_read,
     parquet_file,
@@ -62,6 +63,7 @@ __all__ = [
     "content_digest",
     "describe",
     "digest_of",
+    "draft_path",
     "draft_target",
     "exists",
     "expand",

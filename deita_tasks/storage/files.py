@@ -107,7 +107,7 @@ def write_atomic(uri: str) -> Iterator[IO[bytes]]:
 
 
 def _write_local(path: str) -> Iterator[IO[bytes]]:
-    draft = _draft_path(path)
+    draft = draft_path(path)
     os.makedirs(posixpath.dirname(path), exist_ok=True)
     try:
         with open(draft, "wb") as handle:
@@ -122,7 +122,7 @@ def _write_local(path: str) -> Iterator[IO[bytes]]:
 
 
 def _write_and_move(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
-    draft = _draft_path(path)
+    draft = draft_path(path)
     fs.makedirs(posixpath.dirname(path), exist_ok=True)
     try:
         with fs.open(draft, "wb") as handle:
@@ -149,7 +149,8 @@ def _upload(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
     handle.close()
 
 
-def _draft_path(path: str) -> str:
+def draft_path(path: str) -> str:
+    """Return a hidden name beside `path`, under which it is written before it appears."""
     folder, name = posixpath.split(path)
     return posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
 

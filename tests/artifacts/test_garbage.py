@@ -264,7 +264,9 @@ def test_uploads_that_nobody_finished_are_aborted(s3):
     store = f"s3://{s3.bucket()}/place"
     fs, path = storage.filesystem(store)
     bucket = path.split("/")[0]
-    for key in ("place/scores/quality/part", "placebo/part"):  # the second is not ours
+    ours = f"pools/{'1' * 32}/rows-00000.parquet"
+    foreign = {"place/pools/backup.tar", f"placebo/{ours}"}
+    for key in (f"place/{ours}", *foreign):
         begun = fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
         fs.call_s3(
             "upload_part",
@@ -275,18 +277,18 @@ def test_uploads_that_nobody_finished_are_aborted(s3):
             Body=b"x" * 10,
         )
     uploads = find_abandoned_uploads(store, now=LATER)
-    assert [upload.key for upload in uploads] == ["place/scores/quality/part"]
+    assert [upload.key for upload in uploads] == [f"place/{ours}"]
     soon = uploads[0].begun + timedelta(days=6)
     assert find_abandoned_uploads(store, now=soon) == []  # it may be under way
     remove_garbage(store, [], uploads)
     assert find_abandoned_uploads(store, now=LATER) == []
     left = fs.call_s3("list_multipart_uploads", Bucket=bucket)["Uploads"]
-    assert [upload["Key"] for upload in left] == ["placebo/part"]
+    assert {upload["Key"] for upload in left} == foreign
     assert find_abandoned_uploads("memory://elsewhere", now=LATER) == []
 
 
 def test_an_upload_under_way_is_left_alone(monkeypatch):
-    upload = storage.Upload("key", "id", LATER)
+    upload = storage.Upload(f"plans/{'1' * 32}.parquet", "id", LATER)
     monkeypatch.setattr(storage, "unfinished_uploads", lambda store: [upload])
     for minutes, abandoned in ((59, []), (61, [upload])):
         now = LATER + timedelta(minutes=minutes)

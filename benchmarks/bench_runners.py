@@ -81,12 +81,12 @@ def measure_throughput(options: Advanced, warm_up: str, pool: str) -> float:
         for path in (warm_up, pool):
             source = Source(input=[path])
             plan = plan_run(source, "mini", Scoring(), Embedding(), Selection(), None, options)
-            loaded = tasks.load(plan, source, options)
-            stage = tasks.list_stages(plan, options)[-1]
-            work = plan_stage(stage, loaded, options)
-            begin = time.perf_counter()
-            result = tasks.run_stage(stage, loaded, options, work, runner)
-            rates.append(result.computed / (time.perf_counter() - begin))
+            with tasks.open_pool(plan, source, options) as loaded:
+                stage = tasks.list_stages(plan, options)[-1]
+                work = plan_stage(stage, loaded, options)
+                begin = time.perf_counter()
+                result = tasks.run_stage(stage, loaded, options, work, runner)
+                rates.append(result.computed / (time.perf_counter() - begin))
     return rates[-1]
 
 

@@ -115,7 +115,8 @@ def plan_run(
     }
     embedder = load_embedder(specs["embedding"]["name"], **specs["embedding"]["options"])
     if export is not None:
-        _check_export(export, source, [*files, advanced.store])
+        check_outside(export.output, advanced.store)
+        _check_export(export, source, files)
     check_apart(source.input, advanced.store)
     running_of(advanced)
     storage.check_writable(advanced.store)
@@ -253,6 +254,19 @@ def check_output(export: Output, needed: Sequence[str] = ()) -> None:
         raise OutputExists(
             f"{output}: holds {', '.join(foreign[:3])}, which are not of the earlier result and "
             "would be lost: move them"
+        )
+
+
+def check_outside(output: str, store: str) -> None:
+    """Raise UsageError if output or store lies in the other: each removes files of its own."""
+    if storage.path_in(output, store):
+        raise UsageError(
+            f"{output}: lies in the store {store}, where `deita store gc` removes files; choose a "
+            "folder apart from it"
+        )
+    if storage.path_in(store, output) is not None:
+        raise UsageError(
+            f"{output}: holds the store {store}, which the run needs; choose a folder apart from it"
         )
 
 

@@ -21,7 +21,7 @@ from deita_tasks.results import versions
 from deita_tasks.results.reading import checked_output, damage_of, read_manifest
 from deita_tasks.results.records import SubsetVersion
 from deita_tasks.results.selection import CHANGES_FILE
-from flows.steps import ONE_AT_A_TIME, Clock, choose, run_facts, score_and_embed
+from flows.steps import ONE_AT_A_TIME, Clock, choose, open_pool, run_facts, score_and_embed
 
 log = logging.getLogger("deita_tasks.reselect")  # Prefect shows the log of this name
 
@@ -52,29 +52,30 @@ def reselect_subset(
     """
     plan = plan_run(source, preset, scoring, embedding, selection, export, advanced)
     clock = Clock()
-    with clock("load"):
-        pool = tasks.load(plan, source, advanced)
-    digest = storage.digest_of([tasks.selection_digest(plan, pool), export.output_format])
-    current = versions.latest(export.output)
-    if current is not None and versions.has_digest(current, digest):
-        damage = damage_of(versions.version_uri(export.output, current))
-        if damage is None:
-            return _nothing_new(current, pool, source, selection, export)
-        log.warning("making the damaged version %s again: %s", current, damage)
-    stage_results = score_and_embed(plan, pool, advanced, clock)
-    summary = choose(plan, pool, stage_results, source, selection, advanced, clock)
-    models = {"scoring": scoring, "embedding": embedding}
-    groups = {"source": source, **models, "selection": selection, "export": export}
-    facts = run_facts(plan, preset, stage_results, clock, **groups, advanced=advanced)
-    name = versions.unpublished(export.output, digest, current)
-    if name is None:
-        name = versions.new_name(digest)
-        uri = versions.version_uri(export.output, name)
-        previous = _previous_uri(export.output, current)
-        tasks.export_selection(
-            pool, stage_results, summary, uri, export.output_format, facts, selection.seed, previous
-        )
-    return _publish(name, current, export, stage_results)
+    with open_pool(plan, source, advanced, clock) as pool:
+        selection_digest = tasks.selection_digest(plan, pool.digest)
+        digest = storage.digest_of([selection_digest, export.output_format])
+        current = versions.latest(export.output)
+        if current is not None and versions.has_digest(current, digest):
+            damage = damage_of(versions.version_uri(export.output, current))
+            if damage is None:
+                return _nothing_new(current, pool, source, selection, export)
+            log.warning("making the damaged version %s again: %s", current, damage)
+        stage_results = score_and_embed(plan, pool, advanced, clock)
+        summary = choose(plan, pool, stage_results, source, selection, advanced, clock)
+        models = {"scoring": scoring, "embedding": embedding}
+        groups = {"source": source, **models, "selection": selection, "export": export}
+        facts = run_facts(plan, preset, stage_results, clock, **groups, advanced=advanced)
+        name = versions.unpublished(export.output, digest, current)
+        if name is None:
+            name = versions.new_name(digest)
+            uri = versions.version_uri(export.output, name)
+            previous = _previous_uri(export.output, current)
+            format = export.output_format
+            tasks.export_selection(
+                pool, stage_results, summary, uri, format, facts, selection.seed, previous
+            )
+        return _publish(name, current, export, stage_results)
 
 
 def _previous_uri(output: str, current: str | None) -> str | None:

@@ -10,7 +10,7 @@ from deita_tasks import tasks
 from deita_tasks.config import Advanced, Embedding, Export, Preset, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
 from deita_tasks.results.records import Subset
-from flows.steps import ONE_AT_A_TIME, Clock, choose, run_facts, score_and_embed
+from flows.steps import ONE_AT_A_TIME, Clock, choose, open_pool, run_facts, score_and_embed
 
 
 @flow(
@@ -39,28 +39,27 @@ def select_subset(
     """
     plan = plan_run(source, preset, scoring, embedding, selection, export, advanced)
     clock = Clock()
-    with clock("load"):
-        pool = tasks.load(plan, source, advanced)
-    stage_results = score_and_embed(plan, pool, advanced, clock)
-    summary = choose(plan, pool, stage_results, source, selection, advanced, clock)
-    facts = run_facts(
-        plan,
-        preset,
-        stage_results,
-        clock,
-        source=source,
-        scoring=scoring,
-        embedding=embedding,
-        selection=selection,
-        export=export,
-        advanced=advanced,
-    )
-    return tasks.export_selection(
-        pool,
-        stage_results,
-        summary,
-        export.output,
-        export.output_format,
-        facts,
-        selection.seed,
-    )
+    with open_pool(plan, source, advanced, clock) as pool:
+        stage_results = score_and_embed(plan, pool, advanced, clock)
+        summary = choose(plan, pool, stage_results, source, selection, advanced, clock)
+        facts = run_facts(
+            plan,
+            preset,
+            stage_results,
+            clock,
+            source=source,
+            scoring=scoring,
+            embedding=embedding,
+            selection=selection,
+            export=export,
+            advanced=advanced,
+        )
+        return tasks.export_selection(
+            pool,
+            stage_results,
+            summary,
+            export.output,
+            export.output_format,
+            facts,
+            selection.seed,
+        )

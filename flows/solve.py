@@ -10,7 +10,7 @@ from deita_tasks import tasks
 from deita_tasks.config import Advanced, Budget, Embedding, Preset, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
 from deita_tasks.results.records import LimitSolution
-from flows.steps import ONE_AT_A_TIME, Clock, score_and_embed
+from flows.steps import ONE_AT_A_TIME, Clock, open_pool, score_and_embed
 
 
 @flow(
@@ -35,6 +35,6 @@ def solve_for_budget(
     """
     selection = Selection(budget=budget.budget)
     plan = plan_run(source, preset, scoring, embedding, selection, None, advanced)
-    pool = tasks.load(plan, source, advanced)
-    stage_results = score_and_embed(plan, pool, advanced, Clock())
-    return tasks.solve(plan, pool, stage_results, budget.budget, advanced)
+    with open_pool(plan, source, advanced, Clock()) as pool:
+        stage_results = score_and_embed(plan, pool, advanced, Clock())
+        return tasks.solve(plan, pool, stage_results, budget.budget, advanced)

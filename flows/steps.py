@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -29,6 +29,15 @@ class Clock:
         start = time.perf_counter()
         yield
         self.seconds[stage] = round(time.perf_counter() - start, 3)
+
+
+@contextmanager
+def open_pool(plan: Plan, source: Source, advanced: Advanced, clock: Clock) -> Iterator[Pool]:
+    """Give the pool, loaded if the store does not have it; `gc` keeps all that the run needs."""
+    with ExitStack() as run:
+        with clock("load"):
+            pool = run.enter_context(tasks.open_pool(plan, source, advanced))
+        yield pool
 
 
 def score_and_embed(

@@ -19,7 +19,7 @@ from deita_tasks.config import (
 )
 from deita_tasks.plan import plan_run
 from deita_tasks.results.records import Sweep
-from flows.steps import ONE_AT_A_TIME, Clock, run_facts, score_and_embed
+from flows.steps import ONE_AT_A_TIME, Clock, open_pool, run_facts, score_and_embed
 
 
 @flow(
@@ -49,19 +49,18 @@ def sweep_selections(
     selection = Selection(budget=max(grid.budgets))
     plan = plan_run(source, preset, scoring, embedding, selection, output, advanced)
     clock = Clock()
-    with clock("load"):
-        pool = tasks.load(plan, source, advanced)
-    stage_results = score_and_embed(plan, pool, advanced, clock)
-    facts = run_facts(
-        plan,
-        preset,
-        stage_results,
-        clock,
-        source=source,
-        scoring=scoring,
-        embedding=embedding,
-        grid=grid,
-        output=output,
-        advanced=advanced,
-    )
-    return tasks.export_sweep(pool, stage_results, grid, output.output, facts, advanced.device)
+    with open_pool(plan, source, advanced, clock) as pool:
+        stage_results = score_and_embed(plan, pool, advanced, clock)
+        facts = run_facts(
+            plan,
+            preset,
+            stage_results,
+            clock,
+            source=source,
+            scoring=scoring,
+            embedding=embedding,
+            grid=grid,
+            output=output,
+            advanced=advanced,
+        )
+        return tasks.export_sweep(pool, stage_results, grid, output.output, facts, advanced.device)

@@ -197,6 +197,8 @@ def test_every_task_and_flow_remembers_in_json() -> None:
     """
     from prefect import Flow, Task
 
+    from deita_tasks.tasks.caching import PLAIN_JSON
+
     modules = [module for module in MODULES if under(module, "flows", "deita_tasks.tasks")]
     found = {
         f"{one.fn.__module__}.{name}": one
@@ -205,7 +207,9 @@ def test_every_task_and_flow_remembers_in_json() -> None:
         if isinstance(one, Task | Flow)
     }
     assert len(found) >= 6
-    assert {name for name, one in found.items() if one.result_serializer != "json"} == set()
+    serializers = ("json", PLAIN_JSON)
+    others = {name for name, one in found.items() if one.result_serializer not in serializers}
+    assert others == set()
 
 
 @pytest.mark.parametrize(

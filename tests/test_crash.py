@@ -8,15 +8,21 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from deita_tasks import storage
+from deita_tasks.artifacts.garbage import find_garbage, remove_garbage
+from deita_tasks.artifacts.runs import marked_runs
 from deita_tasks.artifacts.verify import verify
 from deita_tasks.config import Advanced, Export, Scoring, Selection, Source
 from deita_tasks.errors import StorageError
@@ -251,6 +257,52 @@ def test_a_planted_result_is_not_run(quick, small_pool, tmp_path, name):
     done = select(small_pool, tmp_path)
     assert done["computed"] == {"complexity": 0, "quality": 0, "embedding": 0}
     assert not trap.exists()
+
+
+def test_gc_beside_a_run_takes_nothing_from_it(quick, small_pool, tmp_path):
+    """Without any grace, and in a store where an earlier run left what this one takes up."""
+    store = tmp_path / "store"
+    select(small_pool, tmp_path)
+    shutil.rmtree(store / "selections")
+    for part in parts_in(store):
+        if "quality" in str(part):
+            part.unlink()
+    for path in store.rglob("*"):
+        os.utime(path, (0, 0))
+    ended = threading.Event()
+    sweeps: list[int] = []
+
+    def sweep() -> None:
+        while not ended.is_set():
+            known_runs = marked_runs(str(store))
+            if known_runs:
+                files = find_garbage(str(store), timedelta(0))
+                sweeps.append(remove_garbage(str(store), files, (), known_runs))
+
+    with ThreadPoolExecutor(1) as collector:
+        collection = collector.submit(sweep)
+        try:
+            done = select(small_pool, tmp_path, retries=0)
+        finally:
+            ended.set()
+        collection.result()
+    assert len(sweeps) > 3
+    assert (done["computed"]["complexity"], done["computed"]["quality"]) == (0, 30)
+    assert damage_in(store) == []
+    assert not list((store / "runs").iterdir())
+    assert find_garbage(str(store), timedelta(0)) != []  # its plan, for one
+
+
+def test_a_killed_run_s_mark_is_collected(server, sample_pool, tmp_path):
+    store, output = tmp_path / "store", tmp_path / "out"
+    arguments = command(str(sample_pool), str(store), str(output))
+    stop_at(arguments, store, 1, signal.SIGKILL, 0.0, server)
+    (mark,) = (store / "runs").glob("*.json")
+    left = {file.name for file in find_garbage(str(store), timedelta(0))}
+    assert left == set()  # it may still be under way
+    hour = datetime.now(UTC) + timedelta(minutes=61)
+    left = {file.name for file in find_garbage(str(store), timedelta(0), now=hour)}
+    assert f"runs/{mark.name}" in left
 
 
 def test_two_runs_over_one_store_at_once(server, undisturbed, sample_pool, tmp_path):

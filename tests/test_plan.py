@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from deita_tasks.config import Advanced, Embedding, Export, Scoring, Selection, Source
+from deita_tasks.config import (
+    Advanced,
+    Embedding,
+    Export,
+    Output,
+    Scoring,
+    Selection,
+    Source,
+    Versions,
+)
 from deita_tasks.errors import DeitaError, InputError, OutputExists, UsageError
 from deita_tasks.plan import Plan, RunSettings, check_output, embedder_spec, plan_run, scorer_spec
 from deita_tasks.presets import (
@@ -375,6 +384,28 @@ def test_an_output_may_not_hold_what_the_run_needs(
     assert planned(
         tmp_path, small_pool, export=Export(output=str(output), overwrite=True), advanced=beside
     )
+
+
+@pytest.mark.parametrize("kind", [Export, Output, Versions])
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("store/out", "lies in the store"),
+        (f"store/selections/{'0' * 32}", "lies in the store"),
+        ("link/out", "lies in the store"),
+        ("store", "holds the store"),
+        (".", "holds the store"),
+    ],
+)
+def test_output_and_store_lie_apart(
+    kind: type[Export], output: str, said: str, tmp_path: Path, small_pool: Path
+) -> None:
+    """What a user keeps in the store, gc might remove; what lies in an output, a new result may."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    with pytest.raises(UsageError, match=f"{said} .*choose a folder apart from it"):
+        planned(tmp_path, small_pool, export=kind(output=str(tmp_path / output)))
+    assert planned(tmp_path, small_pool, export=kind(output=str(tmp_path / "store-out")))
 
 
 @pytest.mark.parametrize(

@@ -48,15 +48,16 @@ def compact(store: str, merged_rows: int = MERGED_ROWS) -> Iterator[Merge]:
 
 
 def _group(parts: Mapping[str, pa.Array], merged_rows: int) -> Iterator[dict[str, pa.Array]]:
-    """Yield groups of parts of at most `merged_rows` rows together."""
+    """Yield groups of parts of at most `merged_rows` distinct rows together."""
     group: dict[str, pa.Array] = {}
-    rows = 0
+    group_ids: set[str] = set()
     for digest, ids in parts.items():
-        if group and rows + len(ids) > merged_rows:
+        new_ids = set(ids.to_pylist()) - group_ids
+        if group and len(group_ids) + len(new_ids) > merged_rows:
             yield group
-            group, rows = {}, 0
+            group, group_ids, new_ids = {}, set(), set(ids.to_pylist())
         group[digest] = ids
-        rows += len(ids)
+        group_ids |= new_ids
     if group:
         yield group
 

@@ -1,33 +1,29 @@
 """Find and remove what a store no longer needs.
 
-No selection refers to it, or a killed run left it. This is safe beside running flows: a flow that
-loses a part while it reads looks again (`parts.py`), and its next run computes what is missing.
+No selection and no run under way refers to it, or a killed run left it. Runs may go on meanwhile:
+their marks (`runs.py`) keep what they need. Only files with names of ours are removed.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pandas as pd
 
 from deita_tasks import storage
-from deita_tasks.artifacts.inventory import Artifact, list_artifacts
-from deita_tasks.artifacts.parts import PartSet
+from deita_tasks.artifacts.inventory import Artifact, artifact_of, list_artifacts
+from deita_tasks.artifacts.parts import CLAIM, PartSet
 from deita_tasks.artifacts.pool import Pool, pool_uri
-from deita_tasks.artifacts.selection import (
-    SELECTION_FILE,
-    SelectionProvenance,
-    SelectionSummary,
-)
+from deita_tasks.artifacts.runs import LIFETIME, RunMark, grace_beside, marked_runs, read_marks
+from deita_tasks.artifacts.selection import SelectionProvenance, read_selection
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 
 log = logging.getLogger(__name__)
 
-GRACE = timedelta(days=7)  # younger files may belong to a run that is under way, or comes back
+GRACE = timedelta(days=7)  # a run that was killed may come back to younger files
 MIN_UPLOAD_AGE = timedelta(hours=1)
 DIGEST = re.compile(r"[0-9a-f]{32}")
 
@@ -38,29 +34,32 @@ def find_garbage(
     forget: timedelta | None = None,
     now: datetime | None = None,
 ) -> list[storage.FileEntry]:
-    """Return the files that no selection refers to, plans and drafts; none younger than `grace`.
+    """Return the files that no selection and no run refers to, plans and drafts.
 
-    forget: also selections older than this, and what only they refer to. A part stays as long as
-    one of its rows is in a pool that stays.
+    None younger than `grace`, or than the first run under way. forget: also selections older than
+    this, and what only they refer to. A part stays as long as one of its rows is in a pool that
+    stays.
     """
     now = now or datetime.now(UTC)
     artifacts = list_artifacts(store)
-    selections = [
-        artifact
-        for artifact in artifacts
-        if artifact.kind == "selections"
-        and (forget is None or now - artifact.newest < max(forget, grace))
-    ]
-    used_pools, fingerprints = _references(store, artifacts, selections)
-    pools = [
-        artifact
+    marks = read_marks(store, now)
+    grace = grace_beside(marks, grace, now)
+    selections = [artifact for artifact in artifacts if artifact.kind == "selections"]
+    if forget is not None:
+        in_use = {mark.selection for mark in marks}
+        age = max(forget, grace)
+        selections = [
+            each for each in selections if each.digest in in_use or now - each.newest < age
+        ]
+    used_pools, fingerprints = _references(store, artifacts, selections, marks)
+    pools = {
+        artifact.digest
         for artifact in artifacts
         if artifact.kind == "pools"
         and (artifact.digest in used_pools or now - artifact.newest < grace)
-    ]
-    kept = {artifact.folder for artifact in [*selections, *pools]}
-    ids = _ids_of(store, pools)
-    live = {artifact.digest for artifact in [*selections, *pools]} | fingerprints
+    }
+    ids = _ids_of(store, pools | used_pools)
+    live = {artifact.digest for artifact in selections} | pools | fingerprints
     garbage: list[storage.FileEntry] = []
     for artifact in artifacts:
         if artifact.is_part_set and artifact.digest in fingerprints:
@@ -69,7 +68,9 @@ def find_garbage(
             garbage += artifact.files if now - artifact.newest >= grace else ()
         elif artifact.kind == "results":
             garbage += [file for file in artifact.files if not _is_live(file, live)]
-        elif artifact.folder not in kept:
+        elif artifact.kind == "runs":
+            garbage += [file for file in artifact.files if now - file.modified >= LIFETIME]
+        elif artifact.digest not in live:
             garbage += artifact.files
     return [file for file in garbage if now - file.modified >= grace]
 
@@ -87,71 +88,92 @@ def find_abandoned_uploads(
 ) -> list[storage.Upload]:
     """Return uploads to an object store that killed runs left behind.
 
-    Only those begun at least `grace`, and an hour, ago: they look like uploads under way. None,
-    with a warning, where they cannot be listed.
+    Only those begun at least `grace`, and an hour, ago, and before the first run under way: they
+    look like uploads under way. None, with a warning, where they cannot be listed.
     """
     now = now or datetime.now(UTC)
     try:
         uploads = storage.unfinished_uploads(store)
+        grace = grace_beside(read_marks(store, now), max(grace, MIN_UPLOAD_AGE), now)
     except StorageError as error:
         log.warning("unfinished uploads stay: %s", error)
         return []
-    return [upload for upload in uploads if now - upload.begun >= max(grace, MIN_UPLOAD_AGE)]
+    folder = storage.filesystem(store)[1].strip("/").partition("/")[2]
+    return [
+        upload
+        for upload in uploads
+        if now - upload.begun >= grace
+        and artifact_of(upload.key.removeprefix(folder).strip("/")) is not None
+    ]
 
 
 def remove_garbage(
-    store: str, files: Iterable[storage.FileEntry], uploads: Iterable[storage.Upload] = ()
-) -> None:
-    """Remove what `find_garbage` and `find_abandoned_uploads` returned."""
-    for file in files:
+    store: str,
+    files: Sequence[storage.FileEntry],
+    uploads: Iterable[storage.Upload] = (),
+    known_runs: Collection[str] = (),
+) -> int:
+    """Remove what `find_garbage` and `find_abandoned_uploads` returned; return how many files.
+
+    Stops at the first run that is not among `known_runs`, those that had a mark before the search:
+    it may need what was garbage then.
+    """
+    for number, file in enumerate(files):
+        if not marked_runs(store) <= set(known_runs):
+            log.warning("a run has begun: %d files stay; run gc again", len(files) - number)
+            return number
         storage.remove(storage.join(store, file.name))
     for upload in uploads:
         storage.abort_upload(store, upload)
+    return len(files)
 
 
 def _references(
-    store: str, artifacts: Iterable[Artifact], selections: Iterable[Artifact]
+    store: str,
+    artifacts: Iterable[Artifact],
+    selections: Iterable[Artifact],
+    runs: Collection[RunMark],
 ) -> tuple[set[str], set[str]]:
-    """Return the pools and the fingerprints that `selections` refer to.
+    """Return the pools and the fingerprints that `selections` and `runs` refer to.
 
-    If one of them does not say, all there are.
+    If a selection does not say, all there are.
     """
-    pools: set[str] = set()
-    fingerprints: set[str] = set()
+    pools = {run.pool for run in runs}
+    fingerprints = {digest for run in runs for digest in run.fingerprints.values()}
     for artifact in selections:
-        place = storage.join(store, artifact.folder, SELECTION_FILE)
         try:
-            fields = storage.read_json(place)
-        except (MissingFile, DamagedArtifact):
+            provenance = _provenance(storage.join(store, artifact.folder))
+        except MissingFile:
             continue  # unfinished: nothing can use it
-        provenance = _provenance(place, fields)
         if provenance is None:
             log.warning(
-                "all pools and fingerprints stay: %s does not say what it was made of",
+                "all pools and fingerprints stay: %s does not say what it was made of; `deita "
+                "store verify` says whether it is damaged",
                 artifact.folder,
             )
-            everything = {artifact.digest for artifact in artifacts}
-            return everything, everything
+            pools.update(each.digest for each in artifacts if each.kind == "pools")
+            fingerprints.update(each.digest for each in artifacts if each.is_part_set)
+            return pools, fingerprints
         pools.add(provenance.pool)
         fingerprints.update(provenance.fingerprints.values())
     return pools, fingerprints
 
 
-def _provenance(place: str, fields: Any) -> SelectionProvenance | None:
-    """Return what a selection depends on; None if its JSON, of another version, does not say."""
+def _provenance(uri: str) -> SelectionProvenance | None:
+    """Return what a selection depends on; None if it is damaged or of another version."""
     try:
-        return storage.as_record(place, fields, SelectionSummary).provenance
+        return read_selection(uri).provenance
     except DamagedArtifact:
         return None
 
 
-def _ids_of(store: str, pools: Iterable[Artifact]) -> pd.Index[str] | None:
+def _ids_of(store: str, pools: Iterable[str]) -> pd.Index[str] | None:
     """Return the ids of all `pools`; None if one cannot be read: nobody knows its parts then."""
     ids = pd.Index([], dtype=object)
     try:
-        for artifact in pools:
-            pool = Pool.open(pool_uri(store, artifact.digest))
-            ids = ids.union(pd.Index(pool.index(["id"])["id"].to_pandas().astype(object)))
+        for digest in pools:
+            distinct_ids, _ = Pool.open(pool_uri(store, digest)).distinct
+            ids = ids.union(pd.Index(distinct_ids.to_pandas().astype(object)))
     except StorageError as error:
         log.warning("all parts of fingerprints in use stay, since a pool cannot be read: %s", error)
         return None
@@ -161,7 +183,10 @@ def _ids_of(store: str, pools: Iterable[Artifact]) -> pd.Index[str] | None:
 def _unused_parts(
     store: str, artifact: Artifact, ids: pd.Index[str] | None
 ) -> list[storage.FileEntry]:
-    """Return the parts without a row of a pool that stays; `verify` looks after damaged parts."""
+    """Return the parts without a row of a pool that stays, and the claims of killed runs.
+
+    `verify` looks after damaged parts.
+    """
     if ids is None:
         return []
     part_set = PartSet(uri=storage.join(store, artifact.folder), fingerprint=artifact.digest)
@@ -170,4 +195,5 @@ def _unused_parts(
         for digest, part_ids in part_set.index().items()
         if not (ids.get_indexer(part_ids.to_pandas()) >= 0).any()
     }
-    return [file for file in artifact.files if file.name.rsplit("/", 1)[1] in unused]
+    names = {file: file.name.rsplit("/", 1)[1] for file in artifact.files}
+    return [file for file in names if names[file] in unused or names[file].startswith(CLAIM)]

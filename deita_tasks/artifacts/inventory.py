@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from deita_tasks import storage
-from deita_tasks.artifacts.parts import FINGERPRINT_FILE, PartSet
+from deita_tasks.artifacts.parts import FINGERPRINT_FILE, PART_NAME, PartSet
 from deita_tasks.artifacts.pool import POOL_FILE, PoolSummary
+from deita_tasks.artifacts.runs import MARK_NAME
 from deita_tasks.artifacts.selection import SelectionSummary, read_selection
 from deita_tasks.components import Fingerprint
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 
-# Folders below the folder of each kind.
-DEPTHS = {
-    "pools": 1,
-    "selections": 1,
-    "embeddings": 1,
-    "scores": 2,
-    "plans": 0,
-    "results": 0,
+DIGEST = r"[0-9a-f]{32}"
+PART_FILES = re.compile(rf"{PART_NAME.pattern}|fingerprint\.json|claim-{DIGEST}\.json")
+# Names of our files, by kind: those below <kind>/<digest>/, and those directly in <kind>/. Any
+# other file is somebody's own: it is neither counted nor removed.
+FOLDER_FILES = {
+    "pools": re.compile(r"rows-\d{5,}\.parquet|quarantine\.parquet|pool\.json"),
+    "selections": re.compile(r"(decisions|kept)\.parquet|selection\.json"),
+    "scores/complexity": PART_FILES,
+    "scores/quality": PART_FILES,
+    "embeddings": PART_FILES,
+}
+KIND_FILES = {
+    "plans": re.compile(rf"({DIGEST}-)?{DIGEST}\.parquet"),
+    "results": re.compile(rf"[a-z]+(-[a-z]+)*(-{DIGEST}){{1,2}}"),
+    "runs": MARK_NAME,
 }
 LOOSE_FILES = {
     "plans": "rows to compute",
     "results": "what Prefect remembers",
+    "runs": "marks of runs under way",
     "drafts": "left by runs that were killed",
 }
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A pool, a selection or the parts of one fingerprint; or all plans, results or drafts.
+    """A pool, a selection or the parts of one fingerprint; or all files of another kind.
 
-    kind: pools, selections, embeddings, scores/complexity, scores/quality, plans, results, drafts.
-    digest: "" for plans, results and drafts. files: their names are paths from the store.
+    kind: pools, selections, embeddings, scores/complexity, scores/quality; or plans, results, runs,
+    drafts, which have the digest "". files: their names are paths from the store.
     """
 
     kind: str
@@ -75,23 +85,24 @@ def list_artifacts(store: str) -> list[Artifact]:
     """Return what lies in the store, from one listing; ignores files that are not ours."""
     files: dict[tuple[str, str], list[storage.FileEntry]] = {}
     for file in storage.find(store):
-        key = _artifact_of(file.name)
+        key = artifact_of(file.name)
         if key is not None:
             files.setdefault(key, []).append(file)
     return [Artifact(kind, digest, tuple(files[kind, digest])) for kind, digest in sorted(files)]
 
 
-def _artifact_of(name: str) -> tuple[str, str] | None:
-    """Return kind and digest of the artifact that the file `name` belongs to."""
-    steps = name.split("/")
-    if steps[0] not in DEPTHS or len(steps) < 2:
-        return None
-    if steps[-1].startswith("."):
-        return "drafts", ""
-    depth = DEPTHS[steps[0]]
-    if depth and len(steps) > depth + 1:
-        return "/".join(steps[:depth]), steps[depth]
-    return steps[0], ""
+def artifact_of(name: str) -> tuple[str, str] | None:
+    """Return kind and digest of the artifact that the file `name` belongs to; None if not ours."""
+    folder, _, file = name.rpartition("/")
+    target = storage.draft_target(file)
+    if target is not None:
+        is_draft = artifact_of(f"{folder}/{target}") is not None
+        return ("drafts", "") if is_draft else None
+    if folder in KIND_FILES:
+        return (folder, "") if KIND_FILES[folder].fullmatch(file) else None
+    kind, _, digest = folder.rpartition("/")
+    is_ours = kind in FOLDER_FILES and FOLDER_FILES[kind].fullmatch(file)
+    return (kind, digest) if is_ours and re.fullmatch(DIGEST, digest) else None
 
 
 def summarise(store: str) -> Iterator[ArtifactSummary]:

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 READERS = 8  # parts fetched at a time from an object store, where waiting takes most of the time
 PART_NAME = re.compile(r"part-([0-9a-f]{32}(?:-[0-9a-f]{64})?)\.parquet")
 FINGERPRINT_FILE = "fingerprint.json"
+CLAIM = "claim-"
 
 SECONDS_PER_PART = 30.0  # of answers that come one by one
 SPOOL = 64 << 20  # bytes of a new part held in memory; a larger one goes through a scratch file
@@ -112,17 +113,17 @@ class PartSet(JsonRecord):
             return None  # compacted or removed since it was listed
         return table["id"].combine_chunks()
 
-    def check(self, digest: str) -> None:
+    def check(self, digest: str, again: bool = False) -> None:
         """Raise DamagedArtifact if the part's bytes are not those that its name stands for.
 
-        Remembers the parts that it has found undamaged.
+        Remembers the parts that it has found undamaged; `again` looks at them once more.
         """
         uri = self.part(digest)
         expected = digest.partition("-")[2]
-        if not expected or uri in _checked_parts:
+        if not expected or (uri in _checked_parts and not again):
             return
         is_local = storage.is_local(uri)
-        actual = storage.local_sha256(uri) if is_local else storage.sha256_of(uri)
+        actual = storage.local_sha256(uri, again) if is_local else storage.sha256_of(uri)
         if actual != expected:
             raise DamagedArtifact(f"{uri}: its bytes are not those that its name stands for")
         if not is_local:
@@ -138,7 +139,7 @@ class PartSet(JsonRecord):
 
     def claim(self, shard: str) -> str:
         """Return the URI of the claim on a shard."""
-        return storage.join(self.uri, f"claim-{shard}.json")
+        return storage.join(self.uri, f"{CLAIM}{shard}.json")
 
     def write(self, shard: str, tables: Iterable[pa.Table]) -> str:
         """Write `tables`, at least one, as a part of a shard, atomically; return its digest.

@@ -8,7 +8,7 @@ shards, and none is computed twice (`claims.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -126,9 +126,8 @@ def _latest_groups(plans: str, part_set: PartSet) -> Iterator[pa.ChunkedArray]:
 
 def _write_plan(plans: str, part_set: PartSet, pieces: Sequence[pa.Table]) -> list[Shard]:
     digests = [ids_digest(piece["id"]) for piece in pieces]
-    positions = [pc.sum(piece["position"]).as_py() for piece in pieces]
-    name = storage.digest_of([digests, positions])
-    uri = storage.join(plans, f"{part_set.fingerprint}-{name}.parquet")
+    name = f"{part_set.fingerprint}-{_plan_digest(digests, pieces)}"
+    uri = storage.join(plans, f"{name}.parquet")
     with storage.parquet_writer(uri, PLAN) as writer:
         for piece in pieces:
             writer.write_table(piece, row_group_size=max(1, piece.num_rows))
@@ -136,6 +135,21 @@ def _write_plan(plans: str, part_set: PartSet, pieces: Sequence[pa.Table]) -> li
         Shard(digest=digest, rows=piece.num_rows, plan=uri, group=group)
         for group, (digest, piece) in enumerate(zip(digests, pieces, strict=True))
     ]
+
+
+def _plan_digest(digests: Sequence[str], tables: Iterable[pa.Table]) -> str:
+    positions = sum(pc.sum(table["position"]).as_py() for table in tables)
+    return storage.digest_of([digests, positions])
+
+
+def check_plan(uri: str) -> None:
+    """Raise DamagedArtifact if the plan under `uri` is not what its name stands for."""
+    with storage.parquet_file(uri) as parquet:
+        groups = range(parquet.num_row_groups)
+        pieces = [parquet.read_row_group(group, PLAN.names) for group in groups]
+        digest = _plan_digest([ids_digest(piece["id"]) for piece in pieces], pieces)
+    if not uri.endswith(f"{digest}.parquet"):
+        raise DamagedArtifact(f"{uri}: its rows are not those that its name stands for")
 
 
 def read_plan(shard: Shard) -> pa.Table:

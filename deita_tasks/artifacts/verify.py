@@ -13,9 +13,14 @@ from deita_tasks import storage
 from deita_tasks.artifacts.inventory import Artifact, list_artifacts
 from deita_tasks.artifacts.parts import FINGERPRINT_FILE, PartSet, ids_digest
 from deita_tasks.artifacts.pool import POOL_FILE, QUARANTINE_FILE, PoolSummary
+from deita_tasks.artifacts.runs import RunMark
 from deita_tasks.artifacts.selection import DECISIONS_FILE, read_selection
+from deita_tasks.artifacts.shards import check_plan
+from deita_tasks.artifacts.task_results import StoredResult
 from deita_tasks.errors import DamagedArtifact, MissingFile
 from deita_tasks.storage import FileInfo
+
+EARLY_RESULT_FIELDS = {"metadata", "result"}
 
 
 @dataclass(frozen=True)
@@ -36,18 +41,28 @@ def verify(store: str, remove: bool = False) -> Iterator[CheckResult]:
         for name, check in _checks(store, artifact).items():
             result = CheckResult(name, _problem(check))
             if result.problem and remove:
-                storage.remove(storage.join(store, name))
+                _remove(store, name, artifact)
             yield result
+
+
+def _remove(store: str, name: str, artifact: Artifact) -> None:
+    """Remove a damaged file, or the files of a damaged artifact and none that are not ours."""
+    files = [file.name for file in artifact.files]
+    for file in [name] if name in files else files:
+        storage.remove(storage.join(store, file))
 
 
 def _checks(store: str, artifact: Artifact) -> dict[str, Callable[[], None]]:
     """Return the checks of an artifact, by the file or folder to remove if they fail."""
     uri = storage.join(store, artifact.folder)
-    if artifact.kind == "pools":
-        return {artifact.folder: partial(_check_pool, uri)}
-    if artifact.kind == "selections":
-        return {artifact.folder: partial(_check_selection, uri)}
-    if not artifact.digest:
+    if artifact.kind in FOLDER_CHECKS:
+        return {artifact.folder: partial(FOLDER_CHECKS[artifact.kind], uri)}
+    if artifact.kind in FILE_CHECKS:
+        return {
+            file.name: partial(FILE_CHECKS[artifact.kind], storage.join(store, file.name))
+            for file in artifact.files
+        }
+    if not artifact.is_part_set:
         return {}
     part_set = PartSet(uri=uri, fingerprint=artifact.digest)
     checks: dict[str, Callable[[], None]] = {
@@ -111,6 +126,7 @@ def _check_fingerprint(part_set: PartSet) -> None:
 
 def _check_part(part_set: PartSet, digest: str) -> None:
     uri = part_set.part(digest)
+    part_set.check(digest, again=True)
     table = part_set.read(digest)
     ids = table["id"].combine_chunks()
     shard, _, sha256 = digest.partition("-")
@@ -124,3 +140,18 @@ def _check_part(part_set: PartSet, digest: str) -> None:
     values = pa.chunked_array([chunk.flatten() for chunk in table["values"].chunks])
     if len(values) and not pc.all(pc.is_finite(values)).as_py():
         raise DamagedArtifact(f"{uri}: values that are not finite")
+
+
+def _check_result(uri: str) -> None:
+    fields = storage.read_json(uri)
+    # Early versions kept Prefect's own records, which nothing reads any more.
+    if not isinstance(fields, dict) or fields.keys() != EARLY_RESULT_FIELDS:
+        storage.as_record(uri, fields, StoredResult)
+
+
+def _check_run(uri: str) -> None:
+    storage.read_record(uri, RunMark)
+
+
+FOLDER_CHECKS = {"pools": _check_pool, "selections": _check_selection}
+FILE_CHECKS = {"plans": check_plan, "results": _check_result, "runs": _check_run}

@@ -29,6 +29,7 @@ from deita_tasks.storage.failures import storage_errors
 
 UNFINISHED = ".unfinished"  # in an output while it changes in place; lists our files
 DRAFTS = ".new-"
+LEFTOVERS = (DRAFTS, f".{UNFINISHED}.")  # of killed runs
 DAY_SECONDS = 86_400.0
 
 AnyManifest = TypeVar("AnyManifest", bound=Provenance)
@@ -63,7 +64,7 @@ def foreign_files(uri: str) -> list[str]:
     return [
         file.name
         for file in storage.find(uri)
-        if file.name not in own and not file.name.startswith((DRAFTS, UNFINISHED))
+        if file.name not in own and not file.name.startswith((*LEFTOVERS, UNFINISHED))
     ]
 
 
@@ -161,8 +162,8 @@ def _replace_files(fs: AbstractFileSystem, folder: str, uri: str, path: str) -> 
         storage.remove(posixpath.join(uri, posixpath.basename(draft)))
     for name in own - set(files):
         storage.remove(storage.join(uri, name))
-    drafts = {file.name.split("/")[0] for file in storage.find(uri) if file.name.startswith(DRAFTS)}
-    for leftover in drafts:
+    names = {file.name.split("/")[0] for file in storage.find(uri)}
+    for leftover in [name for name in names if name.startswith(LEFTOVERS)]:
         storage.remove(storage.join(uri, leftover))
     storage.remove(storage.join(uri, UNFINISHED))
     shutil.rmtree(folder)

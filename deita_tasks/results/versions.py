@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -87,7 +86,7 @@ def move_latest(output: str, name: str) -> None:
     """Point `latest` to the version `name`, atomically."""
     fs, path = storage.filesystem(storage.join(output, LATEST))
     if isinstance(fs, LocalFileSystem):
-        draft = f"{path}.{uuid.uuid4().hex}"
+        draft = storage.draft_path(path)
         with storage_errors(output):
             try:
                 os.symlink(os.path.join(FOLDER, name), draft, target_is_directory=True)
@@ -97,6 +96,20 @@ def move_latest(output: str, name: str) -> None:
                 if os.path.lexists(draft):
                     os.unlink(draft)
     storage.write_bytes(storage.join(output, LATEST), f"{name}\n".encode())
+
+
+def _remove_drafts(output: str, now: datetime) -> None:
+    """Remove the links that killed runs have not renamed to `latest`, after a day."""
+    fs, path = storage.filesystem(output)
+    with storage_errors(output):
+        for name in os.listdir(path) if isinstance(fs, LocalFileSystem) else ():
+            draft = os.path.join(path, name)
+            if storage.draft_target(name) == LATEST and _age(draft, now) > DAY:
+                os.unlink(draft)
+
+
+def _age(path: str, now: datetime) -> timedelta:
+    return now - datetime.fromtimestamp(os.lstat(path).st_mtime, UTC)
 
 
 def remove_old(output: str, keep: int, now: datetime | None = None) -> list[str]:
@@ -111,8 +124,10 @@ def remove_old(output: str, keep: int, now: datetime | None = None) -> list[str]
     for name in old:
         storage.remove(storage.join(version_uri(output, name), MANIFEST))  # incomplete from here
         storage.remove(version_uri(output, name))
-    for name in _leftovers(files, complete, now or datetime.now(UTC)):
+    now = now or datetime.now(UTC)
+    for name in _leftovers(files, complete, now):
         storage.remove(version_uri(output, name))
+    _remove_drafts(output, now)
     return old
 
 

@@ -19,6 +19,8 @@ from deita_tasks.storage.digests import (
 from deita_tasks.storage.files import (
     as_record,
     create,
+    draft_path,
+    draft_target,
     open_read,
     parquet_file,
     parquet_writer,
@@ -63,6 +65,8 @@ __all__ = [
     "create",
     "describe",
     "digest_of",
+    "draft_path",
+    "draft_target",
     "exists",
     "expand",
     "filesystem",

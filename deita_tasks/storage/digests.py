@@ -75,13 +75,16 @@ def content_digest(uri: str) -> str:
     return "token:" + hashlib.sha256(f"{version} {info.get('size')}".encode()).hexdigest()
 
 
-def local_sha256(uri: str) -> str:
-    """Return the sha256 of a local file; remembers it while size and time stay the same."""
+def local_sha256(uri: str, again: bool = False) -> str:
+    """Return the sha256 of a local file; remembers it while size and time stay the same.
+
+    again: look at the bytes, whatever it remembers: a disk may lose a bit and keep the time.
+    """
     with storage_errors(uri):
         path = filesystem(uri)[1]
         stat = os.stat(path)
     key = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    digest = _local_digests.get(key)
+    digest = None if again else _local_digests.get(key)
     if digest is None:
         digest = sha256_of(uri)
         if time.time() - stat.st_mtime > SETTLED_SECONDS:

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import posixpath
+import re
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,7 @@ from deita_tasks.strict_json import JsonRecord, explain_error
 BLOCK = 1 << 20  # bytes read at a time
 READ_AHEAD = 8 << 20  # bytes fetched at a time from an object store; s3fs would take 50 MiB
 UPLOAD_PART = 16 << 20  # bytes held while uploading; 10,000 parts at most: 160 GiB a file
+DRAFT = re.compile(r"\.(.+)\.[0-9a-f]{32}")
 UPLOADS_ARE_ATOMIC = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf"}
 
 # Arrow's threads need microseconds; until a file leaves this queue, others are read.
@@ -110,7 +112,7 @@ def write_atomic(uri: str) -> Iterator[IO[bytes]]:
 
 
 def _write_local(path: str) -> Iterator[IO[bytes]]:
-    draft = _draft_path(path)
+    draft = draft_path(path)
     os.makedirs(posixpath.dirname(path), exist_ok=True)
     try:
         with open(draft, "wb") as handle:
@@ -125,7 +127,7 @@ def _write_local(path: str) -> Iterator[IO[bytes]]:
 
 
 def _write_and_move(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
-    draft = _draft_path(path)
+    draft = draft_path(path)
     fs.makedirs(posixpath.dirname(path), exist_ok=True)
     try:
         with fs.open(draft, "wb") as handle:
@@ -152,9 +154,16 @@ def _upload(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
     handle.close()
 
 
-def _draft_path(path: str) -> str:
+def draft_path(path: str) -> str:
+    """Return a hidden name beside `path`, under which it is written before it appears."""
     folder, name = posixpath.split(path)
     return posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
+
+
+def draft_target(name: str) -> str | None:
+    """Return the file name that the draft `name` was to become; None if it is not a draft."""
+    match = DRAFT.fullmatch(name)
+    return match[1] if match else None
 
 
 def write_bytes(uri: str, content: bytes) -> None:
@@ -261,6 +270,8 @@ def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
         except (DeitaError, MemoryError):  # not the fault of the file
             raise
         except Exception as error:
+            if isinstance(error, NotImplementedError) and not pa.Codec.is_available("zstd"):
+                raise  # this Arrow reads no file of ours; else a bit of the file asks for the odd
             # EINVAL: a damaged footer names a place outside the file.
             if getattr(error, "errno", None) not in (None, errno.EINVAL):
                 raise as_storage_error(uri, error) or error from error

@@ -7,7 +7,8 @@ import os
 import posixpath
 import re
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -137,12 +138,14 @@ def join(base: str, *parts: str) -> str:
 def path_in(uri: str, folder: str) -> str | None:
     """Return the path of `uri` from `folder` on: "" for the folder itself, None if it is elsewhere.
 
-    Does not follow links.
+    Follows links on a local disk.
     """
     fs, path = filesystem(uri)
     folder_fs, folder_path = filesystem(folder)
     if type(fs) is not type(folder_fs):
         return None
+    if isinstance(fs, LocalFileSystem):
+        path, folder_path = os.path.realpath(path), os.path.realpath(folder_path)
     if not f"{path}/".startswith(f"{folder_path.rstrip('/')}/"):
         return None
     return _below(path, folder_path)
@@ -266,6 +269,8 @@ def find(folder: str) -> list[FileEntry]:
     """Return every file below `folder`, hidden ones included, by name; [] without the folder."""
     fs, path = filesystem(folder)
     with storage_errors(folder):
+        if isinstance(fs, LocalFileSystem):
+            return sorted(_find_local(path))
         try:
             infos = fs.find(path, detail=True)
         except FileNotFoundError:
@@ -276,6 +281,26 @@ def find(folder: str) -> list[FileEntry]:
         for name, info in infos.items()
         if info["type"] == "file" and _below(name, path)
     )
+
+
+def _find_local(folder: str) -> Iterator[FileEntry]:
+    """Yield every file below `folder`, without those behind links.
+
+    Raises OSError for a folder that cannot be listed, which fsspec would leave out.
+    """
+    for path, _, names in os.walk(folder, onerror=_raise_unless_gone):
+        for name in names:
+            file = posixpath.join(path, name)
+            with suppress(FileNotFoundError):
+                status = os.lstat(file)
+                if stat.S_ISREG(status.st_mode):
+                    modified = datetime.fromtimestamp(status.st_mtime, UTC)
+                    yield FileEntry(_below(file, folder), status.st_size, modified)
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _modified(info: Mapping[str, Any]) -> datetime:

@@ -18,7 +18,7 @@ secrets.py        API keys from Prefect Secret blocks
 
 from deita_tasks.tasks.events import emit_selection_created
 from deita_tasks.tasks.exporting import export_selection, export_sweep, subset
-from deita_tasks.tasks.loading import check_good_fraction, load
+from deita_tasks.tasks.loading import check_good_fraction, open_pool
 from deita_tasks.tasks.preflight import check_models
 from deita_tasks.tasks.run_context import set_up_logging, tag_run
 from deita_tasks.tasks.runners import ShardRunner
@@ -40,7 +40,7 @@ __all__ = [
     "export_selection",
     "export_sweep",
     "list_stages",
-    "load",
+    "open_pool",
     "plan_stage",
     "run_stage",
     "select",

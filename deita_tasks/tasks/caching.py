@@ -10,7 +10,7 @@ reference to nothing is never trusted.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,12 +20,12 @@ from prefect.context import FlowRunContext
 from prefect.filesystems import WritableFileSystem
 from prefect.serializers import JSONSerializer
 from prefect.tasks import exponential_backoff
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue
 
 from deita_tasks import storage
+from deita_tasks.artifacts.task_results import CLASS_NAMES, StoredResult
 from deita_tasks.config import Advanced
 from deita_tasks.errors import InputError, ModelError, ServerUnreachable, UsageError
-from deita_tasks.strict_json import JsonRecord
 
 NOT_WORTH_RETRYING = (UsageError, InputError, ModelError, ServerUnreachable)
 
@@ -41,21 +41,6 @@ def is_worth_retrying(task: Any, run: Any, state: Any) -> bool:
     Not with a wrong option, a bad pool, an unfit model or an address without a server.
     """
     return not isinstance(state.result(raise_on_failure=False), NOT_WORTH_RETRYING)
-
-
-class StoredResult(JsonRecord):
-    """A task's result as it lies in the store: its value, and nothing that says how to read it."""
-
-    value: dict[str, JsonValue]
-
-    @field_validator("value")
-    @classmethod
-    def _check_names(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        """Refuse the names by which Prefect's JSON asks for a class or an exception."""
-        for name in _field_names(value):
-            if name in CLASS_NAMES:
-                raise ValueError(f"a field {name!r}; expected plain JSON")
-        return value
 
 
 class StoreResults(WritableFileSystem):
@@ -91,18 +76,6 @@ class StoreResults(WritableFileSystem):
             storage.write_record(storage.join(self.uri, path), StoredResult(value=value))
 
 
-def _field_names(value: JsonValue) -> Iterator[str]:
-    """Yield the names of all fields in a JSON value, at any depth."""
-    if isinstance(value, dict):
-        yield from value
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _field_names(item)
-
-
-# What Prefect's own decoder takes for a class to call.
-CLASS_NAMES = {"__class__", "__exc_type__"}
 PLAIN_JSON = JSONSerializer(object_decoder=None)
 
 CACHED: dict[str, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from prefect import get_run_logger, task
 from pydantic import JsonValue
@@ -11,6 +12,7 @@ from pydantic import JsonValue
 from deita_tasks import progress, storage
 from deita_tasks.artifacts.pool import QUARANTINE_FILE, Pool, pool_uri
 from deita_tasks.artifacts.pool_writer import write_pool
+from deita_tasks.artifacts.runs import mark_run
 from deita_tasks.config import Advanced, Source
 from deita_tasks.errors import EmptyFile, InputError, StorageError, TooManyBadRows
 from deita_tasks.loading import open_unless_empty
@@ -18,6 +20,7 @@ from deita_tasks.manifest import InputFile
 from deita_tasks.plan import Plan
 from deita_tasks.records import Conversation, Quarantined
 from deita_tasks.tasks.caching import CACHED, call_cached
+from deita_tasks.tasks.selecting import selection_digest, stage_digests
 
 EMPTY = "empty"  # the format of an empty file
 LOADER_VERSION = 1  # increase it to load every pool anew
@@ -42,14 +45,21 @@ def is_intact(uri: str) -> bool:
         return False
 
 
-def load(plan: Plan, source: Source, options: Advanced) -> Pool:
-    """Return the pool of a plan's files; reads them only if the store does not have it."""
+@contextmanager
+def open_pool(plan: Plan, source: Source, options: Advanced) -> Iterator[Pool]:
+    """Give the pool of a plan's files; reads them only if the store does not have it.
+
+    Until the block ends, `deita store gc` leaves everything alone that the plan needs.
+    """
     uri = locate_pool(options.store, plan.files, source.format)
-    with progress.bar("load", None):
-        call_cached(load_pool, options, is_intact(uri), uri, plan.files, source.format)
-    pool = Pool.open(uri)
-    check_good_fraction(pool, {}, source.min_good_fraction)
-    return pool
+    digest = uri.rsplit("/", 1)[-1]
+    store = storage.absolute(options.store)
+    with mark_run(store, digest, stage_digests(plan), selection_digest(plan, digest)):
+        with progress.bar("load", None):
+            call_cached(load_pool, options, is_intact(uri), uri, plan.files, source.format)
+        pool = Pool.open(uri)
+        check_good_fraction(pool, {}, source.min_good_fraction)
+        yield pool
 
 
 @task(name="load-pool", task_run_name="load pool", **CACHED)

@@ -38,7 +38,7 @@ def select(
     plan: Plan, pool: Pool, stage_results: StageResults, options: Advanced
 ) -> SelectionSummary:
     """Return the selection of a plan; selects only if the store does not have it."""
-    uri = storage.join(options.store, "selections", selection_digest(plan, pool))
+    uri = storage.join(options.store, "selections", selection_digest(plan, pool.digest))
     selector = plan.specs["selection"]
     parts = parts_to_json(stage_results)
     fields = call_cached(select_rows, options, is_selection(uri), uri, pool.uri, parts, selector)
@@ -60,17 +60,29 @@ def _log_counts(strategy: str, counts: Counts) -> None:
     )
 
 
-def selection_digest(plan: Plan, pool: Pool) -> str:
-    """Return a digest of everything that a selection depends on, before anything is computed."""
-    fingerprints = plan.fingerprints()
-    selector = fingerprints.pop("selection")
-    stages = {
-        stage: storage.digest_of(fingerprint)
-        for stage, fingerprint in fingerprints.items()
-        if fingerprint is not None
+def stage_digests(plan: Plan) -> dict[str, str]:
+    """Return the digest of the fingerprint of each stage that runs."""
+    components = {**plan.scorers, "embedding": plan.embedder}
+    return {
+        stage: storage.digest_of(component.fingerprint())
+        for stage, component in components.items()
+        if component is not None
     }
+
+
+def selection_digest(plan: Plan, pool: str) -> str:
+    """Return a digest of everything that a selection depends on, before anything is computed.
+
+    pool: its digest.
+    """
+    selector = plan.selector.fingerprint()
     return storage.digest_of(
-        {"pool": pool.digest, "stages": stages, "selector": selector, "version": SELECT_VERSION}
+        {
+            "pool": pool,
+            "stages": stage_digests(plan),
+            "selector": selector,
+            "version": SELECT_VERSION,
+        }
     )
 
 
@@ -93,7 +105,7 @@ def solve(
         solve_limit,
         options,
         True,
-        selection_digest(plan, pool),
+        selection_digest(plan, pool.digest),
         pool.uri,
         parts_to_json(stage_results),
         budget,

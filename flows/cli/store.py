@@ -95,18 +95,21 @@ def collect_garbage(
     dry_run
         Only list what would be removed.
     grace_days
-        Keep files younger than this: a run may be under way.
+        Keep files younger than this: a run that was killed may come back to them. What a run
+        under way needs is kept in any case.
     forget_days
         Also remove selections older than this, and what only they need.
     """
     from deita_tasks.artifacts.garbage import find_abandoned_uploads, find_garbage, remove_garbage
+    from deita_tasks.artifacts.runs import marked_runs
 
     grace = timedelta(days=grace_days)
     forget = None if forget_days is None else timedelta(days=forget_days)
-    files = find_garbage(_existing(store), grace, forget)
+    runs = marked_runs(_existing(store))
+    files = find_garbage(store, grace, forget)
     uploads = find_abandoned_uploads(store, grace)
     if not dry_run:
-        remove_garbage(store, files, uploads)
+        files = files[: remove_garbage(store, files, uploads, runs)]
     console = _console()
     for file in files:
         console.print(file.name)

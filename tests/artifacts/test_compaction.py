@@ -53,6 +53,16 @@ def test_large_parts_and_damaged_ones_are_left_alone(place):
     assert storage.exists(damaged)
 
 
+def test_rows_that_come_twice_are_merged_at_once(tmp_path):
+    """Groups are as large as their distinct rows, else the merged parts would be merged again."""
+    store = str(tmp_path)
+    for rows in ([1, 2], [2, 1], [3, 4], [4, 3]):
+        add_part(store, "quality", *rows)
+    (merge,) = compact(store, merged_rows=5)
+    assert (merge.before, merge.after) == (4, 1)
+    assert list(compact(store, merged_rows=5)) == []
+
+
 def test_a_reader_beside_compaction_finds_all_rows(place):
     make_store(place)
     scores = part_set(place, "quality")

@@ -62,6 +62,16 @@ def test_foreign_files_are_named(place, tmp_path):
     assert publishing.foreign_files(place) == ["notes.txt"]
 
 
+def test_a_draft_of_the_marker_is_ours(tmp_path, monkeypatch):
+    pretend_mount_point(monkeypatch)
+    output = str(tmp_path / "output")
+    publishing.publish(result(tmp_path / "a", selected="x"), output)
+    storage.write_bytes(f"{output}/..unfinished.{'0' * 32}", b"half")
+    assert publishing.foreign_files(output) == []
+    publishing.publish(result(tmp_path / "b", selected="y"), output)
+    assert contents(output) == {"selected": "y"}
+
+
 def pretend_mount_point(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every folder look like a mount point, which cannot be renamed."""
     monkeypatch.setattr(os.path, "ismount", lambda path: True)

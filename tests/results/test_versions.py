@@ -99,6 +99,18 @@ def test_what_killed_runs_left_goes_after_a_day(output: str) -> None:
     assert entries(output) == {name}
 
 
+def test_links_of_killed_runs_go_after_a_day(tmp_path: Path) -> None:
+    name = write(str(tmp_path), 0)
+    versions.move_latest(str(tmp_path), name)
+    for draft in (f".latest.{'0' * 32}", f".notes.{'0' * 32}"):
+        (tmp_path / draft).symlink_to("versions")
+    versions.remove_old(str(tmp_path), 2)
+    assert len(list(tmp_path.iterdir())) == 4
+    versions.remove_old(str(tmp_path), 2, now=datetime.now(UTC) + timedelta(days=2))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"latest", "versions", f".notes.{'0' * 32}"}
+
+
 def entries(output: str) -> set[str]:
     files = storage.find(storage.join(output, "versions"))
     return {file.name.split("/")[0] for file in files}

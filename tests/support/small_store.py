@@ -33,7 +33,7 @@ def conversations(*numbers: int) -> list[Conversation]:
 
 
 def make_pool(store: str, *numbers: int) -> Pool:
-    """Write a pool of these rows and a bad one."""
+    """Write a pool of these rows, as often as they are named, and a bad one."""
     uri = pool_uri(store, storage.digest_of(numbers))
     bad = Quarantined(SourceRow("pool.jsonl", 99), "malformed_row", "not JSON", "{")
     file = InputFile(uri="pool.jsonl", digest="", rows=len(numbers) + 1, format="messages")

@@ -47,7 +47,7 @@ def test_what_nothing_refers_to_goes(place):
         add_part(place, stage, 7, 8)
     storage.write_bytes(f"{place}/plans/{'0' * 32}.parquet", b"")
     storage.write_bytes(
-        f"{place}/scores/quality/{'1' * 32}/.part-{'3' * 64}.parquet.{'4' * 32}", b"half"
+        f"{place}/scores/quality/{'1' * 32}/.part-{'2' * 32}-{'3' * 64}.parquet.{'4' * 32}", b"half"
     )
     storage.write_bytes(f"{place}/results/quality-{'1' * 32}-{'2' * 32}", b"{}")
     storage.write_bytes(f"{place}/notes.txt", b"somebody's own")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from deita_tasks import storage
-from deita_tasks.artifacts.parts import FINGERPRINT_FILE, PART_NAME, PartSet
+from deita_tasks.artifacts.parts import PART_NAME, PartSet
 from deita_tasks.artifacts.pool import POOL_FILE, PoolSummary
 from deita_tasks.artifacts.runs import MARK_NAME
 from deita_tasks.artifacts.selection import SelectionSummary, read_selection
@@ -128,9 +128,11 @@ def _describe(uri: str, artifact: Artifact) -> tuple[int | None, str]:
         return selection.counts.selected, _describe_selection(selection)
     if artifact.digest:
         part_set = PartSet(uri=uri, fingerprint=artifact.digest)
-        rows = sum(_count_rows(part_set, digest) for digest in part_set.digests())
-        fingerprint = storage.read_json(storage.join(uri, FINGERPRINT_FILE))
-        return rows, describe_fingerprint(fingerprint)
+        counts = [_count_rows(part_set, digest) for digest in part_set.digests()]
+        rows = sum(count for count in counts if count is not None)
+        fingerprint = part_set.read_fingerprint()
+        damaged = f"; damaged parts: {counts.count(None)}" if None in counts else ""
+        return rows, describe_fingerprint(fingerprint) + damaged
     return None, LOOSE_FILES[artifact.kind]
 
 
@@ -142,12 +144,15 @@ def _describe_selection(selection: SelectionSummary) -> str:
     return f"{' '.join([provenance.selector.name, *options])} from pool {provenance.pool}"
 
 
-def _count_rows(part_set: PartSet, digest: str) -> int:
+def _count_rows(part_set: PartSet, digest: str) -> int | None:
+    """Return the rows of a part; None if its footer is damaged."""
     try:
         with storage.parquet_file(part_set.part(digest)) as parquet:
             return int(parquet.metadata.num_rows)
-    except (DamagedArtifact, MissingFile):
-        return 0
+    except MissingFile:
+        return 0  # merged or removed since it was listed
+    except DamagedArtifact:
+        return None
 
 
 def describe_fingerprint(fingerprint: Fingerprint) -> str:

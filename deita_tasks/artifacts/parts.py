@@ -73,6 +73,15 @@ class PartSet(JsonRecord):
             storage.write_json(place, fingerprint)
         return part_set
 
+    def read_fingerprint(self) -> Fingerprint:
+        """Return the fingerprint. Raises MissingFile, or DamagedArtifact if it is another one."""
+        place = storage.join(self.uri, FINGERPRINT_FILE)
+        fingerprint: Fingerprint = storage.read_json(place)
+        digest = storage.digest_of(fingerprint)
+        if digest != self.fingerprint:
+            raise DamagedArtifact(f"{place}: stands for {digest}, expected {self.fingerprint}")
+        return fingerprint
+
     @property
     def has_vectors(self) -> bool:
         """Whether the parts hold vectors; they hold scores otherwise."""

@@ -52,7 +52,7 @@ def _remove(store: str, name: str, artifact: Artifact) -> None:
         storage.remove(storage.join(store, file))
 
 
-def _checks(store: str, artifact: Artifact) -> dict[str, Callable[[], None]]:
+def _checks(store: str, artifact: Artifact) -> dict[str, Callable[[], object]]:
     """Return the checks of an artifact, by the file or folder to remove if they fail."""
     uri = storage.join(store, artifact.folder)
     if artifact.kind in FOLDER_CHECKS:
@@ -65,8 +65,8 @@ def _checks(store: str, artifact: Artifact) -> dict[str, Callable[[], None]]:
     if not artifact.is_part_set:
         return {}
     part_set = PartSet(uri=uri, fingerprint=artifact.digest)
-    checks: dict[str, Callable[[], None]] = {
-        f"{artifact.folder}/{FINGERPRINT_FILE}": partial(_check_fingerprint, part_set)
+    checks: dict[str, Callable[[], object]] = {
+        f"{artifact.folder}/{FINGERPRINT_FILE}": part_set.read_fingerprint
     }
     for digest in part_set.digests():
         name = part_set.part(digest).rsplit("/", 1)[1]
@@ -74,7 +74,7 @@ def _checks(store: str, artifact: Artifact) -> dict[str, Callable[[], None]]:
     return checks
 
 
-def _problem(check: Callable[[], None]) -> str:
+def _problem(check: Callable[[], object]) -> str:
     try:
         check()
     except MissingFile:
@@ -115,13 +115,6 @@ def _check_files(uri: str, infos: Mapping[str, FileInfo]) -> None:
             raise DamagedArtifact(
                 f"{place}: {actual.bytes} bytes that are not the {expected.bytes} bytes written"
             )
-
-
-def _check_fingerprint(part_set: PartSet) -> None:
-    place = storage.join(part_set.uri, FINGERPRINT_FILE)
-    digest = storage.digest_of(storage.read_json(place))
-    if digest != part_set.fingerprint:
-        raise DamagedArtifact(f"{place}: stands for {digest}")
 
 
 def _check_part(part_set: PartSet, digest: str) -> None:

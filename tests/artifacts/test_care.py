@@ -67,7 +67,7 @@ store_plans = st.builds(
 
 
 @contextmanager
-def made(plan: StorePlan) -> Iterator[str]:
+def temporary_store(plan: StorePlan) -> Iterator[str]:
     """Give the store of `plan`."""
     with TemporaryDirectory(prefix="care-") as folder:
         store = f"{folder}/store"
@@ -179,7 +179,7 @@ def complete_pools(store: str) -> Iterator[Pool]:
 
 
 # Without shrinking, which takes minutes.
-care = settings(
+SETTINGS = settings(
     max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
@@ -188,10 +188,10 @@ care = settings(
 )
 
 
-@care
+@SETTINGS
 @given(plan=store_plans, days=st.sampled_from([0, 7]), merged_rows=st.integers(1, 12))
 def test_care_loses_nothing(plan: StorePlan, days: int, merged_rows: int) -> None:
-    with made(plan) as store:
+    with temporary_store(plan) as store:
         list_all(store)
         assert problems(store) == {}
         check_collection(store, timedelta(days=days))
@@ -262,12 +262,12 @@ def rows_to_compute(store: str) -> dict[tuple[str, str], int]:
     }
 
 
-@care
+@SETTINGS
 @given(plan=store_plans, damage=damages, choice=st.floats(0, 1, exclude_max=True))
 def test_damage_is_named_and_costs_only_itself(
     plan: StorePlan, damage: Damage, choice: float
 ) -> None:
-    with made(plan) as store:
+    with temporary_store(plan) as store:
         names = checked_files(store)
         if not names:
             return

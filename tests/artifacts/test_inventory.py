@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from deita_tasks import storage
 from deita_tasks.artifacts.compaction import compact
 from deita_tasks.artifacts.garbage import find_garbage
 from deita_tasks.artifacts.inventory import describe_fingerprint, list_artifacts, summarise
 from deita_tasks.artifacts.verify import verify
 from deita_tasks.strict_json import DIGEST_FIELD
-from tests.support.small_store import make_store
+from tests.support.small_store import make_store, problems
 
 pytest_plugins = ["tests.support.s3_fixtures"]
 
@@ -51,6 +53,27 @@ def test_what_is_unfinished_or_damaged_is_listed_without_rows(place):
     rows = [(summary.artifact.kind, summary.rows) for summary in summarise(place)]
     assert ("pools", None) in rows
     assert ("selections", None) in rows
+
+
+def test_a_damaged_part_is_counted_apart(place):
+    make_store(place)
+    (part, *_) = [file.name for file in storage.find(place) if "embeddings/" in file.name][1:]
+    storage.write_bytes(f"{place}/{part}", b"PAR1")
+    summaries = {summary.artifact.kind: summary for summary in summarise(place)}
+    assert summaries["embeddings"].rows == 2
+    assert summaries["embeddings"].stands_for == "by_hand; damaged parts: 1"
+
+
+@pytest.mark.parametrize("content", [[], None, {"backend": "another"}])
+def test_a_fingerprint_of_something_else_is_damage(tmp_path, content):
+    store = str(tmp_path)
+    make_store(store)
+    (file,) = (tmp_path / "embeddings").rglob("fingerprint.json")
+    storage.write_json(str(file), content)
+    summaries = {summary.artifact.kind: summary for summary in summarise(store)}
+    assert summaries["embeddings"].rows is None
+    assert "fingerprint.json: stands for" in summaries["embeddings"].stands_for
+    assert list(problems(store)) == [str(file.relative_to(tmp_path))]
 
 
 def test_fingerprints_in_a_few_words():

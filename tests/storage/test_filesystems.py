@@ -159,7 +159,9 @@ def test_a_relative_path_and_a_home(tmp_path, monkeypatch):
 
 
 def test_a_scheme_without_a_file_system():
-    with pytest.raises(UsageError, match=r"expected a path, s3://, gs://, abfs://, hf:// or memory://"):
+    with pytest.raises(
+        UsageError, match=r"expected a path, s3://, gs://, abfs://, hf:// or memory://"
+    ):
         storage.filesystem("nosuchscheme://x")
 
 

@@ -276,3 +276,12 @@ def test_a_terminal_without_our_letters(monkeypatch: pytest.MonkeyPatch) -> None
     store._console().print("[p]é.jsonl")
     sys.stdout.flush()
     assert written.getvalue() == b"[p]\\xe9.jsonl\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["select --output out --input", "explain row --output", "store ls --store"]
+)
+def test_a_name_cannot_act_on_the_terminal(deita: Deita, line: str) -> None:
+    """Not set its title, change its colours, turn letters round or fake a second line."""
+    _, error = deita(*line.split(), "\x1b]0;owned\x07\x1b[31m\u202egnp\nfake")
+    assert r"\x1b]0;owned\x07\x1b[31m\u202egnp" in error.replace("\\\\", "\\")

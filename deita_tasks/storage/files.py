@@ -13,6 +13,7 @@ import io
 import json
 import os
 import posixpath
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -150,6 +151,13 @@ def _upload(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
 def _draft_path(path: str) -> str:
     folder, name = posixpath.split(path)
     return posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
+
+
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """Give a folder in TMPDIR, and remove it at the end."""
+    with storage_errors("TMPDIR"), tempfile.TemporaryDirectory(prefix="deita-") as folder:
+        yield folder
 
 
 def write_bytes(uri: str, content: bytes) -> None:

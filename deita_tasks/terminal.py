@@ -1,12 +1,11 @@
 """Text on a terminal: none of it can act, wherever it comes from.
 
 Names of files and columns, texts of a pool and messages of libraries all pass here: in the consoles
-of the commands, in progress bars and in the log.
+of the commands and in progress bars. (`flows/cli/printing.py` does the same for logs and errors.)
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -46,14 +45,3 @@ class SafeConsole(Console):
         """Yield the segments of anything that is printed."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=escape(segment.text))
-
-
-def escape_log() -> None:
-    """Escape the message of every log record of this process, of libraries too."""
-    logging.setLogRecordFactory(_safe_record)
-
-
-def _safe_record(*arguments: Any, **options: Any) -> logging.LogRecord:
-    record = logging.LogRecord(*arguments, **options)
-    record.msg, record.args = escape(record.getMessage()), None
-    return record

@@ -38,6 +38,7 @@ STAGES = ("loading", "scoring", "embedding", "selecting", "exporting")
 # of one floor do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
+        "deita_tasks.addresses",
         "deita_tasks.errors",
         "deita_tasks.strict_json",
         "deita_tasks.decisions",

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from deita_tasks import progress
-from deita_tasks.terminal import UNSAFE, SafeConsole, escape, escape_log
+from deita_tasks.terminal import UNSAFE, SafeConsole, escape
+from flows.cli.printing import guard_log
 
 EVIL = "a\x1b]0;owned\x07b\x1b[31mred\x9b1mc\u202egnp.exe\x08\rd"
 SHOWN = r"a\x1b]0;owned\x07b\x1b[31mred\x9b1mc\u202egnp.exe\x08\x0dd"
@@ -57,8 +58,9 @@ def test_log_records_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     logger.addHandler(logging.StreamHandler(written))
     before = logging.getLogRecordFactory()
     try:
-        escape_log()
+        guard_log()
         logger.warning("skipped: %s", EVIL)
+        logger.warning("no such bucket: %s", "s3://me:secret/x@bucket")
     finally:
         logging.setLogRecordFactory(before)
-    assert written.getvalue() == f"skipped: {SHOWN}\n"
+    assert written.getvalue() == f"skipped: {SHOWN}\nno such bucket: s3://***@bucket\n"

@@ -5,6 +5,7 @@ No text of the pool can act on either.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deita_tasks.addresses import without_password
 from deita_tasks.terminal import SafeConsole, escape
 
 if TYPE_CHECKING:
@@ -35,6 +37,22 @@ DECISION_NOTES = {
     "quarantined": "unreadable; decisions.parquet has each reason",
     "unscorable": "no score or vector; decisions.parquet has each reason",
 }
+
+
+def safe(text: str) -> str:
+    """Return a text of any origin, without passwords, so that it cannot act on a terminal."""
+    return escape(without_password(text))
+
+
+def guard_log() -> None:
+    """Make the message of every log record of this process safe, also of libraries."""
+    logging.setLogRecordFactory(_safe_record)
+
+
+def _safe_record(*arguments: Any, **options: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*arguments, **options)
+    record.msg, record.args = safe(record.getMessage()), None
+    return record
 
 
 def new_console() -> Console:

@@ -21,7 +21,9 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from deita_tasks.addresses import NO_CREDENTIALS, check_no_password
 from deita_tasks.catalogue import (
     EMBEDDERS,
     INPUT_FORMATS,
@@ -80,7 +82,12 @@ def _not_blank(uri: str) -> str:
     return uri
 
 
-Uri = Annotated[str, AfterValidator(_not_blank), Field(json_schema_extra={"pattern": r"\S"})]
+# Prefect's server checks the pattern before it stores the parameters of a form.
+Uri = Annotated[
+    str,
+    AfterValidator(_not_blank),
+    Field(json_schema_extra={"pattern": rf"{NO_CREDENTIALS}[\s\S]*\S"}),
+]
 
 
 def _defaults(stage: str) -> str:
@@ -126,7 +133,17 @@ class Group(BaseModel):
         extra="forbid",
         protected_namespaces=(),
         json_schema_extra=_flatten_optional_fields,
+        hide_input_in_errors=True,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_no_password(cls, value: object) -> object:
+        """Refuse a password before Prefect stores the parameters and a manifest repeats them."""
+        try:
+            return check_no_password(value)
+        except ValueError as error:
+            raise PydanticCustomError("password", "{problem}", {"problem": str(error)}) from None
 
     @model_serializer(mode="wrap", when_used="json")
     def _drop_empty_fields(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:

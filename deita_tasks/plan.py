@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast, get_args
 
 from deita_tasks import storage
-from deita_tasks.components import component_class
+from deita_tasks.components import Component, component_class
 from deita_tasks.config import (
     Advanced,
     Embedding,
@@ -114,6 +114,8 @@ def plan_run(
         kind: load_scorer(specs[kind]["name"], **specs[kind]["options"]) for kind in SCORE_KINDS
     }
     embedder = load_embedder(specs["embedding"]["name"], **specs["embedding"]["options"])
+    for component in (*scorers.values(), embedder):
+        _check_model(component)
     if export is not None:
         check_outside(export.output, advanced.store)
         _check_export(export, source, files)
@@ -121,6 +123,16 @@ def plan_run(
     running_of(advanced)
     storage.check_writable(advanced.store)
     return Plan(files, specs, scorers, embedder if selector.needs_embeddings else None, selector)
+
+
+def _check_model(component: Component) -> None:
+    """Raise UsageError for a model that is an address. A server may name its models as it likes."""
+    model = getattr(component, "model", None)
+    if model and "://" in model and not hasattr(component, "base_url"):
+        raise UsageError(
+            f"{model!r}: models are not read from addresses; expected a hub id "
+            "(organisation/name) or a local folder"
+        )
 
 
 def _check_export(export: Output | Versions, source: Source, needed: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from deita_tasks.terminal import SafeConsole
 
 Advance = Callable[[int], None]
 
@@ -39,7 +40,7 @@ def bar(name: str, total: int | None, completed: int = 0) -> Iterator[Advance]:
 
     Call the function that it yields with the number of rows just finished.
     """
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     columns = (
         SpinnerColumn(),
         TextColumn(f"{name:<11}"),

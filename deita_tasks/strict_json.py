@@ -70,6 +70,8 @@ def explain_error(error: ValidationError) -> str:
             parts.append(f"unknown option {where!r}")
         elif problem["type"] == "missing":
             parts.append(f"option {where!r} is required")
+        elif problem["type"] == "password":  # the value is not shown
+            parts.append(f"{where}: {problem['msg']}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             parts.append(f"{where} = {problem['input']!r}: {message}" if where else message)

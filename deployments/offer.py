@@ -18,6 +18,8 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
+from deita_tasks.terminal import escape
+
 YAML = Path(__file__).with_name("prefect.yaml")
 NIGHTLY = "0 3 * * *"
 RESELECT = "reselect-subset/reselect"
@@ -120,7 +122,7 @@ def connect() -> Iterator[SyncPrefectClient]:
 
 def fail(message: str) -> NoReturn:
     """Print an error in one line and exit with status 2."""
-    print(f"deita: {message}", file=sys.stderr)
+    print(f"deita: {escape(message)}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -38,10 +38,12 @@ STAGES = ("loading", "scoring", "embedding", "selecting", "exporting")
 # of one floor do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
+        "deita_tasks.addresses",
         "deita_tasks.errors",
         "deita_tasks.strict_json",
         "deita_tasks.decisions",
         "deita_tasks.templating",
+        "deita_tasks.terminal",
         "deita_tasks.catalogue",
         "deita_tasks.presets",
     ),

@@ -4,6 +4,7 @@ is silently ignored.
 
 from __future__ import annotations
 
+import re
 from typing import Any, get_args
 
 import pytest
@@ -30,6 +31,7 @@ from deita_tasks.loading import FORMATS as INPUT_FORMATS
 from deita_tasks.presets import PRESETS
 from deita_tasks.scoring import SCORERS
 from deita_tasks.selecting import SELECTORS
+from deita_tasks.strict_json import explain_error
 
 MODELS: list[type[BaseModel]] = [
     Source,
@@ -194,3 +196,18 @@ def test_the_defaults_are_the_papers() -> None:
     assert PRESETS["paper"].complexity["options"]["model"] == "hkust-nlp/deita-complexity-scorer"
     assert PRESETS["paper"].quality["options"]["model"] == "hkust-nlp/deita-quality-scorer"
     assert PRESETS["paper"].embedding["options"]["model"] == "mistralai/Mistral-7B-v0.1"
+
+
+@pytest.mark.parametrize("uri", ["s3://me:secret@bucket/x", "s3://AKIA:se/cret@bucket"])
+def test_a_password_is_refused_in_every_field_and_in_the_form(uri: str) -> None:
+    """Prefect stores the parameters of a run, so a record with a password must not come to be."""
+    for group, field in [(Source, "input"), (Advanced, "store"), (Scoring, "complexity_url")]:
+        for value in (uri, [uri]):
+            with pytest.raises(ValidationError, match="a password in the address") as caught:
+                group.model_validate({field: value})
+            assert "cret" not in str(caught.value) + explain_error(caught.value)
+    pattern = Source.model_json_schema()["properties"]["input"]["items"]["pattern"]
+    assert not re.search(pattern, uri)
+    for good in ("s3://bucket/a:b@c", "pool.jsonl", "a:b@c/pool", "http://localhost:80/a@b"):
+        assert re.search(pattern, good)
+        assert Source(input=[good]).input == [good]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from deita_tasks import storage
 from deita_tasks.artifacts.part_tables import place_vectors, vector_problems, vector_width
 from deita_tasks.artifacts.parts import WIDTH, StageParts
 from deita_tasks.artifacts.pool import Pool
@@ -222,9 +223,11 @@ def _open_vectors(
         place_vectors(parts, ids, vectors)
         yield vectors
         return
-    with tempfile.TemporaryDirectory(prefix="deita-") as folder:
+    with storage.scratch_folder() as folder:
         path = Path(folder) / "vectors.f32"
-        mapped: NDArray[np.float32] = np.memmap(path, np.float32, "w+", shape=shape)
+        with path.open("wb") as file:  # a full disk would kill the process that writes to a map
+            os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * 4)
+        mapped: NDArray[np.float32] = np.memmap(path, np.float32, "r+", shape=shape)
         place_vectors(parts, ids, mapped)
         yield mapped
         del mapped

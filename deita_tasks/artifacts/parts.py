@@ -155,7 +155,7 @@ class PartSet(JsonRecord):
 
         Each becomes a row group, with the schema of the first.
         """
-        with storage_errors(tempfile.gettempdir()), tempfile.SpooledTemporaryFile(SPOOL) as draft:
+        with storage_errors("TMPDIR"), tempfile.SpooledTemporaryFile(SPOOL) as draft:
             # Not under its name: that is known when the last row is written.
             _write_row_groups(draft, tables)
             draft.seek(0)

@@ -81,11 +81,11 @@ class _PoolWriter:
         return self
 
     def __exit__(self, *problem: Any) -> None:
-        if problem[0] is None:
+        with self._open_quarantine, self._open_file:  # both end, whichever fails
+            if problem[1] is not None:
+                raise problem[1]
             self._flush_rows()
             self._flush_quarantine()
-        self._open_file.__exit__(*problem)
-        self._open_quarantine.__exit__(*problem)
 
     def add(self, row: Conversation) -> None:
         turns = [{"role": turn.role, "content": turn.content} for turn in row.turns]

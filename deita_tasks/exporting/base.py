@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -141,6 +142,7 @@ class Exporter(Component):
     # Those of them that are left out of every row if they are empty in every row.
     optional_columns: ClassVar[tuple[str, ...]] = ()
     tallied_columns: ClassVar[tuple[str, ...]] = ()  # input columns whose values are counted
+    max_columns: ClassVar[float] = math.inf  # of the input
 
     scores: bool = True
 
@@ -185,7 +187,7 @@ class Exporter(Component):
     def survey(self, rows: Iterable[ExportRow]) -> Survey:
         """Read `rows` once and return what they have in common.
 
-        Raises UsageError for a conversation that does not fit.
+        Raises UsageError for a conversation that does not fit, or brings too many columns.
         """
         survey = Survey(tallies={name: Counter() for name in self.tallied_columns})
         for row in rows:
@@ -193,6 +195,9 @@ class Exporter(Component):
                 survey.add(row.conversation, self.to_columns(row.conversation, survey))
             except DoesNotFit as error:
                 raise UsageError(self._explain_misfit(row.conversation, error)) from None
+            if len(survey.extra_types) > self.max_columns:
+                misfit = DoesNotFit(f"with it, there are over {self.max_columns:,} columns")
+                raise UsageError(self._explain_misfit(row.conversation, misfit))
         survey.choose_names(self.own_columns, self.scores)
         return survey
 

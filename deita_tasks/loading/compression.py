@@ -58,6 +58,18 @@ def blocks(handle: IO[bytes], compression: Compression) -> Iterator[bytes]:
         streams.close()
 
 
+def check_expansion(name: str, bytes_in: int, bytes_out: int, advice: str) -> None:
+    """Raise InputError if what `bytes_in` expand to looks like a decompression bomb.
+
+    name: of the compression or container. advice: what to do with a file that is no bomb.
+    """
+    if bytes_out > BOMB_BYTES and bytes_out > BOMB_RATIO * bytes_in:
+        raise InputError(
+            f"{bytes_in:,} bytes of {name} expand to over {bytes_out:,}, more than {BOMB_RATIO} "
+            f"times as much, like a decompression bomb; if the file is intended, {advice}"
+        )
+
+
 class _Streams:
     """Decodes the compressed streams of one file, one after another."""
 
@@ -104,12 +116,8 @@ class _Streams:
     def _count(self, block: bytes) -> None:
         """Count a decoded block. Raises InputError if the file looks like a decompression bomb."""
         self._bytes_out += len(block)
-        if self._bytes_out > BOMB_BYTES and self._bytes_out > BOMB_RATIO * self._bytes_in:
-            raise InputError(
-                f"{self._bytes_in:,} bytes of {self._compression} expand to over "
-                f"{self._bytes_out:,}, more than {BOMB_RATIO} times as much, like a decompression "
-                "bomb; if the file is intended, decompress it yourself"
-            )
+        advice = "decompress it yourself"
+        check_expansion(self._compression, self._bytes_in, self._bytes_out, advice)
 
 
 class _Decoder(ABC):

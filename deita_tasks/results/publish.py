@@ -11,7 +11,6 @@ import glob
 import os
 import posixpath
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -42,7 +41,7 @@ def publish_result(
 
     Return the manifest with the digests of the files.
     """
-    with tempfile.TemporaryDirectory(prefix="deita-") as scratch:
+    with storage.scratch_folder() as scratch:
         folder = Path(scratch) / "output"
         folder.mkdir()
         write_files(folder)

@@ -25,6 +25,7 @@ from deita_tasks.storage.failures import storage_errors
 
 FOLDER = "versions"
 LATEST = "latest"
+MAX_NAME_BYTES = 100  # read of `latest`, which may be a file of somebody else
 DAY = timedelta(days=1)
 NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{16}")
 
@@ -58,17 +59,28 @@ def _complete(files: Iterable[storage.FileEntry]) -> list[str]:
 
 def latest(output: str) -> str | None:
     """Return the version that `latest` points to; None if there is none, or it is gone."""
-    fs, path = storage.filesystem(storage.join(output, LATEST))
-    with storage_errors(output):
-        if isinstance(fs, LocalFileSystem) and os.path.islink(path):
-            name = os.path.basename(os.readlink(path))
-        elif fs.isfile(path):
-            name = fs.cat_file(path).decode(errors="replace").strip()
-        else:
-            return None
-    if not NAME.fullmatch(name):
+    name = _read_latest(output)
+    if name is None or not NAME.fullmatch(name):
         return None
     return name if storage.exists(storage.join(version_uri(output, name), MANIFEST)) else None
+
+
+def _read_latest(output: str) -> str | None:
+    """Return the name that `latest` holds, whatever it is; None if there is none.
+
+    Raises OutputExists for a folder.
+    """
+    place = storage.join(output, LATEST)
+    fs, path = storage.filesystem(place)
+    with storage_errors(place):
+        if isinstance(fs, LocalFileSystem) and os.path.islink(path):
+            return os.path.basename(os.readlink(path))
+        if fs.isdir(path):
+            raise OutputExists(f"{place}: is a folder, and no link of ours: move it away")
+        if not fs.isfile(path):
+            return None
+    with storage.open_read(place) as handle:
+        return handle.read(MAX_NAME_BYTES).decode(errors="replace").strip()
 
 
 def unpublished(output: str, digest: str, current: str | None) -> str | None:
@@ -156,4 +168,10 @@ def check_output(output: str, needed: Sequence[str] = ()) -> None:
         raise OutputExists(
             f"{output}: not empty, and without versions of ours; expected a new folder, or one of "
             "`deita reselect`"
+        )
+    name = _read_latest(output)
+    if name is not None and not NAME.fullmatch(name):
+        raise OutputExists(
+            f"{storage.join(output, LATEST)}: holds {name!r}, not the name of a version: move it "
+            "away"
         )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from deita_tasks.addresses import without_password
 from deita_tasks.errors import MissingFile, StorageError
 
 # Libraries that raise errors of their own, besides OSError, for a store that cannot be reached or
@@ -26,6 +27,7 @@ UNREACHABLE = re.compile(
     r"Connection|Connect|Timeout|HTTPClient|Payload|Disconnected|ResponseParser"
 )
 SECRET_NAMES = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|CREDENTIALS)", re.IGNORECASE)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 MIN_SECRET_LENGTH = 8  # a shorter value is no secret, and would blot out ordinary words
 
 
@@ -69,7 +71,8 @@ def _describe(error: Exception, kind: str, detail: str) -> str:
             f"not allowed ({detail}); expected a place that this user or these credentials may use"
         )
     number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, errno.EDQUOT):
+    is_full = number in FULL or any(os.strerror(code) in detail for code in FULL)
+    if is_full:  # shutil puts the errors of several files into one without a number
         return "the disk is full; make room and run again: what was computed is kept"
     if number == errno.EROFS:
         return "the disk is read-only; expected a place that can be written"
@@ -91,4 +94,4 @@ def without_secrets(text: str) -> str:
     for name, value in os.environ.items():
         if SECRET_NAMES.search(name) and len(value) >= MIN_SECRET_LENGTH:
             text = text.replace(value, "***")
-    return text
+    return without_password(text)

@@ -15,6 +15,7 @@ import json
 import os
 import posixpath
 import re
+import tempfile
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -164,6 +165,13 @@ def draft_target(name: str) -> str | None:
     """Return the file name that the draft `name` was to become; None if it is not a draft."""
     match = DRAFT.fullmatch(name)
     return match[1] if match else None
+
+
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """Give a folder in TMPDIR, and remove it at the end."""
+    with storage_errors("TMPDIR"), tempfile.TemporaryDirectory(prefix="deita-") as folder:
+        yield folder
 
 
 def write_bytes(uri: str, content: bytes) -> None:

@@ -17,6 +17,7 @@ import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
+from deita_tasks.addresses import check_no_password, without_password
 from deita_tasks.errors import InputError, StorageError, UsageError
 from deita_tasks.storage.failures import storage_errors
 
@@ -27,7 +28,6 @@ S3_ATTEMPTS = 8
 SCHEMES = {"file", "local", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf", "memory"}
 PLACES = "a path, s3://, gs://, abfs://, hf:// or memory://"
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*?)://")
-USER = re.compile(r"(://)[^/@]*:[^/]*@")
 
 # Fields in which file systems give the time of the last change.
 TIME_FIELDS = ("LastModified", "mtime", "last_modified", "created")
@@ -69,17 +69,11 @@ def _scheme_of(uri: str) -> str:
             f"{without_password(uri)!r}: files are not read from {scheme}://{advice}; expected "
             f"{PLACES}"
         )
-    if USER.search(uri):
-        raise UsageError(
-            f"{without_password(uri)!r}: a password in the address; remove it, and set "
-            "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
+    try:
+        check_no_password(uri)
+    except ValueError as error:
+        raise UsageError(f"{without_password(uri)!r}: {error}") from None
     return scheme
-
-
-def without_password(uri: str) -> str:
-    """Return `uri` with *** in place of a user and password."""
-    return USER.sub(r"\1***@", uri)
 
 
 def _s3_filesystem() -> AbstractFileSystem:

@@ -35,12 +35,14 @@ from flows.cli.options import (
     describe_error,
 )
 from flows.cli.printing import (
+    guard_log,
     print_checks,
     print_explanation,
     print_solution,
     print_summary,
     print_sweep,
     print_version,
+    safe,
 )
 from flows.cli.server import start_server
 from flows.cli.store import app as store_app
@@ -261,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every known error ends in one line and an exit status."""
     # An exit that cleans up: the temporary server ends too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    guard_log()
     words = list(sys.argv[1:] if arguments is None else arguments)
     BriefHelp.show_all = HELP_ALL in words
     words = ["--help" if word == HELP_ALL else word for word in words]
@@ -280,6 +283,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def fail(message: str, status: int) -> NoReturn:
     """Print an error in one line, whatever a library put into it, and exit."""
-    lines = [line.strip() for line in message.splitlines()]
+    lines = [line.strip() for line in safe(message).splitlines()]
     print("deita:", *filter(None, lines), file=sys.stderr)
     sys.exit(status)

@@ -8,6 +8,7 @@ mistakes told in one line.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import takewhile
 from pathlib import Path
@@ -25,11 +26,15 @@ from pydantic import ValidationError as PydanticError
 from rich.console import Console, ConsoleOptions
 
 from deita_tasks import config
+from deita_tasks.addresses import check_no_password
 from deita_tasks.config import PresetName
 from deita_tasks.errors import UsageError
 from deita_tasks.strict_json import explain_error
 
 HELP_ALL = "--help-all"
+MAX_CONFIG_CHARACTERS = 4 << 20
+MAX_CONFIG_VALUES = 100_000
+MAX_CONFIG_DEPTH = 20
 
 # The options on the first screen of help; --help-all shows the others too.
 COMMON_OPTIONS = {
@@ -117,8 +122,43 @@ ALL_FIELDS = {
 # ---- the YAML file
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML loader that refuses a repeated key; PyYAML silently takes the last one."""
+class ConfigLoader(yaml.SafeLoader):
+    """YAML loader that refuses a repeated key, and aliases that grow without bounds.
+
+    PyYAML silently takes the last of repeated keys. Aliases of aliases make gigabytes of a few
+    lines.
+    """
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
+        self._depth = 0
+        self._sizes: dict[yaml.Node, float] = {}  # values below each node, those of aliases too
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Raise UsageError for more than MAX_CONFIG_VALUES, or MAX_CONFIG_DEPTH levels of them."""
+        if self.check_event(yaml.AliasEvent):
+            return super().compose_node(parent, index)
+        self._depth += 1
+        line = f"{self.name}, line {self.line + 1}"
+        if self._depth > MAX_CONFIG_DEPTH:
+            raise UsageError(
+                f"{line}: over {MAX_CONFIG_DEPTH} levels; expected sections of options"
+            )
+        node: Any = super().compose_node(parent, index)
+        self._depth -= 1
+        children = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode):
+            children = [child for pair in children for child in pair]
+        # An alias of a node that is not complete contains itself.
+        size = 1 + sum(self._sizes.get(child, math.inf) for child in children)
+        if size > MAX_CONFIG_VALUES:
+            raise UsageError(
+                f"{line}: aliases make this more than {MAX_CONFIG_VALUES:,} values; expected "
+                "sections of options"
+            )
+        self._sizes[node] = size
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Raise UsageError for a repeated key; keys merged in by `<<` may be repeated."""
@@ -140,7 +180,10 @@ def read_config(path: Path) -> dict[str, Any]:
     """Return the sections of a YAML file. Raises UsageError if it is not such a file."""
     try:
         with path.open(encoding="utf-8") as file:
-            content = UniqueKeyLoader(file).get_single_data()
+            text = file.read(MAX_CONFIG_CHARACTERS + 1)
+        if len(text) > MAX_CONFIG_CHARACTERS:
+            raise ValueError(f"over {MAX_CONFIG_CHARACTERS:,} characters")
+        content = ConfigLoader(text, str(path)).get_single_data()
     except (OSError, ValueError, yaml.YAMLError) as error:
         problem = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise UsageError(f"{path}: not a readable YAML file: {problem}") from error
@@ -202,10 +245,14 @@ def _apply_section(
 
 
 def check_options(app: App, words: Sequence[str]) -> None:
-    """Raise UsageError for the first unknown option.
+    """Raise UsageError for a password in an address, or for the first unknown option.
 
     cyclopts reports it last, after a missing option or a mistake in the YAML file.
     """
+    try:
+        check_no_password(list(words))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     names = {HELP_ALL, *app.help_flags, *app.version_flags}
     if not names.isdisjoint(words):
         return

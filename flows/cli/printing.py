@@ -5,7 +5,7 @@ No text of the pool can act on either.
 
 from __future__ import annotations
 
-import re
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from deita_tasks.addresses import without_password
+from deita_tasks.terminal import SafeConsole, escape
 
 if TYPE_CHECKING:
     from deita_tasks.config import Selection
@@ -22,9 +25,6 @@ if TYPE_CHECKING:
     from deita_tasks.results.explain import Explanation
     from deita_tasks.results.records import LimitSolution, Subset, SubsetVersion, Sweep
 
-# Control characters but tab and newline; characters that end a line or change its direction; halves
-# of surrogate pairs.
-UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 MAX_TURN_CHARACTERS = 1_500
 SHORT_ID = 12
 PLAIN_WIDTH = 120  # of a table without a terminal
@@ -39,25 +39,28 @@ DECISION_NOTES = {
 }
 
 
-def escape(text: str) -> str:
-    """Return `text` with everything that could act on a terminal as readable escapes."""
-    return UNSAFE.sub(_escape_character, text.replace("\r\n", "\n"))
+def safe(text: str) -> str:
+    """Return a text of any origin, without passwords, so that it cannot act on a terminal."""
+    return escape(without_password(text))
 
 
-def _escape_character(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+def guard_log() -> None:
+    """Make the message of every log record of this process safe, also of libraries."""
+    logging.setLogRecordFactory(_safe_record)
+
+
+def _safe_record(*arguments: Any, **options: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*arguments, **options)
+    record.msg, record.args = safe(record.getMessage()), None
+    return record
 
 
 def new_console() -> Console:
-    """Return a console on standard output that interprets no markup.
-
-    Without a terminal it breaks no line.
-    """
+    """Return a console on standard output. Without a terminal it breaks no line."""
     if hasattr(sys.stdout, "reconfigure"):
         # Texts have letters that the terminal's encoding may lack.
         sys.stdout.reconfigure(errors="backslashreplace")
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = SafeConsole()
     if not console.is_terminal:
         console.soft_wrap = True
         console.width = max(console.width, PLAIN_WIDTH)
@@ -65,7 +68,7 @@ def new_console() -> Console:
 
 
 def _print_files(console: Console, output: str, files: Sequence[str]) -> None:
-    console.print(f"\nin {escape(output)}:")
+    console.print(f"\nin {output}:")
     for name in (*files, "manifest.json"):
         console.print(f"  {name}")
 
@@ -130,7 +133,7 @@ def print_version(version: SubsetVersion, selection: Selection, output: str) -> 
             f"{pool['removed']:,} removed; {selected['added']:,} joined the selection, "
             f"{selected['dropped']:,} left it"
         )
-    new_console().print(f"\n{escape(output)}/latest points to it")
+    new_console().print(f"\n{output}/latest points to it")
 
 
 # ---- preflight
@@ -145,12 +148,12 @@ def print_checks(checks: Sequence[Check]) -> None:
     for name, describe in CHECK_ROWS.items():
         cells = [describe(check) for check in checks]
         if any(cells):
-            table.add_row(name, *(escape(cell or "–") for cell in cells))
+            table.add_row(name, *(cell or "–" for cell in cells))
     console = new_console()
     console.print(table)
     for check in checks:
         for warning in check.warnings:
-            console.print(f"\nwarning: {escape(warning)}")
+            console.print(f"\nwarning: {warning}")
 
 
 def _describe_truncated(check: Check) -> str | None:

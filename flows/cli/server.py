@@ -25,6 +25,7 @@ from deita_tasks.errors import ServerError
 from flows.cli.database import create_database, database_settings, is_database_configured
 
 HOST = "127.0.0.1"
+DATABASE_BYTES = 16 << 20  # of a new database and its journal, 9 MB, and of a run
 PATIENCE = 180.0  # seconds, on a busy machine
 QUIET = {
     "PREFECT_UI_ENABLED": "0",
@@ -36,7 +37,7 @@ QUIET = {
 
 def is_configured() -> bool:
     """Return whether a setting may name a server; then Prefect decides."""
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    home = prefect_home()
     settings = {
         "PREFECT_API_URL",
         "PREFECT_PROFILE",
@@ -69,6 +70,7 @@ def start_server(needs_blocks: bool = False) -> Callable[[], None]:
     """
     if is_configured():
         return lambda: None
+    _check_home()
     port = free_port()
     folder = None
     if not (needs_blocks or is_database_configured()):
@@ -81,6 +83,25 @@ def start_server(needs_blocks: bool = False) -> Callable[[], None]:
     os.environ[TEMPORARY] = "1"
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
     return lambda: _wait(process, port)
+
+
+def _check_home() -> None:
+    """Raise ServerError if PREFECT_HOME has no place for the server's database."""
+    home = prefect_home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home) as probe:
+            probe.write(bytes(DATABASE_BYTES))
+    except OSError as error:
+        raise ServerError(
+            f"PREFECT_HOME = {home}: {error.strerror}; expected a folder where Prefect can write "
+            "its database: make room there, or set PREFECT_HOME to another"
+        ) from error
+
+
+def prefect_home() -> Path:
+    """Return where Prefect keeps its settings and its database."""
+    return Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
 
 
 def free_port(preferred: int = 0) -> int:
@@ -119,8 +140,8 @@ def _wait(process: subprocess.Popen[bytes], port: int) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ServerError(
-                f"Prefect's temporary server ended with status {process.returncode}; run "
-                "again, or set PREFECT_API_URL"
+                f"Prefect's temporary server ended with status {process.returncode}; run again, "
+                f"or set PREFECT_API_URL, or a PREFECT_HOME other than {prefect_home()}"
             )
         try:
             if httpx.get(f"http://{HOST}:{port}/api/health", timeout=5).is_success:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import weakref
@@ -287,3 +288,19 @@ def test_a_pool_whose_writing_broke_off_is_not_there(tmp_path: Path) -> None:
     drafts = [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert drafts == []
     assert pool_of(tmp_path, good_row(1)).is_intact()  # and it can be written now
+
+
+@pytest.mark.parametrize("rows", [3, 3_000])
+def test_a_full_disk_leaves_no_draft(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever file it hits first, while rows pass or at the end."""
+
+    def fill_up(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", fill_up)
+    many = [*(Conversation((Turn("user", "p"),), SourceRow("f", i), {}) for i in range(rows))]
+    with pytest.raises(StorageError, match=r"rows-00000\.parquet: the disk is full"):
+        write_pool(str(tmp_path / "pool"), many, [])
+    assert list((tmp_path / "pool").iterdir()) == []

@@ -326,3 +326,19 @@ def test_an_unknown_format_is_refused() -> None:
         match=r"unknown output format 'share_gpt': expected one of .* did you mean 'sharegpt'",
     ):
         load_exporter("share_gpt")
+
+
+@pytest.mark.parametrize("name", ["parquet", "hf_dataset"])
+def test_a_table_of_too_many_columns_is_refused_before_anything_is_written(
+    name: str, tmp_path: Path
+) -> None:
+    """800,000 columns took 135 s; JSON Lines, which holds what each row has, took 6 s."""
+    crowded = [
+        conversation("u: a", "a: b", row=row, extra={f"{row}-{i}": i for i in range(6_000)})
+        for row in (1, 2)
+    ]
+    load_exporter(name).export(rows(crowded[0]), tmp_path / "one")
+    with pytest.raises(UsageError, match=r"row 2 of .* there are over 10,000 columns.* choose"):
+        load_exporter(name).export(rows(*crowded), tmp_path / "two")
+    assert not (tmp_path / "two").exists()
+    assert len(exported("sharegpt", rows(*crowded), tmp_path)) == 2

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import fsspec
 import pyarrow as pa
@@ -71,6 +74,71 @@ def test_memory_does_not_grow_with_a_parquet_file_of_one_row_group(tmp_path, mon
         most = max(most, pa.total_allocated_bytes() - before)
     assert count == 4_000
     assert most < 32 * MIB  # of 64 MB; 19 MiB for this file and for one of 192 MB
+
+
+def repeat(text: str, times: int) -> pa.Array:
+    """An array that holds `text` once, so Parquet stores it once."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * times, pa.int32()), pa.array([text]))
+
+
+def write_parquet(path: Path, **columns: pa.Array) -> str:
+    table = pa.table({"prompt": ["p"] * len(columns["response"]), **columns})
+    pq.write_table(table, path, compression="zstd")
+    assert path.stat().st_size < 4_000
+    return str(path)
+
+
+@pytest.mark.parametrize("shape", ["rows", "list", "map", "numbers"])
+def test_a_parquet_bomb_is_refused_without_being_held(tmp_path, shape):
+    """Six gigabytes of one text in rows, in one list or in one map, or millions of one number."""
+    texts = repeat("x" * 15_000_000, 400)
+    columns = {"response": pa.array(["r"])}
+    if shape == "rows":
+        columns = {"response": texts}
+    elif shape == "list":
+        columns["extra"] = pa.ListArray.from_arrays([0, 400], texts)
+    elif shape == "map":
+        keys = pa.array([str(i) for i in range(400)])
+        columns["extra"] = pa.MapArray.from_arrays([0, 400], keys, texts)
+    else:
+        columns["extra"] = pa.ListArray.from_arrays(
+            [0, 40_000_000], pa.nulls(40_000_000, pa.int8())
+        )
+    uri = write_parquet(tmp_path / "a", **columns)
+    del texts, columns
+    measure = (
+        "import resource, sys\n"
+        "from deita_tasks.errors import InputError\n"
+        "from deita_tasks.loading import read_conversations\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n"
+        "    sum(1 for row in read_conversations(sys.argv[1]))\n"
+        "except InputError as error:\n"
+        "    print(error, file=sys.stderr)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", measure, uri], capture_output=True, text=True, check=True
+    )
+    assert re.search("bytes of Parquet expand to over .* decompression bomb", done.stderr)
+    assert int(done.stdout) < 256 << 10  # KiB; 6,000,000 when each text was copied out
+
+
+def test_long_texts_in_few_bytes_are_read_a_few_at_a_time(tmp_path, monkeypatch):
+    """A pool may hold them as long as it is no bomb: a row that is too long is skipped unread."""
+    monkeypatch.setattr(compression, "BOMB_BYTES", 1 << 40)
+    monkeypatch.setattr("deita_tasks.loading.parquet.MAX_ROW_BYTES", 4 * MIB)
+    monkeypatch.setattr("deita_tasks.loading.parquet.BATCH_BYTES", 4 * MIB)
+    offsets = [0, *range(30), 59]
+    lists = pa.ListArray.from_arrays(offsets, repeat("y" * (2 * MIB), 59))
+    texts = repeat("x" * MIB, len(lists))
+    uri = write_parquet(tmp_path / "a", response=texts, extra=lists)
+    before = pa.total_allocated_bytes()
+    problems = []
+    for row in read_conversations(uri):
+        problems.append(row.reason if isinstance(row, Quarantined) else "")
+        assert pa.total_allocated_bytes() - before < 32 * MIB
+    assert problems == [*[""] * 30, "too_long"]
 
 
 @pytest.mark.slow

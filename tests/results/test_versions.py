@@ -143,3 +143,15 @@ def test_what_the_run_needs_may_not_lie_among_the_versions(output: str) -> None:
     versions.check_output(output, [storage.join(output, "store")])
     with pytest.raises(OutputExists, match="which the run needs"):
         versions.check_output(output, [storage.join(output, "versions", "store")])
+
+
+@pytest.mark.parametrize("planted", ["latest", "latest/thesis.tex"])
+def test_a_latest_of_somebody_else_is_found_before_the_work(planted: str, output: str) -> None:
+    write(output, 0)
+    versions.check_output(output)
+    storage.write_bytes(storage.join(output, planted), b"years of work\n" * 1_000)
+    with pytest.raises(OutputExists, match=r"/latest: .*: move it away"):
+        versions.check_output(output)
+    storage.remove(storage.join(output, "latest"))
+    versions.move_latest(output, write(output, 1))
+    versions.check_output(output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 
 import pytest
@@ -85,6 +86,24 @@ def test_a_disk_that_is_full_in_the_middle_of_a_table(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="the disk is full"):
         storage.write_table(str(tmp_path / "t.parquet"), table_of(50_000))
     assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_is_full_for_a_whole_folder():
+    """shutil puts the errors of all files into one, which has no number."""
+    problem = f"[Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}: 'a' -> 'b'"
+    with pytest.raises(StorageError, match="output: the disk is full"), storage_errors("output"):
+        raise shutil.Error([("a", "b", problem)])
+
+
+def test_a_scratch_folder_on_a_full_disk():
+    folders = []
+    with (
+        pytest.raises(StorageError, match="TMPDIR: the disk is full"),
+        storage.scratch_folder() as folder,
+    ):
+        folders.append(folder)
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not os.path.exists(folders[0])
 
 
 def test_a_folder_in_place_of_which_there_is_a_file(tmp_path):

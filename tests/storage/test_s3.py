@@ -71,9 +71,13 @@ def test_input_store_and_output_in_a_bucket(s3, small_pool, expected, tmp_path):
     assert problems(f"{root}/store") == {}
     # another machine: it shares the bucket, and has a home, a server and a database of its own
     arguments = command(pool, f"{root}/store", f"{root}/again", "--shard-rows", "8")
-    output = finish(
-        arguments, PREFECT_HOME=str(tmp_path / "home"), COLUMNS="200", PREFECT_LOGGING_LEVEL="INFO"
-    )
+    settings = {
+        "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{tmp_path}/prefect.db",
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "COLUMNS": "200",
+    }
+    output = finish(arguments, **settings)
     second = files(f"{root}/again")
     manifest = json.loads(second["manifest.json"])
     assert second["selected.jsonl"] == expected

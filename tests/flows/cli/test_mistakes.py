@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -212,6 +213,87 @@ def test_every_command_has_the_version_of_the_package(deita: Deita, line: str) -
     assert deita("store", "ls", "--version") == (0, metadata.version("deita-tasks") + "\n")
 
 
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGES = "a: &a {x: 1, y: 2}\n" + "".join(
+    f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 10)}]}}\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (LAUGHS, "line 5: aliases make this more than 100,000 values"),
+        (MERGES, "aliases make this more than 100,000 values"),
+        ("a: &a [*a]", "line 1: aliases make this more than 100,000 values"),
+        ("source: " + "[" * 50_000, "line 1: over 20 levels; expected sections of options"),
+        ("source: " + "{a: " * 50_000, "line 1: over 20 levels; expected sections of options"),
+        ("".join(" " * i + "a:\n" for i in range(1_500)), "over 20 levels"),
+        ("#" * (5 << 20), "not a readable YAML file: over 4,194,304 characters"),
+    ],
+    ids=["laughs", "merges", "itself", "lists", "objects", "lines", "long"],
+)
+def test_a_file_that_grows_or_is_nested_too_deep(
+    deita: Deita, tmp_path: Path, content: str, said: str
+) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    status, error = deita("select", *GIVEN, "--config", "config.yaml")
+    assert status == 2
+    assert said in error
+    assert len(error) < 200
+
+
+FILES = [
+    *("select --output out --input", "select --input pool.jsonl --output"),
+    *("select --input pool.jsonl --output out --store", "sweep --input pool.jsonl --output"),
+    *("reselect --input pool.jsonl --output", "reselect --output out --input"),
+    *("solve --input", "solve --input pool.jsonl --store", "preflight --input"),
+    *("explain row --output", "explain row --output out --store", "store ls --store"),
+    "select --input pool.jsonl --output out --config",
+    *("store gc --store", "store verify --store", "store compact --store", "store du --store"),
+    "select --input pool.jsonl --output out --complexity provided --scores-file",
+    "select --input pool.jsonl --output out --embedding provided --embeddings-file",
+    "select --input pool.jsonl --output out --complexity causal_lm --complexity-model",
+    "select --input pool.jsonl --output out --embedding-model",
+]
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool, and no network and no server."""
+    (tmp_path / "pool.jsonl").write_text('{"prompt": "p", "response": "r"}\n')
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is fetched")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("flows.cli.app.start_server", lambda: lambda: None)
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("line", FILES)
+@pytest.mark.parametrize(
+    "uri", ["ftp://host/x", "github://a:b@/x", "reference://x", "http://127.0.0.1/x", "zip://x"]
+)
+def test_nothing_is_fetched_from_other_places(deita: Deita, line: str, uri: str) -> None:
+    status, error = deita(*line.split(), uri)
+    assert status == 2
+    assert error.startswith("deita: ")
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("line", [*FILES, "select --input pool.jsonl --bugdet 3 --input"])
+@pytest.mark.parametrize("secret", ["pw", "p/w+x"])
+def test_a_password_is_refused_and_not_repeated(deita: Deita, line: str, secret: str) -> None:
+    status, error = deita(*line.split(), f"s3://user:{secret}@bucket/x")
+    assert status == 2
+    assert secret not in error
+
+
 # ---- the machine
 
 
@@ -276,3 +358,12 @@ def test_a_terminal_without_our_letters(monkeypatch: pytest.MonkeyPatch) -> None
     store._console().print("[p]é.jsonl")
     sys.stdout.flush()
     assert written.getvalue() == b"[p]\\xe9.jsonl\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["select --output out --input", "explain row --output", "store ls --store"]
+)
+def test_a_name_cannot_act_on_the_terminal(deita: Deita, line: str) -> None:
+    """Not set its title, change its colours, turn letters round or fake a second line."""
+    _, error = deita(*line.split(), "\x1b]0;owned\x07\x1b[31m\u202egnp\nfake")
+    assert r"\x1b]0;owned\x07\x1b[31m\u202egnp" in error.replace("\\\\", "\\")

@@ -35,6 +35,22 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
+# ---- docs/security.md
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = page.split("## Promises")[1].split("## ")[0].splitlines()
+    promises = [row for row in rows if row.startswith("|")][2:]
+    assert len(promises) > 10
+    for promise in promises:
+        tests = re.findall(r"`(tests/[^`]+)::(\w+)`", promise)
+        assert tests, promise
+        for path, name in tests:
+            source = (ROOT / path).read_text(encoding="utf-8")
+            assert f"def {name}(" in source, f"{path}::{name}"
+
+
 # ---- CONTRIBUTING.md
 
 

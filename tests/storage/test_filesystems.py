@@ -197,3 +197,38 @@ def test_a_folder_is_checked_before_it_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UsageError, match="no permission to write in"):
         storage.check_writable(str(tmp_path / "new" / "store"))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://127.0.0.1:9/pool.jsonl",
+        "https://host/pool.jsonl",
+        "ftp://host/pool.jsonl",
+        "github://owner:repo@/pool.jsonl",
+        "reference://x",
+        "simplecache::http://127.0.0.1:9/x",
+        "simplecache::s3://bucket/x",
+        "zip://a.txt::/tmp/x.zip",
+        "filecache::file:///etc/passwd",
+        "data://text/plain,x",
+    ],
+)
+def test_nothing_is_fetched_from_other_places(uri: str) -> None:
+    with pytest.raises(UsageError, match="files are not read from"):
+        storage.filesystem(uri)
+
+
+def test_a_local_name_may_hold_colons(tmp_path):
+    path = tmp_path / "pool::v2.jsonl"
+    path.write_text("{}")
+    assert storage.is_local(str(path))
+    assert storage.size_of(str(path)) == 2
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "memory", "http"])
+def test_a_password_in_an_address_is_refused_and_not_repeated(scheme: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        storage.filesystem(f"{scheme}://me:hunter2@bucket/x")
+    assert "hunter2" not in str(caught.value)
+    assert "***" in str(caught.value)

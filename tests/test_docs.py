@@ -207,7 +207,7 @@ def test_every_import_is_declared() -> None:
     declared = package_names(project["dependencies"])
     for requirements in project["optional-dependencies"].values():
         declared |= package_names(requirements)
-    other_names = {"yaml": "pyyaml", "slugify": "python_slugify"}
+    other_names = {"yaml": "pyyaml", "slugify": "python_slugify", "pydantic_core": "pydantic"}
     # Not beside Prefect: docs/how-to/vllm-server.md.
     known = declared | {"vllm", "deita_tasks", "flows", "deployments"} | sys.stdlib_module_names
     imported = {

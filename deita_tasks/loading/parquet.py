@@ -63,7 +63,6 @@ def rows(handle: IO[bytes]) -> Iterator[Row]:
     number = decoded = 0
     try:
         for group in range(readers.plain.num_row_groups):
-            _check_expansion(file_bytes, _count_values(readers.plain, group) * VALUE_BYTES)
             for batch in _read_group(readers, group):
                 decoded += _decoded_bytes(batch.to_struct_array())
                 _check_expansion(file_bytes, decoded)
@@ -87,7 +86,7 @@ def _open(handle: IO[bytes]) -> _Readers:
         as_indices = pq.ParquetFile(
             handle, metadata=plain.metadata, read_dictionary=texts, **options
         )
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"not readable as Parquet ({_first_line(error)})") from error
     names = plain.schema_arrow.names
     if len(set(names)) != len(names):
@@ -104,12 +103,6 @@ def _text_columns(schema: pq.ParquetSchema) -> list[str]:
     ]
 
 
-def _count_values(parquet: pq.ParquetFile, group: int) -> int:
-    """Return the number of values in a row group: a list may repeat one any number of times."""
-    columns = parquet.metadata.row_group(group)
-    return sum(columns.column(i).num_values for i in range(columns.num_columns))
-
-
 def _read_group(readers: _Readers, group: int) -> Iterator[pa.RecordBatch]:
     """Yield a row group in batches of about BATCH_BYTES."""
     metadata = readers.plain.metadata.row_group(group)
@@ -119,24 +112,25 @@ def _read_group(readers: _Readers, group: int) -> Iterator[pa.RecordBatch]:
     if reader is readers.plain:
         row_bytes = max(row_bytes, longest)
     batch_rows = min(max(int(BATCH_BYTES / row_bytes), 1), BATCH_ROWS)
-    yield from reader.iter_batches(batch_size=batch_rows, row_groups=[group])
+    for batch in reader.iter_batches(batch_size=batch_rows, row_groups=[group]):
+        batch.validate()  # damage may make columns of different lengths, which end in a crash
+        yield batch
 
 
 def _longest_row(readers: _Readers, group: int) -> int:
-    """Return about how many bytes a row can take that repeats the longest texts."""
-    metadata = readers.plain.metadata.row_group(group)
+    """Return about how many bytes a row takes that has the longest texts where the first has any.
+
+    The metadata of the columns would tell more, but reading it from a damaged file ends Python.
+    """
     first = next(readers.as_indices.iter_batches(batch_size=1, row_groups=[group]), None)
     if first is None:
         return 0
-    longest = 0
-    for i, text_bytes in enumerate(_longest_texts(first.to_struct_array())):
-        values_per_row = -(-metadata.column(i).num_values // max(metadata.num_rows, 1))
-        longest += text_bytes * values_per_row
-    return longest
+    first.validate()
+    return sum(_longest_texts(first.to_struct_array()))
 
 
 def _longest_texts(array: pa.Array) -> Iterator[int]:
-    """Yield the length in bytes of the longest text in each dictionary, 0 for other leaves."""
+    """Yield the bytes of each column of texts if all were the longest of its dictionary."""
     kind = array.type
     if pa.types.is_struct(kind):
         for column in array.flatten():
@@ -147,9 +141,7 @@ def _longest_texts(array: pa.Array) -> Iterator[int]:
     elif pa.types.is_nested(kind):
         yield from _longest_texts(array.values)
     elif pa.types.is_dictionary(kind) and _is_text(kind.value_type):
-        yield pc.max(pc.binary_length(array.dictionary)).as_py() or 0
-    else:
-        yield 0
+        yield len(array) * (pc.max(pc.binary_length(array.dictionary)).as_py() or 0)
 
 
 def _first_line(error: BaseException) -> str:

@@ -225,9 +225,17 @@ def _open_vectors(
         return
     with storage.scratch_folder() as folder:
         path = Path(folder) / "vectors.f32"
-        with path.open("wb") as file:  # a full disk would kill the process that writes to a map
-            os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * 4)
+        _reserve(path, shape[0] * shape[1] * 4)
         mapped: NDArray[np.float32] = np.memmap(path, np.float32, "r+", shape=shape)
         place_vectors(parts, ids, mapped)
         yield mapped
         del mapped
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of `size` bytes; a disk that is full later would kill who writes to its map."""
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:  # macOS
+            file.truncate(size)

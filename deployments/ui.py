@@ -140,7 +140,7 @@ def stop(*_: object) -> NoReturn:
     """End the program and its processes; ignore further signals meanwhile."""
     for number in END_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    print("Stopping.", flush=True)
+    print("Stopping. A run cut short keeps what it computed; run it again to resume.", flush=True)
     sys.exit(0)
 
 

@@ -92,10 +92,9 @@ def submit_corrected(page: Any) -> None:
 
 
 def open_artifact(page: Any, run: str, key: str) -> None:
-    """Open the run's own card: it leads to all artifacts under the key, newest first."""
+    """Open the artifact from its card on the run's page."""
     page.goto(run)
     page.get_by_role("link", name=key).first.click()
-    page.get_by_role("link", name=re.compile(r"^[0-9a-f]{8}$")).first.click()
     page.wait_for_url("**/artifacts/artifact/**")
 
 

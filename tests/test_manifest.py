@@ -39,6 +39,7 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
         "seed",
         "counts",
         "truncated",
+        "content_digest",
     ]
     assert read["format_version"] == 1
     assert read["created"] == "2026-01-02T02:04:05Z", "in UTC"
@@ -62,13 +63,14 @@ def test_a_manifest_of_a_sweep_has_fields_of_its_own() -> None:
     sweep = SweepManifest(**fields, candidates=2, coverage_rows=1)
     names = list(json.loads(sweep.to_json()))
     assert names[:3] == ["format_version", "created", "preset"]
-    assert names[-2:] == ["candidates", "coverage_rows"]
+    assert names[-3:] == ["candidates", "coverage_rows", "content_digest"]
     assert of_selection.isdisjoint(names)
 
 
 def test_a_record_comes_back_from_its_json_fields() -> None:
     original = manifest(selected=2)
-    assert original.to_dict() == json.loads(original.to_json())
+    assert original.to_file_fields() == json.loads(original.to_json())
+    assert Manifest.model_validate(original.to_file_fields()) == original
     assert Manifest.model_validate(original.to_dict()) == original
 
 

@@ -338,6 +338,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 def test_an_interruption_while_it_loads_is_no_traceback() -> None:
     interrupt = (
         "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
         "class Interrupt:\n"
         "    def find_spec(self, name, *_):\n"
         "        name == 'flows.cli.app' and os.kill(os.getpid(), signal.SIGINT)\n"

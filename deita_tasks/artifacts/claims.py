@@ -67,7 +67,7 @@ def claimed(uri: str) -> Iterator[None]:
     """
     claim = Claim.of_this_process()
     is_logged = False
-    while not storage.create(uri, claim.model_dump_json().encode()):
+    while not _create(uri, claim):
         if not is_logged:
             log.info("waiting for another run, which computes the same rows (%s)", uri)
             is_logged = True
@@ -83,6 +83,16 @@ def claimed(uri: str) -> Iterator[None]:
         with suppress(StorageError):  # it expires
             if _read(uri, claim.owner) is not None:
                 storage.remove(uri)
+
+
+def _create(uri: str, claim: Claim) -> bool:
+    """Write the claim unless another process holds one; return whether it is there."""
+    if storage.create(uri, claim.model_dump_json().encode()):
+        return True
+    # A store may carry out a request and lose the answer; repeated, it finds our own claim.
+    with suppress(StorageError):
+        return _read(uri, claim.owner) is not None
+    return False
 
 
 def _renew(uri: str, claim: Claim, end: threading.Event) -> None:

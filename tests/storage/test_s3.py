@@ -89,10 +89,13 @@ def test_input_store_and_output_in_a_bucket(s3, small_pool, expected, tmp_path):
         assert [name for name, content in written.items() if secret.encode() in content] == []
 
 
-def test_requests_that_fail_are_carried_through(flaky: Proxy, small_pool, expected, monkeypatch):
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_requests_that_fail_are_carried_through(
+    flaky: Proxy, small_pool, expected, monkeypatch, share
+):
     flaky.use(monkeypatch)
     pool, root = in_bucket(flaky, small_pool)
-    flaky.trouble.share = 0.08
+    flaky.trouble.share = share
     select(pool, root)
     flaky.trouble.share = 0.0
     assert all(flaky.trouble.counts[failure] for failure in FAILURES), flaky.trouble.counts

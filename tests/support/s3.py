@@ -23,7 +23,7 @@ from deita_tasks import storage
 
 ACCESS = "AKIAPLANTEDBYTHETESTS"
 SECRET = "planted/secret/that/must/be/written/nowhere"
-FAILURES = ("500", "503", "reset")
+FAILURES = ("500", "503", "reset", "lost")  # lost: carried out, and then reset
 
 
 @dataclass
@@ -61,7 +61,7 @@ class S3:
 class Trouble:
     """What the proxy does to requests.
 
-    share: of the requests that fail, by turns with 500, 503 and a reset. away: every request is
+    share: of the requests that fail, by turns with one of FAILURES. away: every request is
     reset. puts_until_away: the server goes away for good after so many PUTs of scores. counts: of
     the requests so far, by outcome.
     """
@@ -117,6 +117,9 @@ def proxy_before(server: S3) -> Iterator[Proxy]:
                 self._forward(body)
             elif outcome == "reset":
                 self._reset()
+            elif outcome == "lost":
+                self._ask(body)
+                self._reset()
             else:
                 content = b"<Error><Code>InternalError</Code></Error>"
                 self._answer(int(outcome), [("Content-Type", "application/xml")], content)
@@ -129,12 +132,17 @@ def proxy_before(server: S3) -> Iterator[Proxy]:
             self.connection.close()
             self.close_connection = True
 
-        def _forward(self, body: bytes) -> None:
+        def _ask(self, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
             connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=30)
             headers = {**dict(self.headers.items()), "Host": target.netloc}
             connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
             content = answer.read()
+            connection.close()
+            return answer, content
+
+        def _forward(self, body: bytes) -> None:
+            answer, content = self._ask(body)
             left_out = {"transfer-encoding", "connection", "content-length"}
             kept_headers = [
                 (name, value) for name, value in answer.getheaders() if name.lower() not in left_out
@@ -143,7 +151,6 @@ def proxy_before(server: S3) -> Iterator[Proxy]:
             if self.command == "HEAD":
                 length = answer.getheader("Content-Length") or length
             self._answer(answer.status, kept_headers, content, length)
-            connection.close()
 
         def _answer(
             self,

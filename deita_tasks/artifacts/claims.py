@@ -1,21 +1,21 @@
 """Claims: two runs over one store do not compute the same shard at the same time.
 
 A claim is a small file beside the parts. Its owner writes it anew every few seconds; who finds the
-claim of another waits until it is gone or no longer changes. So a claim ends with its owner: on the
-same machine at once, elsewhere after EXPIRY_SECONDS. If two take over a claim at the same moment,
-both compute the shard: that costs, but every result stays right.
+claim of another waits until it is gone, or takes it over when it no longer changes. So a claim ends
+with its owner: on the same machine at once, elsewhere after EXPIRY_SECONDS. If two take over a
+claim at the same moment, both may compute the shard: that costs, but every result stays right.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from deita_tasks import storage
 from deita_tasks.errors import MissingFile, StorageError
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 RENEWAL_SECONDS = 10.0
 EXPIRY_SECONDS = 60.0
 POLL_SECONDS = 1.0
+SETTLING_SECONDS = 1.0  # in which another that takes over the same claim would write
 
 
 class Claim(JsonRecord):
@@ -40,7 +41,7 @@ class Claim(JsonRecord):
     @classmethod
     def of_this_process(cls) -> Claim:
         """Return a new claim of this process."""
-        return cls(owner=uuid.uuid4().hex, host=socket.gethostname(), process=os.getpid())
+        return cls(owner=uuid.uuid4().hex, host=_host(), process=os.getpid())
 
     def renewed(self) -> Claim:
         """Return the claim as its owner writes it next."""
@@ -48,7 +49,7 @@ class Claim(JsonRecord):
 
     def is_of_ended_process(self) -> bool:
         """Return whether its owner was a process of this machine that has ended."""
-        if self.host != socket.gethostname():
+        if not self.host or self.host != _host():
             return False
         try:
             os.kill(self.process, 0)
@@ -57,6 +58,18 @@ class Claim(JsonRecord):
         except PermissionError:  # a process of somebody else
             return False
         return False
+
+
+def _host() -> str:
+    """Return a name of this boot of this machine, or container; "" where it is not known.
+
+    Names of machines repeat, and containers of one machine count their processes apart.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
 
 
 @contextmanager
@@ -71,7 +84,8 @@ def claimed(uri: str) -> Iterator[None]:
         if not is_logged:
             log.info("waiting for another run, which computes the same rows (%s)", uri)
             is_logged = True
-        _wait_for_end(uri)
+        if _wait_for_end(uri) and _take_over(uri, claim):
+            break
     end = threading.Event()
     renewer = threading.Thread(target=_renew, args=(uri, claim, end), daemon=True)
     renewer.start()
@@ -114,8 +128,8 @@ def _read(uri: str, owner: str) -> Claim | None:
     return claim if claim.owner == owner else None
 
 
-def _wait_for_end(uri: str) -> None:
-    """Wait until the claim at `uri` is gone; remove it if its owner has ended."""
+def _wait_for_end(uri: str) -> bool:
+    """Wait until the claim at `uri` is gone, or its owner has ended; return whether it is left."""
     last: object = None
     unchanged_since = time.monotonic()
     while True:
@@ -123,13 +137,20 @@ def _wait_for_end(uri: str) -> None:
         try:
             claim: object = storage.read_record(uri, Claim)
         except MissingFile:
-            return
+            return False
         except StorageError as error:  # half a claim, perhaps of a process killed while it wrote
             claim = str(error)
         if claim != last:
             last, unchanged_since = claim, time.monotonic()
-        has_ended = isinstance(claim, Claim) and claim.is_of_ended_process()
-        if has_ended or time.monotonic() - unchanged_since > EXPIRY_SECONDS:
-            storage.remove(uri)
-            return
+        if isinstance(claim, Claim) and claim.is_of_ended_process():
+            return True
+        if time.monotonic() - unchanged_since > EXPIRY_SECONDS:
+            return True
         time.sleep(POLL_SECONDS)
+
+
+def _take_over(uri: str, claim: Claim) -> bool:
+    """Write our claim over that of an owner that has ended; return whether it stays ours."""
+    storage.write_bytes(uri, claim.model_dump_json().encode())
+    time.sleep(SETTLING_SECONDS)
+    return _read(uri, claim.owner) is not None

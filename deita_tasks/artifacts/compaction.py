@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow as pa
 from deita_tasks import storage
 from deita_tasks.artifacts.inventory import list_artifacts
 from deita_tasks.artifacts.parts import PartSet, ids_digest
+from deita_tasks.artifacts.runs import grace_beside, read_marks
 from deita_tasks.errors import DamagedArtifact, MissingFile
 
 log = logging.getLogger(__name__)
@@ -32,17 +34,25 @@ def compact(store: str, merged_rows: int = MERGED_ROWS) -> Iterator[Merge]:
     """Merge parts of less than half of `merged_rows` rows into parts of about `merged_rows`.
 
     Writes a new part before it removes the old ones, so every row is in a part at any time. Leaves
-    damaged parts alone.
+    damaged parts alone, and parts that a run under way may have written: it finds them by name.
     """
+    now = datetime.now(UTC)
+    begun = now - grace_beside(read_marks(store, now), timedelta(0), now)
     for artifact in list_artifacts(store):
         if not artifact.is_part_set:
             continue
         part_set = PartSet(uri=storage.join(store, artifact.folder), fingerprint=artifact.digest)
+        young = {file.name.rsplit("/", 1)[1] for file in artifact.files if file.modified >= begun}
         parts = part_set.index()
-        small = {digest: ids for digest, ids in parts.items() if len(ids) < merged_rows / 2}
+        small = {
+            digest: ids
+            for digest, ids in parts.items()
+            if len(ids) < merged_rows / 2 and part_set.part_name(digest) not in young
+        }
         after = len(parts) - len(small)
         for group in _group(small, merged_rows):
-            after += merge_parts(part_set, group)
+            shard = ids_digest(pa.concat_arrays(list(group.values())).unique())
+            after += len(merge_parts(part_set, shard, list(group)))
         if after < len(parts):
             yield Merge(artifact.folder, len(parts), after)
 
@@ -62,22 +72,21 @@ def _group(parts: Mapping[str, pa.Array], merged_rows: int) -> Iterator[dict[str
         yield group
 
 
-def merge_parts(part_set: PartSet, parts: Mapping[str, pa.Array]) -> int:
-    """Merge `parts` (ids by digest) into one; return the number of parts there are then.
+def merge_parts(part_set: PartSet, shard: str, digests: Sequence[str]) -> list[str]:
+    """Merge parts into one part of a shard; return the digests of the parts there are then.
 
     Leaves them as they are, with a warning, if one has gone or is damaged.
     """
-    if len(parts) < 2:
-        return len(parts)
+    if len(digests) < 2:
+        return list(digests)
     try:
-        shard = ids_digest(pa.concat_arrays(list(parts.values())).unique())
-        merged = part_set.write(shard, _distinct_rows(part_set, parts))
+        merged = part_set.write(shard, _distinct_rows(part_set, digests))
     except (MissingFile, DamagedArtifact, pa.ArrowException) as error:
         log.warning("%s: parts left as they are: %s", part_set.uri, error)
-        return len(parts)
-    for digest in parts.keys() - {merged}:
+        return list(digests)
+    for digest in set(digests) - {merged}:
         storage.remove(part_set.part(digest))
-    return 1
+    return [merged]
 
 
 def _distinct_rows(part_set: PartSet, digests: Iterable[str]) -> Iterator[pa.Table]:

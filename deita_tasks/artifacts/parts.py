@@ -89,7 +89,12 @@ class PartSet(JsonRecord):
 
     def part(self, digest: str) -> str:
         """Return the URI of a part."""
-        return storage.join(self.uri, f"part-{digest}.parquet")
+        return storage.join(self.uri, self.part_name(digest))
+
+    @staticmethod
+    def part_name(digest: str) -> str:
+        """Return the file name of a part."""
+        return f"part-{digest}.parquet"
 
     def digests(self) -> list[str]:
         """Return the digests of all parts, in order, damaged ones included."""
@@ -194,7 +199,7 @@ class PartSet(JsonRecord):
         Compaction may merge a part into another while we read. If one is gone, this also reads
         every part that exists now; a caller that misses an id has to say so.
         """
-        read = set()
+        read: set[str] = set()
         digests = list(digests)
         for digest in digests:
             with suppress(MissingFile):
@@ -203,15 +208,23 @@ class PartSet(JsonRecord):
                 except DamagedArtifact as error:
                     raise StorageError(f"{error}; {self._remove_if_damaged(digest)}") from error
                 read.add(digest)
-        if len(read) == len(set(digests)):
-            return
-        log.info("%s: parts were merged while they were read; looking again", self.uri)
-        for digest in self.digests():
-            if digest not in read:
-                try:
-                    yield from self._row_groups(digest, columns)
-                except DamagedArtifact as error:
-                    log.warning("leaving out a damaged part: %s", error)
+        if len(read) < len(set(digests)):
+            log.info("%s: parts were merged while they were read; looking again", self.uri)
+            yield from self._other_parts(read, columns)
+
+    def _other_parts(self, read: set[str], columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        """Yield the rows of all parts but those `read`, until a listing shows no other part.
+
+        Compaction may go on meanwhile.
+        """
+        while others := set(self.digests()) - read:
+            for digest in sorted(others):
+                with suppress(MissingFile):
+                    try:
+                        yield from self._row_groups(digest, columns)
+                    except DamagedArtifact as error:
+                        log.warning("leaving out a damaged part: %s", error)
+                    read.add(digest)
 
     def _remove_if_damaged(self, digest: str) -> str:
         """Remove a part if a second reading finds it damaged too; return what the user can do.

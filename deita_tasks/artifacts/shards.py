@@ -8,14 +8,15 @@ shards, and none is computed twice (`claims.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deita_tasks import storage
@@ -29,7 +30,7 @@ SHARDS_PER_STAGE = 50
 MIN_SHARD_ROWS = 128
 LONGEST_RUN = timedelta(days=2)
 
-PLAN = pa.schema({"id": pa.string(), "position": pa.int64()})
+PLAN = pa.schema({"id": pa.string(), "position": pa.int64(), "shard": pa.string()})
 
 
 class Shard(JsonRecord):
@@ -37,7 +38,8 @@ class Shard(JsonRecord):
 
     digest: of the ids of the rows, so that the same shard has the same name in every run. part: the
     digest of a part that holds them; None if they are to be computed. plan, group: the file and
-    row group that list the rows to compute.
+    row group that list the rows to compute: those of the shard that were in no part. rows_digest:
+    of the ids of these.
     """
 
     digest: str
@@ -45,6 +47,7 @@ class Shard(JsonRecord):
     part: str | None = None
     plan: str | None = None
     group: int = 0
+    rows_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,69 +89,94 @@ def plan_shards(
     if not len(missing):
         return ShardPlan(present, [])
     columns = {"id": pa.array(ids).take(pa.array(missing)), "position": positions[missing]}
-    rows = pa.table(columns, schema=PLAN)
     plans = storage.join(store, "plans")
-    return ShardPlan(present, _write_plan(plans, part_set, _cut(rows, plans, part_set, shard_rows)))
+    rows = _name_shards(pa.table(columns), plans, part_set, shard_rows)
+    return ShardPlan(present, _write_plan(plans, part_set, rows))
 
 
-def _cut(rows: pa.Table, plans: str, part_set: PartSet, shard_rows: int | None) -> list[pa.Table]:
-    """Return `rows` in pieces: those of the latest plan that still lack all rows, then others."""
-    pieces = []
+def _name_shards(rows: pa.Table, plans: str, part_set: PartSet, shard_rows: int | None) -> pa.Table:
+    """Return `rows` (id, position) with their shards, PLAN: those of recent plans, then new ones.
+
+    A shard of a recent plan keeps its name, also if some of its rows are present now.
+    """
     row_of_id = pd.Index(rows["id"].to_pandas())
-    is_cut = np.zeros(len(rows), np.bool_)
-    for group_ids in _latest_groups(plans, part_set):
-        positions = row_of_id.get_indexer(group_ids.to_pandas())
-        has_room = shard_rows is None or len(positions) <= shard_rows
-        if has_room and (positions >= 0).all() and not is_cut[positions].any():
-            is_cut[positions] = True
-            pieces.append(rows.take(pa.array(np.sort(positions))))
-    rest = rows.filter(pa.array(~is_cut))
+    names = np.empty(len(rows), object)
+    is_named = np.zeros(len(rows), np.bool_)
+    for group in _recent_shards(plans, part_set):
+        found = row_of_id.get_indexer(group["id"].to_pandas())
+        found = found[found >= 0]
+        has_room = shard_rows is None or len(found) <= shard_rows
+        if len(found) and has_room and not is_named[found].any():
+            is_named[found] = True
+            names[found] = group["shard"][0].as_py()
+    rest = np.flatnonzero(~is_named)
     if shard_rows is None:
         shard_rows = max(MIN_SHARD_ROWS, -(-len(rest) // SHARDS_PER_STAGE))
-    return pieces + [rest.slice(start, shard_rows) for start in range(0, len(rest), shard_rows)]
+    for start in range(0, len(rest), shard_rows):
+        piece = rest[start : start + shard_rows]
+        names[piece] = ids_digest(rows["id"].take(pa.array(piece)))
+    return rows.append_column("shard", pa.array(names, pa.string())).cast(PLAN)
 
 
-def _latest_groups(plans: str, part_set: PartSet) -> Iterator[pa.ChunkedArray]:
-    """Yield the ids of each shard of the latest plan, if it may be of a run under way."""
+def _recent_shards(plans: str, part_set: PartSet) -> Iterator[pa.Table]:
+    """Yield the shards of plans that may be of runs under way, the newest plan first."""
     files = [file for file in storage.find(plans) if file.name.startswith(part_set.fingerprint)]
-    latest = max(files, key=lambda file: file.modified, default=None)
-    if latest is None or datetime.now(UTC) - latest.modified > LONGEST_RUN:
-        return
-    try:
-        with storage.parquet_file(storage.join(plans, latest.name)) as parquet:
-            for group in range(parquet.num_row_groups):
-                table = parquet.read_row_group(group, columns=["id"])
-                table.validate(full=True)
-                yield table["id"]
-    except (DamagedArtifact, MissingFile):
-        return
+    for file in sorted(files, key=lambda file: file.modified, reverse=True):
+        if datetime.now(UTC) - file.modified > LONGEST_RUN:
+            return
+        with suppress(DamagedArtifact, MissingFile):
+            yield from _shards_of(storage.join(plans, file.name))
 
 
-def _write_plan(plans: str, part_set: PartSet, pieces: Sequence[pa.Table]) -> list[Shard]:
-    digests = [ids_digest(piece["id"]) for piece in pieces]
-    name = f"{part_set.fingerprint}-{_plan_digest(digests, pieces)}"
-    uri = storage.join(plans, f"{name}.parquet")
+def _shards_of(plan: str) -> list[pa.Table]:
+    """Return the rows of each shard of a plan. Raises MissingFile or DamagedArtifact."""
+    with storage.parquet_file(plan) as parquet:
+        if not parquet.schema_arrow.equals(PLAN):
+            raise DamagedArtifact(f"{plan}: columns {parquet.schema_arrow.names}; expected a plan")
+        tables = [parquet.read_row_group(group) for group in range(parquet.num_row_groups)]
+        for table in tables:
+            table.validate(full=True)
+        return tables
+
+
+def _write_plan(plans: str, part_set: PartSet, rows: pa.Table) -> list[Shard]:
+    names = rows["shard"].combine_chunks().dictionary_encode()
+    codes = names.indices.to_numpy()
+    shards = range(len(names.dictionary))
+    pieces = [rows.filter(pa.array(codes == shard)) for shard in shards]
+    uri = storage.join(plans, f"{part_set.fingerprint}-{_plan_digest(pieces)}.parquet")
     with storage.parquet_writer(uri, PLAN) as writer:
         for piece in pieces:
-            writer.write_table(piece, row_group_size=max(1, piece.num_rows))
+            writer.write_table(piece, row_group_size=piece.num_rows)
     return [
-        Shard(digest=digest, rows=piece.num_rows, plan=uri, group=group)
-        for group, (digest, piece) in enumerate(zip(digests, pieces, strict=True))
+        Shard(
+            digest=piece["shard"][0].as_py(),
+            rows=piece.num_rows,
+            plan=uri,
+            group=group,
+            rows_digest=ids_digest(piece["id"]),
+        )
+        for group, piece in enumerate(pieces)
     ]
 
 
-def _plan_digest(digests: Sequence[str], tables: Iterable[pa.Table]) -> str:
-    positions = sum(pc.sum(table["position"]).as_py() for table in tables)
-    return storage.digest_of([digests, positions])
+def _plan_digest(pieces: Iterable[pa.Table]) -> str:
+    """Return 32 hex digits that name a plan: its rows, their positions and shards, in order."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update("\n".join([*piece["id"].to_pylist(), piece["shard"][0].as_py()]).encode())
+        digest.update(piece["position"].to_numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 def check_plan(uri: str) -> None:
-    """Raise DamagedArtifact if the plan under `uri` is not what its name stands for."""
-    with storage.parquet_file(uri) as parquet:
-        groups = range(parquet.num_row_groups)
-        pieces = [parquet.read_row_group(group, PLAN.names) for group in groups]
-        digest = _plan_digest([ids_digest(piece["id"]) for piece in pieces], pieces)
-    if not uri.endswith(f"{digest}.parquet"):
+    """Raise DamagedArtifact if the plan under `uri` is not what its name stands for.
+
+    Plans of early versions, whose names have no fingerprint, are of no use any more.
+    """
+    name = uri.rsplit("/", 1)[1].removesuffix(".parquet")
+    _, dash, digest = name.partition("-")
+    if dash and digest != _plan_digest(_shards_of(uri)):
         raise DamagedArtifact(f"{uri}: its rows are not those that its name stands for")
 
 
@@ -161,6 +189,6 @@ def read_plan(shard: Shard) -> pa.Table:
     with storage.parquet_file(shard.plan) as parquet:
         table = parquet.read_row_group(shard.group)
         table.validate(full=True)
-    if not table.schema.equals(PLAN) or ids_digest(table["id"]) != shard.digest:
+    if not table.schema.equals(PLAN) or ids_digest(table["id"]) != shard.rows_digest:
         raise DamagedArtifact(f"{shard.plan}: not the plan that this run has written; run again")
     return table

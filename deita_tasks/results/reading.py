@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt
 from deita_tasks import storage
 from deita_tasks.artifacts.ledger import SCHEMA
 from deita_tasks.artifacts.selection import DECISIONS_FILE
-from deita_tasks.errors import StorageError
+from deita_tasks.errors import DamagedArtifact, MissingFile
 from deita_tasks.manifest import MANIFEST, Manifest
 from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JsonRecord
@@ -64,11 +64,14 @@ def read_ledger(uri: str, outputs: Mapping[str, FileInfo]) -> pa.Table:
 
 
 def damage_of(uri: str) -> str | None:
-    """Return what is wrong with the result in `uri`; None if every file is as it was written."""
+    """Return what is wrong with the result in `uri`; None if every file is as it was written.
+
+    Raises StorageError if that cannot be told, because the store cannot be reached.
+    """
     try:
         outputs = read_manifest(uri).outputs
         for name in outputs:
             checked_output(uri, name, outputs)
-    except StorageError as error:
+    except (MissingFile, DamagedArtifact) as error:
         return str(error)
     return None

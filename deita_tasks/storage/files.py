@@ -188,10 +188,13 @@ def create(uri: str, content: bytes) -> bool:
     """
     fs, path = filesystem(uri)
     with storage_errors(uri):
-        if isinstance(fs, LocalFileSystem):
-            os.makedirs(posixpath.dirname(path), exist_ok=True)
         try:
-            fs.pipe_file(path, content, mode="create")
+            if isinstance(fs, LocalFileSystem):  # fsspec's own only looks first
+                os.makedirs(posixpath.dirname(path), exist_ok=True)
+                with open(path, "xb") as handle:
+                    handle.write(content)
+            else:
+                fs.pipe_file(path, content, mode="create")
         except FileExistsError:
             return False
         except OSError as error:

@@ -95,6 +95,13 @@ def release_models() -> None:
         _component.clear()
 
 
+def raise_if_run_ends() -> None:
+    """Raise Stopped if the run that this shard belongs to is ending."""
+    event = stop_event.get()
+    if event is not None and event.is_set():
+        raise Stopped("the run is ending")
+
+
 @contextmanager
 def borrow_model(
     kind: str, spec: Spec, limits: ShardLimits, fingerprint: str | None = None
@@ -104,12 +111,10 @@ def borrow_model(
     `raise_if_stopped` interrupts its work when the run ends or the time is up. The time starts when
     the component is ours.
     """
-    event = stop_event.get()
     deadline = float("inf")
 
     def check() -> None:
-        if event is not None and event.is_set():
-            raise Stopped("the run is ending")
+        raise_if_run_ends()
         if time.monotonic() > deadline:
             raise ComputeError(
                 f"not done after {limits.seconds:g} s, the shard_timeout: raise it, or lower "

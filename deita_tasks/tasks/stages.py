@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from deita_tasks import progress, storage
 from deita_tasks.artifacts.claims import claimed
+from deita_tasks.artifacts.compaction import merge_parts
 from deita_tasks.artifacts.part_tables import score_table, vector_table
 from deita_tasks.artifacts.parts import PartSet, StageParts
 from deita_tasks.artifacts.pool import Pool
@@ -22,13 +23,19 @@ from deita_tasks.artifacts.shards import Shard, ShardPlan, plan_shards, read_pla
 from deita_tasks.config import Advanced
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import ServerError
+from deita_tasks.models.stopping import stopped_by
 from deita_tasks.plan import Plan
 from deita_tasks.presets import Spec
 from deita_tasks.records import Conversation
 from deita_tasks.results.records import TaskCounts
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.tasks.caching import CACHED, bind
-from deita_tasks.tasks.model_cache import ShardLimits, borrow_model, release_models
+from deita_tasks.tasks.model_cache import (
+    ShardLimits,
+    borrow_model,
+    raise_if_run_ends,
+    release_models,
+)
 from deita_tasks.tasks.run_context import run_tags
 from deita_tasks.tasks.runners import ShardRunner
 
@@ -95,9 +102,9 @@ def _compute_shard(
     shard = Shard.model_validate(shard_fields)
     part_set = PartSet.model_validate(part_set_fields)
     if shard.part is not None:
-        return _shard_result([shard.part], shard, part_set)
+        return _shard_result([shard.part], 0, part_set)
     conversations = Pool.open(pool).read_shard(read_plan(shard))
-    with claimed(part_set.claim(shard.digest)):
+    with stopped_by(raise_if_run_ends), claimed(part_set.claim(shard.digest)):
         # From an earlier attempt, or from a run that had the claim before.
         parts = part_set.index(part_set.digests_of(shard.digest))
         known_ids = {id for ids in parts.values() for id in ids.to_pylist()}
@@ -108,11 +115,12 @@ def _compute_shard(
             with borrow_model(kind, spec, shard_limits, part_set.fingerprint) as component:
                 tables = compute(component, missing)
                 digests += part_set.write_as_they_come(shard.digest, tables)
-    return _shard_result(digests, shard, part_set)
+        digests = merge_parts(part_set, shard.digest, digests)
+    return _shard_result(digests, len(missing), part_set)
 
 
-def _shard_result(digests: Sequence[str], shard: Shard, part_set: PartSet) -> dict[str, JsonValue]:
-    return {"parts": list(digests), "rows": shard.rows, "uri": part_set.uri}
+def _shard_result(digests: Sequence[str], computed: int, part_set: PartSet) -> dict[str, JsonValue]:
+    return {"parts": list(digests), "computed": computed, "uri": part_set.uri}
 
 
 @dataclass(frozen=True)
@@ -196,11 +204,11 @@ def run_stage(
     this raises at once, and the runner stops them.
     """
     total = len(pool.distinct[1])
-    computed = plan.rows_to_compute  # a part that is present may hold rows of other pools too
+    planned = plan.rows_to_compute  # a part that is present may hold rows of other pools too
     log.info(
         "%s: %s of %s rows to compute, shards: %d",
         stage.name,
-        f"{computed:,}",
+        f"{planned:,}",
         f"{total:,}",
         len(plan.missing),
     )
@@ -210,12 +218,15 @@ def run_stage(
         for future, shard in zip(futures[len(plan.present) :], plan.missing, strict=True)
     }
     try:
-        cached = _wait(stage.name, futures, rows, total=total, reused=total - computed)
+        cached = _wait(stage.name, futures, rows, total=total, reused=total - planned)
     finally:
         release_models()
     digests = [str(shard.part) for shard in plan.present]
+    computed = 0  # fewer than planned, if another run has computed some of them meanwhile
     for future in futures[len(plan.present) :]:
-        digests += future.result()["parts"]
+        result = future.result()
+        digests += result["parts"]
+        computed += result["computed"]
     return StageResult(
         parts=StageParts(part_set=stage.part_set, digests=digests),
         computed=computed,

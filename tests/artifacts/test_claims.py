@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -24,6 +26,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(claims, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(claims, "RENEWAL_SECONDS", 0.1)
     monkeypatch.setattr(claims, "EXPIRY_SECONDS", 1.0)
+    monkeypatch.setattr(claims, "SETTLING_SECONDS", 0.1)
     yield
 
 
@@ -60,6 +63,20 @@ def test_only_one_of_many_creates_a_file(place):
     (winner,) = successes
     with storage.open_read(uri) as handle:
         assert handle.read() == b"%d" % winner
+
+
+def create_many(folder: str, begin: float) -> list[bool]:
+    while time.time() < begin:
+        pass
+    return [storage.create(f"{folder}/{number}.json", b"x") for number in range(300)]
+
+
+def test_only_one_of_two_processes_creates_a_file(tmp_path):
+    begin = time.time() + 5
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn) as pool:
+        first, second = pool.map(create_many, [str(tmp_path)] * 2, [begin] * 2)
+    assert all(one != other for one, other in zip(first, second, strict=True))
 
 
 def test_the_blocks_of_a_claim_never_overlap(place, monkeypatch):
@@ -119,6 +136,26 @@ def test_half_a_claim_expires_too(place, content):
     storage.write_bytes(uri, content)
     with claimed(uri):
         assert storage.read_record(uri, Claim).process > 0
+
+
+def test_a_process_of_another_container_is_not_taken_for_ended(place):
+    """It may have the same host name, and a number that no process has here."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    claim = Claim(owner="0" * 32, host="another boot", process=process.pid)
+    assert not claim.is_of_ended_process()
+    assert not claim.model_copy(update={"host": ""}).is_of_ended_process()
+
+
+def test_a_claim_that_may_not_be_removed_is_taken_over(place, monkeypatch):
+    def refuse(uri: str) -> None:
+        raise StorageError("denied")
+
+    uri = f"{place}/claim-x.json"
+    write(uri, foreign())
+    monkeypatch.setattr(storage, "remove", refuse)
+    with claimed(uri):
+        assert read(uri).owner != foreign().owner
 
 
 def test_who_lost_its_claim_leaves_that_of_another_alone(place):

@@ -60,6 +60,7 @@ def test_a_shard_comes_back_from_json():
         "part": None,
         "plan": "plans/x.parquet",
         "group": 1,
+        "rows_digest": None,
     }
     assert Shard.model_validate(fields) == shard
 
@@ -101,16 +102,45 @@ def test_a_run_beside_another_one_cuts_as_that_one_did(place):
     first = plan(part_set, place, *range(1, 7), shard_rows=2)
     add(part_set, scores_of(1, 2))  # the first run has come so far
     second = plan(part_set, place, 9, 4, 3, 2, 1, 6, 5, 8)  # over a pool that has grown
-    assert [shard.digest for shard in second.missing] == [
-        shard_digest(3, 4),
-        shard_digest(5, 6),
-        shard_digest(8, 9),
-    ]
-    assert {shard.digest for shard in first.missing[1:]} < {s.digest for s in second.missing}
+    digests = {shard.digest for shard in second.missing}
+    assert digests == {shard_digest(3, 4), shard_digest(5, 6), shard_digest(8, 9)}
+    assert {shard.digest for shard in first.missing[1:]} < digests
     for shard in second.missing:  # at the places of its own pool
         rows = read_plan(shard)
         places = {id: 10 * place for place, id in enumerate(ids_of(9, 4, 3, 2, 1, 6, 5, 8))}
         assert [places[id] for id in rows["id"].to_pylist()] == rows["position"].to_pylist()
+
+
+def test_a_shard_keeps_its_name_while_its_rows_come_in(place):
+    """So the claim on it holds for the rows that its run has not computed yet."""
+    part_set = score_set(place)
+    (first,) = plan(part_set, place, 1, 2, 3, 4).missing
+    part_set.write(first.digest, [scores_of(2, 3)])
+    (second,) = plan(part_set, place, 1, 2, 3, 4).missing
+    assert second.digest == first.digest
+    assert second.rows == 2
+    assert read_plan(second)["id"].to_pylist() == ids_of(1, 4)
+    (third,) = plan(part_set, place, 4, 1, 2, 3).missing
+    assert third.digest == first.digest, "also from the plan of the second run"
+    assert read_plan(second)["position"].to_pylist() == [0, 30], "its plan is as it was"
+
+
+def test_runs_over_other_pools_do_not_hide_a_plan(place):
+    part_set = score_set(place)
+    first = plan(part_set, place, *range(1, 7), shard_rows=2)
+    plan(part_set, place, 50, 51)
+    second = plan(part_set, place, *range(1, 8))
+    digests = {shard.digest for shard in first.missing}
+    assert digests < {shard.digest for shard in second.missing}
+
+
+def test_plans_of_the_same_rows_in_another_order_lie_apart(place):
+    part_set = score_set(place)
+    (first,) = plan(part_set, place, 1, 2, 3).missing
+    (second,) = plan(part_set, place, 3, 1, 2).missing
+    assert second.digest == first.digest
+    assert second.plan != first.plan
+    assert read_plan(first)["id"].to_pylist() == ids_of(1, 2, 3)
 
 
 def test_smaller_shards_may_be_asked_for_after_a_run_without_memory(place):

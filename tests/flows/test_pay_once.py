@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from deita_tasks.artifacts import parts
 from deita_tasks.errors import DeitaError
 from deita_tasks.tasks import preflight
 from tests.support.completions_server import Script, serving
@@ -112,10 +113,17 @@ def test_answers_before_a_failure_are_kept(
     assert all(second[name] == 1 for name in second if name not in answered)
 
 
+@pytest.mark.parametrize("seconds_per_part", [0.0, 30.0])
 def test_two_runs_at_once_pay_once(
-    prefect_server: None, server: Script, pool: Path, tmp_path: Path
+    prefect_server: None,
+    server: Script,
+    pool: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds_per_part: float,
 ) -> None:
-    """The second begins while the first is under way, and asks for shards of another size."""
+    """The second begins while the first is under way, and would cut the rows in another way."""
+    monkeypatch.setattr(parts, "SECONDS_PER_PART", seconds_per_part)
 
     def slowly(messages: Any) -> str:
         time.sleep(0.3)
@@ -140,3 +148,5 @@ def test_two_runs_at_once_pay_once(
     second.join()
     assert set(paid(server).values()) == {1}
     assert results["first"].kept == results["second"].kept
+    computed = [run.manifest["computed"]["quality"] for run in results.values()]
+    assert sum(computed) == len(ROWS), "each row is counted by the run that computed it"

@@ -271,7 +271,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr("flows.cli.app.start_server", lambda: lambda: None)
+    monkeypatch.setattr("flows.cli.app.start_server", lambda **_: lambda: None)
 
 
 @pytest.mark.usefixtures("offline")

@@ -21,6 +21,7 @@ def check_no_password(value: Any) -> Any:
     if any(isinstance(text, str) and _CREDENTIALS.search(text) for text in texts):
         raise ValueError(
             "a password in the address; remove it, and set the credentials in the environment: "
-            "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3, api_key_env for a "
+            "model server"
         )
     return value

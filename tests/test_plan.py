@@ -484,7 +484,7 @@ def test_an_option_for_both_scorers_is_a_mistake_only_where_neither_takes_it(
         (Scoring(quality="openai", quality_model="q"), "option 'base_url' is required"),
         (Scoring(quality="judge", quality_url="http://h/v1"), "option 'model' is required"),
         (
-            Scoring(quality="openai", quality_model="q", quality_url="http://u:hunter2@h/v1"),
+            Scoring(quality="openai", quality_model="q", quality_url="http://h/v1?key=hunter2"),
             "remove them: the key comes from",
         ),
         (Scoring(quality="provided", scores_file="/nowhere/s.parquet"), "no such file"),

@@ -74,7 +74,7 @@ def start_server(needs_blocks: bool = False) -> Callable[[], None]:
     port = free_port()
     folder = None
     if not (needs_blocks or is_database_configured()):
-        folder = Path(tempfile.mkdtemp(prefix="deita-prefect-"))
+        folder = Path(tempfile.mkdtemp(prefix="deita-run-", dir=prefect_home()))
         # The flow's own result too; those of tasks are in the store.
         os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(folder / "results"))
         os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")

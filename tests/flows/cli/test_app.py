@@ -19,6 +19,7 @@ from unittest.mock import create_autospec
 
 import pytest
 import yaml
+from rich.console import Console, ConsoleDimensions
 
 from deita_tasks import config
 from deita_tasks.errors import InputError
@@ -87,8 +88,8 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.fixture
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal that breaks no help text over lines."""
-    monkeypatch.setenv("COLUMNS", "600")
+    """A terminal that breaks no help text over lines, whatever the environment says."""
+    monkeypatch.setattr(Console, "size", property(lambda _: ConsoleDimensions(600, 25)))
     monkeypatch.setenv("NO_COLOR", "1")
 
 

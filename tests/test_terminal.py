@@ -64,3 +64,16 @@ def test_log_records_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         logging.setLogRecordFactory(before)
     assert written.getvalue() == f"skipped: {SHOWN}\nno such bucket: s3://***@bucket\n"
+
+
+def test_a_log_call_with_wrong_arguments_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A library may have one; logging itself prints what is wrong, and goes on."""
+    logger = logging.Logger("a library's")
+    logger.addHandler(logging.StreamHandler(io.StringIO()))
+    before = logging.getLogRecordFactory()
+    try:
+        guard_log()
+        logger.warning("%d rows", "three")
+    finally:
+        logging.setLogRecordFactory(before)
+    assert "--- Logging error ---" in capsys.readouterr().err

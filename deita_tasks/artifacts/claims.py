@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from deita_tasks import storage
+from deita_tasks.artifacts.heartbeat import repeated
 from deita_tasks.errors import MissingFile, StorageError
 from deita_tasks.models.stopping import raise_if_stopped
 from deita_tasks.strict_json import JsonRecord
@@ -47,6 +48,10 @@ class Claim(JsonRecord):
         """Return the claim as its owner writes it next."""
         return self.model_copy(update={"renewal": self.renewal + 1})
 
+    def to_bytes(self) -> bytes:
+        """Return the content of its file."""
+        return self.model_dump_json().encode()
+
     def is_of_ended_process(self) -> bool:
         """Return whether its owner was a process of this machine that has ended."""
         if not self.host or self.host != _host():
@@ -56,7 +61,7 @@ class Claim(JsonRecord):
         except ProcessLookupError:
             return True
         except PermissionError:  # a process of somebody else
-            return False
+            pass
         return False
 
 
@@ -86,14 +91,10 @@ def claimed(uri: str) -> Iterator[None]:
             is_logged = True
         if _wait_for_end(uri) and _take_over(uri, claim):
             break
-    end = threading.Event()
-    renewer = threading.Thread(target=_renew, args=(uri, claim, end), daemon=True)
-    renewer.start()
     try:
-        yield
+        with repeated(partial(_renew, uri, claim.owner), RENEWAL_SECONDS):
+            yield
     finally:
-        end.set()
-        renewer.join()
         with suppress(StorageError):  # it expires
             if _read(uri, claim.owner) is not None:
                 storage.remove(uri)
@@ -101,7 +102,7 @@ def claimed(uri: str) -> Iterator[None]:
 
 def _create(uri: str, claim: Claim) -> bool:
     """Write the claim unless another process holds one; return whether it is there."""
-    if storage.create(uri, claim.model_dump_json().encode()):
+    if storage.create(uri, claim.to_bytes()):
         return True
     # A store may carry out a request and lose the answer; repeated, it finds our own claim.
     with suppress(StorageError):
@@ -109,14 +110,14 @@ def _create(uri: str, claim: Claim) -> bool:
     return False
 
 
-def _renew(uri: str, claim: Claim, end: threading.Event) -> None:
-    """Write the claim again and again, until the end or until another process has taken it."""
-    while not end.wait(RENEWAL_SECONDS):
-        with suppress(StorageError):  # the next attempt may succeed
-            if _read(uri, claim.owner) is None:
-                return
-            claim = claim.renewed()
-            storage.write_bytes(uri, claim.model_dump_json().encode())
+def _renew(uri: str, owner: str) -> bool:
+    """Write the owner's claim anew; return whether no other process has taken it."""
+    with suppress(StorageError):  # the next attempt may succeed
+        claim = _read(uri, owner)
+        if claim is None:
+            return False
+        storage.write_bytes(uri, claim.renewed().to_bytes())
+    return True
 
 
 def _read(uri: str, owner: str) -> Claim | None:
@@ -151,6 +152,6 @@ def _wait_for_end(uri: str) -> bool:
 
 def _take_over(uri: str, claim: Claim) -> bool:
     """Write our claim over that of an owner that has ended; return whether it stays ours."""
-    storage.write_bytes(uri, claim.model_dump_json().encode())
+    storage.write_bytes(uri, claim.to_bytes())
     time.sleep(SETTLING_SECONDS)
     return _read(uri, claim.owner) is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from deita_tasks import storage
-from deita_tasks.artifacts.parts import PART_NAME, PartSet
+from deita_tasks.artifacts.parts import CLAIM, FINGERPRINT_FILE, PART_NAME, PartSet
 from deita_tasks.artifacts.pool import POOL_FILE, PoolSummary
 from deita_tasks.artifacts.runs import MARK_NAME
 from deita_tasks.artifacts.selection import SelectionSummary, read_selection
@@ -16,7 +16,7 @@ from deita_tasks.components import Fingerprint
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 
 DIGEST = r"[0-9a-f]{32}"
-PART_FILES = re.compile(rf"{PART_NAME.pattern}|fingerprint\.json|claim-{DIGEST}\.json")
+PART_FILES = re.compile(rf"{PART_NAME.pattern}|{re.escape(FINGERPRINT_FILE)}|{CLAIM}{DIGEST}\.json")
 # Names of our files, by kind: those below <kind>/<digest>/, and those directly in <kind>/. Any
 # other file is somebody's own: it is neither counted nor removed.
 FOLDER_FILES = {

@@ -30,7 +30,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from deita_tasks import storage
 from deita_tasks.components import Fingerprint
@@ -283,8 +282,7 @@ def _in_order(tables: Sequence[pa.Table]) -> pa.Table:
 def _write_row_groups(handle: Any, tables: Iterable[pa.Table]) -> None:
     rest = iter(tables)
     first = next(rest)
-    options = {"compression": "zstd", "write_page_checksum": True}
-    with pq.ParquetWriter(handle, first.schema, **options) as writer:
+    with storage.write_parquet(handle, first.schema) as writer:
         for table in chain([first], rest):
             same = table.cast(first.schema)
             writer.write_table(same, row_group_size=max(1, table.num_rows))

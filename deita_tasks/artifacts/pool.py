@@ -141,7 +141,7 @@ class Pool:
         Reads no texts.
         """
         schema = pa.schema([ROWS.field(name) for name in columns])
-        places = [self._checked(file.name, file) for file in self.summary.files]
+        places = [storage.checked_file(self.uri, file.name, file) for file in self.summary.files]
         tables = [storage.read_table(place, columns, schema) for place in places]
         return pa.concat_tables(tables).combine_chunks()
 
@@ -159,7 +159,7 @@ class Pool:
         """Return the bad rows in source order."""
         columns = columns or QUARANTINE.names
         schema = pa.schema([QUARANTINE.field(name) for name in columns])
-        place = self._checked(QUARANTINE_FILE, self.summary.quarantine)
+        place = storage.checked_file(self.uri, QUARANTINE_FILE, self.summary.quarantine)
         return storage.read_table(place, columns, schema)
 
     def read(
@@ -175,7 +175,8 @@ class Pool:
             end = start + sum(file.groups)
             in_file = ascending[(ascending >= start) & (ascending < end)]
             if len(in_file):
-                with storage.parquet_file(self._checked(file.name, file)) as parquet:
+                place = storage.checked_file(self.uri, file.name, file)
+                with storage.parquet_file(place) as parquet:
                     yield from _read_groups(parquet, file.groups, start, in_file)
             start = end
 
@@ -193,12 +194,6 @@ class Pool:
                     f"{ids[position]}; run again"
                 )
         return [conversation for _, conversation in rows]
-
-    def _checked(self, name: str, info: FileInfo) -> str:
-        """Return the URI of one of the pool's files. Raises DamagedArtifact if it has changed."""
-        uri = storage.join(self.uri, name)
-        storage.check_file(uri, info)
-        return uri
 
     def find(self, ids: Sequence[str]) -> dict[str, Conversation]:
         """Return the conversations with these ids, each as it first stands in the pool.

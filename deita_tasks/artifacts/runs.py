@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from pydantic import AwareDatetime
 
 from deita_tasks import storage
+from deita_tasks.artifacts.heartbeat import repeated
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 from deita_tasks.strict_json import JsonRecord
 
@@ -55,24 +56,20 @@ def mark_run(
     )
     uri = storage.join(store, RUNS_FOLDER, f"{uuid.uuid4().hex}.json")
     storage.write_record(uri, mark)
-    ended = threading.Event()
-    refresher = threading.Thread(target=_refresh, args=(uri, mark, ended), daemon=True)
-    refresher.start()
     try:
-        yield
+        with repeated(partial(_refresh, uri, mark), REFRESH_SECONDS, END_SECONDS):
+            yield
     finally:
-        ended.set()
-        refresher.join(END_SECONDS)
         with suppress(StorageError):  # it dies by itself
             storage.remove(uri)
 
 
-def _refresh(uri: str, mark: RunMark, ended: threading.Event) -> None:
-    while not ended.wait(REFRESH_SECONDS):
-        try:
-            storage.write_record(uri, mark)
-        except StorageError as error:
-            log.warning("the mark of this run is not refreshed: %s", error)
+def _refresh(uri: str, mark: RunMark) -> bool:
+    try:
+        storage.write_record(uri, mark)
+    except StorageError as error:
+        log.warning("the mark of this run is not refreshed: %s", error)
+    return True
 
 
 def marked_runs(store: str) -> set[str]:

@@ -62,8 +62,7 @@ class SelectionSummary(JsonRecord):
 
     def read(self, name: str) -> pa.Table:
         """Return one of the artifact's tables. Raises MissingFile or DamagedArtifact."""
-        place = storage.join(self.uri, name)
-        storage.check_file(place, self.files[name])
+        place = storage.checked_file(self.uri, name, self.files[name])
         return storage.read_table(place, schema=SCHEMAS[name])
 
 

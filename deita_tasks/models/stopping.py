@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+STOP_INTERVAL = 0.5  # seconds between two checks of code that waits
+
 
 def _never_stop() -> None:
     pass

@@ -49,10 +49,9 @@ def checked_output(uri: str, name: str, outputs: Mapping[str, FileInfo]) -> str:
 
     Raises MissingFile, or DamagedArtifact if it is not the file that its manifest lists.
     """
-    place = storage.join(uri, name)
-    if name in outputs:  # manifests of early versions list none
-        storage.check_file(place, outputs[name])
-    return place
+    if name not in outputs:  # manifests of early versions list none
+        return storage.join(uri, name)
+    return storage.checked_file(uri, name, outputs[name])
 
 
 def read_ledger(uri: str, outputs: Mapping[str, FileInfo]) -> pa.Table:

@@ -17,11 +17,10 @@ from typing import NamedTuple
 
 import httpx
 
-from deita_tasks.models.stopping import raise_if_stopped
+from deita_tasks.models.stopping import STOP_INTERVAL, raise_if_stopped
 
 MAX_BODY = 1_000_000  # bytes, decoded; a score takes a few hundred
 CONNECT_TIMEOUT = 10.0  # seconds; a server that works accepts a connection at once
-STOP_INTERVAL = 0.5  # seconds between two checks whether to stop
 GRACE = 5.0  # seconds that a stop leaves to a request under way: its answer may be paid for
 
 

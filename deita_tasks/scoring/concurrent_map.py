@@ -8,12 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, TypeVar
 
-from deita_tasks.models.stopping import raise_if_stopped, stopped_by
+from deita_tasks.models.stopping import STOP_INTERVAL, raise_if_stopped, stopped_by
 
 V = TypeVar("V")
 R = TypeVar("R")
-
-STOP_INTERVAL = 0.5  # seconds between two checks whether to stop
 
 
 class _Skipped(Exception):

@@ -19,10 +19,9 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from deita_tasks.errors import ModelError, ServerError, ServerUnreachable
-from deita_tasks.models.stopping import raise_if_stopped
+from deita_tasks.models.stopping import STOP_INTERVAL, raise_if_stopped
 from deita_tasks.scoring.bounded_http import (
     MAX_BODY,
-    STOP_INTERVAL,
     Answer,
     BoundedClient,
     NoAnswer,

@@ -10,6 +10,7 @@ failures.py      what can go wrong, in one line
 from deita_tasks.storage.digests import (
     FileInfo,
     check_file,
+    checked_file,
     content_digest,
     describe,
     is_same,
@@ -31,6 +32,7 @@ from deita_tasks.storage.files import (
     write_atomic,
     write_bytes,
     write_json,
+    write_parquet,
     write_record,
     write_table,
 )
@@ -62,6 +64,7 @@ __all__ = [
     "as_record",
     "check_file",
     "check_writable",
+    "checked_file",
     "content_digest",
     "create",
     "describe",
@@ -93,6 +96,7 @@ __all__ = [
     "write_atomic",
     "write_bytes",
     "write_json",
+    "write_parquet",
     "write_record",
     "write_table",
 ]

@@ -12,7 +12,7 @@ from pydantic import NonNegativeInt
 from deita_tasks.errors import DamagedArtifact, MissingFile
 from deita_tasks.storage.failures import storage_errors
 from deita_tasks.storage.files import open_read
-from deita_tasks.storage.filesystems import filesystem, is_local, size_of
+from deita_tasks.storage.filesystems import filesystem, is_local, join, size_of
 from deita_tasks.strict_json import JsonRecord
 
 BLOCK = 1 << 20  # bytes hashed at a time
@@ -47,6 +47,13 @@ def check_file(uri: str, info: FileInfo) -> None:
         raise DamagedArtifact(f"{uri}: {size:,} bytes; expected the {info.bytes:,} written")
     if is_local(uri) and local_sha256(uri) != info.sha256:
         raise DamagedArtifact(f"{uri}: its bytes are not those that were written")
+
+
+def checked_file(folder: str, name: str, info: FileInfo) -> str:
+    """Return the URI of a file in `folder`. Raises as `check_file` does."""
+    uri = join(folder, name)
+    check_file(uri, info)
+    return uri
 
 
 def is_same(uri: str, info: FileInfo) -> bool:

@@ -250,15 +250,14 @@ def write_record(uri: str, record: JsonRecord) -> None:
 
 @contextmanager
 def parquet_writer(uri: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """Give a Parquet writer; its file appears under `uri` if the block ends well.
-
-    Pages carry checksums, so damage is noticed.
-    """
-    with (
-        write_atomic(uri) as handle,
-        pq.ParquetWriter(handle, schema, compression="zstd", write_page_checksum=True) as writer,
-    ):
+    """Give a Parquet writer; its file appears under `uri` if the block ends well."""
+    with write_atomic(uri) as handle, write_parquet(handle, schema) as writer:
         yield writer
+
+
+def write_parquet(handle: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
+    """Return a Parquet writer into `handle`. Pages carry checksums, so damage is noticed."""
+    return pq.ParquetWriter(handle, schema, compression="zstd", write_page_checksum=True)
 
 
 def write_table(uri: str, table: pa.Table) -> None:

@@ -20,7 +20,7 @@ from deita_tasks import storage
 from deita_tasks.config import Advanced
 from deita_tasks.embedding import load_embedder
 from deita_tasks.errors import ComputeError, ModelError
-from deita_tasks.models.stopping import raise_if_stopped, stopped_by
+from deita_tasks.models.stopping import STOP_INTERVAL, raise_if_stopped, stopped_by
 from deita_tasks.presets import Spec
 from deita_tasks.scoring import load_scorer
 from deita_tasks.strict_json import JsonRecord
@@ -133,7 +133,7 @@ def borrow_model(
 
 @contextmanager
 def _computing_alone() -> Iterator[None]:
-    while not _compute_lock.acquire(timeout=0.5):
+    while not _compute_lock.acquire(timeout=STOP_INTERVAL):
         raise_if_stopped()
     try:
         yield

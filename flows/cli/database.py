@@ -29,6 +29,11 @@ OFF = (
 )
 
 
+def prefect_home() -> Path:
+    """Return where Prefect keeps its settings and its database."""
+    return Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+
+
 def is_database_configured() -> bool:
     """Return whether the environment names a database for Prefect's server."""
     return any(name.startswith(DATABASE_SETTINGS) for name in os.environ)
@@ -46,8 +51,7 @@ def create_database(folder: Path) -> None:
     Prefect's 110 migrations take seconds, so an empty database is kept in Prefect's home for later.
     Needs `database_settings` in the environment.
     """
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    empty = home / f"deita-empty-{metadata.version('prefect')}.db"
+    empty = prefect_home() / f"deita-empty-{metadata.version('prefect')}.db"
     try:
         shutil.copyfile(empty, _database(folder))
     except OSError:

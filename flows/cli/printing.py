@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -51,7 +52,8 @@ def guard_log() -> None:
 
 def _safe_record(*arguments: Any, **options: Any) -> logging.LogRecord:
     record = logging.LogRecord(*arguments, **options)
-    record.msg, record.args = safe(record.getMessage()), None
+    with suppress(Exception):  # arguments that do not fit: logging reports it when it prints
+        record.msg, record.args = safe(record.getMessage()), None
     return record
 
 

@@ -22,7 +22,12 @@ from pathlib import Path
 
 from deita_tasks.config import TEMPORARY_SERVER as TEMPORARY
 from deita_tasks.errors import ServerError
-from flows.cli.database import create_database, database_settings, is_database_configured
+from flows.cli.database import (
+    create_database,
+    database_settings,
+    is_database_configured,
+    prefect_home,
+)
 
 HOST = "127.0.0.1"
 DATABASE_BYTES = 16 << 20  # of a new database and its journal, 9 MB, and of a run
@@ -97,11 +102,6 @@ def _check_home() -> None:
             f"PREFECT_HOME = {home}: {error.strerror}; expected a folder where Prefect can write "
             "its database: make room there, or set PREFECT_HOME to another"
         ) from error
-
-
-def prefect_home() -> Path:
-    """Return where Prefect keeps its settings and its database."""
-    return Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
 
 
 def free_port(preferred: int = 0) -> int:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
@@ -47,6 +47,15 @@ def foreign() -> Claim:
     return Claim(owner="0" * 32, host="another-machine", process=1)
 
 
+def run_together(action: Callable[[int], None], count: int) -> None:
+    """Call `action` with each number below `count`, in a thread each."""
+    threads = [threading.Thread(target=action, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def test_only_one_of_many_creates_a_file(place):
     uri = f"{place}/claims/claim-x.json"
     successes: list[int] = []
@@ -55,11 +64,7 @@ def test_only_one_of_many_creates_a_file(place):
         if storage.create(uri, b"%d" % number):
             successes.append(number)
 
-    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together(create, 8)
     (winner,) = successes
     with storage.open_read(uri) as handle:
         assert handle.read() == b"%d" % winner
@@ -92,11 +97,7 @@ def test_the_blocks_of_a_claim_never_overlap(place, monkeypatch):
             time.sleep(0.15)
             inside.remove(number)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together(work, 3)
     assert most == [1, 1, 1]
     assert not storage.exists(uri)
 

@@ -224,10 +224,11 @@ def media_of(columns: Mapping[str, JSON]) -> Media:
 
 
 def _count_media_parts(turn: Turn) -> int:
+    """Return the parts that name a file; others stand for one of a column's."""
     parts = turn.fields.get(CONTENT_PARTS)
-    if not isinstance(parts, list):
-        return 0
-    return sum(not (isinstance(part, dict) and part.get("type") == "text") for part in parts)
+    members = parts if isinstance(parts, list) else []
+    media = [part for part in members if isinstance(part, dict) and part.get("type") != "text"]
+    return sum(len(part) > 1 for part in media)
 
 
 def content_id(turns: Iterable[Turn], tools: JSON = None, media: Media = ()) -> str:

@@ -39,7 +39,7 @@ def infer_type(value: JSON) -> pa.DataType:
         case list() | tuple():
             return pa.list_(reduce(merge_types, map(infer_type, value), pa.null()))
         case dict() if value:
-            return pa.struct([(name, infer_type(value[name])) for name in sorted(value)])
+            return pa.struct([(name, infer_type(item)) for name, item in value.items()])
     return JSON_TEXT
 
 
@@ -71,7 +71,7 @@ def merge_types(left: pa.DataType, right: pa.DataType) -> pa.DataType:
 
 
 def _merge_structs(left: dict[str, pa.DataType], right: dict[str, pa.DataType]) -> pa.DataType:
-    if list(left) != list(right):
+    if left.keys() != right.keys():
         return JSON_TEXT
     return pa.struct([(name, merge_types(left[name], right[name])) for name in left])
 

@@ -21,5 +21,7 @@ class AsInput(JsonLines):
     own_columns: ClassVar[tuple[str, ...]] = ()
 
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
-        messages = {"messages": chat_turns(conversation), **conversation.extra}
-        return Columns({}, conversation.row or messages)
+        if conversation.row:
+            return Columns({}, conversation.row)
+        tools = {} if conversation.tools is None else {"tools": conversation.tools}
+        return Columns({}, {"messages": chat_turns(conversation), **tools, **conversation.extra})

@@ -200,8 +200,7 @@ class Exporter(Component):
             if len(survey.extra_types) > self.max_columns:
                 misfit = DoesNotFit(f"with it, there are over {self.max_columns:,} columns")
                 raise UsageError(self._explain_misfit(row.conversation, misfit))
-        unused = set(self.optional_columns) - survey.used_columns
-        survey.choose_names([name for name in self.own_columns if name not in unused], self.scores)
+        survey.choose_names(self.own_columns, self.scores)
         return survey
 
     def _explain_misfit(self, conversation: Conversation, error: DoesNotFit) -> str:

@@ -47,9 +47,10 @@ def _parse_turn(turn: JSON, label: str) -> Turn:
         raise BadRow("missing_field", f"{label} has neither 'from' nor 'role'")
     role_name = require_text(turn[keys.role], f"{keys.role!r} of {label}")
     role = parse_role(role_name, label)
-    if role == "system" and turn.get(CHAT_KEYS.role) == "developer":
-        role = "developer"  # ShareGPT has no name of its own for it
     fields = {key: value for key, value in turn.items() if key not in keys and value is not None}
+    if role == "system" and fields.get(CHAT_KEYS.role) == "developer":
+        role = "developer"  # ShareGPT has no name of its own for it
+        del fields[CHAT_KEYS.role]
     content = turn.get(keys.text)
     if not content and isinstance(content, list | None) and _says_or_calls(fields):
         return Turn(role, "", fields)

@@ -36,8 +36,11 @@ def take_context(turns: list[Turn], columns: dict[str, JSON]) -> Context:
 
 def _take_tools(turns: list[Turn], columns: dict[str, JSON]) -> Context:
     for name in TOOLS_COLUMNS:
-        if name in columns and _are_tools(columns[name]):
-            return Context(turns, columns.pop(name) or None)
+        tools = columns.get(name)
+        if _are_tools(tools):
+            columns.pop(name, None)
+            if parse_json(tools):
+                return Context(turns, tools)
     for number, turn in enumerate(turns):
         for name in TOOLS_COLUMNS:
             tools = turn.fields.get(name)

@@ -491,24 +491,41 @@ class Output(Group):
     )
 
 
-class Export(Output):
-    """Where the selection goes, and in which format."""
+class SubsetOptions(Group):
+    """What the subset of a selection looks like."""
 
     output_format: OutputFormat = Field(
         "input", title="Output format", description="Format of the subset; input: the pool's own."
     )
+    scores: bool = Field(
+        True,
+        title="Score columns",
+        description="Add deita_id, deita_evol_score and deita_rank to every row of the subset.",
+    )
+    complete_only: bool = Field(
+        False,
+        title="Complete conversations only",
+        description="Leave out selected conversations that do not end with an answer or a tool "
+        "call of the assistant; they are counted, and stay in the ledger.",
+    )
+
+    def subset_options(self) -> "SubsetOptions":
+        """Return these options without those of where the subset goes."""
+        names = SubsetOptions.model_fields
+        return SubsetOptions(**{name: getattr(self, name) for name in names})
 
 
-class Versions(Group):
+class Export(SubsetOptions, Output):
+    """Where the selection goes, and in which format."""
+
+
+class Versions(SubsetOptions):
     """Where new versions of the selection go, and in which format."""
 
     output: Uri = Field(
         title="Output",
         description="Folder or s3:// URI for the versions, and for latest, which points to the "
         "newest.",
-    )
-    output_format: OutputFormat = Field(
-        "input", title="Output format", description="Format of the subset; input: the pool's own."
     )
     keep_versions: int = Field(
         10,

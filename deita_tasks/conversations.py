@@ -140,6 +140,14 @@ class Conversation:
         return len(split_exchanges(self.turns)) - len(self.pairs)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the assistant has the last word: an answer or a tool call."""
+        last = self.turns[-1]
+        return last.role == "assistant" and bool(
+            last.text.strip() or last.fields.get(CONTENT_PARTS)
+        )
+
+    @property
     def media(self) -> int:
         """The number of images, audio files and videos that the conversation refers to."""
         in_columns = sum(len(references) for _, references in media_of(self.extra))

@@ -146,6 +146,7 @@ class Manifest(Provenance):
     seed: int | None
     counts: Counts
     truncated: RowsByStage  # rows that a model read in part
+    left_out: NonNegativeInt = 0  # selected rows that complete_only keeps out of the subset
 
 
 class SweepManifest(Provenance):

@@ -137,7 +137,7 @@ def _check_model(component: Component) -> None:
 
 def _check_export(export: Output | Versions, source: Source, needed: Sequence[str]) -> None:
     if isinstance(export, Export | Versions):
-        load_exporter(export.output_format)
+        load_exporter(export.output_format, scores=export.scores)
     if isinstance(export, Versions):
         versions.check_output(export.output, needed)
     else:

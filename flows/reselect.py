@@ -54,7 +54,7 @@ def reselect_subset(
     clock = Clock()
     with open_pool(plan, source, advanced, clock) as pool:
         selection_digest = tasks.selection_digest(plan, pool.digest)
-        digest = storage.digest_of([selection_digest, export.output_format])
+        digest = storage.digest_of([selection_digest, export.subset_options().model_dump()])
         current = versions.latest(export.output)
         if current is not None and versions.has_digest(current, digest):
             damage = damage_of(versions.version_uri(export.output, current))
@@ -71,9 +71,9 @@ def reselect_subset(
             name = versions.new_name(digest)
             uri = versions.version_uri(export.output, name)
             previous = _previous_uri(export.output, current)
-            format = export.output_format
+            options = export.subset_options()
             tasks.export_selection(
-                pool, stage_results, summary, uri, format, facts, selection.seed, previous
+                pool, stage_results, summary, uri, options, facts, selection.seed, previous
             )
         return _publish(name, current, export, stage_results)
 

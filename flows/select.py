@@ -59,7 +59,7 @@ def select_subset(
             stage_results,
             summary,
             export.output,
-            export.output_format,
+            export.subset_options(),
             facts,
             selection.seed,
         )

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pyarrow as pa
 
@@ -18,14 +18,13 @@ from deita_tasks.errors import UsageError
 from deita_tasks.exporting.arrow import infer_type, merge_types
 from deita_tasks.strict_json import JSON
 
-if TYPE_CHECKING:
-    from deita_tasks.manifest import Manifest
-
 SCORE_COLUMNS: dict[str, pa.DataType] = {
     "deita_id": pa.string(),
     "deita_evol_score": pa.float64(),
     "deita_rank": pa.int64(),
 }
+
+LICENCE_COLUMNS = ("license", "licence")
 
 OutputRow = dict[str, JSON]  # by the column's name
 
@@ -143,7 +142,11 @@ class Exporter(Component):
     own_columns: ClassVar[tuple[str, ...]]  # the columns that hold the conversation
     # Those of them that are left out of every row if they are empty in every row.
     optional_columns: ClassVar[tuple[str, ...]] = ()
-    tallied_columns: ClassVar[tuple[str, ...]] = ()  # input columns whose values are counted
+    # Input columns whose values the card counts.
+    tallied_columns: ClassVar[tuple[str, ...]] = (
+        *("source", "dataset", "language", "lang"),
+        *LICENCE_COLUMNS,
+    )
     max_columns: ClassVar[float] = math.inf  # of the input
 
     scores: bool = True
@@ -158,39 +161,30 @@ class Exporter(Component):
         """
 
     @abstractmethod
-    def write(
-        self,
-        rows: Iterable[OutputRow],
-        survey: Survey,
-        folder: Path,
-        manifest: Manifest | None,
-    ) -> list[Path]:
+    def write(self, rows: Iterable[OutputRow], survey: Survey, folder: Path) -> list[Path]:
         """Write the output rows, in order, into `folder`. Return the files."""
 
-    def export(
-        self, rows: Iterable[ExportRow], folder: Path, manifest: Manifest | None = None
-    ) -> list[Path]:
+    def export(self, rows: Iterable[ExportRow], folder: Path) -> list[Path]:
         """Write `rows`, in order, into the local `folder`, and return the files.
 
         `rows` is read twice and never held in memory as a whole: pass a list, or an object whose
-        __iter__ starts again. The card of a dataset is written from `manifest`. All input columns
-        are kept. Raises UsageError, before anything is written, for a conversation that the format
-        cannot hold.
+        __iter__ starts again. All input columns are kept. Raises UsageError, before anything is
+        written, for a conversation that the format cannot hold.
         """
-        if iter(rows) is rows:
-            raise TypeError(
-                f"rows of type {type(rows).__name__} can be read only once: expected a list "
-                "or an object whose __iter__ starts again"
-            )
         survey = self.survey(rows)
         output_rows = (self.output_row(row, survey) for row in rows)
-        return self.write(output_rows, survey, folder, manifest)
+        return self.write(output_rows, survey, folder)
 
     def survey(self, rows: Iterable[ExportRow]) -> Survey:
         """Read `rows` once and return what they have in common.
 
         Raises UsageError for a conversation that does not fit, or brings too many columns.
         """
+        if iter(rows) is rows:
+            raise TypeError(
+                f"rows of type {type(rows).__name__} can be read only once: expected a list "
+                "or an object whose __iter__ starts again"
+            )
         survey = Survey(tallies={name: Counter() for name in self.tallied_columns})
         for row in rows:
             try:

@@ -5,26 +5,16 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from deita_tasks import storage
 from deita_tasks.exporting.base import Exporter, OutputRow, Survey
 from deita_tasks.strict_json import strict_json
 
-if TYPE_CHECKING:
-    from deita_tasks.manifest import Manifest
-
 
 class JsonLines(Exporter, ABC):
     """Base class of formats that write one JSON object per line, into selected.jsonl."""
 
-    def write(
-        self,
-        rows: Iterable[OutputRow],
-        survey: Survey,
-        folder: Path,
-        manifest: Manifest | None,
-    ) -> list[Path]:
+    def write(self, rows: Iterable[OutputRow], survey: Survey, folder: Path) -> list[Path]:
         path = folder / "selected.jsonl"
         with storage.write_atomic(str(path)) as file:
             file.writelines(f"{strict_json(row)}\n".encode() for row in rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -21,9 +21,6 @@ from deita_tasks.exporting.arrow import (
 from deita_tasks.exporting.base import SCORE_COLUMNS, Columns, Exporter, OutputRow, Survey
 from deita_tasks.exporting.turns import chat_turns
 from deita_tasks.strict_json import JSON
-
-if TYPE_CHECKING:
-    from deita_tasks.manifest import Manifest
 
 TURN = {"role": pa.string(), "content": pa.string()}
 ROWS_PER_GROUP = 2_000
@@ -54,13 +51,7 @@ class Parquet(Exporter):
         survey.own_types["tools"] = merge_types(tools_type, infer_type(tools))
         return Columns({"messages": messages, "tools": tools}, conversation.extra)
 
-    def write(
-        self,
-        rows: Iterable[OutputRow],
-        survey: Survey,
-        folder: Path,
-        manifest: Manifest | None,
-    ) -> list[Path]:
+    def write(self, rows: Iterable[OutputRow], survey: Survey, folder: Path) -> list[Path]:
         path = folder / "selected.parquet"
         write_rows(rows, column_types(survey), path)
         return [path]

@@ -19,9 +19,11 @@ from deita_tasks.artifacts.candidates import StagesParts
 from deita_tasks.artifacts.part_tables import place_vectors, vector_width
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.selection import DECISIONS_FILE, KEPT_FILE, SelectionSummary
+from deita_tasks.config import SubsetOptions
 from deita_tasks.errors import StorageError
 from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
+from deita_tasks.exporting.folder import export_folder
 from deita_tasks.manifest import Manifest, RowsByStage, RunFacts
 from deita_tasks.reporting.changes import Changes, compare
 from deita_tasks.reporting.report import Report, ReportData, build_report, required_rows
@@ -47,21 +49,26 @@ def write_output(
     stage_parts: StagesParts,
     selection: SelectionSummary,
     output: str,
-    output_format: str,
+    options: SubsetOptions,
     facts: RunFacts,
     seed: int | None,
     previous: str | None = None,
 ) -> WrittenSelection:
     """Write `selection` to the folder `output`, whole or not at all.
 
-    The folder has the subset of `pool`, decisions.parquet, report.html and manifest.json.
+    The folder has the subset of `pool` with its card and the files for trainers,
+    decisions.parquet, report.html and manifest.json. options: what the subset looks like.
     previous: an earlier result; then changes.json and changes.parquet compare with it.
     """
     ledger = selection.read(DECISIONS_FILE)
     kept = selection.read(KEPT_FILE)["id"].to_pylist()
     inputs = pool.summary.inputs
-    exporter = load_exporter(output_format)
+    exporter = load_exporter(options.output_format, scores=options.scores)
     rows = _export_rows(pool, kept, ledger)
+    incomplete = [row for row in rows if not row.conversation.is_complete]
+    if options.complete_only and incomplete:
+        rows = [row for row in rows if row.conversation.is_complete]
+        log.info("%d selected conversations are not complete: left out", len(incomplete))
     manifest = Manifest(
         **dict(facts),
         seed=seed,
@@ -69,13 +76,14 @@ def write_output(
         pool=storage.absolute(pool.uri),
         counts=selection.counts,
         truncated=RowsByStage(**selection.truncated),
+        left_out=len(kept) - len(rows),
     )
     changes = _compare(previous, ledger, manifest)
     data = _report_data(pool, stage_parts, ledger, manifest, changes)
     report = build_report(data)
 
     def write_files(folder: Path) -> None:
-        exporter.export(rows, folder, manifest)
+        export_folder(exporter, rows, folder, manifest)
         storage.write_table(str(folder / DECISIONS_FILE), ledger)
         (folder / REPORT_FILE).write_bytes(report.html)
         if changes is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from prefect import task
 from pydantic import JsonValue
 
+from deita_tasks import config
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.selection import SelectionSummary
 from deita_tasks.config import Grid
@@ -24,7 +25,7 @@ def export_selection(
     stage_results: StageResults,
     selection: SelectionSummary,
     output: str,
-    output_format: str,
+    options: config.SubsetOptions,
     facts: RunFacts,
     seed: int,
     previous: str | None = None,
@@ -35,7 +36,7 @@ def export_selection(
         parts_to_json(stage_results),
         selection.to_dict(),
         output,
-        output_format,
+        options.model_dump(mode="json"),
         facts.to_dict(),
         seed,
         previous,
@@ -55,7 +56,7 @@ def write_selection_output(
     parts: Mapping[str, JsonValue],
     selection: Mapping[str, JsonValue],
     output: str,
-    output_format: str,
+    options: Mapping[str, JsonValue],
     facts: Mapping[str, JsonValue],
     seed: int,
     previous: str | None = None,
@@ -69,7 +70,7 @@ def write_selection_output(
         parts_from_json(parts),
         SelectionSummary.model_validate(selection),
         output,
-        output_format,
+        config.SubsetOptions.model_validate(options),
         RunFacts.model_validate(facts),
         seed,
         previous,

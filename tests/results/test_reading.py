@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deita_tasks.artifacts.selection import write_selection
+from deita_tasks.config import SubsetOptions
 from deita_tasks.errors import DamagedArtifact, StorageError
 from deita_tasks.results.explain import explain
 from deita_tasks.results.reading import damage_of, read_earlier_manifest, read_ledger, read_manifest
@@ -23,7 +24,15 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     facts = FACTS.model_copy(update={"fingerprints": {"selection": {"strategy": "diverse"}}})
     selector = {"name": "diverse", "options": {"budget": 5, "max_similarity": 0.9}}
     selection = write_selection(str(tmp_path / "selection"), pool, stage_parts, selector)
-    write_output(pool, stage_parts, selection, str(tmp_path / "out"), "messages", facts, seed=0)
+    write_output(
+        pool,
+        stage_parts,
+        selection,
+        str(tmp_path / "out"),
+        SubsetOptions(output_format="messages"),
+        facts,
+        seed=0,
+    )
     return tmp_path / "out"
 
 

@@ -15,6 +15,7 @@ from deita_tasks.artifacts.parts import PartSet, StageParts
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.artifacts.selection import SelectionSummary, write_selection
+from deita_tasks.config import SubsetOptions
 from deita_tasks.errors import DeitaError, UsageError
 from deita_tasks.presets import Spec
 from deita_tasks.records import Conversation, SourceRow, Turn
@@ -32,7 +33,9 @@ class Made(NamedTuple):
 
     def write(self, output: Path, output_format: str = "messages") -> WrittenSelection:
         """Write the selection to `output`."""
-        return write_output(*self, str(output), output_format, FACTS, seed=0)
+        return write_output(
+            *self, str(output), SubsetOptions(output_format=output_format), FACTS, seed=0
+        )
 
 
 def diverse(max_similarity: float) -> Spec:
@@ -147,7 +150,7 @@ def test_an_earlier_result_goes_as_a_whole(three_rows: Made, tmp_path: Path) -> 
 @pytest.mark.usefixtures("no_report")
 def test_an_earlier_result_is_compared_with(three_rows: Made, tmp_path: Path) -> None:
     three_rows.write(tmp_path / "old")
-    arguments = (*three_rows, str(tmp_path / "new"), "messages", FACTS)
+    arguments = (*three_rows, str(tmp_path / "new"), SubsetOptions(output_format="messages"), FACTS)
     write_output(*arguments, seed=0, previous=str(tmp_path / "old"))
     assert names(tmp_path / "new") == FILES | {"changes.json", "changes.parquet"}
     changes = json.loads((tmp_path / "new" / "changes.json").read_text())
@@ -158,7 +161,7 @@ def test_an_earlier_result_is_compared_with(three_rows: Made, tmp_path: Path) ->
 def test_an_earlier_result_that_is_gone_is_not_compared_with(
     three_rows: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    arguments = (*three_rows, str(tmp_path / "new"), "messages", FACTS)
+    arguments = (*three_rows, str(tmp_path / "new"), SubsetOptions(output_format="messages"), FACTS)
     write_output(*arguments, seed=0, previous=str(tmp_path / "old"))
     assert names(tmp_path / "new") == FILES
     assert "no comparison with the previous version" in caplog.text

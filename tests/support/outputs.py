@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deita_tasks.artifacts.selection import write_selection
+from deita_tasks.config import SubsetOptions
 from deita_tasks.reporting.report import ReportData
 from deita_tasks.results.selection import write_output
 from deita_tasks.selecting import load_selector
@@ -36,5 +37,13 @@ def write_diverse_output(folder: Path, budget: int, **limit: Any) -> str:
     output = str(folder / "out")
     with pytest.MonkeyPatch.context() as patch:
         leave_out_report(patch)
-        write_output(pool, stage_parts, selection, output, "messages", facts, seed=0)
+        write_output(
+            pool,
+            stage_parts,
+            selection,
+            output,
+            SubsetOptions(output_format="messages"),
+            facts,
+            seed=0,
+        )
     return output

@@ -1,0 +1,105 @@
+"""The types of a subset's columns, as `datasets` reads them from the card of its folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from deita_tasks.exporting.arrow import (
+    JSON_TEXT,
+    field_types,
+    infer_type,
+    merge_types,
+    storage_type,
+)
+from deita_tasks.strict_json import JSON
+
+# The names that `datasets` has for the types of Arrow that columns are stored in.
+DTYPES = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool"}
+# Text that readers of JSON Lines take for a date: 2024-05-01, 2024-05-01T10:00.
+DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]|$)")
+
+
+class ColumnTypes:
+    """The types of the columns of JSON Lines, found by looking at every value.
+
+    Without them, `datasets` guesses from the first rows, and turns objects with different keys
+    into objects with all keys.
+    """
+
+    def __init__(self) -> None:
+        self.types: dict[str, pa.DataType] = {}
+
+    def add(self, row: Mapping[str, JSON]) -> None:
+        """Include one row."""
+        for name, value in row.items():
+            known = self.types.get(name, pa.null())
+            self.types[name] = merge_types(known, infer_type(_without_dates(value)))
+
+    def stored(self) -> dict[str, pa.DataType]:
+        """Return the type of every column, in order."""
+        return {name: storage_type(kind) for name, kind in self.types.items()}
+
+
+def _without_dates(value: JSON) -> JSON:
+    """Return `value` with an empty object for each text that looks like a date.
+
+    An empty object has the type JSON_TEXT, in which `datasets` leaves such a text as it is.
+    """
+    if isinstance(value, str):
+        return {} if DATE.match(value) else value
+    if isinstance(value, list | tuple):
+        return [_without_dates(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _without_dates(item) for name, item in value.items()}
+    return value
+
+
+def parquet_types(path: Path) -> dict[str, pa.DataType]:
+    """Return the type of every column of a Parquet file, in order."""
+    schema = pq.read_schema(path)
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def describe_features(types: Mapping[str, pa.DataType]) -> list[JSON]:
+    """Return the columns as `dataset_info.features` of a card names them."""
+    return [{"name": name, **_feature(kind)} for name, kind in types.items()]
+
+
+def _feature(kind: pa.DataType) -> dict[str, JSON]:
+    if kind == JSON_TEXT:
+        return {"dtype": "json"}
+    if pa.types.is_list(kind):
+        item = _feature(kind.value_type)
+        return {"list": item.get("dtype") or item.get("struct") or item}
+    if pa.types.is_struct(kind):
+        return {"struct": describe_features(field_types(kind))}
+    return {"dtype": DTYPES[kind]}
+
+
+def describe_type(kind: pa.DataType) -> str:
+    """Return a type in words: list of text, object of id, name."""
+    if kind == JSON_TEXT:
+        return "JSON text"
+    if pa.types.is_list(kind):
+        return f"list of {describe_type(kind.value_type)}"
+    if pa.types.is_struct(kind):
+        return f"object of {', '.join(field_types(kind))}"
+    return DTYPES[kind]
+
+
+def json_text_columns(types: Mapping[str, pa.DataType]) -> list[str]:
+    """Return the names of the columns that hold JSON text, at any depth."""
+    return [name for name, kind in types.items() if _has_json_text(kind)]
+
+
+def _has_json_text(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind):
+        return _has_json_text(kind.value_type)
+    if pa.types.is_struct(kind):
+        return any(map(_has_json_text, field_types(kind).values()))
+    return bool(kind == JSON_TEXT)

@@ -1,0 +1,295 @@
+"""Files and lines by which TRL, LLaMA-Factory and axolotl read a subset.
+
+What a trainer would read wrongly gets no file: the card says why, and which format to choose.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import yaml
+
+from deita_tasks.exporting.layout import Form, Layout, Part
+from deita_tasks.strict_json import JSON
+
+LLAMA_FACTORY_FILE = "dataset_info.json"
+AXOLOTL_FILE = "axolotl.yaml"
+DATASET_NAME = "deita_selection"
+FOLDER = "path/of/this/folder"
+
+# LLaMA-Factory's names for roles, and what it calls a role where no row has it.
+TAGS: dict[str, tuple[Part, str]] = {
+    "user_tag": ("user", "human"),
+    "assistant_tag": ("assistant", "gpt"),
+    "observation_tag": ("tool", "observation"),
+    "function_tag": ("call", "function_call"),
+    "system_tag": ("system", "system"),
+}
+SEVERAL_LAYOUTS = "the rows have several layouts: choose --output-format messages or sharegpt"
+NO_LAYOUT = "it does not read this layout: choose --output-format messages or sharegpt"
+
+
+class Misfit(Exception):
+    """A trainer would read the subset wrongly; the message says why, and what to choose."""
+
+
+class Recipe(NamedTuple):
+    """How one trainer reads a subset.
+
+    text: the file or lines for it; None if there are none. notes: sentences that explain them, or
+    why there are none.
+    """
+
+    text: str | None
+    notes: Sequence[str]
+
+
+class Recipes(NamedTuple):
+    """How each trainer reads a subset."""
+
+    trl: Recipe
+    llama_factory: Recipe
+    axolotl: Recipe
+
+
+def make_recipes(layout: Layout, data: str, json_columns: Sequence[str]) -> Recipes:
+    """Return how each trainer reads a subset.
+
+    data: its file, or the folder of its files. json_columns: its columns of mixed types.
+    """
+    return Recipes(
+        _attempt(_trl, layout),
+        _attempt(_llama_factory, layout, data, json_columns),
+        _attempt(_axolotl, layout),
+    )
+
+
+def _attempt(make: Callable[..., Recipe], layout: Layout, *arguments: object) -> Recipe:
+    try:
+        return make(layout, *arguments)
+    except Misfit as misfit:
+        return Recipe(None, [f"There is nothing for it here: {misfit}."])
+
+
+def _form(layout: Layout) -> Form:
+    if len(layout.forms) > 1:
+        raise Misfit(SEVERAL_LAYOUTS)
+    if layout.form is None or layout.form.kind == "other":
+        raise Misfit(NO_LAYOUT)
+    return layout.form
+
+
+# ---- TRL
+
+
+def _trl(layout: Layout) -> Recipe:
+    form = _form(layout)
+    if form.kind == "turns" and not _is_chat(layout, form):
+        raise Misfit(
+            "TRL reads turns of role and content, and the roles of chat templates: choose "
+            "--output-format messages"
+        )
+    if form.columns[0] == "instruction":
+        raise Misfit("TRL reads no columns of this name: choose --output-format messages")
+    tools = layout.column("tools")
+    columns = [*form.columns, *([tools] if tools else [])]
+    train = f'train = load_dataset("{FOLDER}", split="train").select_columns({json.dumps(columns)})'
+    names = ["messages"] if form.kind == "turns" else ["prompt", "completion"]
+    renames = dict(zip(columns, [*names, "tools"], strict=False))
+    for old, new in renames.items():
+        if old != new:
+            train += f'.rename_column("{old}", "{new}")'
+    loss = "" if form.kind == "texts" else "assistant_only_loss=True"
+    lines = [
+        "from datasets import load_dataset",
+        "from trl import SFTConfig, SFTTrainer",
+        "",
+        train,
+        f"args = SFTConfig({loss})",
+        'SFTTrainer("path/or/id/of/a/model", args=args, train_dataset=train).train()',
+    ]
+    notes = ["The other columns are left out, because TRL gives some names a meaning of its own."]
+    if tools or layout.calls:
+        notes.append(
+            "The chat template of the model must render tools and tool calls; TRL has templates "
+            "for training of the common models."
+        )
+    return Recipe("\n".join(lines), notes)
+
+
+def _is_chat(layout: Layout, form: Form) -> bool:
+    """Return whether all turns have the keys and the role names of chat templates."""
+    names = {name for row in layout.role_names for _, name in row.names}
+    known = {"system", "developer", "user", "assistant", "tool"}
+    return form.keys.role == "role" and names <= known and layout.column("system") is None
+
+
+# ---- LLaMA-Factory
+
+
+def _llama_factory(layout: Layout, data: str, json_columns: Sequence[str]) -> Recipe:
+    form = _form(layout)
+    if form.kind == "lists":
+        raise Misfit(NO_LAYOUT)
+    if layout.no_text or (layout.unread_calls and form.keys.role == "role"):
+        raise Misfit(
+            "LLaMA-Factory reads no tool calls and no images inside of turns: choose "
+            "--output-format sharegpt"
+        )
+    if not layout.text_tools:
+        raise Misfit("LLaMA-Factory reads tools as text: choose --output-format sharegpt")
+    if json_columns and data != "selected.jsonl":
+        raise Misfit(
+            "LLaMA-Factory uses a version of datasets that reads no columns of JSON text "
+            f"({', '.join(json_columns)}): choose --output-format sharegpt"
+        )
+    entry: dict[str, JSON] = {"file_name": data}
+    if form.kind == "turns":
+        entry |= _sharegpt_entry(layout, form)
+    else:
+        entry |= _alpaca_entry(layout, form)
+    text = json.dumps({DATASET_NAME: entry}, indent=2, ensure_ascii=False) + "\n"
+    return Recipe(text, _llama_factory_notes(layout, json_columns))
+
+
+def _sharegpt_entry(layout: Layout, form: Form) -> dict[str, JSON]:
+    names = layout.usual_names()
+    tags: dict[str, JSON] = {"role_tag": form.keys.role, "content_tag": form.keys.text}
+    for tag, (part, default) in TAGS.items():
+        tags[tag] = names.get(part, default)
+    columns: dict[str, JSON] = {"messages": form.columns[0], **_side_columns(layout)}
+    return {"formatting": "sharegpt", "columns": columns, "tags": tags}
+
+
+def _alpaca_entry(layout: Layout, form: Form) -> dict[str, JSON]:
+    columns: dict[str, JSON] = {"prompt": form.columns[0], "response": form.columns[1]}
+    columns |= _side_columns(layout)
+    return {"formatting": "alpaca", "columns": columns}
+
+
+def _side_columns(layout: Layout) -> dict[str, JSON]:
+    """Return the columns of the system prompt and the like, and of images and the like."""
+    columns: dict[str, JSON] = {}
+    for use in ("query", "history", "system", "tools"):
+        name = layout.column(use)
+        if name is not None:
+            columns[use] = name
+    for kind, names in sorted(layout.media.items()):
+        columns[f"{kind}s"] = min(names)
+    return columns
+
+
+def _llama_factory_notes(layout: Layout, json_columns: Sequence[str]) -> list[str]:
+    notes = [
+        f"{LLAMA_FACTORY_FILE} describes the subset: set dataset_dir to this folder and dataset "
+        f"to {DATASET_NAME}."
+    ]
+    skipped = skipped_by_llama_factory(layout)
+    if skipped:
+        notes.append(
+            f"It skips {skipped:,} of the {layout.rows:,} rows: turns of a user or a tool must "
+            "alternate with those of the assistant, which must have the last word."
+        )
+    if layout.unread_calls:
+        notes.append(
+            f"In {layout.unread_calls:,} rows it does not read a tool call that stands beside a "
+            "text."
+        )
+    if json_columns:
+        notes.append(
+            f"Columns of several types may stop it: {', '.join(json_columns)}. If so, leave them "
+            "out."
+        )
+    return notes
+
+
+def skipped_by_llama_factory(layout: Layout) -> int:
+    """Return the number of rows that LLaMA-Factory's sharegpt format leaves out, with a warning."""
+    usual = layout.usual_names()
+    readable = {part for part, _ in TAGS.values()}
+    skipped = 0
+    for row, count in layout.role_names.items():
+        known = all(part in readable and usual[part] == name for part, name in row.names)
+        skipped += 0 if row.alternate and known else count
+    return skipped
+
+
+# ---- axolotl
+
+
+def _axolotl(layout: Layout) -> Recipe:
+    form = _form(layout)
+    if form.kind == "lists":
+        raise Misfit(NO_LAYOUT)
+    if form.kind == "turns":
+        entry, notes = _chat_template_entry(layout, form)
+    else:
+        entry, notes = _instruction_entry(layout, form), []
+    notes.insert(0, f"The lines of {AXOLOTL_FILE} go into your configuration.")
+    config = {"datasets": [{"path": ".", "split": "train", **entry}]}
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    comment = "# For axolotl: path is this folder; change it to where the folder lies.\n"
+    return Recipe(comment + text, notes)
+
+
+def _chat_template_entry(layout: Layout, form: Form) -> tuple[dict[str, JSON], list[str]]:
+    roles = _axolotl_roles(layout)
+    entry: dict[str, JSON] = {
+        "type": "chat_template",
+        "field_messages": form.columns[0],
+        "message_property_mappings": {"role": form.keys.role, "content": form.keys.text},
+        "roles": roles,
+        "roles_to_train": ["assistant"],
+    }
+    if all(names == [role] for role, names in roles.items()):
+        del entry["roles"]
+    for use in ("system", "tools"):
+        name = layout.column(use)
+        if name is not None:
+            entry[f"field_{use}"] = name
+    notes = []
+    if any(part == "call" for row in layout.role_names for part, _ in row.names):
+        notes.append(
+            "Tool calls are trained as the text of a turn; to have them in the form of the chat "
+            "template, choose --output-format messages."
+        )
+    return entry, notes
+
+
+def _axolotl_roles(layout: Layout) -> dict[str, list[str]]:
+    """Return the names of roles in the subset, by the role that the chat template gets."""
+    roles: dict[str, set[str]] = defaultdict(set)
+    for part, name in {pair for row in layout.role_names for pair in row.names}:
+        role = {"call": "assistant", "developer": "system"}.get(part, part)
+        roles[role].add(name)
+    return {role: sorted(names) for role, names in sorted(roles.items())}
+
+
+def _instruction_entry(layout: Layout, form: Form) -> dict[str, JSON]:
+    if layout.column("history") or layout.column("tools"):
+        raise Misfit(
+            "axolotl reads neither history nor tools of this layout: choose --output-format "
+            "messages"
+        )
+    query, system = layout.column("query"), layout.column("system")
+    standard = form.columns == ("instruction", "output") and query in (None, "input")
+    if standard and system in (None, "system"):
+        return {"type": "alpaca_w_system" if system else "alpaca"}
+    kind: dict[str, JSON] = {
+        "field_instruction": form.columns[0],
+        "field_input": query or "",
+        "field_output": form.columns[1],
+        "field_system": system or "",
+        "format": "{instruction}\n{input}\n",
+        "no_input_format": "{instruction}\n",
+    }
+    return {"type": kind}
+
+
+def files_of(recipes: Recipes) -> Mapping[str, str]:
+    """Return the files that trainers read beside the subset, by name."""
+    texts = {LLAMA_FACTORY_FILE: recipes.llama_factory.text, AXOLOTL_FILE: recipes.axolotl.text}
+    return {name: text for name, text in texts.items() if text is not None}

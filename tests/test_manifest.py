@@ -39,6 +39,7 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
         "seed",
         "counts",
         "truncated",
+        "left_out",
         "content_digest",
     ]
     assert read["format_version"] == 1
@@ -58,7 +59,7 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
 
 
 def test_a_manifest_of_a_sweep_has_fields_of_its_own() -> None:
-    of_selection = {"seed", "counts", "truncated"}
+    of_selection = {"seed", "counts", "truncated", "left_out"}
     fields = manifest(selected=2).model_dump(exclude=of_selection)
     sweep = SweepManifest(**fields, candidates=2, coverage_rows=1)
     names = list(json.loads(sweep.to_json()))

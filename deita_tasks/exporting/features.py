@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -95,6 +97,39 @@ def describe_type(kind: pa.DataType) -> str:
 def json_text_columns(types: Mapping[str, pa.DataType]) -> list[str]:
     """Return the names of the columns that hold JSON text, at any depth."""
     return [name for name, kind in types.items() if _has_json_text(kind)]
+
+
+def mixed_columns(path: Path, names: Sequence[str]) -> list[str]:
+    """Return those of the columns `names` of a JSON Lines file that readers of one type refuse.
+
+    They hold values of several types. Objects with different keys are no obstacle.
+    """
+    kinds: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    with path.open(encoding="utf-8") as lines:
+        for line in lines if names else ():
+            row = json.loads(line)
+            for name in names:
+                _collect_kinds(row.get(name), "", kinds[name])
+    return [name for name in names if any(len(found) > 1 for found in kinds[name].values())]
+
+
+def _collect_kinds(value: JSON, place: str, kinds: defaultdict[str, set[str]]) -> None:
+    """Add the type of `value` and of all in it to `kinds`, by place; null has none."""
+    match value:
+        case None:
+            return
+        case dict():
+            kinds[place].add("object")
+            for name, item in value.items():
+                _collect_kinds(item, f"{place}.{name}", kinds)
+        case list():
+            kinds[place].add("list")
+            for item in value:
+                _collect_kinds(item, f"{place}[]", kinds)
+        case bool() | str():
+            kinds[place].add(type(value).__name__)
+        case _:
+            kinds[place].add("number")
 
 
 def _has_json_text(kind: pa.DataType) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from deita_tasks import storage
 from deita_tasks.exporting.base import Exporter, ExportRow, OutputRow, Survey
 from deita_tasks.exporting.card import CARD_FILE, Contents, DataFiles, render_card
-from deita_tasks.exporting.features import ColumnTypes, parquet_types
+from deita_tasks.exporting.features import ColumnTypes, mixed_columns, parquet_types
 from deita_tasks.exporting.layout import Layout
 from deita_tasks.exporting.trainers import files_of, make_recipes
 
@@ -41,7 +41,9 @@ def export_folder(
         types=parquet_types(files[0]) if is_parquet else types.stored(),
         files=DataFiles.describe(folder, files),
     )
-    recipes = make_recipes(layout, contents.files.place, contents.json_columns)
+    json_columns = contents.json_columns
+    unreadable = json_columns if is_parquet else mixed_columns(files[0], json_columns)
+    recipes = make_recipes(layout, contents.files.place, unreadable)
     texts = {CARD_FILE: render_card(contents, recipes, manifest), **files_of(recipes)}
     for name, text in texts.items():
         storage.write_bytes(str(folder / name), text.encode())

@@ -55,14 +55,15 @@ class Recipes(NamedTuple):
     axolotl: Recipe
 
 
-def make_recipes(layout: Layout, data: str, json_columns: Sequence[str]) -> Recipes:
+def make_recipes(layout: Layout, data: str, mixed_columns: Sequence[str]) -> Recipes:
     """Return how each trainer reads a subset.
 
-    data: its file, or the folder of its files. json_columns: its columns of mixed types.
+    data: its file, or the folder of its files. mixed_columns: its columns that `datasets` reads
+    only from version 4.7.
     """
     return Recipes(
         _attempt(_trl, layout),
-        _attempt(_llama_factory, layout, data, json_columns),
+        _attempt(_llama_factory, layout, data, mixed_columns),
         _attempt(_axolotl, layout),
     )
 
@@ -130,7 +131,7 @@ def _is_chat(layout: Layout, form: Form) -> bool:
 # ---- LLaMA-Factory
 
 
-def _llama_factory(layout: Layout, data: str, json_columns: Sequence[str]) -> Recipe:
+def _llama_factory(layout: Layout, data: str, mixed_columns: Sequence[str]) -> Recipe:
     form = _form(layout)
     if form.kind == "lists":
         raise Misfit(NO_LAYOUT)
@@ -141,10 +142,10 @@ def _llama_factory(layout: Layout, data: str, json_columns: Sequence[str]) -> Re
         )
     if not layout.text_tools:
         raise Misfit("LLaMA-Factory reads tools as text: choose --output-format sharegpt")
-    if json_columns and data != "selected.jsonl":
+    if mixed_columns:
         raise Misfit(
-            "LLaMA-Factory uses a version of datasets that reads no columns of JSON text "
-            f"({', '.join(json_columns)}): choose --output-format sharegpt"
+            "the version of datasets that LLaMA-Factory uses reads no columns of several types "
+            f"({', '.join(mixed_columns)}): remove them from the pool, or choose another format"
         )
     entry: dict[str, JSON] = {"file_name": data}
     if form.kind == "turns":
@@ -152,7 +153,7 @@ def _llama_factory(layout: Layout, data: str, json_columns: Sequence[str]) -> Re
     else:
         entry |= _alpaca_entry(layout, form)
     text = json.dumps({DATASET_NAME: entry}, indent=2, ensure_ascii=False) + "\n"
-    return Recipe(text, _llama_factory_notes(layout, json_columns))
+    return Recipe(text, _llama_factory_notes(layout))
 
 
 def _sharegpt_entry(layout: Layout, form: Form) -> dict[str, JSON]:
@@ -182,7 +183,7 @@ def _side_columns(layout: Layout) -> dict[str, JSON]:
     return columns
 
 
-def _llama_factory_notes(layout: Layout, json_columns: Sequence[str]) -> list[str]:
+def _llama_factory_notes(layout: Layout) -> list[str]:
     notes = [
         f"{LLAMA_FACTORY_FILE} describes the subset: set dataset_dir to this folder and dataset "
         f"to {DATASET_NAME}."
@@ -197,11 +198,6 @@ def _llama_factory_notes(layout: Layout, json_columns: Sequence[str]) -> list[st
         notes.append(
             f"In {layout.unread_calls:,} rows it does not read a tool call that stands beside a "
             "text."
-        )
-    if json_columns:
-        notes.append(
-            f"Columns of several types may stop it: {', '.join(json_columns)}. If so, leave them "
-            "out."
         )
     return notes
 
@@ -225,17 +221,22 @@ def _axolotl(layout: Layout) -> Recipe:
     if form.kind == "lists":
         raise Misfit(NO_LAYOUT)
     if form.kind == "turns":
-        entry, notes = _chat_template_entry(layout, form)
+        entry = _chat_template_entry(layout, form)
     else:
-        entry, notes = _instruction_entry(layout, form), []
-    notes.insert(0, f"The lines of {AXOLOTL_FILE} go into your configuration.")
-    config = {"datasets": [{"path": ".", "split": "train", **entry}]}
+        entry = _instruction_entry(layout, form)
+    config = {"datasets": [{"path": FOLDER, "split": "train", **entry}]}
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    comment = "# For axolotl: path is this folder; change it to where the folder lies.\n"
-    return Recipe(comment + text, notes)
+    comment = "# For axolotl. Set path to where this folder lies.\n"
+    return Recipe(comment + text, [f"The lines of {AXOLOTL_FILE} go into your configuration."])
 
 
-def _chat_template_entry(layout: Layout, form: Form) -> tuple[dict[str, JSON], list[str]]:
+def _chat_template_entry(layout: Layout, form: Form) -> dict[str, JSON]:
+    has_call_texts = any(part == "call" for row in layout.role_names for part, _ in row.names)
+    if has_call_texts or (layout.column("tools") and layout.text_tools):
+        raise Misfit(
+            "axolotl trains on calls in the form of the chat template only from the field "
+            "tool_calls, and reads tools only as a list: choose --output-format messages"
+        )
     roles = _axolotl_roles(layout)
     entry: dict[str, JSON] = {
         "type": "chat_template",
@@ -250,20 +251,14 @@ def _chat_template_entry(layout: Layout, form: Form) -> tuple[dict[str, JSON], l
         name = layout.column(use)
         if name is not None:
             entry[f"field_{use}"] = name
-    notes = []
-    if any(part == "call" for row in layout.role_names for part, _ in row.names):
-        notes.append(
-            "Tool calls are trained as the text of a turn; to have them in the form of the chat "
-            "template, choose --output-format messages."
-        )
-    return entry, notes
+    return entry
 
 
 def _axolotl_roles(layout: Layout) -> dict[str, list[str]]:
     """Return the names of roles in the subset, by the role that the chat template gets."""
     roles: dict[str, set[str]] = defaultdict(set)
     for part, name in {pair for row in layout.role_names for pair in row.names}:
-        role = {"call": "assistant", "developer": "system"}.get(part, part)
+        role = "system" if part == "developer" else part
         roles[role].add(name)
     return {role: sorted(names) for role, names in sorted(roles.items())}
 

@@ -64,11 +64,7 @@ def write_output(
     kept = selection.read(KEPT_FILE)["id"].to_pylist()
     inputs = pool.summary.inputs
     exporter = load_exporter(options.output_format, scores=options.scores)
-    rows = _export_rows(pool, kept, ledger)
-    incomplete = [row for row in rows if not row.conversation.is_complete]
-    if options.complete_only and incomplete:
-        rows = [row for row in rows if row.conversation.is_complete]
-        log.info("%d selected conversations are not complete: left out", len(incomplete))
+    rows = _export_rows(pool, kept, ledger, options.complete_only)
     manifest = Manifest(
         **dict(facts),
         seed=seed,
@@ -114,14 +110,24 @@ def _compare(previous: str | None, ledger: pa.Table, manifest: Manifest) -> Chan
     return compare(name, earlier_ledger, ledger, fingerprints)
 
 
-def _export_rows(pool: Pool, kept: Sequence[str], ledger: pa.Table) -> list[ExportRow]:
+def _export_rows(
+    pool: Pool, kept: Sequence[str], ledger: pa.Table, complete_only: bool
+) -> list[ExportRow]:
     """Return the selected conversations in order; only they are held in memory."""
     selected = ledger.filter(pc.equal(ledger["decision"], "selected"))
     columns = selected.select(["id", "evol_score", "rank"]).to_pydict()
     scores = dict(zip(columns["id"], columns["evol_score"], strict=True))
     ranks = dict(zip(columns["id"], columns["rank"], strict=True))
     conversations = pool.find(kept)
-    return [ExportRow(conversations[id], scores[id], ranks[id]) for id in kept]
+    rows = [ExportRow(conversations[id], scores[id], ranks[id]) for id in kept]
+    if not complete_only:
+        return rows
+    complete = [row for row in rows if row.conversation.is_complete]
+    log.info(
+        "%d selected conversations do not end with an answer: left out of the subset",
+        len(rows) - len(complete),
+    )
+    return complete
 
 
 def _report_data(

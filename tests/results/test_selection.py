@@ -64,7 +64,10 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-FILES = {"selected.jsonl", "decisions.parquet", "report.html", "manifest.json"}
+FILES = {
+    *("selected.jsonl", "README.md", "dataset_info.json", "axolotl.yaml"),
+    *("decisions.parquet", "report.html", "manifest.json"),
+}
 
 
 def test_the_folder_holds_all_that_is_promised(three_rows: Made, tmp_path: Path) -> None:

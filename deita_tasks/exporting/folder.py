@@ -43,7 +43,8 @@ def export_folder(
     )
     json_columns = contents.json_columns
     unreadable = json_columns if is_parquet else mixed_columns(files[0], json_columns)
-    recipes = make_recipes(layout, contents.files.place, unreadable)
+    adds_nulls = is_parquet and not layout.even_turns
+    recipes = make_recipes(layout, contents.files.place, unreadable, adds_nulls)
     texts = {CARD_FILE: render_card(contents, recipes, manifest), **files_of(recipes)}
     for name, text in texts.items():
         storage.write_bytes(str(folder / name), text.encode())

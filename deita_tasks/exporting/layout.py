@@ -64,9 +64,10 @@ class Layout:
 
     columns: the names of SIDE_COLUMNS by use. media: the input columns that refer to images and
     the like, by kind. role_names: the number of rows by the names of their roles. turn_fields: what
-    turns hold. calls: rows with tool calls. unread_calls: rows with a call that only a turn's
-    fields hold. no_text: rows with a turn whose content is no text. media_rows: rows that refer to
-    images and the like. text_tools: whether all tools are JSON text.
+    turns hold. even_turns: whether all turns hold the same. calls: rows with tool calls.
+    unread_calls: rows with a call that only a turn's fields hold. no_text: rows with a turn whose
+    content is no text. media_rows: rows that refer to images and the like. text_tools: whether all
+    tools are JSON text.
     """
 
     rows: int = 0
@@ -75,6 +76,7 @@ class Layout:
     media: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     role_names: Counter[RoleNames] = field(default_factory=Counter)
     turn_fields: dict[str, None] = field(default_factory=dict)
+    even_turns: bool = True
     calls: int = 0
     unread_calls: int = 0
     no_text: int = 0
@@ -113,6 +115,7 @@ class Layout:
             return
         for item in raw:
             self.turn_fields.update(dict.fromkeys(item))
+            self.even_turns &= item.keys() == self.turn_fields.keys()
         role_names = [str(item[keys.role]) for item in raw]
         parts = list(map(_part_of, turns[len(turns) - len(raw) :], role_names))
         names = frozenset(zip(parts, role_names, strict=True))

@@ -28,6 +28,11 @@ TAGS: dict[str, tuple[Part, str]] = {
     "function_tag": ("call", "function_call"),
     "system_tag": ("system", "system"),
 }
+# Any other type of messages would give the nulls back.
+WITHOUT_NULLS = [
+    'features = Features({**train.features, "messages": List(Json())})',
+    "train = train.map(remove_none_values, features=features)",
+]
 SEVERAL_LAYOUTS = "the rows have several layouts: choose --output-format messages or sharegpt"
 NO_LAYOUT = "it does not read this layout: choose --output-format messages or sharegpt"
 
@@ -55,14 +60,17 @@ class Recipes(NamedTuple):
     axolotl: Recipe
 
 
-def make_recipes(layout: Layout, data: str, mixed_columns: Sequence[str]) -> Recipes:
+def make_recipes(
+    layout: Layout, data: str, mixed_columns: Sequence[str], adds_nulls: bool
+) -> Recipes:
     """Return how each trainer reads a subset.
 
     data: its file, or the folder of its files. mixed_columns: its columns that `datasets` reads
-    only from version 4.7.
+    only from version 4.7. adds_nulls: whether turns are read with a null for each field that only
+    other turns hold.
     """
     return Recipes(
-        _attempt(_trl, layout),
+        _attempt(_trl, layout, adds_nulls),
         _attempt(_llama_factory, layout, data, mixed_columns),
         _attempt(_axolotl, layout),
     )
@@ -86,7 +94,7 @@ def _form(layout: Layout) -> Form:
 # ---- TRL
 
 
-def _trl(layout: Layout) -> Recipe:
+def _trl(layout: Layout, adds_nulls: bool) -> Recipe:
     form = _form(layout)
     if form.kind == "turns" and not _is_chat(layout, form):
         raise Misfit(
@@ -96,29 +104,40 @@ def _trl(layout: Layout) -> Recipe:
     if form.columns[0] == "instruction":
         raise Misfit("TRL reads no columns of this name: choose --output-format messages")
     tools = layout.column("tools")
-    columns = [*form.columns, *([tools] if tools else [])]
-    train = f'train = load_dataset("{FOLDER}", split="train").select_columns({json.dumps(columns)})'
-    names = ["messages"] if form.kind == "turns" else ["prompt", "completion"]
-    renames = dict(zip(columns, [*names, "tools"], strict=False))
-    for old, new in renames.items():
-        if old != new:
-            train += f'.rename_column("{old}", "{new}")'
     loss = "" if form.kind == "texts" else "assistant_only_loss=True"
     lines = [
-        "from datasets import load_dataset",
+        f"from datasets import {'Features, Json, List, ' if adds_nulls else ''}load_dataset",
         "from trl import SFTConfig, SFTTrainer",
+        *(["from trl.trainer.utils import remove_none_values"] if adds_nulls else []),
         "",
-        train,
+        *_trl_data(form, tools),
+        *(WITHOUT_NULLS if adds_nulls else []),
         f"args = SFTConfig({loss})",
         'SFTTrainer("path/or/id/of/a/model", args=args, train_dataset=train).train()',
     ]
     notes = ["The other columns are left out, because TRL gives some names a meaning of its own."]
+    if adds_nulls:
+        notes.append("Chat templates take a field that is null for one that is there.")
     if tools or layout.calls:
         notes.append(
             "The chat template of the model must render tools and tool calls; TRL has templates "
             "for training of the common models."
         )
     return Recipe("\n".join(lines), notes)
+
+
+def _trl_data(form: Form, tools: str | None) -> list[str]:
+    """Return the lines that load the columns TRL reads, under the names it has for them."""
+    columns = [*form.columns, *([tools] if tools else [])]
+    names = ["messages"] if form.kind == "turns" else ["prompt", "completion"]
+    lines = [
+        f'train = load_dataset("{FOLDER}", split="train")',
+        f"train = train.select_columns({json.dumps(columns)})",
+    ]
+    for old, new in zip(columns, [*names, "tools"], strict=False):
+        if old != new:
+            lines.append(f'train = train.rename_column("{old}", "{new}")')
+    return lines
 
 
 def _is_chat(layout: Layout, form: Form) -> bool:

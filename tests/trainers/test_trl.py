@@ -49,8 +49,13 @@ def test_sft_on_tool_calls(
     folder = write_subset(AGENTS, tmp_path, output_format)
     train = run_the_lines_of_the_card(folder, tmp_path / "cache")
     args = trl.SFTConfig(
-        **{"output_dir": str(tmp_path / "out"), "max_steps": 1, "report_to": [], "use_cpu": True},
-        **{"assistant_only_loss": True, "max_length": 2048, "per_device_train_batch_size": 3},
+        output_dir=str(tmp_path / "out"),
+        max_steps=1,
+        per_device_train_batch_size=3,
+        max_length=2048,
+        assistant_only_loss=True,
+        report_to=[],
+        use_cpu=True,
     )
     trainer = trl.SFTTrainer(str(model), args=args, train_dataset=train, processing_class=tokenizer)
     learned = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
+import yaml
 from huggingface_hub import DatasetCardData
 
 from deita_tasks import storage
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 CARD_FILE = "README.md"
 MAX_FEATURES = 10_000  # columns that the front matter lists; more take YAML over 10 s to read
 PATH_PARAMETERS = ("input", "output", "store", "file", "pool")
+# A line that a reader may take for the end of the front matter: a column's name can hold it.
+ENDS_FRONT_MATTER = re.compile(r"^\s*---\s*$", re.MULTILINE)
 LANGUAGE_COLUMNS = ("language", "lang")
 MAX_LANGUAGES = 50
 # The hub's identifiers of licences that are common for datasets
@@ -251,8 +255,9 @@ def front_matter(contents: Contents, licences: Counter[str]) -> dict[str, Any]:
         "download_size": files.bytes,
         "dataset_size": files.bytes,
     }
-    if len(contents.types) <= MAX_FEATURES:
-        info["features"] = describe_features(contents.types)
+    features = describe_features(contents.types)
+    if len(features) <= MAX_FEATURES and not ENDS_FRONT_MATTER.search(yaml.safe_dump(features)):
+        info["features"] = features
     return {
         "pretty_name": f"DEITA selection of {rows:,} conversations",
         "language": _languages(contents.survey),

@@ -1,4 +1,4 @@
-"""The dataset folder as the datasets library and the hub read it."""
+"""The folder of a dataset, and the card in it."""
 
 from __future__ import annotations
 
@@ -6,46 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from deita_tasks.exporting import hf_dataset, load_exporter
+from deita_tasks.exporting.folder import export_folder
 from deita_tasks.manifest import digest_outputs
-from tests.support.report_data import MULTI, SECOND, SINGLE, TOOLS, conversation, manifest, rows
-
-
-def load(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    import datasets
-
-    datasets.disable_progress_bars()
-    return datasets.load_dataset(str(folder), split="train", cache_dir=str(cache))
+from tests.support.report_data import SINGLE, TOOLS, conversation, manifest, rows
 
 
 def front_matter(folder: Path) -> dict[str, Any]:
     _, head, _ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     loaded: dict[str, Any] = yaml.safe_load(head)
     return loaded
-
-
-def test_it_loads_with_datasets_beside_the_run_s_other_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "out"
-    selected = rows(SINGLE, SECOND, MULTI, TOOLS)
-    load_exporter("hf_dataset").export(selected, folder, manifest(selected=4))
-    (folder / "manifest.json").write_text('{"not": "a row"}')
-    (folder / "decisions.parquet").write_bytes(
-        (folder / "data" / "train-00000-of-00001.parquet").read_bytes()
-    )
-    dataset = load(folder, tmp_path / "cache", monkeypatch)
-    assert len(dataset) == 4
-    assert dataset[1]["messages"] == [
-        {"role": turn.role, "content": turn.content} for turn in SECOND.turns
-    ]
-    assert dataset["deita_rank"] == [1, 2, 3, 4]
-    assert dataset["id"] == [7, 8, 9, None]
 
 
 def test_a_large_selection_lies_in_several_shards_in_order(
@@ -58,17 +32,18 @@ def test_a_large_selection_lies_in_several_shards_in_order(
     paths = load_exporter("hf_dataset").export(rows(*conversations), tmp_path / "out")
     assert [path.name for path in paths] == [
         f"train-0000{shard}-of-00003.parquet" for shard in range(3)
-    ] + ["README.md"]
-    assert load(tmp_path / "out", tmp_path / "cache", monkeypatch)["n"] == list(range(41))
+    ]
+    tables = [pq.read_table(path) for path in paths]
+    assert [n for table in tables for n in table["n"].to_pylist()] == list(range(41))
 
 
 def test_the_card_states_sources_counts_and_how_it_was_made(tmp_path: Path) -> None:
-    load_exporter("hf_dataset").export(rows(SINGLE, TOOLS), tmp_path, manifest(selected=2))
+    export_folder(load_exporter("hf_dataset"), rows(SINGLE, TOOLS), tmp_path, manifest(selected=2))
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     for line in (
         "# 2 conversations selected by DEITA",
         "Selected from a pool of 1,007 rows on 2026-01-02.",
-        "| data/pool\\_a.jsonl | messages | 1,007 | sha256:12 |",
+        "| pool\\_a.jsonl | messages | 1,007 | sha256:12 |",
         "| budget | 2 |",
         "| embedding | sentence-transformers/all-MiniLM-L6-v2 | c9745ed1 | apache-2.0 |",
         "| too similar | 3 |",
@@ -85,7 +60,7 @@ def test_the_card_states_sources_counts_and_how_it_was_made(tmp_path: Path) -> N
 
 def test_the_card_holds_the_fingerprints_as_json(tmp_path: Path) -> None:
     source = manifest(selected=2)
-    load_exporter("hf_dataset").export(rows(SINGLE, TOOLS), tmp_path, source)
+    export_folder(load_exporter("hf_dataset"), rows(SINGLE, TOOLS), tmp_path, source)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     block = card.split("```json\n")[1].split("\n```")[0]
     assert json.loads(block) == source.fingerprints
@@ -98,7 +73,7 @@ def test_the_card_counts_licences_and_sources_of_the_rows(tmp_path: Path) -> Non
         conversation(f"u: {i}", "a: b", extra={"licence": name, "source": source})
         for i, (name, source) in enumerate(states)
     ]
-    load_exporter("hf_dataset").export(rows(*selected), tmp_path)
+    export_folder(load_exporter("hf_dataset"), rows(*selected), tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| MIT | 2 |\n| Apache-2.0 | 1 |" in card
     assert "| c | 2 |\n| a\\|b | 1 |" in card
@@ -113,15 +88,18 @@ def test_the_hub_s_licence_is_other_unless_every_row_states_one_that_the_hub_kno
     selected = [
         conversation(f"u: {i}", "a: b", extra={"license": name}) for i, name in enumerate(stated)
     ]
-    load_exporter("hf_dataset").export(rows(*selected), tmp_path)
+    export_folder(load_exporter("hf_dataset"), rows(*selected), tmp_path)
     assert front_matter(tmp_path)["license"] == "other"
 
 
 def test_nothing_of_the_data_is_markup_in_the_card(tmp_path: Path) -> None:
     hostile = "<script>x</script>\n---\n# [a](javascript:b) | `c`"
     row = conversation("u: a", "a: b", extra={hostile: 1, "source": hostile, "license": hostile})
-    load_exporter("hf_dataset").export(
-        rows(row), tmp_path, manifest(selected=1, parameters={hostile: hostile}, preset=hostile)
+    export_folder(
+        load_exporter("hf_dataset"),
+        rows(row),
+        tmp_path,
+        manifest(selected=1, parameters={hostile: hostile}, preset=hostile),
     )
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "<script" not in card

@@ -22,6 +22,8 @@ from deita_tasks.strict_json import JSON
 
 # The names that `datasets` has for the types of Arrow that columns are stored in.
 DTYPES = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool"}
+# Text that may be JSON.
+LIKE_JSON = re.compile(r'\s*(?:[\[{"\-0-9]|true|false|null)')
 # Text that readers of JSON Lines take for a date: 2024-05-01, 2024-05-01T10:00.
 DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]|$)")
 
@@ -29,29 +31,44 @@ DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]|$)")
 class ColumnTypes:
     """The types of the columns of JSON Lines, found by looking at every value.
 
-    Without them, `datasets` guesses from the first rows, and turns objects with different keys
-    into objects with all keys.
+    Without them, `datasets` guesses from the first rows, turns objects with different keys into
+    objects with all keys, and texts that look like dates into dates.
     """
 
     def __init__(self) -> None:
         self.types: dict[str, pa.DataType] = {}
+        self.dates: set[str] = set()
+        self.json_texts: set[str] = set()
 
     def add(self, row: Mapping[str, JSON]) -> None:
         """Include one row."""
         for name, value in row.items():
+            if isinstance(value, str):
+                kinds = self.dates if DATE.match(value) else self.json_texts
+                if kinds is self.dates or LIKE_JSON.match(value):
+                    kinds.add(name)
+            else:
+                value = _without_dates(value)
             known = self.types.get(name, pa.null())
-            self.types[name] = merge_types(known, infer_type(_without_dates(value)))
+            self.types[name] = merge_types(known, infer_type(value))
 
     def stored(self) -> dict[str, pa.DataType]:
-        """Return the type of every column, in order."""
-        return {name: storage_type(kind) for name, kind in self.types.items()}
+        """Return the type of every column, in order.
+
+        A column with JSON text anywhere is JSON text as a whole: in a part of its own, `datasets`
+        5.2 takes the text "4" for a number.
+        """
+        dates = self.dates - self.json_texts
+        types = {}
+        for name, kind in self.types.items():
+            stored = storage_type(kind)
+            is_json = _has_json_text(stored) or (stored == pa.string() and name in dates)
+            types[name] = JSON_TEXT if is_json else stored
+        return types
 
 
 def _without_dates(value: JSON) -> JSON:
-    """Return `value` with an empty object for each text that looks like a date.
-
-    An empty object has the type JSON_TEXT, in which `datasets` leaves such a text as it is.
-    """
+    """Return `value` with an empty object, whose type is JSON_TEXT, for each text like a date."""
     if isinstance(value, str):
         return {} if DATE.match(value) else value
     if isinstance(value, list | tuple):

@@ -100,6 +100,9 @@ MIXED: list[list[Any]] = [
     [{}, {}],
     [[[1]], [["a"]]],
     ["null", "true"],
+    ["2024-05-01", "4"],
+    [[1, "4"], ["[2]"]],
+    [{"a": [1]}, {"a": "4"}],
 ]
 
 
@@ -111,6 +114,16 @@ def test_values_of_all_types_are_loaded_as_they_are(
 ) -> None:
     write(tmp_path / "out", *[with_extra(value=value, n=i) for i, value in enumerate(values)])
     assert [row["value"] for row in load(tmp_path / "out", streaming=streaming)] == values
+
+
+@pytest.mark.parametrize("name", ["messages", "sharegpt"])
+def test_texts_that_are_json_stay_texts(name: str, load: Load, tmp_path: Path) -> None:
+    answers = ["4", "[1, 2]", '{"a": 1}', "null", "2024-05-01", "true"]
+    write(tmp_path / "out", *[conversation("u: q", f"a: {text}") for text in answers], name=name)
+    column, key = {"messages": ("messages", "content"), "sharegpt": ("conversations", "value")}[
+        name
+    ]
+    assert [row[column][1][key] for row in load(tmp_path / "out")] == answers
 
 
 def test_a_tool_call_has_its_own_arguments_and_no_others(load: Load, tmp_path: Path) -> None:

@@ -93,7 +93,8 @@ def read_pool(rows: list[dict[str, Any]], folder: Path, format: str) -> list[Con
     path = folder / "pool.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     conversations = list(read_conversations(str(path), format=format))
-    assert all(isinstance(row, Conversation) for row in conversations), conversations
+    bad = [row for row in conversations if not isinstance(row, Conversation)]
+    assert not bad, bad[0]
     return conversations  # type: ignore[return-value]
 
 

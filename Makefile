@@ -2,6 +2,7 @@
 # make ui     installs, starts a Prefect server with deployments for the sample pool, prints the address to open
 # make test   installs, runs all tests except those of `make e2e`, in two processes: they mostly wait for servers
 # make e2e    runs the tests that need a real Prefect server or a browser; installs what they need
+# make trainers  reads subsets with LLaMA-Factory's and axolotl's own code, in environments of their own (2 GB each)
 # make lint   runs ruff and the type checker
 # make docs   builds the documentation into site/
 # make clean  removes everything that the other targets created
@@ -13,7 +14,7 @@ STAMP := $(VENV)/.installed
 
 CHROMIUMS := chromium chromium-browser google-chrome
 
-.PHONY: demo ui test e2e chromium lint docs clean
+.PHONY: demo ui test e2e trainers chromium lint docs clean
 .DEFAULT_GOAL := demo
 
 # pip, not uv: where pip knows a CPU build of torch of the pinned version, it takes that one; uv's resolver would not.
@@ -40,6 +41,20 @@ e2e: $(STAMP) chromium
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[e2e]'
 	$(BIN)/python -m pytest -m e2e tests/e2e
 
+# Without torchvision, whose build must fit that of torch; axolotl without what only its kernels need.
+TRAINERS := .trainers
+trainers: $(STAMP)
+	test -x $(TRAINERS)/llama_factory/bin/python || $(PYTHON) -m venv $(TRAINERS)/llama_factory
+	$(TRAINERS)/llama_factory/bin/python -m pip install --quiet llamafactory==0.9.5 torch==2.13.0
+	$(TRAINERS)/llama_factory/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
+	test -x $(TRAINERS)/axolotl/bin/python || $(PYTHON) -m venv $(TRAINERS)/axolotl
+	$(TRAINERS)/axolotl/bin/python -m pip install --quiet torch==2.13.0 transformers==5.16.1 datasets==4.8.4 trl==1.9.0 peft==0.20.0 \
+		accelerate==1.13.0 addict fire colorama python-dotenv
+	$(TRAINERS)/axolotl/bin/python -m pip install --quiet --no-deps axolotl==0.19.0
+	$(BIN)/python -m tests.trainers.write $(TRAINERS)/data
+	$(TRAINERS)/llama_factory/bin/python tests/trainers/check_llama_factory.py $(TRAINERS)/data
+	$(TRAINERS)/axolotl/bin/python tests/trainers/check_axolotl.py $(TRAINERS)/data
+
 chromium:
 	@if [ -z "$$DEITA_CHROMIUM" ] && ! which $(CHROMIUMS) 2> /dev/null | grep -q .; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
@@ -57,4 +72,4 @@ docs: $(STAMP)
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) demo-output ui-output .deita site
+	rm -rf $(VENV) $(TRAINERS) demo-output ui-output .deita site

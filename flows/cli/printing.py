@@ -86,6 +86,8 @@ def print_summary(subset: Subset | Mapping[str, Any], selection: Selection, outp
     for decision, note in DECISION_NOTES.items():
         if counts[decision] or decision == "selected":
             table.add_row(decision.replace("_", " "), f"{counts[decision]:,}", note)
+    if left_out := subset["left_out"]:
+        table.add_row("left out", f"{left_out:,}", "selected, but without an answer at the end")
     for stage in subset["tasks"]:
         _add_stage(table, subset, stage)
     console = new_console()

@@ -227,3 +227,44 @@ def test_damage_in_the_store_is_not_exported(three_rows: Made, tmp_path: Path) -
     finally:
         kept.write_bytes(content)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_report")
+def test_scores_can_stay_out_of_the_subset(three_rows: Made, tmp_path: Path) -> None:
+    options = SubsetOptions(output_format="messages", scores=False)
+    write_output(*three_rows, str(tmp_path / "out"), options, FACTS, seed=0)
+    for row in lines(tmp_path / "out" / "selected.jsonl"):
+        assert not any(name.startswith("deita_") for name in row)
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize(("complete_only", "expected"), [(True, ["r"]), (False, ["r", "open"])])
+def test_rows_without_an_answer_at_the_end_can_stay_out(
+    complete_only: bool, expected: list[str], tmp_path: Path
+) -> None:
+    """They stay in the ledger, and the manifest counts them."""
+    exchange = (Turn("user", "q"), Turn("assistant", "r"))
+    both = [
+        Conversation(exchange, SourceRow("a.jsonl", 1)),
+        Conversation((*exchange, Turn("user", "open")), SourceRow("a.jsonl", 2)),
+    ]
+    inputs = [INPUTS[0].model_copy(update={"rows": 2})]
+    write_pool(str(tmp_path / "pool"), iter(both), inputs)
+    stage_parts = {}
+    for stage in ("complexity", "quality"):
+        part_set = PartSet.create(str(tmp_path / "store"), f"scores/{stage}", {"by": "hand"})
+        table = score_table([row.id for row in both], [1, 1], model_output([3, 2]))
+        digest = part_set.write("9" * 32, [table])
+        stage_parts[stage] = StageParts(part_set=part_set, digests=[digest])
+    selector: Spec = {"name": "top_score", "options": {"budget": 2}}
+    pool = Pool.open(str(tmp_path / "pool"))
+    selection = write_selection(str(tmp_path / "selection"), pool, stage_parts, selector)
+    options = SubsetOptions(output_format="messages", complete_only=complete_only)
+    output = tmp_path / "out"
+    written = write_output(pool, stage_parts, selection, str(output), options, FACTS, seed=0)
+    last = [row["messages"][-1]["content"] for row in lines(output / "selected.jsonl")]
+    assert last == expected
+    assert written.manifest.left_out == 2 - len(expected)
+    assert written.manifest.counts.selected == 2
+    decisions = pq.read_table(output / "decisions.parquet")["decision"].to_pylist()
+    assert decisions == ["selected", "selected"]

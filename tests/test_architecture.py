@@ -46,6 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "deita_tasks.terminal",
         "deita_tasks.catalogue",
         "deita_tasks.presets",
+        "deita_tasks.words",
     ),
     (
         "deita_tasks.records",

@@ -22,6 +22,7 @@ from deita_tasks.artifacts.pool import (
 )
 from deita_tasks.manifest import InputFile
 from deita_tasks.records import Conversation, Quarantined
+from deita_tasks.words import count_words
 
 # A row group is closed at either limit: it is what a reader holds in memory at a time.
 GROUP_ROWS = 1024
@@ -99,7 +100,7 @@ class _PoolWriter:
                 "extra": extra,
                 "n_pairs": len(row.pairs),
                 "n_turns": len(row.turns),
-                "n_words": sum(len(turn.content.split()) for turn in row.turns),
+                "n_words": sum(count_words(turn.content) for turn in row.turns),
             }
         )
         self._chars += sum(len(turn.role) + len(turn.content) for turn in row.turns)

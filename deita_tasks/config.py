@@ -61,6 +61,9 @@ else:
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 RunnerName = Literal["thread", "process", "dask", "ray"]
+ScorePer = Literal["turn", "row"]
+# Two numbers; the component that takes them says more clearly what is wrong.
+Scale = Annotated[str, Field(json_schema_extra={"pattern": r"^\s*\S+\s*\.\.\s*\S+\s*$"})]
 
 TEMPORARY_SERVER = "DEITA_TEMPORARY_SERVER"  # set by a command that starts its own Prefect server
 MAX_NAME_LENGTH = 40  # characters of a pool's name
@@ -309,17 +312,47 @@ class Scoring(Group):
         description="For provided: a list of scores, one a user turn. Default: complexity_scores "
         "in the rows, complexity in a file.",
     )
+    complexity_per: Annotated[ScorePer | None, ComponentOption("complexity", "per")] = Field(
+        None,
+        title="Complexity per turn or row",
+        description="For provided. turn: a score for each user turn; row: one number for the "
+        "whole conversation, which the evol score counts once. Default: turn.",
+    )
+    complexity_scale: Annotated[Scale | None, ComponentOption("complexity", "scale")] = Field(
+        None,
+        title="Complexity scale",
+        description="For provided: range of the scores, such as 0..10, which is mapped linearly "
+        "onto 1 to 6. Default: 1..6.",
+    )
     quality_column: Annotated[str | None, ComponentOption("quality", "column")] = Field(
         None,
         title="Quality column",
         description="For provided: a list of scores, one a user turn. Default: quality_scores in "
         "the rows, quality in a file.",
     )
+    quality_per: Annotated[ScorePer | None, ComponentOption("quality", "per")] = Field(
+        None,
+        title="Quality per turn or row",
+        description="For provided. turn: a score for each user turn; row: one number for the "
+        "whole conversation, which the evol score counts once. Default: turn.",
+    )
+    quality_scale: Annotated[Scale | None, ComponentOption("quality", "scale")] = Field(
+        None,
+        title="Quality scale",
+        description="For provided: range of the scores, such as 0..10, which is mapped linearly "
+        "onto 1 to 6. Default: 1..6.",
+    )
     scores_file: Annotated[str | None, ComponentOption("scorers", "file")] = Field(
         None,
         title="Scores file",
-        description="For provided: Parquet file joined by id or source_row. Default: the pool's "
-        "own rows.",
+        description="For provided: Parquet, CSV or JSON Lines file joined by key, id or "
+        "source_row. Default: the pool's own rows.",
+    )
+    scores_key: Annotated[str | None, ComponentOption("scorers", "key")] = Field(
+        None,
+        title="Scores key",
+        description="For provided: column that scores file and pool both have, and that joins "
+        "them. Default: id, else the source row.",
     )
 
 
@@ -363,8 +396,14 @@ class Embedding(Group):
     embeddings_file: Annotated[str | None, ComponentOption("embedding", "file")] = Field(
         None,
         title="Embeddings file",
-        description="For provided: Parquet file joined by id or source_row. Default: the pool's "
-        "own rows.",
+        description="For provided: Parquet, CSV or JSON Lines file joined by key, id or "
+        "source_row. Default: the pool's own rows.",
+    )
+    embeddings_key: Annotated[str | None, ComponentOption("embedding", "key")] = Field(
+        None,
+        title="Embeddings key",
+        description="For provided: column that embeddings file and pool both have, and that joins "
+        "them. Default: id, else the source row.",
     )
 
 

@@ -66,8 +66,8 @@ def test_another_column() -> None:
     [
         (None, "is null"),
         ([], "0 scores for 2 user turns"),
-        ([3.0], "1 scores for 2 user turns"),
-        (3.0, "1 scores for 2 user turns"),
+        ([3.0], "1 score for 2 user turns"),
+        (3.0, "1 score for 2 user turns, expected one for each; if it is for the whole row, set"),
         ([3, 3, 3], "3 scores for 2 user turns"),
         ([3, 6.0001], "6.0001 is not in [1, 6]"),
         ([0.99, 3], "0.99 is not in [1, 6]"),
@@ -77,7 +77,7 @@ def test_another_column() -> None:
         ([3, True], "'True' is not a number"),
         ([3, "4"], "'4' is not a number"),
         ([3, [4]], "'[4]' is not a number"),
-        ({"a": 1}, "1 scores for 2 user turns"),
+        ({"a": 1}, "1 score for 2 user turns"),
         ("three", "'three' is not a number or a list of numbers"),
         ("[1, NaN]", "nan is not in [1, 6]"),
     ],
@@ -286,12 +286,13 @@ def test_the_fingerprint_depends_on_content(tmp_path: Path) -> None:
     pool.write_text("2")
     assert fingerprint(pool=[str(pool)]) != before
 
-    file = parquet(tmp_path / "s.parquet", id=["x"], quality=[1.0])
+    file = parquet(tmp_path / "s.parquet", id=[row(1).id], quality=[1.0])
     by_id = fingerprint(file=file, pool=[str(pool)])
     assert (
         fingerprint(file=file, pool=[str(same_content)]) == by_id
     )  # an id says which row is meant, in whatever pool
-    assert fingerprint(file=parquet(tmp_path / "t.parquet", id=["x"], quality=[2.0])) != by_id
+    other = parquet(tmp_path / "t.parquet", id=[row(1).id], quality=[2.0])
+    assert fingerprint(file=other, pool=[str(pool)]) != by_id
     rows = parquet(tmp_path / "r.parquet", source_row=[1], quality=[1.0])
     assert fingerprint(file=rows, pool=[str(pool)]) != fingerprint(
         file=rows, pool=[str(same_content)]

@@ -232,7 +232,7 @@ def explain_row(
     Parameters
     ----------
     row
-        The row's id, the beginning of it, or FILE:ROW.
+        The row's id, the beginning of it, its id in a column of its own, or FILE:ROW.
     output
         Folder or s3:// URI of the result of `deita select`.
     store

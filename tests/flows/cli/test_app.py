@@ -465,8 +465,13 @@ def test_every_field_can_be_given_as_a_flag(
             "request_timeout": 7.5,
             "request_attempts": 4,
             "complexity_column": "cc",
+            "complexity_per": "row",
+            "complexity_scale": "0..10",
             "quality_column": "qc",
+            "quality_per": "turn",
+            "quality_scale": "0..1",
             "scores_file": "s.parquet",
+            "scores_key": "doc",
         },
         "embedding": {
             "embedding": "causal_lm",
@@ -476,6 +481,7 @@ def test_every_field_can_be_given_as_a_flag(
             "embedding_dtype": "bfloat16",
             "embedding_column": "ec",
             "embeddings_file": "e.parquet",
+            "embeddings_key": "doc",
         },
         "selection": {
             "budget": 9,

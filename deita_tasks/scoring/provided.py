@@ -143,10 +143,7 @@ class ProvidedScorer(ProvidedComponent, Scorer):
                 raise NoValue(f"{score} is not in [{low:g}, {high:g}], the scale of its scores")
             return self.scale.rescale(float(score))
         if not 1 <= score <= 6:
-            raise NoValue(
-                f"{score} is not in [1, 6]; if scores have another range, name it with "
-                f"{self.kind}_scale, such as 0..10"
-            )
+            raise NoValue(f"{score} is not in [1, 6]; for another range set {self.kind}_scale")
         return float(score)
 
     def _default_columns(self) -> DefaultColumns:

@@ -48,6 +48,7 @@ SELECTORS: Table = {
 }
 
 OUTPUT_FORMATS: Table = {
+    "input": "deita_tasks.exporting.as_input:AsInput",
     "sharegpt": "deita_tasks.exporting.sharegpt:ShareGPT",
     "messages": "deita_tasks.exporting.messages:Messages",
     "alpaca": "deita_tasks.exporting.alpaca:Alpaca",

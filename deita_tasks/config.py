@@ -57,7 +57,7 @@ else:
     EmbedderName = Literal[tuple(EMBEDDERS)]
     StrategyName = Literal[tuple(SELECTORS)]
     InputFormat = Literal[("auto", *INPUT_FORMATS)]
-    OutputFormat = Literal[("input", *OUTPUT_FORMATS)]
+    OutputFormat = Literal[tuple(OUTPUT_FORMATS)]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 RunnerName = Literal["thread", "process", "dask", "ray"]

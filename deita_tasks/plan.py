@@ -136,7 +136,7 @@ def _check_model(component: Component) -> None:
 
 
 def _check_export(export: Output | Versions, source: Source, needed: Sequence[str]) -> None:
-    if isinstance(export, Export | Versions) and export.output_format != "input":
+    if isinstance(export, Export | Versions):
         load_exporter(export.output_format)
     if isinstance(export, Versions):
         versions.check_output(export.output, needed)

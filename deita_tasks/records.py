@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deita_tasks.conversations import CHAT_KEYS as CHAT_KEYS
+from deita_tasks.conversations import NOWHERE as NOWHERE
+from deita_tasks.conversations import ROLES as ROLES
+from deita_tasks.conversations import SHAREGPT_KEYS as SHAREGPT_KEYS
+from deita_tasks.conversations import Conversation as Conversation
+from deita_tasks.conversations import Pair as Pair
+from deita_tasks.conversations import Role as Role
+from deita_tasks.conversations import SourceRow as SourceRow
+from deita_tasks.conversations import Turn as Turn
+from deita_tasks.conversations import TurnKeys as TurnKeys
+from deita_tasks.conversations import content_id as content_id
 from deita_tasks.decisions import RejectionReason
-from deita_tasks.strict_json import JSON
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Role = Literal["system", "user", "assistant", "tool"]
-ROLES: tuple[Role, ...] = get_args(Role)
 
 ScoreKind = Literal["complexity", "quality"]
 SCORE_KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
@@ -29,112 +34,14 @@ QuarantineReason = Literal[
     "unknown_role",
     "empty_conversation",  # no turns, or none of them has text
     "no_user_turn",
+    "no_answer",  # the assistant answers no user turn
+    "rejected_answer",  # marked as an answer that a model shall not give
     "not_text",  # a text, a role or an instruction that is not a string
     "invalid_utf8",
     "nul_byte",
     "lone_surrogate",
     "too_long",  # larger than the loader's limit for one row
 ]
-
-# The extra column that holds what an input turn has beside its role and text (tool_calls, name,
-# weight, a more specific role name): a list with one object or null per turn.
-TURN_FIELDS = "turn_fields"
-
-
-class TurnKeys(NamedTuple):
-    """The names under which a turn object holds its role and its text."""
-
-    role: str
-    text: str
-
-
-SHAREGPT_KEYS = TurnKeys("from", "value")
-CHAT_KEYS = TurnKeys("role", "content")
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One message of a conversation. `content` may be any text, also an empty one."""
-
-    role: Role
-    content: str
-
-    def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise ValueError(f"role {self.role!r}: expected one of {', '.join(ROLES)}")
-        if not isinstance(self.content, str):
-            raise TypeError(f"content of type {type(self.content).__name__}: expected str")
-
-
-class Pair(NamedTuple):
-    """One user turn as a scorer reads it: its text and the assistant's answer, "" if none."""
-
-    instruction: str
-    response: str
-
-
-class SourceRow(NamedTuple):
-    """Where a row comes from: the file's URI and its 1-based row (the line in line-based files)."""
-
-    uri: str
-    row: int
-
-
-NOWHERE = SourceRow("", 0)
-
-
-def content_id(turns: Iterable[Turn]) -> str:
-    """Return the id of a conversation, which depends on its text alone.
-
-    It is the first 32 hex digits of the SHA-256 of the UTF-8 bytes of the canonical JSON (RFC 8785)
-    of [[role, content], ...].
-    """
-    canonical = json.dumps(
-        [[turn.role, turn.content] for turn in turns], ensure_ascii=False, separators=(",", ":")
-    )
-    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:32]
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """A conversation of the pool.
-
-    `turns` is never empty. `extra` holds all other columns of the input row, for the export. `id`
-    is the `content_id` of the turns, so equal conversations have equal ids, whatever their source.
-    """
-
-    turns: tuple[Turn, ...]
-    source: SourceRow = NOWHERE
-    extra: Mapping[str, JSON] = field(default_factory=dict)
-    id: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "turns", tuple(self.turns))
-        if not self.turns:
-            raise ValueError("a conversation without turns: expected at least one turn")
-        if not self.id:
-            object.__setattr__(self, "id", content_id(self.turns))
-
-    @property
-    def pairs(self) -> list[Pair]:
-        """One Pair per user turn, by role; system and tool turns are skipped.
-
-        The response is the first assistant turn before the next user turn, or "" if there is none.
-        (The original DEITA code pairs turns 2i and 2i+1, so a leading system turn shifts them all.)
-        """
-        pairs: list[Pair] = []
-        instruction: str | None = None
-        for turn in self.turns:
-            if turn.role == "user":
-                if instruction is not None:
-                    pairs.append(Pair(instruction, ""))
-                instruction = turn.content
-            elif turn.role == "assistant" and instruction is not None:
-                pairs.append(Pair(instruction, turn.content))
-                instruction = None
-        if instruction is not None:
-            pairs.append(Pair(instruction, ""))
-        return pairs
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,25 +26,33 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 
 from deita_tasks import storage
+from deita_tasks.artifacts.row_layout import restore_row
+from deita_tasks.conversations import Conversation, SourceRow, Turn
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 from deita_tasks.manifest import InputFile
-from deita_tasks.records import Conversation, SourceRow, Turn
 from deita_tasks.storage import FileInfo
-from deita_tasks.strict_json import JsonRecord
+from deita_tasks.strict_json import JSON, JsonRecord
 
-VERSION = 2  # of the artifact; pools of another version are loaded anew
+VERSION = 3  # of the artifact; pools of another version are loaded anew
 
 POOL_FILE = "pool.json"
 QUARANTINE_FILE = "quarantine.parquet"
 
+# fields: JSON, null for {}
+TURN = pa.struct({"role": pa.string(), "content": pa.string(), "fields": pa.string()})
 ROWS = pa.schema(
     {
         "id": pa.string(),
         "source_uri": pa.string(),
         "source_row": pa.int64(),
-        "turns": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+        "text_id": pa.string(),
+        "turns": pa.list_(TURN),
+        "tools": pa.string(),  # JSON, null for none
         "extra": pa.string(),  # JSON, null for {}
+        "layout": pa.string(),  # see row_layout.py
         "n_pairs": pa.int32(),
+        "n_unanswered": pa.int32(),
+        "n_media": pa.int32(),
         "n_turns": pa.int32(),
         "n_words": pa.int64(),
     }
@@ -235,10 +243,19 @@ def _read_group(parquet: pq.ParquetFile, number: int, start: int, end: int) -> p
 
 
 def _conversation(fields: Mapping[str, Any]) -> Conversation:
-    turns = tuple(Turn(turn["role"], turn["content"]) for turn in fields["turns"])
+    turns = tuple(
+        Turn(turn["role"], turn["content"], _json_object(turn["fields"]))
+        for turn in fields["turns"]
+    )
     source = SourceRow(fields["source_uri"], fields["source_row"])
-    extra = json.loads(fields["extra"]) if fields["extra"] else {}
-    return Conversation(turns, source, extra, fields["id"])
+    extra = _json_object(fields["extra"])
+    tools = json.loads(fields["tools"]) if fields["tools"] else None
+    row = restore_row(fields["layout"], turns, extra)
+    return Conversation(turns, source, extra, tools, row, fields["id"])
+
+
+def _json_object(text: str | None) -> dict[str, JSON]:
+    return json.loads(text) if text else {}
 
 
 def first_positions(ids: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:

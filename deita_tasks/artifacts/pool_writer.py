@@ -20,8 +20,11 @@ from deita_tasks.artifacts.pool import (
     PoolFile,
     PoolSummary,
 )
+from deita_tasks.artifacts.row_layout import layout_of
+from deita_tasks.conversations import Conversation
 from deita_tasks.manifest import InputFile
-from deita_tasks.records import Conversation, Quarantined
+from deita_tasks.records import Quarantined
+from deita_tasks.strict_json import JSON
 from deita_tasks.words import count_words
 
 # A row group is closed at either limit: it is what a reader holds in memory at a time.
@@ -67,7 +70,7 @@ class _PoolWriter:
         self.files: list[tuple[str, list[int]]] = []  # name, rows of each row group
         self.good = 0
         self.bad = 0
-        self._rows: list[dict[str, object]] = []
+        self._rows: list[dict[str, Any]] = []
         self._chars = 0
         self._quarantined: list[dict[str, object]] = []
         self._open_file = ExitStack()
@@ -89,22 +92,10 @@ class _PoolWriter:
             self._flush_quarantine()
 
     def add(self, row: Conversation) -> None:
-        turns = [{"role": turn.role, "content": turn.content} for turn in row.turns]
-        extra = json.dumps(row.extra, ensure_ascii=False) if row.extra else None
-        self._rows.append(
-            {
-                "id": row.id,
-                "source_uri": row.source.uri,
-                "source_row": row.source.row,
-                "turns": turns,
-                "extra": extra,
-                "n_pairs": len(row.pairs),
-                "n_turns": len(row.turns),
-                "n_words": sum(count_words(turn.content) for turn in row.turns),
-            }
-        )
+        fields = _row_fields(row)
+        self._rows.append(fields)
         self._chars += sum(len(turn.role) + len(turn.content) for turn in row.turns)
-        self._chars += len(extra or "")
+        self._chars += sum(len(fields[name] or "") for name in ("extra", "tools", "layout"))
         self.good += 1
         if len(self._rows) >= GROUP_ROWS or self._chars >= GROUP_CHARS:
             self._flush_rows()
@@ -146,3 +137,30 @@ class _PoolWriter:
             table = pa.Table.from_pylist(self._quarantined, schema=QUARANTINE)
             self._quarantine_writer.write_table(table)
         self._quarantined = []
+
+
+def _row_fields(row: Conversation) -> dict[str, Any]:
+    """Return the columns of ROWS for a conversation."""
+    turns = [
+        {"role": turn.role, "content": turn.content, "fields": _json_text(turn.fields)}
+        for turn in row.turns
+    ]
+    return {
+        "id": row.id,
+        "source_uri": row.source.uri,
+        "source_row": row.source.row,
+        "text_id": row.text_id,
+        "turns": turns,
+        "tools": _json_text(row.tools),
+        "extra": _json_text(row.extra),
+        "layout": layout_of(row),
+        "n_pairs": len(row.pairs),
+        "n_unanswered": row.unanswered,
+        "n_media": row.media,
+        "n_turns": len(row.turns),
+        "n_words": sum(count_words(turn.content) for turn in row.turns),
+    }
+
+
+def _json_text(value: JSON) -> str | None:
+    return json.dumps(value, ensure_ascii=False) if value else None

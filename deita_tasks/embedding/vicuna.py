@@ -15,6 +15,7 @@ _LABELS: dict[Role, str] = {
     "user": "USER",
     "assistant": "ASSISTANT",
     "system": "SYSTEM",
+    "developer": "SYSTEM",
     "tool": "TOOL",
 }
 
@@ -29,15 +30,15 @@ def render_vicuna(conversation: Conversation) -> str:
     written under their own labels; only an assistant turn ends with </s>.
     """
     turns = list(conversation.turns)
-    system = turns.pop(0).content if turns[0].role == "system" else ""
+    system = turns.pop(0).content if turns[0].role in ("system", "developer") else ""
     while turns and turns[0].role == "assistant":
         turns.pop(0)
     text = (system or SYSTEM_PROMPT) + " "
     for turn in turns:
         text += _LABELS[turn.role] + ":"
-        if turn.content:
+        if turn.text:
             end = "</s>" if turn.role == "assistant" else " "
-            text += f" {turn.content}{end}"
+            text += f" {turn.text}{end}"
     return text
 
 
@@ -49,4 +50,4 @@ def render_answers(conversation: Conversation) -> str:
     roles = [turn.role for turn in conversation.turns]
     start = roles.index("user") if "user" in roles else len(roles)
     answers = [turn for turn in conversation.turns[start:] if turn.role == "assistant"]
-    return "\n".join(turn.content for turn in answers)
+    return "\n".join(turn.text for turn in answers)

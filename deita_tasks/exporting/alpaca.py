@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
+from deita_tasks.conversations import Conversation, Role
 from deita_tasks.exporting.base import Columns, DoesNotFit, Survey
 from deita_tasks.exporting.jsonl import JsonLines
-from deita_tasks.records import Conversation, Role
+from deita_tasks.exporting.sharegpt import tools_text
 from deita_tasks.strict_json import JSON
 
 EXCHANGE: tuple[Role, Role] = ("user", "assistant")
@@ -17,39 +18,40 @@ class Alpaca(JsonLines):
     """selected.jsonl with the last exchange of a conversation as instruction and output.
 
     Earlier exchanges are [user, assistant] pairs in `history`, and a leading system turn is in
-    `system`; both columns are written if any row has one. The user's whole text is the
-    `instruction` and `input` is empty, unless the input row had an `input` that ends the text: then
-    the two are split again. Holds only conversations of (user, assistant) exchanges, after at most
-    one leading system turn with a text.
+    `system`; both columns are written if any row has one, and so is `tools`. The user's whole text
+    is the `instruction` and `input` is empty, unless the input row had them apart. Holds only
+    conversations of (user, assistant) exchanges of text, after at most one leading system turn.
     """
 
     name: ClassVar[str] = "alpaca"
-    own_columns: ClassVar[tuple[str, ...]] = ("instruction", "input", "output", "system", "history")
-    optional_columns: ClassVar[tuple[str, ...]] = ("system", "history")
+    own_columns: ClassVar[tuple[str, ...]] = (
+        *("instruction", "input", "output"),
+        *("system", "history", "tools"),
+    )
+    optional_columns: ClassVar[tuple[str, ...]] = ("system", "history", "tools")
 
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
         system, exchanges = split_exchanges(conversation)
         *history, (user_text, output) = exchanges
-        instruction, input_text, extra = _split_input(user_text, conversation.extra)
+        instruction, input_text = _split_input(user_text, conversation.row)
         own: dict[str, JSON] = {
             "instruction": instruction,
             "input": input_text,
             "output": output,
             "system": system,
             "history": [list(exchange) for exchange in history],
+            "tools": tools_text(conversation.tools),
         }
-        return Columns(own, extra)
+        return Columns(own, conversation.extra)
 
 
-def _split_input(user_text: str, extra: Mapping[str, JSON]) -> tuple[str, str, Mapping[str, JSON]]:
-    """Return instruction, input and the other extra columns; see loading/alpaca.py."""
-    input_text = extra.get("input")
-    if not isinstance(input_text, str) or not input_text:
-        return user_text, "", extra
-    if not user_text.endswith(f"\n{input_text}"):
-        return user_text, "", extra
-    others = {name: value for name, value in extra.items() if name != "input"}
-    return user_text[: -len(input_text) - 1], input_text, others
+def _split_input(user_text: str, row: Mapping[str, JSON]) -> tuple[str, str]:
+    """Return instruction and input as the row had them, see loading/alpaca.py."""
+    for name in ("input", "context"):
+        input_text = row.get(name)
+        if isinstance(input_text, str) and user_text == f"{row.get('instruction')}\n{input_text}":
+            return str(row["instruction"]), input_text
+    return user_text, ""
 
 
 class Exchanges(NamedTuple):
@@ -62,6 +64,9 @@ class Exchanges(NamedTuple):
 def split_exchanges(conversation: Conversation) -> Exchanges:
     """Return the exchanges of a conversation. Raises DoesNotFit for any other order of turns."""
     turns = list(conversation.turns)
+    if any(turn.fields for turn in turns):
+        names = sorted({name for turn in turns for name in turn.fields})
+        raise DoesNotFit(f"its turns hold {', '.join(names)} beside their text")
     system = ""
     first = 1  # the number of the first turn of an exchange
     if turns[0].role == "system":

@@ -1,4 +1,8 @@
-"""JSON values as Arrow columns, without loss."""
+"""JSON values as Arrow columns, without loss.
+
+What no Arrow type holds exactly becomes JSON text, in the type arrow.json: `datasets` gives the
+values back, and other readers see text.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,17 @@ import pyarrow as pa
 
 from deita_tasks.strict_json import JSON, is_encodable, strict_json
 
+JSON_TEXT = pa.json_()
+# In surveys, integers that a double holds exactly; they are stored as int64.
+SMALL_INTEGER = pa.int32()
+SMALL_INTEGERS = range(-(2**53), 2**53 + 1)
 INT64 = range(-(2**63), 2**63)
 
 
-def infer_type(value: JSON) -> pa.DataType | None:
-    """Return the Arrow type that holds the JSON value `value` exactly, or None.
+def infer_type(value: JSON) -> pa.DataType:
+    """Return the type that holds the JSON value `value` exactly.
 
-    There is none for an empty object, an integer over 64 bits and a lone surrogate.
+    It is JSON_TEXT for an empty object, an integer over 64 bits and a lone surrogate.
     """
     match value:
         case None:
@@ -23,91 +31,101 @@ def infer_type(value: JSON) -> pa.DataType | None:
         case bool():
             return pa.bool_()
         case int():
-            return pa.int64() if value in INT64 else None
+            return _integer_type(value)
         case float():
             return pa.float64()
         case str():
-            return pa.string() if is_encodable(value) else None
+            return pa.string() if is_encodable(value) else JSON_TEXT
         case list() | tuple():
-            item_type = reduce(merge_types, map(infer_type, value), pa.null())
-            return _list_type(item_type)
-        case dict():
-            return _struct_type({name: infer_type(value[name]) for name in sorted(value)})
-    return None
+            return pa.list_(reduce(merge_types, map(infer_type, value), pa.null()))
+        case dict() if value:
+            return pa.struct([(name, infer_type(item)) for name, item in value.items()])
+    return JSON_TEXT
 
 
-def _list_type(item_type: pa.DataType | None) -> pa.DataType | None:
-    if item_type is None:
-        return None
-    return pa.list_(item_type)
+def _integer_type(value: int) -> pa.DataType:
+    if value in SMALL_INTEGERS:
+        return SMALL_INTEGER
+    return pa.int64() if value in INT64 else JSON_TEXT
 
 
-def _struct_type(field_types: dict[str, pa.DataType | None]) -> pa.DataType | None:
-    if not field_types or None in field_types.values():
-        return None
-    return pa.struct(list(field_types.items()))
+def merge_types(left: pa.DataType, right: pa.DataType) -> pa.DataType:
+    """Return the type of a column that holds both exactly.
 
-
-def merge_types(left: pa.DataType | None, right: pa.DataType | None) -> pa.DataType | None:
-    """Return the type of a column that holds both.
-
-    None if only JSON text can hold both: mixed types, or objects with different keys.
+    JSON_TEXT for mixed types, and for objects with different keys.
     """
-    if left is None or right is None:
-        return None
     if left == right or pa.types.is_null(right):
         return left
     if pa.types.is_null(left):
         return right
-    if {left, right} == {pa.int64(), pa.float64()}:
-        return pa.float64()  # when writing, Arrow refuses an integer that a double cannot hold
+    kinds = {left, right}
+    if kinds == {SMALL_INTEGER, pa.int64()}:
+        return pa.int64()
+    if kinds == {SMALL_INTEGER, pa.float64()}:
+        return pa.float64()
     if pa.types.is_list(left) and pa.types.is_list(right):
-        return _list_type(merge_types(left.value_type, right.value_type))
+        return pa.list_(merge_types(left.value_type, right.value_type))
     if pa.types.is_struct(left) and pa.types.is_struct(right):
-        return _merge_structs(_field_types(left), _field_types(right))
-    return None
+        return _merge_structs(field_types(left), field_types(right))
+    return JSON_TEXT
 
 
-def _merge_structs(
-    left: dict[str, pa.DataType], right: dict[str, pa.DataType]
-) -> pa.DataType | None:
-    if list(left) != list(right):
-        return None
-    return _struct_type({name: merge_types(left[name], right[name]) for name in left})
+def _merge_structs(left: dict[str, pa.DataType], right: dict[str, pa.DataType]) -> pa.DataType:
+    if left.keys() != right.keys():
+        return JSON_TEXT
+    return pa.struct([(name, merge_types(left[name], right[name])) for name in left])
 
 
-def _field_types(struct: pa.StructType) -> dict[str, pa.DataType]:
+def field_types(struct: pa.StructType) -> dict[str, pa.DataType]:
+    """Return the types of the fields of `struct`, by name."""
     fields = [struct.field(i) for i in range(struct.num_fields)]
     return {field.name: field.type for field in fields}
 
 
-def storage_type(column: pa.DataType | None) -> pa.DataType:
+def storage_type(column: pa.DataType) -> pa.DataType:
     """Return the type in which a column is stored.
 
-    It is string for JSON text (None), and for parts that are null in every row, because some
-    readers of Parquet refuse the null type.
+    It is string for parts that are null in every row, because some readers of Parquet refuse the
+    null type.
     """
-    if column is None or pa.types.is_null(column):
+    if pa.types.is_null(column):
         return pa.string()
+    if column == SMALL_INTEGER:
+        return pa.int64()
     if pa.types.is_list(column):
         return pa.list_(storage_type(column.value_type))
     if pa.types.is_struct(column):
-        fields = _field_types(column)
-        return pa.struct([(name, storage_type(field)) for name, field in fields.items()])
+        return pa.struct([(name, storage_type(kind)) for name, kind in field_types(column).items()])
     return column
 
 
-def to_array(values: Sequence[JSON], column: pa.DataType | None) -> pa.Array:
-    """Return `values` as an array of the storage type of `column`.
-
-    If `column` is None, they become JSON text, and null stays null.
-    """
-    if column is None:
-        values = [_json_text(value) for value in values]
-    return pa.array(values, type=storage_type(column))
+def to_array(values: Sequence[JSON], column: pa.DataType) -> pa.Array:
+    """Return `values` as an array of the storage type of `column`."""
+    stored = storage_type(column)
+    texts = [_with_json_texts(value, stored) for value in values]
+    # Arrow makes no arrays of an extension type from Python's values, but casts texts to it.
+    return pa.array(texts, type=_as_text(stored)).cast(stored)
 
 
-def _json_text(value: JSON) -> str | None:
+def _with_json_texts(value: JSON, column: pa.DataType) -> JSON:
+    """Return `value` with JSON text where the column has JSON_TEXT; null stays null."""
     if value is None:
         return None
-    return strict_json(value)
+    if column == JSON_TEXT:
+        return strict_json(value)
+    if pa.types.is_list(column):
+        return [_with_json_texts(item, column.value_type) for item in value]  # type: ignore[union-attr]
+    if pa.types.is_struct(column):
+        kinds = field_types(column)
+        return {name: _with_json_texts(value.get(name), kinds[name]) for name in kinds}  # type: ignore[union-attr]
+    return value
+
+
+def _as_text(column: pa.DataType) -> pa.DataType:
+    if column == JSON_TEXT:
+        return pa.string()
+    if pa.types.is_list(column):
+        return pa.list_(_as_text(column.value_type))
+    if pa.types.is_struct(column):
+        return pa.struct([(name, _as_text(kind)) for name, kind in field_types(column).items()])
+    return column

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import pyarrow as pa
 
 from deita_tasks.components import Component
+from deita_tasks.conversations import Conversation
 from deita_tasks.errors import UsageError
 from deita_tasks.exporting.arrow import infer_type, merge_types
-from deita_tasks.records import Conversation
 from deita_tasks.strict_json import JSON
 
 if TYPE_CHECKING:
@@ -59,16 +59,18 @@ class Columns(NamedTuple):
 class Survey:
     """What all rows have in common, so that every row is written with the same columns.
 
-    used_columns: the format's own columns that hold a value in any row. extra_types: the Arrow type
-    of every input column, None if only JSON text can hold it. notes: what else a format has to know
-    about all rows. tallies: how often each text occurs in the columns that the card counts.
-    renamed, score_names: the output names of input columns and of SCORE_COLUMNS.
+    used_columns: the format's own columns that hold a value in any row. own_types, extra_types: the
+    Arrow types of the format's own columns, as far as it asks for them, and of every input column.
+    notes: what else a format has to know about all rows. tallies: how often each text occurs in the
+    columns that the card counts. renamed, score_names: the output names of input columns and of
+    SCORE_COLUMNS.
     """
 
     rows: int = 0
     characters: int = 0
     used_columns: set[str] = field(default_factory=set)
-    extra_types: dict[str, pa.DataType | None] = field(default_factory=dict)
+    own_types: dict[str, pa.DataType] = field(default_factory=dict)
+    extra_types: dict[str, pa.DataType] = field(default_factory=dict)
     notes: set[str] = field(default_factory=set)
     tallies: dict[str, Counter[str]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)

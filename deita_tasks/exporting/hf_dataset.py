@@ -13,7 +13,7 @@ import pyarrow as pa
 import yaml
 
 from deita_tasks import storage
-from deita_tasks.exporting.arrow import storage_type
+from deita_tasks.exporting.arrow import JSON_TEXT, storage_type
 from deita_tasks.exporting.base import OutputRow, Survey
 from deita_tasks.exporting.parquet import Parquet, column_types, write_rows
 from deita_tasks.strict_json import JSON
@@ -122,8 +122,8 @@ def _escape_text(value: Any) -> Any:
     return escape_markdown(value) if is_text else value
 
 
-def _describe_column(column: pa.DataType | None) -> str:
-    return "JSON text" if column is None else str(storage_type(column))
+def _describe_column(column: pa.DataType) -> str:
+    return "JSON text" if column == JSON_TEXT else str(storage_type(column))
 
 
 def front_matter(rows: int, licences: Counter[str]) -> dict[str, JSON]:

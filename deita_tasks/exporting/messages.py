@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from deita_tasks.conversations import Conversation, parse_json
 from deita_tasks.exporting.base import Columns, Survey
 from deita_tasks.exporting.jsonl import JsonLines
-from deita_tasks.exporting.turns import to_turn_objects
-from deita_tasks.records import Conversation
+from deita_tasks.exporting.turns import chat_turns
 
 
 class Messages(JsonLines):
     """selected.jsonl as chat APIs and transformers' chat templates read it.
 
-    Holds every conversation.
+    Holds every conversation. Tools are in the column `tools`.
     """
 
     name: ClassVar[str] = "messages"
-    own_columns: ClassVar[tuple[str, ...]] = ("messages",)
+    own_columns: ClassVar[tuple[str, ...]] = ("messages", "tools")
+    optional_columns: ClassVar[tuple[str, ...]] = ("tools",)
 
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
-        turns, extra = to_turn_objects(conversation)
-        return Columns({"messages": turns}, extra)
+        tools = parse_json(conversation.tools)
+        return Columns({"messages": chat_turns(conversation), "tools": tools}, conversation.extra)

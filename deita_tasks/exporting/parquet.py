@@ -10,33 +10,49 @@ from typing import TYPE_CHECKING, ClassVar
 import pyarrow as pa
 
 from deita_tasks import storage
-from deita_tasks.exporting.arrow import storage_type, to_array
+from deita_tasks.conversations import Conversation, parse_json
+from deita_tasks.exporting.arrow import (
+    field_types,
+    infer_type,
+    merge_types,
+    storage_type,
+    to_array,
+)
 from deita_tasks.exporting.base import SCORE_COLUMNS, Columns, Exporter, OutputRow, Survey
-from deita_tasks.records import Conversation
+from deita_tasks.exporting.turns import chat_turns
+from deita_tasks.strict_json import JSON
 
 if TYPE_CHECKING:
     from deita_tasks.manifest import Manifest
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+TURN = {"role": pa.string(), "content": pa.string()}
 ROWS_PER_GROUP = 2_000
 
 
 class Parquet(Exporter):
-    """selected.parquet: `messages`, a list of {role, content}, and every input column.
+    """selected.parquet: `messages`, `tools` if there are any, and every input column.
 
-    Holds every conversation. An input column with values of one type (numbers, texts, lists of
-    them, objects that all have the same keys) is stored in that type; any other one as JSON text.
+    Holds every conversation. A turn has the fields of all turns, such as tool_calls; null where it
+    has no such field. Values of one type (numbers, texts, lists of them, objects that all have the
+    same keys) are stored in that type; any other ones as JSON text.
     Parquet has no absent values: a column that a row does not have is null there. So every column
     takes time and memory in every row group, and there may be at most 10,000.
     """
 
     name: ClassVar[str] = "parquet"
     max_columns: ClassVar[float] = 10_000  # 3 s; 800,000 took 135 s
-    own_columns: ClassVar[tuple[str, ...]] = ("messages",)
+    own_columns: ClassVar[tuple[str, ...]] = ("messages", "tools")
+    optional_columns: ClassVar[tuple[str, ...]] = ("tools",)
 
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
-        messages = [{"role": turn.role, "content": turn.content} for turn in conversation.turns]
-        return Columns({"messages": messages}, conversation.extra)
+        messages = chat_turns(conversation)
+        tools = parse_json(conversation.tools)
+        for turn in messages:
+            turn_type = _merge_turns(survey.own_types.get("messages"), turn)
+            survey.own_types["messages"] = turn_type
+        tools_type = survey.own_types.get("tools", pa.null())
+        survey.own_types["tools"] = merge_types(tools_type, infer_type(tools))
+        return Columns({"messages": messages, "tools": tools}, conversation.extra)
 
     def write(
         self,
@@ -50,9 +66,19 @@ class Parquet(Exporter):
         return [path]
 
 
-def column_types(survey: Survey) -> dict[str, pa.DataType | None]:
-    """Return the type of every output column, in order; None if it is stored as JSON text."""
-    types: dict[str, pa.DataType | None] = {"messages": MESSAGES}
+def _merge_turns(known: pa.DataType | None, turn: Mapping[str, JSON]) -> pa.DataType:
+    """Return the type of turns with the fields of all turns so far and of `turn`."""
+    types = dict(TURN) if known is None else field_types(known)
+    for name, value in turn.items():
+        types[name] = merge_types(types.get(name, pa.null()), infer_type(value))
+    return pa.struct(list(types.items()))
+
+
+def column_types(survey: Survey) -> dict[str, pa.DataType]:
+    """Return the type of every output column, in order."""
+    types = {"messages": pa.list_(survey.own_types.get("messages", pa.struct(list(TURN.items()))))}
+    if "tools" in survey.used_columns:
+        types["tools"] = survey.own_types["tools"]
     for name, column in survey.extra_types.items():
         types[survey.output_name(name)] = column
     for name, output_name in survey.score_names.items():
@@ -60,9 +86,7 @@ def column_types(survey: Survey) -> dict[str, pa.DataType | None]:
     return types
 
 
-def write_rows(
-    rows: Iterable[OutputRow], types: Mapping[str, pa.DataType | None], path: Path
-) -> None:
+def write_rows(rows: Iterable[OutputRow], types: Mapping[str, pa.DataType], path: Path) -> None:
     """Write `rows` into one Parquet file, holding one row group in memory."""
     schema = pa.schema([(name, storage_type(column)) for name, column in types.items()])
     remaining = iter(rows)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from deita_tasks.conversations import Conversation, parse_json
 from deita_tasks.exporting.base import Columns, Survey
 from deita_tasks.exporting.jsonl import JsonLines
-from deita_tasks.exporting.turns import TurnObjects, to_turn_objects
-from deita_tasks.records import CHAT_KEYS, Conversation
+from deita_tasks.exporting.turns import chat_turns
+from deita_tasks.strict_json import JSON
 
 AS_TURNS = "prompt and response are lists of turns"
 
@@ -21,20 +22,22 @@ class PromptResponse(JsonLines):
     """
 
     name: ClassVar[str] = "prompt_response"
-    own_columns: ClassVar[tuple[str, ...]] = ("prompt", "response")
+    own_columns: ClassVar[tuple[str, ...]] = ("prompt", "response", "tools")
+    optional_columns: ClassVar[tuple[str, ...]] = ("tools",)
 
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
-        objects = to_turn_objects(conversation)
-        if not _is_plain_exchange(conversation, objects):
+        own: dict[str, JSON]
+        if not _is_plain_exchange(conversation):
             survey.notes.add(AS_TURNS)
         if AS_TURNS not in survey.notes:
             user, assistant = conversation.turns
-            texts = {"prompt": user.content, "response": assistant.content}
-            return Columns(texts, objects.extra)
-        end = _prompt_length(conversation)
-        prompt = objects.turns[:end]
-        response = objects.turns[end:]
-        return Columns({"prompt": prompt, "response": response}, objects.extra)
+            own = {"prompt": user.content, "response": assistant.content}
+        else:
+            turns = chat_turns(conversation)
+            end = _prompt_length(conversation)
+            own = {"prompt": turns[:end], "response": turns[end:]}
+        own["tools"] = parse_json(conversation.tools)
+        return Columns(own, conversation.extra)
 
 
 def _prompt_length(conversation: Conversation) -> int:
@@ -46,9 +49,7 @@ def _prompt_length(conversation: Conversation) -> int:
     return length
 
 
-def _is_plain_exchange(conversation: Conversation, objects: TurnObjects) -> bool:
+def _is_plain_exchange(conversation: Conversation) -> bool:
     """Return whether the conversation is one user and one assistant turn, both only text."""
     roles = [turn.role for turn in conversation.turns]
-    if roles != ["user", "assistant"]:
-        return False
-    return all(turn.keys() == set(CHAT_KEYS) for turn in objects.turns)
+    return roles == ["user", "assistant"] and not any(turn.fields for turn in conversation.turns)

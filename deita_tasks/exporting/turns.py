@@ -2,67 +2,96 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import NamedTuple
 
-from deita_tasks.records import (
+from deita_tasks.conversations import (
     CHAT_KEYS,
-    ROLES,
+    CONTENT_PARTS,
     SHAREGPT_KEYS,
-    TURN_FIELDS,
     Conversation,
     Role,
+    Turn,
     TurnKeys,
+    parse_json,
 )
 from deita_tasks.strict_json import JSON
 
-CHAT_ROLE_NAMES: dict[Role, str] = {role: role for role in ROLES}
-
-TurnFields = Mapping[str, JSON] | None
-
-
-class TurnObjects(NamedTuple):
-    """The turns as JSON objects, and the input's columns that stay beside them."""
-
-    turns: list[dict[str, JSON]]
-    extra: Mapping[str, JSON]
+SHAREGPT_ROLES: dict[Role, str] = {
+    "system": "system",
+    "developer": "system",
+    "user": "human",
+    "assistant": "gpt",
+    "tool": "observation",
+}
 
 
-def to_turn_objects(
-    conversation: Conversation,
-    keys: TurnKeys = CHAT_KEYS,
-    role_names: Mapping[Role, str] = CHAT_ROLE_NAMES,
-) -> TurnObjects:
-    """Return the turns as objects with `keys`.
+def chat_turns(conversation: Conversation) -> list[dict[str, JSON]]:
+    """Return the turns as chat APIs have them: role, content, and what else each holds."""
+    return [_chat_turn(turn) for turn in conversation.turns]
 
-    What the input's turns held beside role and text is put back into them, so that tool calls are
-    in their turn again. If that would hide a text or a role, TURN_FIELDS stays a column.
+
+def _chat_turn(turn: Turn) -> dict[str, JSON]:
+    content = turn.fields.get(CONTENT_PARTS, turn.content)
+    return _with_fields({"role": turn.role, "content": content}, turn.fields, CHAT_KEYS)
+
+
+def sharegpt_turns(conversation: Conversation) -> list[dict[str, JSON]]:
+    """Return the turns as LLaMA-Factory reads them.
+
+    A turn that only calls tools has the role function_call, and the calls as its text.
     """
-    turns: list[dict[str, JSON]] = [
-        {keys.role: role_names[turn.role], keys.text: turn.content} for turn in conversation.turns
-    ]
-    fields = _restorable_fields(conversation, keys)
-    if fields is None:
-        return TurnObjects(turns, conversation.extra)
-    for turn, turn_fields in zip(turns, fields, strict=True):
-        turn.update(turn_fields or {})
-    extra = {name: value for name, value in conversation.extra.items() if name != TURN_FIELDS}
-    return TurnObjects(turns, extra)
+    return [_sharegpt_turn(turn) for turn in conversation.turns]
 
 
-def _restorable_fields(conversation: Conversation, keys: TurnKeys) -> list[TurnFields] | None:
-    """Return the column TURN_FIELDS, or None if loading would not read the same turns again."""
-    column = conversation.extra.get(TURN_FIELDS)
-    if not isinstance(column, list) or len(column) != len(conversation.turns) or not any(column):
-        return None
-    fields = [item for item in column if item is None or _is_restorable(item, keys)]
-    return fields if len(fields) == len(column) else None
+def _sharegpt_turn(turn: Turn) -> dict[str, JSON]:
+    fields = dict(turn.fields)
+    if turn.role == "developer":
+        fields["role"] = "developer"
+    if turn.role == "assistant" and not turn.content and "tool_calls" in fields:
+        return _call_turn(fields)
+    raw_call = fields.get("function_call")
+    if turn.role == "assistant" and not turn.content and isinstance(raw_call, str):
+        del fields["function_call"]
+        return _with_fields({"from": "function_call", "value": raw_call}, fields, SHAREGPT_KEYS)
+    own: dict[str, JSON] = {"from": SHAREGPT_ROLES[turn.role], "value": turn.content}
+    return _with_fields(own, fields, SHAREGPT_KEYS)
 
 
-def _is_restorable(fields: JSON, keys: TurnKeys) -> bool:
-    if not isinstance(fields, dict) or not fields or None in fields.values():
-        return False
-    hiding = {keys.text}
-    if keys != SHAREGPT_KEYS:  # loading takes "from" for the role wherever it occurs
-        hiding.add(SHAREGPT_KEYS.role)
-    return not hiding & fields.keys() and isinstance(fields.get(keys.role, ""), str)
+def _call_turn(fields: dict[str, JSON]) -> dict[str, JSON]:
+    """Return a turn of calls; its field tool_calls stays where the text does not say it all."""
+    calls = parse_json(fields["tool_calls"])
+    calls = calls if isinstance(calls, list) else [calls]
+    functions = [_function_of(call) for call in calls]
+    shown = functions[0] if len(functions) == 1 else functions
+    if calls == [_named_call(function) for function in functions]:
+        fields.pop("tool_calls")
+    own: dict[str, JSON] = {
+        "from": "function_call",
+        "value": json.dumps(shown, ensure_ascii=False),
+    }
+    return _with_fields(own, fields, SHAREGPT_KEYS)
+
+
+def _named_call(function: JSON) -> JSON:
+    """Return the call that loading makes of a function; None if it makes none."""
+    is_named = isinstance(function, dict) and isinstance(function.get("name"), str)
+    return {"type": "function", "function": function} if is_named else None
+
+
+def _function_of(call: JSON) -> JSON:
+    function = call.get("function", call) if isinstance(call, dict) else call
+    if not isinstance(function, dict) or "arguments" not in function:
+        return function
+    return {**function, "arguments": parse_json(function["arguments"])}
+
+
+def _with_fields(
+    own: dict[str, JSON], fields: Mapping[str, JSON], keys: TurnKeys
+) -> dict[str, JSON]:
+    """Return a turn with its fields; a field with the name of a key gets another one."""
+    for name, value in fields.items():
+        if name == CONTENT_PARTS and keys == CHAT_KEYS:
+            continue
+        own[f"input_{name}" if name in keys else name] = value
+    return own

@@ -1,10 +1,11 @@
-"""Alpaca: `instruction`, `input`, `output`; optionally `history` and `system`."""
+"""Alpaca: `instruction`, `input`, `output`; optionally `history`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
+from deita_tasks.conversations import Turn
 from deita_tasks.loading.base import (
     BadRow,
     RowFormat,
@@ -13,20 +14,18 @@ from deita_tasks.loading.base import (
     take_text,
 )
 from deita_tasks.loading.json_text import parse
-from deita_tasks.records import Turn
 from deita_tasks.strict_json import JSON
 
 
 class Alpaca(RowFormat):
     """One exchange per row; earlier exchanges in `history` as [user, assistant] pairs.
 
-    The user's text is the instruction, or instruction + "\\n" + input if there is an input. The
-    input also stays an extra column, so that an export can split the text again. An absent, a null
-    and an empty input, history or system mean the same.
+    The user's text is the instruction, or instruction + "\\n" + input if there is an input. An
+    absent, a null and an empty input or history mean the same.
     """
 
     name: ClassVar[str] = "alpaca"
-    expected: ClassVar[str] = "instruction, output (and input, history, system)"
+    expected: ClassVar[str] = "instruction, output (and input, history)"
 
     instruction: str = "instruction"
     input: str = "input"
@@ -44,15 +43,11 @@ class Alpaca(RowFormat):
         instruction = take_text(columns, self.instruction)
         output = take_text(columns, self.output)
         input_text = _take_optional_text(columns, self.input)
-        system = _take_optional_text(columns, "system")
         exchanges = _parse_history(columns.pop("history", None))
         if input_text:
-            columns[self.input] = input_text
             instruction = f"{instruction}\n{input_text}"
         exchanges.append((instruction, output))
         turns: list[Turn] = []
-        if system:
-            turns.append(Turn("system", system))
         for question, answer in exchanges:
             turns.append(Turn("user", question))
             turns.append(Turn("assistant", answer))

@@ -11,8 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Self
 
 from deita_tasks.components import Component
+from deita_tasks.conversations import Conversation, SourceRow, Turn
 from deita_tasks.errors import InputError
-from deita_tasks.records import Conversation, QuarantineReason, SourceRow, Turn
+from deita_tasks.loading.context import take_context
+from deita_tasks.records import QuarantineReason
 from deita_tasks.strict_json import JSON
 
 # Longer rows are skipped without being held in memory, so that no input can exhaust it.
@@ -91,8 +93,8 @@ class RowFormat(Component):
     def take_turns(self, columns: dict[str, JSON]) -> list[Turn]:
         """Return the turns of a row, and remove the columns that hold them from `columns`.
 
-        The remaining columns become the conversation's `extra`. The required columns are present
-        and not null. Raises BadRow.
+        Columns with a system prompt or tools are taken by the caller; the remaining ones become the
+        conversation's `extra`. The required columns are present and not null. Raises BadRow.
         """
 
     def matches(self, columns: Collection[str]) -> bool:
@@ -107,16 +109,49 @@ class RowFormat(Component):
                 present = list_names(columns)
                 raise BadRow("missing_field", f"the column {name!r} {state}; the row has {present}")
         extra = dict(columns)
-        turns = self.take_turns(extra)
-        if not turns:
-            raise BadRow("empty_conversation", "no turns")
-        if not any(turn.content.strip() for turn in turns):
-            raise BadRow("empty_conversation", "no text in any turn")
-        roles = {turn.role for turn in turns}
-        if "user" not in roles:
-            present = ", ".join(sorted(roles))
-            raise BadRow("no_user_turn", f"the roles are {present}; expected a user turn")
-        return Conversation(tuple(turns), source, extra)
+        turns, tools = take_context(self.take_turns(extra), extra)
+        check_turns(turns)
+        conversation = Conversation(tuple(turns), source, extra, tools, columns)
+        if not conversation.pairs:
+            raise BadRow("no_answer", explain_no_answer(columns))
+        label = self.rejection_label(columns)
+        if label is not None:
+            detail = f"{label!r} is false: the answer is marked as one that a model shall not give"
+            raise BadRow("rejected_answer", f"{detail} (KTO); select from the other rows")
+        return conversation
+
+    def rejection_label(self, columns: Mapping[str, JSON]) -> str | None:
+        """Return the column that marks the answer of a row as undesirable, if one does.
+
+        These are the labels of KTO, as TRL and LLaMA-Factory have them.
+        """
+        if columns.get("kto_tag") is False:
+            return "kto_tag"
+        has_completion = "completion" in self.required_columns()
+        return "label" if has_completion and columns.get("label") is False else None
+
+
+def check_turns(turns: Sequence[Turn]) -> None:
+    """Raise BadRow unless `turns` have a text and a user turn."""
+    if not turns:
+        raise BadRow("empty_conversation", "no turns")
+    if not any(turn.text.strip() for turn in turns):
+        raise BadRow("empty_conversation", "no text in any turn")
+    roles = {turn.role for turn in turns}
+    if "user" not in roles:
+        present = ", ".join(sorted(roles))
+        raise BadRow("no_user_turn", f"the roles are {present}; expected a user turn")
+
+
+def explain_no_answer(columns: Mapping[str, JSON]) -> str:
+    """Return the detail of a row in which the assistant answers no user turn."""
+    detail = "the assistant answers no user turn; expected at least one answer"
+    if columns.keys() >= {"chosen", "rejected"}:
+        return (
+            f"{detail}. The row has 'chosen' and 'rejected', as in pools of preferences: to select "
+            "from it, append the chosen answer to the turns"
+        )
+    return detail
 
 
 def row_too_long(size: int) -> BadRow:

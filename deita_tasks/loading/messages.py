@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from deita_tasks.conversations import Turn
 from deita_tasks.loading.base import RowFormat
-from deita_tasks.loading.chat import parse_turns, store_turn_fields
-from deita_tasks.records import Turn
+from deita_tasks.loading.chat import parse_turns
 from deita_tasks.strict_json import JSON
 
 
@@ -22,6 +22,4 @@ class Messages(RowFormat):
         return (self.column,)
 
     def take_turns(self, columns: dict[str, JSON]) -> list[Turn]:
-        parsed = parse_turns(columns.pop(self.column), self.column)
-        store_turn_fields(columns, parsed.fields)
-        return parsed.turns
+        return parse_turns(columns.pop(self.column), self.column)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
+from deita_tasks.conversations import Role, Turn
 from deita_tasks.loading.base import RowFormat, take_text
-from deita_tasks.loading.chat import ChatTurns, parse_turns, store_turn_fields
-from deita_tasks.records import Role, Turn
+from deita_tasks.loading.chat import parse_turns
 from deita_tasks.strict_json import JSON
 
 COLUMN_PAIRS = (
@@ -17,6 +17,7 @@ COLUMN_PAIRS = (
     ("question", "response"),
     ("query", "response"),
     ("problem", "solution"),
+    ("problem", "generated_solution"),
     ("inputs", "targets"),
     ("input", "output"),
 )
@@ -26,8 +27,7 @@ _OTHER_PAIRS = "; ".join(f"{prompt}, {response}" for prompt, response in COLUMN_
 class PromptResponse(RowFormat):
     """A user's text and the answer to it.
 
-    Either may be a list of {role, content}, as in TRL's conversational data sets. A column with a
-    system prompt stays an extra column: its names vary, and the scores do not read it.
+    Either may be a list of {role, content}, as in TRL's conversational data sets.
     """
 
     name: ClassVar[str] = "prompt_response"
@@ -45,13 +45,10 @@ class PromptResponse(RowFormat):
 
     def take_turns(self, columns: dict[str, JSON]) -> list[Turn]:
         prompt = _take_side(columns, self.prompt, "user")
-        response = _take_side(columns, self.response, "assistant")
-        store_turn_fields(columns, prompt.fields + response.fields)
-        return prompt.turns + response.turns
+        return prompt + _take_side(columns, self.response, "assistant")
 
 
-def _take_side(columns: dict[str, JSON], name: str, role: Role) -> ChatTurns:
+def _take_side(columns: dict[str, JSON], name: str, role: Role) -> list[Turn]:
     if isinstance(columns[name], list):
         return parse_turns(columns.pop(name), name)
-    turn = Turn(role, take_text(columns, name))
-    return ChatTurns([turn], [None])
+    return [Turn(role, take_text(columns, name))]

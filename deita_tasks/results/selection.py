@@ -22,7 +22,7 @@ from deita_tasks.artifacts.selection import DECISIONS_FILE, KEPT_FILE, Selection
 from deita_tasks.errors import StorageError
 from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
-from deita_tasks.manifest import InputFile, Manifest, RowsByStage, RunFacts
+from deita_tasks.manifest import Manifest, RowsByStage, RunFacts
 from deita_tasks.reporting.changes import Changes, compare
 from deita_tasks.reporting.report import Report, ReportData, build_report, required_rows
 from deita_tasks.results.publish import publish_result
@@ -60,8 +60,6 @@ def write_output(
     ledger = selection.read(DECISIONS_FILE)
     kept = selection.read(KEPT_FILE)["id"].to_pylist()
     inputs = pool.summary.inputs
-    if output_format == "input":
-        output_format = _format_of(inputs)
     exporter = load_exporter(output_format)
     rows = _export_rows(pool, kept, ledger)
     manifest = Manifest(
@@ -106,12 +104,6 @@ def _compare(previous: str | None, ledger: pa.Table, manifest: Manifest) -> Chan
     name = previous.rsplit("/", 1)[1]
     fingerprints = (earlier.fingerprints, manifest.fingerprints)
     return compare(name, earlier_ledger, ledger, fingerprints)
-
-
-def _format_of(inputs: Sequence[InputFile]) -> str:
-    """Return the row format of the pool; for a mixed pool, the one that holds every row."""
-    formats = {file.format for file in inputs if file.rows}
-    return formats.pop() if len(formats) == 1 else "messages"
 
 
 def _export_rows(pool: Pool, kept: Sequence[str], ledger: pa.Table) -> list[ExportRow]:

@@ -23,7 +23,7 @@ from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.selecting import selection_digest, stage_digests
 
 EMPTY = "empty"  # the format of an empty file
-LOADER_VERSION = 1  # increase it to load every pool anew
+LOADER_VERSION = 2  # increase it to load every pool anew
 
 
 def locate_pool(store: str, files: Sequence[str], format: str) -> str:

@@ -127,12 +127,13 @@ def test_pairs_turns_and_words_are_counted(tmp_path: Path) -> None:
     turns = (
         Turn("system", "be brief"),
         Turn("user", "one two  three"),
-        Turn("assistant", ""),
+        Turn("assistant", "five"),
         Turn("user", "four"),
     )
-    pool = pool_of(tmp_path, Conversation(turns, SourceRow("p", 1)))
-    assert pool.index(["n_pairs", "n_turns", "n_words"]).to_pylist() == [
-        {"n_pairs": 2, "n_turns": 4, "n_words": 6}
+    pool = pool_of(tmp_path, Conversation(turns, SourceRow("p", 1), {"images": ["a", "b"]}))
+    columns = ["n_pairs", "n_unanswered", "n_media", "n_turns", "n_words"]
+    assert pool.index(columns).to_pylist() == [
+        {"n_pairs": 1, "n_unanswered": 1, "n_media": 2, "n_turns": 4, "n_words": 7}
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.errors import UsageError
 from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
@@ -31,7 +32,7 @@ def test_sharegpt_holds_every_role_and_the_exact_text(tmp_path: Path) -> None:
         "conversations": [
             {"from": "human", "value": "Weather?"},
             {"from": "gpt", "value": "call"},
-            {"from": "tool", "value": "21 C"},
+            {"from": "observation", "value": "21 C"},
             {"from": "gpt", "value": "Warm"},
             {"from": "system", "value": "stop"},
             {"from": "human", "value": "thanks"},
@@ -130,22 +131,30 @@ def test_alpaca_refuses_what_it_cannot_hold_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_alpaca_parts_an_input_from_the_instruction_again(tmp_path: Path) -> None:
-    """Loading joins instruction and input in the user's text, and keeps the input as a column."""
-    whole = conversation("u: Add\n2, 2", "a: 4", extra={"input": "2, 2", "n": 1})
-    unrelated = conversation(
-        "u: Add", "a: 4", extra={"input": "of another meaning", "system": "s", "history": 3}
-    )
+@pytest.mark.parametrize("column", ["input", "context"])
+def test_alpaca_parts_an_input_from_the_instruction_again(column: str, tmp_path: Path) -> None:
+    """Loading joins instruction and input in the user's text."""
+    row = {"instruction": "Add", column: "2, 2", "n": 1}
+    whole = Conversation((Turn("user", "Add\n2, 2"), Turn("assistant", "4")), row=row)
+    other = {"input": "of another meaning", "system": 7, "history": 3}
+    unrelated = conversation("u: Add", "a: 4", extra=other)
     first, second = exported("alpaca", rows(whole, unrelated), tmp_path, scores=False)
-    assert first == {"instruction": "Add", "input": "2, 2", "output": "4", "n": 1}
+    assert first == {"instruction": "Add", "input": "2, 2", "output": "4"}
     assert second == {
         "instruction": "Add",
         "input": "",
         "output": "4",
         "input_input": "of another meaning",
-        "input_system": "s",
+        "input_system": 7,
         "input_history": 3,
     }
+
+
+def test_alpaca_refuses_a_turn_that_is_more_than_its_text(tmp_path: Path) -> None:
+    call = {"tool_calls": [{"function": {"name": "f"}}]}
+    odd = Conversation((Turn("user", "a"), Turn("assistant", "b", call)))
+    with pytest.raises(UsageError, match="its turns hold tool_calls beside their text"):
+        load_exporter("alpaca").export(rows(odd), tmp_path)
 
 
 def test_prompt_response_is_text_where_every_row_is_one_exchange(tmp_path: Path) -> None:
@@ -174,52 +183,125 @@ def test_prompt_response_is_lists_of_turns_in_every_row_where_one_needs_it(tmp_p
     )
 
 
-def test_what_turns_held_beside_their_text_is_put_back(tmp_path: Path) -> None:
-    fields = [None, {"from": "function_call", "weight": 0}, {"from": "observation"}, None]
-    called = conversation("u: a", "a: b", "t: c", "a: d", extra={"turn_fields": fields, "n": 1})
-    (row,) = exported("sharegpt", rows(called), tmp_path / "sharegpt", scores=False)
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+CALLING = Conversation(
+    (
+        Turn("developer", "Be brief."),
+        Turn("user", "a", {"name": "Ada"}),
+        Turn("assistant", "", {"tool_calls": [CALL], "weight": 0}),
+        Turn("tool", "21 C", {"tool_call_id": "1"}),
+        Turn("assistant", "d", {"reasoning_content": "Hm."}),
+    ),
+    extra={"n": 1},
+    tools='[{"name": "f"}]',
+)
+
+
+def test_messages_hold_what_turns_have_beside_their_text(tmp_path: Path) -> None:
+    (row,) = exported("messages", rows(CALLING), tmp_path, scores=False)
     assert row == {
-        "conversations": [
-            {"from": "human", "value": "a"},
-            {"from": "function_call", "value": "b", "weight": 0},
-            {"from": "observation", "value": "c"},
-            {"from": "gpt", "value": "d"},
+        "messages": [
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": "a", "name": "Ada"},
+            {"role": "assistant", "content": "", "tool_calls": [CALL], "weight": 0},
+            {"role": "tool", "content": "21 C", "tool_call_id": "1"},
+            {"role": "assistant", "content": "d", "reasoning_content": "Hm."},
         ],
+        "tools": [{"name": "f"}],
         "n": 1,
     }
-    (row,) = exported("messages", rows(called), tmp_path / "messages", scores=False)
-    assert row["turn_fields"] == fields, (
-        "a reader would take 'from' for the role's column, so it stays a column"
-    )
-    assert [turn["role"] for turn in row["messages"]] == ["user", "assistant", "tool", "assistant"]
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        "text",
-        [None, None],
-        [None],
-        [None, {}],
-        [None, {"a": None}],
-        [None, {"value": "b"}],
-        [None, {"from": 1}],
-        [None, 3],
-    ],
-)
-def test_a_column_that_only_looks_like_turn_fields_stays_a_column(
-    fields: Any, tmp_path: Path
-) -> None:
-    (row,) = exported(
-        "sharegpt",
-        rows(conversation("u: a", "a: b", extra={"turn_fields": fields})),
-        tmp_path,
-        scores=False,
-    )
+def test_sharegpt_has_roles_of_its_own_for_calls_and_their_outputs(tmp_path: Path) -> None:
+    (row,) = exported("sharegpt", rows(CALLING), tmp_path, scores=False)
     assert row == {
-        "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
-        "turn_fields": fields,
+        "conversations": [
+            {"from": "system", "value": "Be brief.", "role": "developer"},
+            {"from": "human", "value": "a", "name": "Ada"},
+            {
+                "from": "function_call",
+                "value": '{"name": "f", "arguments": {"x": 1}}',
+                "weight": 0,
+            },
+            {"from": "observation", "value": "21 C", "tool_call_id": "1"},
+            {"from": "gpt", "value": "d", "reasoning_content": "Hm."},
+        ],
+        "tools": '[{"name": "f"}]',
+        "n": 1,
     }
+
+
+def test_sharegpt_keeps_calls_that_its_text_does_not_say(tmp_path: Path) -> None:
+    calls = [{"id": "1", **CALL}, {"id": "2", "function": {"name": "g", "arguments": "{}"}}]
+    called = Conversation((Turn("user", "a"), Turn("assistant", "", {"tool_calls": calls})))
+    (row,) = exported("sharegpt", rows(called), tmp_path, scores=False)
+    assert row["conversations"][1] == {
+        "from": "function_call",
+        "value": '[{"name": "f", "arguments": {"x": 1}}, {"name": "g", "arguments": {}}]',
+        "tool_calls": calls,
+    }
+
+
+def test_a_field_with_the_name_of_a_key_gets_another_one(tmp_path: Path) -> None:
+    odd = Conversation((Turn("user", "a", {"content": 1, "value": 2}), Turn("assistant", "b")))
+    (row,) = exported("messages", rows(odd), tmp_path / "m", scores=False)
+    first = {"role": "user", "content": "a", "input_content": 1, "value": 2}
+    assert row["messages"][0] == first
+    (row,) = exported("sharegpt", rows(odd), tmp_path / "s", scores=False)
+    first = {"from": "human", "value": "a", "content": 1, "input_value": 2}
+    assert row["conversations"][0] == first
+
+
+def test_content_with_an_image_is_a_list_of_parts_in_messages(tmp_path: Path) -> None:
+    parts = [{"type": "image", "image": "x.png"}, {"type": "text", "text": "What?"}]
+    seen = Conversation(
+        (Turn("user", "What?", {"content_parts": parts}), Turn("assistant", "An owl."))
+    )
+    (row,) = exported("messages", rows(seen), tmp_path, scores=False)
+    assert row["messages"][0] == {"role": "user", "content": parts}
+
+
+def test_parquet_has_the_fields_of_all_turns(tmp_path: Path) -> None:
+    other = {"type": "function", "function": {"name": "g", "arguments": {"y": "z"}}}
+    calling = Conversation((Turn("user", "a"), Turn("assistant", "b", {"tool_calls": [other]})))
+    path = load_exporter("parquet", scores=False).export(rows(CALLING, calling), tmp_path)[0]
+    table = pq.read_table(path)
+    turn = table.schema.field("messages").type.value_type
+    assert {turn.field(i).name: str(turn.field(i).type) for i in range(turn.num_fields)} == {
+        "role": "string",
+        "content": "string",
+        "name": "string",
+        "tool_calls": (
+            "list<element: struct<type: string, function: struct<name: string, "
+            "arguments: extension<arrow.json>>>>"
+        ),
+        "weight": "int64",
+        "tool_call_id": "string",
+        "reasoning_content": "string",
+    }
+    first = table["messages"].to_pylist()[0]
+    assert first[2]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"x": 1}'}
+    assert (first[0]["tool_calls"], first[4]["reasoning_content"]) == (None, "Hm.")
+    assert table["tools"].to_pylist() == [[{"name": "f"}], None]
+
+
+def test_numbers_that_no_type_holds_together_become_json_text(tmp_path: Path) -> None:
+    values: list[Any] = [2**53 + 1, 0.5, 3, {"a": 1}, [1], "x", True, None]
+    for pair, stored in (
+        ((2**53 + 1, 0.5), "extension<arrow.json>"),
+        ((3, 0.5), "double"),
+        ((3, 2**53 + 1), "int64"),
+        ((3, True), "extension<arrow.json>"),
+        (values, "extension<arrow.json>"),
+    ):
+        pool = [conversation(f"u: {i}", "a: b", extra={"n": n}) for i, n in enumerate(pair)]
+        path = load_exporter("parquet", scores=False).export(rows(*pool), tmp_path)[0]
+        column = pq.read_table(path)["n"]
+        assert str(column.type) == stored
+        texts = column.to_pylist()
+        is_text = stored.startswith("extension")
+        read = [json.loads(text) if is_text and text is not None else text for text in texts]
+        assert read == list(pair)
 
 
 def test_input_columns_are_never_overwritten(tmp_path: Path) -> None:

@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.pool_writer import write_pool
+from deita_tasks.conversations import NOWHERE, Conversation, Turn, parse_json
 from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
-from deita_tasks.loading import read_conversations
-from deita_tasks.records import ROLES, Conversation, Turn
+from deita_tasks.exporting.turns import chat_turns, sharegpt_turns
+from deita_tasks.loading import load_layouts, read_conversations
 from tests.support.report_data import AWKWARD, MULTI, SECOND, SINGLE, TOOLS
 
+CHAT = [
+    {"role": "user", "content": AWKWARD},
+    {"role": "assistant", "content": "Because of its many uses."},
+]
 POOLS: dict[str, list[dict[str, Any]]] = {
     "sharegpt": [
         {
@@ -32,26 +39,20 @@ POOLS: dict[str, list[dict[str, Any]]] = {
                 {"from": "human", "value": "a", "weight": 0},
                 {"from": "function_call", "value": "{}"},
                 {"from": "observation", "value": "21"},
-                {"from": "chatgpt", "value": ""},
+                {"from": "chatgpt", "value": "An answer of more than a few words."},
                 {"from": "human", "value": "open end"},
             ],
             "system": "a column of that name",
             "nested": {"a": [1, {"b": None}], "ü": "\u2028"},
         },
+        {"conversation": "of another name", "conversations": CHAT, "images": ["x.png"]},
     ],
     "messages": [
+        {"messages": CHAT, "prompt": "kept", "n": 2**70},
         {
             "messages": [
-                {"role": "user", "content": AWKWARD},
-                {"role": "assistant", "content": ""},
-            ],
-            "prompt": "kept",
-            "n": 2**70,
-        },
-        {
-            "messages": [
-                {"role": "developer", "content": "D"},
-                {"role": "user", "content": "a"},
+                {"content": "D", "role": "developer"},
+                {"role": "user", "content": [{"text": "a", "type": "text"}, {"type": "image"}]},
                 {
                     "role": "assistant",
                     "content": None,
@@ -59,23 +60,25 @@ POOLS: dict[str, list[dict[str, Any]]] = {
                 },
                 {"role": "tool", "content": "c", "tool_call_id": "1"},
                 {"role": "assistant", "content": "d"},
-            ]
+            ],
+            "tools": '[{"name": "f"}]',
         },
+        {"messages": json.dumps(CHAT[:1] * 2 + CHAT), "functions": [], "system_prompt": None},
     ],
     "alpaca": [
         {"instruction": "Add", "input": "2, 2", "output": "4", "text": "Below is an instruction"},
-        {"instruction": AWKWARD, "input": "", "output": ""},
+        {"output": "d", "instruction": AWKWARD, "input": ""},
         {
             "instruction": "c",
             "input": None,
             "output": "d",
             "history": [["a", "b"], ["", "x"]],
             "system": "Be brief.",
-            "n": 1,
+            "n": 1.0,
         },
     ],
     "prompt_response": [
-        {"prompt": AWKWARD, "response": "b", "system": "kept", "n": 1},
+        {"prompt": AWKWARD, "response": "b", "system": "no extra column", "n": 1},
         {
             "prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
             "response": [{"role": "assistant", "content": "b"}],
@@ -101,21 +104,33 @@ def selected(conversations: list[Conversation]) -> list[ExportRow]:
     return [ExportRow(conversation, 1.0, i + 1) for i, conversation in enumerate(conversations)]
 
 
+def export(name: str, conversations: list[Conversation], folder: Path) -> Path:
+    """Export through a pool, as a run does; return the file with the conversations."""
+    write_pool(str(folder / "pool"), conversations, [])
+    pool = Pool.open(str(folder / "pool"))
+    stored = pool.find([conversation.id for conversation in conversations])
+    rows = selected([stored[conversation.id] for conversation in conversations])
+    return load_exporter(name, scores=False).export(rows, folder / "out")[0]
+
+
+def seen(conversation: Conversation) -> tuple[Any, ...]:
+    """What may not change on the way through a format."""
+    tools = parse_json(conversation.tools)
+    return conversation.id, conversation.turns, tools, dict(conversation.extra), conversation.pairs
+
+
+@pytest.mark.parametrize("format", POOLS)
+def test_the_input_s_own_layout_is_the_very_row_that_was_read(format: str, tmp_path: Path) -> None:
+    pool = read(write(tmp_path / "pool.jsonl", POOLS[format]), format)
+    lines = export("input", pool, tmp_path).read_text(encoding="utf-8").split("\n")[:-1]
+    assert lines == [json.dumps(row, ensure_ascii=False) for row in POOLS[format]]
+
+
 @pytest.mark.parametrize("format", POOLS)
 def test_a_pool_in_its_own_format(format: str, tmp_path: Path) -> None:
     pool = read(write(tmp_path / "pool.jsonl", POOLS[format]), format)
-    (path,) = load_exporter(format, scores=False).export(selected(pool), tmp_path / "out")
-    reread = read(path, format)
-    assert [
-        (conversation.id, conversation.turns, conversation.extra) for conversation in reread
-    ] == [(conversation.id, conversation.turns, conversation.extra) for conversation in pool]
-
-
-def test_a_sharegpt_row_is_the_very_row_that_was_read(tmp_path: Path) -> None:
-    pool = read(write(tmp_path / "pool.jsonl", POOLS["sharegpt"]), "sharegpt")
-    (path,) = load_exporter("sharegpt", scores=False).export(selected(pool), tmp_path / "out")
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-    assert lines == POOLS["sharegpt"]
+    reread = read(export(format, pool, tmp_path), format)
+    assert list(map(seen, reread)) == list(map(seen, pool))
 
 
 @pytest.mark.parametrize("format", ["sharegpt", "messages", "prompt_response"])
@@ -156,35 +171,156 @@ def test_added_columns_come_back_as_columns(tmp_path: Path) -> None:
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+long_texts = texts | texts.map(lambda text: text + " and so on, for more than a few words")
+names = st.sampled_from(["f", "g", "ü"])
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | texts,
+    st.none() | st.booleans() | numbers | texts,
     lambda part: st.lists(part, max_size=2) | st.dictionaries(texts, part, max_size=2),
 )
 extras = st.dictionaries(
-    st.sampled_from(["id", "input", "source", "turn_fields", "deita_id", "text"]),
+    st.sampled_from(["id", "input", "source", "turn_fields", "deita_id", "text", "context"]),
     values,
     max_size=3,
 )
-any_turns = st.lists(st.builds(Turn, st.sampled_from(ROLES), texts), max_size=4).map(
-    lambda turns: (Turn("user", "q"), *turns)
+functions = st.fixed_dictionaries(
+    {"name": names, "arguments": st.dictionaries(texts, values, max_size=2)}
+)
+calls = st.builds(
+    lambda function, id: {**({"id": id} if id else {}), "type": "function", "function": function},
+    functions | functions.map(lambda f: {**f, "arguments": json.dumps(f["arguments"])}),
+    st.sampled_from(["", "1"]),
+)
+pictures = st.sampled_from(["x.png", "y.png"]).map(
+    lambda name: {"type": "image_url", "image_url": {"url": name}}
+)
+assistant_fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "tool_calls": st.lists(calls, min_size=1, max_size=2),
+        "reasoning_content": texts.filter(bool),
+        "weight": st.sampled_from([0, 1]),
+    },
 )
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+@st.composite
+def user_turns(draw: st.DrawFn) -> Turn:
+    text = draw(long_texts)
+    pictured = draw(st.none() | pictures)
+    if pictured is None:
+        return Turn("user", text)
+    return Turn("user", text, {"content_parts": [pictured, {"type": "text", "text": text}]})
+
+
+assistant_turns = st.builds(Turn, st.just("assistant"), long_texts, assistant_fields)
+tool_turns = st.builds(
+    Turn, st.just("tool"), texts, st.sampled_from([{}, {"name": "f"}, {"tool_call_id": "1"}])
 )
-@given(
-    turns=any_turns,
-    extra=extras,
-    format=st.sampled_from(["sharegpt", "messages", "prompt_response"]),
+other_turns = st.builds(Turn, st.sampled_from(["system", "developer"]), texts)
+any_turns = st.lists(user_turns() | assistant_turns | tool_turns | other_turns, max_size=5).map(
+    lambda turns: (*turns, Turn("user", "Why?"), Turn("assistant", "Because."))
 )
-def test_any_conversation_with_any_columns(
-    turns: tuple[Turn, ...], extra: dict[str, Any], format: str, tmp_path: Path
+tools = st.none() | st.lists(functions, min_size=1, max_size=2)
+conversations = st.builds(
+    lambda turns, extra, tools, images: Conversation(
+        turns, extra={**extra, **({"images": images} if images else {})}, tools=tools
+    ),
+    any_turns,
+    extras,
+    tools,
+    st.none() | st.just(["x.png"]),
+)
+FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@FUZZ
+@given(pool=st.lists(conversations, min_size=1, max_size=3, unique_by=lambda row: row.id))
+@pytest.mark.parametrize(
+    "name", ["input", "messages", "sharegpt", "prompt_response", "parquet", "hf_dataset"]
+)
+def test_nothing_is_lost_or_invented_whatever_the_format(
+    name: str, pool: list[Conversation], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    original = Conversation(turns, extra=extra)
-    (path,) = load_exporter(format, scores=False).export(selected([original]), tmp_path)
-    (reread,) = read(path, format)
-    assert (reread.turns, dict(reread.extra)) == (original.turns, extra)
+    path = export(name, pool, tmp_path_factory.mktemp("fuzz"))
+    format = name if name in ("sharegpt", "prompt_response") else "messages"
+    reread = read(path, format)
+    assert [row.id for row in reread] == [row.id for row in pool]
+    assert [row.pairs for row in reread] == [row.pairs for row in pool]
+    assert [[turn.text for turn in row.turns] for row in reread] == [
+        [turn.text for turn in row.turns] for row in pool
+    ]
+    if name in ("parquet", "hf_dataset"):  # which have no absent values
+        columns = {column for row in pool for column in row.extra}
+        absent = dict.fromkeys(columns)
+        assert [{**absent, **row.extra} for row in reread] == [
+            {**absent, **row.extra} for row in pool
+        ]
+    else:
+        assert list(map(seen, reread)) == list(map(seen, pool))
+
+
+@FUZZ
+@given(row=conversations, system=texts.filter(str.strip))
+def test_one_conversation_has_one_id_whatever_the_layout(row: Conversation, system: str) -> None:
+    assume(row.turns[0].role != "system")  # which a column of the same text would stand for
+    turns = (Turn("system", system), *row.turns)
+    whole = Conversation(turns, extra=row.extra, tools=row.tools)
+    messages = {"messages": chat_turns(row), **row.extra, "tools": row.tools}
+    sharegpt = {"conversations": sharegpt_turns(row), **row.extra}
+    layouts = [
+        ("messages", {**messages, "system": system}),
+        ("messages", {**messages, "messages": chat_turns(whole), "system": system}),
+        ("messages", {**messages, "messages": json.dumps(chat_turns(whole))}),
+        ("sharegpt", {**sharegpt, "system_prompt": system, "tools": json.dumps(row.tools)}),
+        ("sharegpt", {**sharegpt, "system": system, "functions": row.tools, "tools": None}),
+    ]
+    for format, columns in layouts:
+        (layout, *_) = load_layouts(format)
+        assert layout.conversation(columns, NOWHERE).id == whole.id, columns
+
+
+def canonical(row: Conversation) -> str:
+    """All that a model is shown of a conversation, written down independently of content_id."""
+    return json.dumps(
+        [
+            [
+                [turn.role, turn.content, *(turn.fields.get(name) for name in SHOWN)]
+                for turn in row.turns
+            ],
+            row.tools,
+            row.extra.get("images"),
+        ],
+        sort_keys=True,
+    )
+
+
+SHOWN = ["tool_calls", "reasoning_content", "name", "tool_call_id", "content_parts"]
+
+
+@FUZZ
+@given(row=conversations, data=st.data())
+def test_ids_differ_exactly_where_conversations_differ(
+    row: Conversation, data: st.DataObject
+) -> None:
+    position = data.draw(st.integers(0, len(row.turns) - 1))
+    turn = row.turns[position]
+    changed = data.draw(
+        st.sampled_from(
+            [
+                Turn(turn.role, turn.content + ".", turn.fields),
+                Turn("tool" if turn.role != "tool" else "user", turn.content, turn.fields),
+                Turn(turn.role, turn.content, {**turn.fields, "reasoning_content": "Hm."}),
+                Turn(turn.role, turn.content, {**turn.fields, "weight": 2, "emotion": "joy"}),
+                Turn(turn.role, turn.content),
+            ]
+        )
+    )
+    turns = [changed if i == position else each for i, each in enumerate(row.turns)]
+    extra = data.draw(st.sampled_from([row.extra, {**row.extra, "n": 1}, {"images": ["z.png"]}]))
+    tools = data.draw(st.sampled_from([row.tools, None, [{"name": "h", "arguments": {}}]]))
+    other = Conversation(tuple(turns), extra=extra, tools=tools)
+    assert (row.id == other.id) == (canonical(row) == canonical(other))
 
 
 @settings(

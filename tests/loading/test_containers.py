@@ -90,7 +90,7 @@ def test_an_array_is_numbered_by_record_however_its_lines_run(tmp_path):
         + ROW
         + b","
         + ROW
-        + b'\n\n,\n{\n"prompt": "a ] , } [ \\" \\\\", "response": ""}\n,]\n\n'
+        + b'\n\n,\n{\n"prompt": "a ] , } [ \\" \\\\", "response": "b"}\n,]\n\n'
     )
     rows = read(tmp_path / "a", content)
     assert fates(rows) == {1: "ok", 2: "ok", 3: "ok"}
@@ -240,7 +240,7 @@ def test_damaged_parquet(tmp_path):
 
 
 def test_a_cell_of_csv_may_go_over_lines_and_keeps_every_character(tmp_path):
-    content = b'prompt,response,n\r\n"a\r\n\n ""b"", c\t","",1\r\n\r\nx,y,2'
+    content = b'prompt,response,n\r\n"a\r\n\n ""b"", c\t","d",1\r\n\r\nx,y,2'
     rows = good(read(tmp_path / "a", content))
     assert [
         (conversation.source.row, conversation.turns[0].content, conversation.extra)

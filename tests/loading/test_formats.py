@@ -19,6 +19,7 @@ from deita_tasks.records import Conversation, SourceRow, Turn
 from tests.support.loading_pools import fates, good, json_lines, read
 
 HERE = SourceRow("memory://pool", 3)
+F = {"name": "f", "arguments": {"x": 1}}
 
 
 def first(format: str) -> RowFormat:
@@ -39,6 +40,15 @@ def turn_pairs(conversation: Conversation) -> list[tuple[str, str]]:
     return [(turn.role, turn.content) for turn in conversation.turns]
 
 
+def answered(*turns: dict[str, object], key: str = "messages") -> dict[str, object]:
+    """A row with these turns, a question and its answer."""
+    return {key: [*turns, *CHAT]}
+
+
+CHAT = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+WHY = [("user", "Why?"), ("assistant", "Because.")]
+
+
 @pytest.mark.parametrize(
     ("name", "role"),
     [
@@ -50,60 +60,48 @@ def turn_pairs(conversation: Conversation) -> list[tuple[str, str]]:
         ("tool", "tool"),
         ("Human", "user"),
         ("GPT", "assistant"),
-    ],
-)
-def test_plain_role_names(name, role):
-    conversation = convert(
-        "sharegpt", conversations=[{"from": "human", "value": "a"}, {"from": name, "value": "b"}]
-    )
-    assert turn_pairs(conversation)[1] == (role, "b")
-    assert conversation.extra == {}
-
-
-@pytest.mark.parametrize(
-    ("name", "role"),
-    [
         ("bing", "assistant"),
         ("bard", "assistant"),
         ("chatgpt", "assistant"),
+        ("AI", "assistant"),
+        ("gpt4", "assistant"),
+        ("gpt-4o-mini", "assistant"),
+        ("claude", "assistant"),
+        ("Claude 3 Opus", "assistant"),
         ("model", "assistant"),
         ("prompter", "user"),
-        ("function_call", "assistant"),
         ("observation", "tool"),
         ("function_response", "tool"),
+        ("tool-response", "tool"),
         ("function", "tool"),
-        ("developer", "system"),
+        ("developer", "developer"),
     ],
 )
-def test_role_names_that_say_more_are_kept(name, role):
-    conversation = convert(
-        "sharegpt", conversations=[{"from": "human", "value": "a"}, {"from": name, "value": "b"}]
-    )
-    assert turn_pairs(conversation) == [("user", "a"), (role, "b")]
-    assert conversation.extra == {"turn_fields": [None, {"from": name}]}
+def test_role_names(name, role):
+    turn = {"from": name, "value": "b"}
+    conversation = convert("sharegpt", **answered(turn, key="conversations"))
+    assert turn_pairs(conversation) == [(role, "b"), *WHY]
+    assert conversation.extra == {}
+    assert conversation.turns[0].fields == {}
 
 
 def test_a_chat_column_may_have_the_other_formats_names():
-    assert turn_pairs(convert("sharegpt", conversations=[{"role": "user", "content": "a"}])) == [
-        ("user", "a")
-    ]
-    assert turn_pairs(convert("messages", messages=[{"from": "human", "value": "a"}])) == [
-        ("user", "a")
-    ]
-    both = {
-        "from": None,
-        "value": None,
-        "role": "user",
-        "content": "a",
-    }  # as Parquet has it where both occur
-    assert (
-        turn_pairs(convert("messages", messages=[both])),
-        convert("messages", messages=[both]).extra,
-    ) == (
-        [("user", "a")],
-        {},
-    )
+    chat = {"role": "user", "content": "a"}
+    sharegpt = {"from": "human", "value": "a"}
+    # As Parquet has it where both occur.
+    both = {"from": None, "value": None, "role": "user", "content": "a"}
+    for turn in (chat, sharegpt, both):
+        for format, column in (("sharegpt", "conversations"), ("messages", "messages")):
+            conversation = convert(format, **answered(turn, key=column))
+            assert turn_pairs(conversation) == [("user", "a"), *WHY]
     assert bad_row_reason("sharegpt", conversations=[{"from": None, "value": "a"}]) == "not_text"
+
+
+def test_a_key_of_the_other_format_is_a_field_beside_a_whole_turn():
+    turn = {"role": "user", "content": "a", "from": "the web"}
+    assert convert("messages", **answered(turn)).turns[0] == Turn("user", "a", {"from": "the web"})
+    turn = {"from": "human", "value": "a", "role": "student"}
+    assert convert("messages", **answered(turn)).turns[0] == Turn("user", "a", {"role": "student"})
 
 
 def test_what_a_turn_holds_beside_its_text_is_kept():
@@ -116,80 +114,190 @@ def test_what_a_turn_holds_beside_its_text_is_kept():
             {"role": "tool", "content": "7", "tool_call_id": "1"},
         ],
         tools=[{"name": "f"}],
-        turn_fields="mine",
     )
-    assert turn_pairs(conversation) == [("user", "a"), ("assistant", ""), ("tool", "7")]
-    assert conversation.extra == {
-        "tools": [{"name": "f"}],
-        "turn_fields": "mine",
-        "turn_fields_": [None, {"tool_calls": call, "weight": 0}, {"tool_call_id": "1"}],
-    }
+    assert conversation.turns == (
+        Turn("user", "a"),
+        Turn("assistant", "", {"tool_calls": call, "weight": 0}),
+        Turn("tool", "7", {"tool_call_id": "1"}),
+    )
+    assert conversation.tools == [{"name": "f"}]
+    assert conversation.extra == {}
 
 
-def test_null_content_needs_a_call():
-    assert (
-        bad_row_reason(
-            "messages",
-            messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": None}],
-        )
-        == "not_text"
-    )
-    bare = [{"role": "user", "content": "a"}, {"role": "assistant", "function_call": {"name": "f"}}]
+@pytest.mark.parametrize(
+    ("value", "fields"),
+    [
+        (
+            '{"name": "f", "arguments": {"x": 1}}',
+            {"tool_calls": [{"type": "function", "function": F}]},
+        ),
+        (
+            '[{"name": "f", "arguments": {"x": 1}}]',
+            {"tool_calls": [{"type": "function", "function": F}]},
+        ),
+        ("<call> f(1)", {"function_call": "<call> f(1)"}),
+        ('{"f": 1}', {"function_call": '{"f": 1}'}),
+    ],
+)
+def test_a_function_call_of_sharegpt_is_a_call(value, fields):
+    turns = [{"from": "human", "value": "a"}, {"from": "function_call", "value": value}]
+    conversation = convert("sharegpt", conversations=turns)
+    assert conversation.turns == (Turn("user", "a"), Turn("assistant", "", fields))
+    assert [pair.response for pair in conversation.pairs] == [value.strip("[]")]
+
+
+def test_null_content_needs_a_call_or_a_thought():
+    user = {"role": "user", "content": "a"}
+    silent = [user, {"role": "assistant", "content": None}]
+    assert bad_row_reason("messages", messages=silent) == "not_text"
+    bare = [user, {"role": "assistant", "function_call": {"name": "f"}}]
     assert turn_pairs(convert("messages", messages=bare)) == [("user", "a"), ("assistant", "")]
+    thought = [user, {"role": "assistant", "content": None, "reasoning_content": "Hm."}]
+    assert bad_row_reason("messages", messages=thought) == "no_answer"
 
 
 def test_parts_of_text_are_joined_with_nothing_between():
     parts = [{"type": "text", "text": "a "}, {"type": "text", "text": "b", "image": None}]
-    assert turn_pairs(convert("messages", messages=[{"role": "user", "content": parts}])) == [
-        ("user", "a b")
-    ]
-    for odd in (
-        {"type": "image"},
-        {"type": "text", "text": 1},
-        {"type": "text", "text": "a", "cache": 1},
-        {"text": "a"},
-        "a",
-        None,
-        {"type": []},
-    ):
-        assert (
-            bad_row_reason("messages", messages=[{"role": "user", "content": [parts[0], odd]}])
-            == "not_text"
+    for more in ([], [{"text": ""}], [""], [{"type": "input_text", "text": "", "cache": 1}]):
+        content = [*parts, *more]
+        conversation = convert("messages", **answered({"role": "user", "content": content}))
+        assert conversation.turns[0] == Turn("user", "a b")
+    for odd in ({"type": "text", "text": 1}, {"type": "poem"}, None, 1, {"type": []}, {}):
+        content = [parts[0], odd]
+        assert bad_row_reason("messages", messages=[{"role": "user", "content": content}]) == (
+            "not_text"
         )
 
 
+def test_parts_with_media_are_kept_beside_their_text():
+    picture = {"type": "image_url", "image_url": {"url": "x.png"}}
+    for part in (picture, {"type": "image", "image": "x.png"}, {"image": "x.png"}):
+        content = [part, {"type": "text", "text": "What?"}]
+        conversation = convert("messages", **answered({"role": "user", "content": content}))
+        (kept, text) = conversation.turns[0].fields["content_parts"]
+        assert conversation.turns[0].content == "What?"
+        assert (kept.items() >= part.items(), text) == (True, content[1])
+        assert conversation.media == 1
+
+
+def test_a_placeholder_of_an_image_is_not_counted_beside_its_column():
+    content = [{"type": "image"}, {"type": "text", "text": "What?"}]
+    row = answered({"role": "user", "content": content})
+    assert convert("messages", **row, images=["a.png", "b.png"]).media == 2
+
+
+def test_parts_of_tools_and_thoughts_are_read_as_what_they_are():
+    conversation = convert(
+        "messages",
+        messages=[
+            {"role": "user", "content": "Weather?"},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "Ask."},
+                    {"type": "text", "text": "Let me see."},
+                    {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}},
+                ],
+            },
+            {"role": "user", "content": [{"type": "tool_result", "content": "21 C"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "Warm."}]},
+        ],
+    )
+    call = {"id": "1", "type": "function", "function": F}
+    assert conversation.turns == (
+        Turn("user", "Weather?"),
+        Turn("assistant", "Let me see.", {"reasoning_content": "Ask.", "tool_calls": [call]}),
+        Turn("tool", "21 C"),
+        Turn("assistant", "Warm."),
+    )
+    assert conversation.pairs == [("Weather?", "Let me see.\n\nWarm.")]
+
+
 def test_a_chat_column_may_be_json_text():
-    assert turn_pairs(convert("messages", messages='[{"role": "user", "content": "a"}]')) == [
-        ("user", "a")
-    ]
-    assert (
-        bad_row_reason("messages", messages="[{'role': 'user', 'content': 'a'}]") == "malformed_row"
-    )
-    assert (
-        bad_row_reason("messages", messages='[{"role": "user", "content": "\\u0000"}]')
-        == "nul_byte"
-    )
-    assert (
-        bad_row_reason("messages", messages='[{"role": "user", "content": "\\ud800"}]')
-        == "lone_surrogate"
-    )
+    text = '[{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]'
+    assert turn_pairs(convert("messages", messages=text)) == WHY
+    for wrong, reason in (
+        (text.replace('"', "'"), "malformed_row"),
+        (text.replace("Why?", "\\u0000"), "nul_byte"),
+        (text.replace("Why?", "\\ud800"), "lone_surrogate"),
+    ):
+        assert bad_row_reason("messages", messages=wrong) == reason
 
 
 def test_every_other_column_is_kept():
-    assert convert(
-        "messages", id=7, messages=[{"role": "user", "content": "a"}], system="s", score=None
-    ).extra == {
-        "id": 7,
-        "system": "s",
-        "score": None,
-    }
+    conversation = convert("messages", id=7, **answered(), score=None, system={"os": "linux"})
+    assert conversation.extra == {"id": 7, "score": None, "system": {"os": "linux"}}
+    assert list(conversation.row) == ["id", "messages", "score", "system"]
 
 
-def test_alpaca_joins_instruction_and_input_and_an_export_can_part_them():
+@pytest.mark.parametrize("column", ["system", "system_prompt", "system_message"])
+@pytest.mark.parametrize(
+    ("format", "row"),
+    [
+        ("messages", {"messages": CHAT}),
+        ("sharegpt", {"conversations": CHAT}),
+        ("alpaca", {"instruction": "Why?", "output": "Because."}),
+        ("prompt_response", {"prompt": "Why?", "response": "Because."}),
+    ],
+)
+def test_a_column_with_a_system_prompt_is_its_turn(column, format, row):
+    conversation = convert(format, **row, **{column: "Be brief."})
+    assert turn_pairs(conversation) == [("system", "Be brief."), *WHY]
+    assert conversation.extra == {}
+    for empty in ("", None, " "):
+        assert turn_pairs(convert(format, **row, **{column: empty})) == WHY
+
+
+def test_a_system_prompt_that_is_a_turn_as_well_is_one_turn():
+    row = answered({"role": "system", "content": "Be brief."})
+    conversation = convert("messages", **row, system="Be brief.")
+    assert turn_pairs(conversation) == [("system", "Be brief."), *WHY]
+
+
+@pytest.mark.parametrize("column", ["tools", "functions"])
+@pytest.mark.parametrize("tools", [[{"name": "f"}], '[{"name": "f"}]'])
+def test_tools_are_the_same_in_a_column_and_in_a_turn(column, tools):
+    in_column = convert("messages", **answered(), **{column: tools})
+    first, second = CHAT
+    in_turn = convert("messages", messages=[{**first, column: tools}, second])
+    assert in_column.tools == in_turn.tools == tools
+    assert in_column.id == in_turn.id != convert("messages", **answered()).id
+    assert in_column.extra == {}
+
+
+def test_a_column_of_tools_that_holds_something_else_stays():
+    for value in (["a hammer"], 3, "a hammer"):
+        conversation = convert("messages", **answered(), tools=value)
+        assert (conversation.tools, conversation.extra) == (None, {"tools": value})
+
+
+def test_a_row_without_an_answer_says_so():
+    turns = [{"role": "user", "content": "Why?"}]
+    with pytest.raises(BadRow, match="answers no user turn"):
+        convert("messages", messages=turns)
+    with pytest.raises(BadRow, match="'chosen' and 'rejected'"):
+        convert("messages", messages=turns, chosen="a", rejected="b")
+    assert bad_row_reason("prompt_response", prompt="Why?", response=" ") == "no_answer"
+
+
+@pytest.mark.parametrize(
+    ("row", "format"),
+    [
+        ({"prompt": "Why?", "completion": "No idea.", "label": False}, "prompt_response"),
+        ({"messages": CHAT, "kto_tag": False}, "messages"),
+    ],
+)
+def test_an_answer_marked_as_bad_is_quarantined(tmp_path, row, format):
+    column = list(row)[-1]
+    rows = read(tmp_path / "a", json_lines([row, {**row, column: True}]))
+    assert fates(rows) == {1: "rejected_answer", 2: "ok"}
+    assert repr(column) in rows[0].detail
+
+
+def test_alpaca_joins_instruction_and_input():
     conversation = convert("alpaca", instruction="Add.", input="1\n2", output="3", id=7)
     assert turn_pairs(conversation) == [("user", "Add.\n1\n2"), ("assistant", "3")]
-    assert conversation.extra == {"id": 7, "input": "1\n2"}
-    assert conversation.turns[-2].content.removesuffix("\n" + conversation.extra["input"]) == "Add."
+    assert conversation.extra == {"id": 7}
 
 
 @pytest.mark.parametrize(
@@ -242,7 +350,6 @@ def test_alpaca_with_history_and_system():
         ({"instruction": 1}, "not_text"),
         ({"output": ["a"]}, "not_text"),
         ({"input": {}}, "not_text"),
-        ({"system": 0}, "not_text"),
         ({"history": "nonsense"}, "malformed_row"),
         ({"history": [["a"]]}, "malformed_row"),
         ({"history": ["ab"]}, "malformed_row"),
@@ -264,7 +371,7 @@ def test_dolly_names_its_columns_otherwise(tmp_path):
     )
     assert (turn_pairs(conversation), conversation.extra) == (
         [("user", "a\nb"), ("assistant", "c")],
-        {"category": "d", "context": "b"},
+        {"category": "d"},
     )
 
 
@@ -294,7 +401,7 @@ def test_prompt_and_completion_as_trl_has_them():
         response=[{"role": "assistant", "content": "b", "weight": 1}],
     )
     assert turn_pairs(conversation) == [("system", "s"), ("user", "a"), ("assistant", "b")]
-    assert conversation.extra == {"turn_fields": [None, None, {"weight": 1}]}
+    assert conversation.turns[-1].fields == {"weight": 1}
     assert turn_pairs(convert("prompt_response", prompt=prompt, response="b"))[-1] == (
         "assistant",
         "b",

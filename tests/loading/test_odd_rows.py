@@ -22,6 +22,10 @@ def turn(content: bytes, role: bytes = b'"user"') -> bytes:
     return b'{"messages":[{"role":' + role + b',"content":' + content + b"}]}"
 
 
+def answered(content: bytes, role: bytes = b'"user"') -> bytes:
+    return turn(content, role)[:-2] + b',{"role":"assistant","content":"Because."}]}'
+
+
 def column(value: bytes) -> bytes:
     return PLAIN_ROW[:-1] + b',"n":' + value + b"}"
 
@@ -53,20 +57,22 @@ ODD: list[tuple[str, bytes, str | None]] = [
     ("null content", turn(b"null"), "not_text"),
     ("list of numbers", turn(b"[1]"), "not_text"),
     ("empty list", turn(b"[]"), "not_text"),
-    ("picture", turn(b'[{"type":"image_url","image_url":{"url":"x"}}]'), "not_text"),
-    ("text parts", turn(b'[{"type":"text","text":"Why"},{"type":"text","text":"?"}]'), "ok"),
+    ("picture", answered(b'[{"type":"image_url","image_url":{"url":"x"}}]'), "ok"),
+    ("a part of an unknown type", answered(b'[{"type":"poem","poem":"x"}]'), "not_text"),
+    ("nobody answers", turn(b'"Why?"'), "no_answer"),
+    ("text parts", answered(b'[{"type":"text","text":"Why"},{"type":"text","text":"?"}]'), "ok"),
     ("invalid UTF-8", turn(b'"Wh\xff?"'), "invalid_utf8"),
     ("UTF-8 of half a pair", turn(b'"\xed\xa0\x80"'), "invalid_utf8"),
     ("overlong UTF-8", turn(b'"\xc0\xaf"'), "invalid_utf8"),
     ("NUL byte", turn(b'"Why\0?"'), "nul_byte"),
     ("escaped NUL", turn(b'"Why\\u0000?"'), "nul_byte"),
     ("NUL in another column", column(b'"\\u0000"'), "nul_byte"),
-    ("a backslash and u0000", turn(b'"\\\\u0000"'), "ok"),
+    ("a backslash and u0000", answered(b'"\\\\u0000"'), "ok"),
     ("lone high surrogate", turn(b'"\\ud83d"'), "lone_surrogate"),
     ("lone low surrogate, upper case", turn(b'"\\uDE00?"'), "lone_surrogate"),
     ("lone surrogate in a name", PLAIN_ROW[:-1] + b',"\\ud83d":1}', "lone_surrogate"),
-    ("a pair", turn(b'"\\ud83d\\ude00"'), "ok"),
-    ("noncharacter and private use", turn(b'"\\uffff\\ue000\\ufeff"'), "ok"),
+    ("a pair", answered(b'"\\ud83d\\ude00"'), "ok"),
+    ("noncharacter and private use", answered(b'"\\uffff\\ue000\\ufeff"'), "ok"),
     ("a raw line break in a text", turn(b'"a\rb"'), "malformed_row"),
     ("NaN", column(b"NaN"), "malformed_row"),
     ("infinity", column(b"-Infinity"), "malformed_row"),
@@ -78,29 +84,29 @@ ODD: list[tuple[str, bytes, str | None]] = [
     ("100,000 levels", b"[" * 100_000, "malformed_row"),
     ("500 levels", column(b"[" * 500 + b"]" * 500), "malformed_row"),
     ("100 levels", column(b"[" * 98 + b"{}" + b"]" * 98), "ok"),
-    ("200 brackets in a text", turn(b'"' + b"[" * 200 + b'"'), "ok"),
+    ("200 brackets in a text", answered(b'"' + b"[" * 200 + b'"'), "ok"),
     ("longer than a row may be", turn(b'"' + b"x" * MAX_ROW_BYTES + b'"'), "too_long"),
     (
         "as long as a row may be",
-        turn(b'"' + b"x" * (MAX_ROW_BYTES - len(turn(b'""')) - 1) + b'"'),
+        answered(b'"' + b"x" * (MAX_ROW_BYTES - len(answered(b'""')) - 1) + b'"'),
         "ok",
     ),
     (
         "assistant first",
         b'{"messages":[{"role":"assistant","content":"Hi."},{"role":"user","content":"Hi."}]}',
-        "ok",
+        "no_answer",
     ),
     (
         "two user turns",
         b'{"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"}]}',
-        "ok",
+        "no_answer",
     ),
     (
         "blank user turn",
         b'{"messages":[{"role":"user","content":""},{"role":"assistant","content":"b"}]}',
         "ok",
     ),
-    ("role in capitals", turn(b'"Why?"', b'" User"'), "ok"),
+    ("role in capitals", answered(b'"Why?"', b'" User"'), "ok"),
     ("the last line", PLAIN_ROW, "ok"),
 ]
 

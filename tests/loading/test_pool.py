@@ -209,7 +209,7 @@ def test_a_wrong_format_fails_before_anything_is_read():
 def test_most_of_the_first_rows_decide_and_the_others_are_missing_a_field(tmp_path):
     alpaca, messages = (
         b'{"instruction":"a","output":"b"}\n',
-        b'{"messages":[{"role":"user","content":"a"}]}\n',
+        b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}\n',
     )
     rows = read(tmp_path / "pool", messages + alpaca * 2)
     assert fates(rows) == {1: "missing_field", 2: "ok", 3: "ok"}
@@ -228,7 +228,8 @@ def test_bad_rows_do_not_count_in_detection(tmp_path):
 
 
 def test_a_row_that_fits_two_formats_is_of_the_first_in_the_table(tmp_path):
-    row = {"prompt": "p", "response": "r", "messages": [{"role": "user", "content": "m"}]}
+    turns = [{"role": "user", "content": "m"}, {"role": "assistant", "content": "n"}]
+    row = {"prompt": "p", "response": "r", "messages": turns}
     (conversation,) = good(read(tmp_path / "pool", json_lines([row])))
     assert (conversation.turns[0].content, conversation.extra) == (
         "m",

@@ -1,0 +1,269 @@
+"""Conversations: turns, exchanges, and what makes two conversations the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+from deita_tasks.strict_json import JSON
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+# What of a turn's fields a model is shown, in the chat templates of today's models.
+SHOWN_FIELDS = (
+    "tool_calls",
+    "function_call",
+    "tool_call_id",
+    "name",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "content_parts",
+)
+# The field that holds the parts of a content that is not only text, as the input has them.
+CONTENT_PARTS = "content_parts"
+MEDIA_KINDS = ("image", "video", "audio")
+
+Media: TypeAlias = Sequence[tuple[str, Sequence[JSON]]]  # references, by kind
+
+
+class TurnKeys(NamedTuple):
+    """The names under which a turn object holds its role and its text."""
+
+    role: str
+    text: str
+
+
+SHAREGPT_KEYS = TurnKeys("from", "value")
+CHAT_KEYS = TurnKeys("role", "content")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation.
+
+    `content` may be any text, also an empty one. `fields` is what else the turn holds, under the
+    names of chat APIs: tool_calls, tool_call_id, name, reasoning_content, weight and so on. Content
+    with images, audio or video is its text in `content`, and all its parts in CONTENT_PARTS.
+    """
+
+    role: Role
+    content: str
+    fields: Mapping[str, JSON] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise ValueError(f"role {self.role!r}: expected one of {', '.join(ROLES)}")
+        if not isinstance(self.content, str):
+            raise TypeError(f"content of type {type(self.content).__name__}: expected str")
+
+    @property
+    def text(self) -> str:
+        """The content, followed by the tool calls."""
+        if not self.fields:
+            return self.content
+        return join_texts([self.content, call_text(self.fields)])
+
+
+class Pair(NamedTuple):
+    """One exchange as a scorer reads it."""
+
+    instruction: str
+    response: str
+
+
+class SourceRow(NamedTuple):
+    """Where a row comes from: the file's URI and its 1-based row (the line in line-based files)."""
+
+    uri: str
+    row: int
+
+
+NOWHERE = SourceRow("", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation of the pool.
+
+    turns: never empty. tools: what the model may call, as its column in the input has it. extra:
+    the columns of the input row that hold neither turns nor tools. row: the whole input row, empty
+    if there was none. id: the `content_id`, so equal conversations have equal ids, whatever their
+    source.
+    """
+
+    turns: tuple[Turn, ...]
+    source: SourceRow = NOWHERE
+    extra: Mapping[str, JSON] = field(default_factory=dict)
+    tools: JSON = None
+    row: Mapping[str, JSON] = field(default_factory=dict)
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "turns", tuple(self.turns))
+        if not self.turns:
+            raise ValueError("a conversation without turns: expected at least one turn")
+        if not self.id:
+            object.__setattr__(self, "id", content_id(self.turns, self.tools, media_of(self.extra)))
+
+    @property
+    def text_id(self) -> str:
+        """The id of the text alone, by which scores and vectors are kept.
+
+        It is `id` where the conversation is nothing but text.
+        """
+        return content_id([Turn(turn.role, turn.text) for turn in self.turns])
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """One Pair for each exchange that the assistant answers.
+
+        An exchange is one or more user turns in a row, and all that follows up to the next user
+        turn. The texts of its user turns are the instruction, those of its assistant turns the
+        response, joined by blank lines. Where the assistant only calls tools, the calls are the
+        response.
+
+        (The original DEITA code pairs turns 2i and 2i+1. That is the same where user and assistant
+        alternate and every answer has a text; otherwise it scores texts that belong to others.)
+        """
+        exchanges = split_exchanges(self.turns)
+        pairs = [Pair(_instruction(turns), _response(turns)) for turns in exchanges]
+        return [pair for pair in pairs if pair.response]
+
+    @property
+    def unanswered(self) -> int:
+        """The number of exchanges without an answer; they add nothing to the evol score."""
+        return len(split_exchanges(self.turns)) - len(self.pairs)
+
+    @property
+    def media(self) -> int:
+        """The number of images, audio files and videos that the conversation refers to."""
+        in_columns = sum(len(references) for _, references in media_of(self.extra))
+        return in_columns + sum(map(_count_media_parts, self.turns))
+
+
+def split_exchanges(turns: Iterable[Turn]) -> list[list[Turn]]:
+    """Return the turns of each exchange; turns before the first user turn belong to none."""
+    exchanges: list[list[Turn]] = []
+    previous: Role | None = None
+    for turn in turns:
+        if turn.role == "user" and previous != "user":
+            exchanges.append([])
+        if exchanges:
+            exchanges[-1].append(turn)
+        previous = turn.role
+    return exchanges
+
+
+def _instruction(exchange: Sequence[Turn]) -> str:
+    return join_texts(turn.content for turn in exchange if turn.role == "user")
+
+
+def _response(exchange: Sequence[Turn]) -> str:
+    answers = [turn for turn in exchange if turn.role == "assistant"]
+    spoken = join_texts(turn.content for turn in answers if turn.content.strip())
+    return spoken or join_texts(call_text(turn.fields) for turn in answers)
+
+
+def join_texts(texts: Iterable[str]) -> str:
+    """Return the texts with a blank line between two, without empty ones."""
+    return "\n\n".join(text for text in texts if text)
+
+
+def call_text(fields: Mapping[str, JSON]) -> str:
+    """Return the tool calls among the fields of a turn as text; "" if there are none.
+
+    Each is a JSON object of name and arguments, the same whether it came from chat APIs or
+    ShareGPT; a call that is not of this form is its own text.
+    """
+    return join_texts(_describe_call(call) for call in _calls(fields))
+
+
+def _calls(fields: Mapping[str, JSON]) -> list[JSON]:
+    calls = parse_json(fields.get("tool_calls"))
+    several = calls if isinstance(calls, list) else [calls]
+    return [call for call in (*several, fields.get("function_call")) if call]
+
+
+def _describe_call(call: JSON) -> str:
+    function = call.get("function", call) if isinstance(call, dict) else call
+    if isinstance(function, str):
+        return function
+    if not isinstance(function, dict) or "name" not in function:
+        return json.dumps(call, ensure_ascii=False)
+    named = {"name": function["name"], "arguments": parse_json(function.get("arguments"))}
+    return json.dumps(named, ensure_ascii=False)
+
+
+def parse_json(value: JSON) -> JSON:
+    """Return what the JSON text of a list or object stands for; any other value as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+        return value
+    try:
+        parsed: JSON = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return parsed
+
+
+def media_of(columns: Mapping[str, JSON]) -> Media:
+    """Return the references to images, videos and audio in columns such as `image` and `images`."""
+    media = []
+    for kind in MEDIA_KINDS:
+        for name in (kind, f"{kind}s"):
+            references = columns.get(name)
+            if references and isinstance(references, str | dict):
+                media.append((kind, [references]))
+            elif references and isinstance(references, list):
+                media.append((kind, references))
+    return media
+
+
+def _count_media_parts(turn: Turn) -> int:
+    """Return the parts that name a file; others stand for one of a column's."""
+    parts = turn.fields.get(CONTENT_PARTS)
+    members = parts if isinstance(parts, list) else []
+    media = [part for part in members if isinstance(part, dict) and part.get("type") != "text"]
+    return sum(len(part) > 1 for part in media)
+
+
+def content_id(turns: Iterable[Turn], tools: JSON = None, media: Media = ()) -> str:
+    """Return the id of a conversation, which depends on all that a model is shown of it.
+
+    It is the first 32 hex digits of the SHA-256 of the UTF-8 bytes of the canonical JSON (RFC 8785)
+    of [[role, content], ...], where a turn with SHOWN_FIELDS is [role, content, fields]; then come
+    ["tools", tools] and ["media", ...] if there are any. Calls and tools are the same as objects
+    and as the JSON text of these.
+    """
+    content: list[JSON] = [_shown(turn) for turn in turns]
+    if tools:
+        content.append(["tools", parse_json(tools)])
+    if media:
+        content.append(["media", *map(list, media)])
+    canonical = json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:32]
+
+
+def _shown(turn: Turn) -> list[JSON]:
+    fields = {name: turn.fields[name] for name in SHOWN_FIELDS if turn.fields.get(name)}
+    if "tool_calls" in fields:
+        fields["tool_calls"] = list(
+            map(_comparable_call, _calls({"tool_calls": fields["tool_calls"]}))
+        )
+    return [turn.role, turn.content, fields] if fields else [turn.role, turn.content]
+
+
+def _comparable_call(call: JSON) -> JSON:
+    """Return a call without what is null, its arguments as an object."""
+    if not isinstance(call, dict):
+        return call
+    parts = {name: value for name, value in call.items() if value is not None}
+    if "arguments" in parts:
+        parts["arguments"] = parse_json(parts["arguments"])
+    if "function" in parts:
+        parts["function"] = _comparable_call(parts["function"])
+    return parts

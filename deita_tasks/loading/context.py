@@ -1,0 +1,61 @@
+"""System prompt and tools, which a row may have in columns of their own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from deita_tasks.conversations import Turn, parse_json
+from deita_tasks.strict_json import JSON
+
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
+TOOLS_COLUMNS = ("tools", "functions")
+
+
+class Context(NamedTuple):
+    """The turns of a row, a system prompt among them, and the tools that its model may call."""
+
+    turns: list[Turn]
+    tools: JSON
+
+
+def take_context(turns: list[Turn], columns: dict[str, JSON]) -> Context:
+    """Return the turns with the system prompt of `columns`, and the tools.
+
+    Removes these columns. Those that hold something else under such a name stay.
+    """
+    for name in reversed(SYSTEM_COLUMNS):
+        prompt = columns.get(name)
+        if prompt is not None and not isinstance(prompt, str):
+            continue
+        columns.pop(name, None)
+        system = Turn("system", prompt or "")
+        if system.content.strip() and turns[:1] != [system]:
+            turns = [system, *turns]
+    return _take_tools(turns, columns)
+
+
+def _take_tools(turns: list[Turn], columns: dict[str, JSON]) -> Context:
+    for name in TOOLS_COLUMNS:
+        tools = columns.get(name)
+        if _are_tools(tools):
+            columns.pop(name, None)
+            if parse_json(tools):
+                return Context(turns, tools)
+    for number, turn in enumerate(turns):
+        for name in TOOLS_COLUMNS:
+            tools = turn.fields.get(name)
+            if tools and _are_tools(tools):
+                fields = {key: value for key, value in turn.fields.items() if key != name}
+                without = Turn(turn.role, turn.content, fields)
+                return Context([*turns[:number], without, *turns[number + 1 :]], tools)
+    return Context(turns, None)
+
+
+def _are_tools(value: JSON) -> bool:
+    """Return whether `value` describes tools: objects, or their JSON text; or is empty."""
+    parsed = parse_json(value)
+    if not parsed:
+        return True
+    if isinstance(parsed, dict):
+        return True
+    return isinstance(parsed, list) and all(isinstance(tool, dict) for tool in parsed)

@@ -49,6 +49,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "deita_tasks.words",
     ),
     (
+        "deita_tasks.conversations",
         "deita_tasks.records",
         "deita_tasks.progress",
         "deita_tasks.components",

@@ -91,17 +91,10 @@ class SentenceTransformersEmbedder(Embedder):
         return fingerprint
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
-        """Return what the tokenizer alone knows.
-
-        The window is the one in sentence_bert_config.json, or unknown if it names none.
-        """
+        """Return what the tokenizer and the configuration know."""
         source = find_source(find_checkpoint(self.model, self.revision))
         checkpoint = Checkpoint(source.location, source.revision)
-        size = self.max_length
-        if size is None:
-            config = checkpoint.json("sentence_bert_config.json")
-            own_size = config.get("max_seq_length")
-            size = own_size if isinstance(own_size, int) else None
+        size = self.max_length or _own_window(checkpoint)
         texts = [render(conversation) for conversation in conversations]
         limit = size or NO_WINDOW
         windows = self._cut(load_tokenizer(checkpoint), texts, limit)
@@ -222,6 +215,19 @@ class SentenceTransformersEmbedder(Embedder):
 def render(conversation: Conversation) -> str:
     """Return the contents of the turns, with a blank line between two."""
     return "\n\n".join(turn.content for turn in conversation.turns)
+
+
+def _own_window(checkpoint: Checkpoint) -> int | None:
+    """Return the window that the library will choose, in tokens; None if no file names it."""
+    own = checkpoint.json("sentence_bert_config.json").get("max_seq_length")
+    if isinstance(own, int):
+        return own
+    limits = (
+        checkpoint.json("tokenizer_config.json").get("model_max_length"),
+        checkpoint.json("config.json").get("max_position_embeddings"),
+    )
+    named = [limit for limit in limits if isinstance(limit, int) and 0 < limit < NO_WINDOW]
+    return min(named, default=None)
 
 
 def _whole_tokenizer(model: SentenceTransformer) -> Any:

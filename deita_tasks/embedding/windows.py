@@ -40,7 +40,7 @@ def cut_text(tokenizer: Tokenizer, text: str, prompt: str, size: int) -> list[Wi
     """
     encoding = tokenizer.encode(prompt + text)
     tokens = _own_tokens(encoding, len(prompt))
-    cuts: list[int] = []
+    pieces = [text]
     if len(encoding.ids) > size:
         room = size - len(encoding.ids) + len(tokens.ends)
         if room < 1:
@@ -48,11 +48,14 @@ def cut_text(tokenizer: Tokenizer, text: str, prompt: str, size: int) -> list[Wi
                 f"prompt = {prompt!r} leaves no room for text in a window of {size:,} tokens; "
                 "expected a shorter prompt or a longer max_length"
             )
-        cuts = _find_cuts(tokens, text, room)
-    if not cuts:
+        pieces = _split(tokens, text, room)
+        # By itself a piece may have more tokens: some tokenizers put a space before each.
+        alone = tokenizer.encode_batch_fast([prompt + piece for piece in pieces])
+        excess = max(len(encoding.ids) for encoding in alone) - size
+        if 0 < excess <= room // 4:
+            pieces = _split(tokens, text, room - excess)
+    if len(pieces) == 1:
         return [Window(text, len(encoding.ids), len(tokens.ends))]
-    pieces = [text[start:end] for start, end in pairwise([0, *cuts, len(text)])]
-    # Each is tokenized again: a cut within a word may give more tokens than there were.
     return [window for piece in pieces for window in cut_text(tokenizer, piece, prompt, size)]
 
 
@@ -93,18 +96,15 @@ def _own_tokens(encoding: Encoding, prompt_length: int) -> _Tokens:
     return _Tokens(offsets[own, 0], offsets[own, 1], words[own])
 
 
-def _find_cuts(tokens: _Tokens, text: str, room: int) -> list[int]:
-    """Return the positions in `text` where windows of at most `room` tokens begin, but the first.
-
-    A character of more tokens is a longer window.
-    """
+def _split(tokens: _Tokens, text: str, room: int) -> list[str]:
+    """Return `text` in pieces of at most `room` of its tokens, or of one character."""
     starts, ends, words = tokens
     is_between = (starts[1:] >= ends[:-1]) & (ends[1:] > ends[:-1])  # two characters
     is_word = words[1:] != words[:-1]
     is_word |= np.array([text[end : end + 1].isspace() for end in ends[:-1].tolist()], bool)
     word_starts = np.flatnonzero(is_between & is_word) + 1
     token_starts = np.flatnonzero(is_between) + 1
-    cuts = []
+    cuts = [0]
     first = 0
     while len(ends) - first > room:
         start = _next_start(word_starts, token_starts, first, room)
@@ -112,7 +112,7 @@ def _find_cuts(tokens: _Tokens, text: str, room: int) -> list[int]:
             break
         cuts.append(int(ends[start - 1]))
         first = start
-    return cuts
+    return [text[start:end] for start, end in pairwise([*cuts, len(text)])]
 
 
 def _next_start(

@@ -379,8 +379,17 @@ class Embedding(Group):
         None,
         ge=16,
         title="Maximum text length",
-        description="Tokens of a conversation that the embedder reads; longer ones lose their "
-        "end, and are counted. At least 16. Default: the model's window; 2048 for causal_lm.",
+        description="Tokens that the embedder reads at once. At least 16. Default: the model's "
+        "window; 2048 for causal_lm.",
+    )
+    long_texts: Annotated[
+        Literal["windows", "beginning"] | None, ComponentOption("embedding", "long_texts")
+    ] = Field(
+        None,
+        title="Long texts",
+        description="What is embedded of texts over that length. windows: all of it, in pieces "
+        "whose vectors are averaged; beginning: only the first piece; such texts are counted. "
+        "Default: windows; causal_lm knows only beginning.",
     )
     embedding_dtype: Annotated[Dtype | None, ComponentOption("embedding", "dtype")] = Field(
         None,

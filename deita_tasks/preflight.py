@@ -37,7 +37,8 @@ class Check:
     """What preflight knows about one stage; None for what it does not know.
 
     rows: that the stage has to compute. sampled: rows of the sample. truncated_rows: sampled rows
-    that do not fit the model's window. tokens_a_row: mean over the sample. seconds_a_row: measured
+    that do not fit the model's window. windowed_rows: those that it reads in several windows;
+    windows_a_row: how many, their mean. tokens_a_row: mean over the sample. seconds_a_row: measured
     on a few rows, so more than in large batches. scores: some real ones.
     """
 
@@ -55,6 +56,8 @@ class Check:
     seconds_a_row: float | None
     scores: list[float] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    windowed_rows: int | None = None
+    windows_a_row: float | None = None
 
     @property
     def tokens(self) -> float | None:
@@ -73,11 +76,7 @@ class Check:
         ]
         if self.digit_ids is not None:
             facts.append(f"digits {self.digit_ids}")
-        if self.window is not None and self.truncated_rows is not None:
-            facts.append(
-                f"{self.truncated_rows} of {self.sampled} sampled rows are over {self.window:,} "
-                "tokens and would be truncated"
-            )
+        facts += self._long_rows()
         if self.scores:
             facts.append("scores such as " + " ".join(f"{score:.2f}" for score in self.scores))
         if self.tokens is not None:
@@ -85,6 +84,16 @@ class Check:
         if self.seconds is not None:
             facts.append(f"at most about {duration(self.seconds)}")
         return f"{self.stage}: {', '.join(filter(None, facts))}"
+
+    def _long_rows(self) -> Iterator[str]:
+        if self.window is None or self.truncated_rows is None:
+            return
+        over = f"of {self.sampled} sampled rows are over {self.window:,} tokens"
+        if self.windowed_rows is not None:
+            takes = f" and take {self.windows_a_row:.1f} windows on average"
+            yield f"{self.windowed_rows} {over}" + (takes if self.windowed_rows else "")
+        if self.windowed_rows is None or self.truncated_rows:
+            yield f"{self.truncated_rows} {over} and would be truncated"
 
 
 def _multiply(per_row: float | None, rows: int | None) -> float | None:
@@ -123,6 +132,7 @@ def check(
     device = getattr(component, "device", None)
     truncated = forecast.truncated_tokens
     digits = forecast.digit_ids
+    windows = None if forecast.windows is None else forecast.windows[forecast.windows > 1]
     return Check(
         stage=stage,
         backend=str(component.fingerprint()["backend"]),
@@ -138,6 +148,8 @@ def check(
         seconds_a_row=_seconds_a_row(component, forecast, probe),
         scores=_example_scores(component, probe),
         warnings=list(_warnings(stage, component, probe)),
+        windowed_rows=None if windows is None else len(windows),
+        windows_a_row=float(windows.mean()) if windows is not None and len(windows) else None,
     )
 
 

@@ -165,6 +165,12 @@ def _describe_truncated(check: Check) -> str | None:
     return f"{check.truncated_rows:,} of {check.sampled:,} rows ({share:.1%})"
 
 
+def _describe_windows(check: Check) -> str | None:
+    if not check.windowed_rows:
+        return None
+    return f"{check.windows_a_row:.1f} a row over the window ({check.windowed_rows:,} rows)"
+
+
 def _describe_digits(check: Check) -> str | None:
     return None if check.digit_ids is None else " ".join(map(str, check.digit_ids))
 
@@ -185,6 +191,7 @@ CHECK_ROWS: dict[str, Callable[[Any], str | None]] = {
     "runs": lambda check: " on ".join(filter(None, [check.dtype, check.device])) or None,
     "digit ids": _describe_digits,
     "window": lambda check: _number(check.window, "{:,} tokens"),
+    "windows": _describe_windows,
     "truncated": _describe_truncated,
     "scores": lambda check: " ".join(f"{score:.2f}" for score in check.scores) or None,
     "rows": lambda check: _number(check.rows, "about {:,}"),

@@ -251,33 +251,16 @@ def test_a_cell_of_csv_may_go_over_lines_and_keeps_every_character(tmp_path):
     ]
 
 
-def test_a_bad_record_of_csv_costs_its_first_line_alone(tmp_path):
-    lines = [
-        b"prompt,response",
-        b"a,b",
-        b'"open,b',
-        b'"good","row"',
-        b'"shut"early,b',
-        b"one",
-        b"a,b,c",
-        b"a\0,b",
-        b"a\xff,b",
-        b"a,b",
-        b'a,"open',
-        b"a,b",
-    ]
-    assert fates(read(tmp_path / "a.csv", b"\n".join(lines))) == {
+def test_a_record_of_csv_whose_quotes_fit_costs_itself_alone(tmp_path):
+    lines = [b"prompt,response", b"a,b", b"one", b"a,b,c", b"a\0,b", b"a\xff,b", b"prompt,response"]
+    assert fates(read(tmp_path / "a.csv", b"\n".join([*lines, b"a,b"]))) == {
         2: "ok",
         3: "malformed_row",
-        4: "ok",
-        5: "malformed_row",
-        6: "malformed_row",
+        4: "malformed_row",
+        5: "nul_byte",
+        6: "invalid_utf8",
         7: "malformed_row",
-        8: "nul_byte",
-        9: "invalid_utf8",
-        10: "ok",
-        11: "malformed_row",
-        12: "ok",
+        8: "ok",
     }
 
 

@@ -184,9 +184,9 @@ def test_a_zstd_window_that_would_fill_the_memory_is_refused(tmp_path):
 
 
 def test_many_lines_within_one_quote_are_given_back_as_lines(tmp_path):
-    content = b'prompt,response\n"open,y\n' + b"\n" * 300_000 + b"p,r\n"
+    content = b'prompt,response\np,r\n"open,y\n' + b"\n" * 300_000 + b"p,r\n" * 257
     actual = fates(read(tmp_path / "a.csv", content))
-    assert actual == {2: "malformed_row", 300_003: "ok"}
+    assert actual == {2: "ok", 3: "malformed_row", 300_260: "ok"}
 
 
 def test_a_file_is_read_from_the_store_in_blocks(monkeypatch):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
 from deita_tasks import storage
 from deita_tasks.errors import EmptyFile, InputError, StorageError
-from deita_tasks.loading import parquet
 from deita_tasks.loading.base import (
     MAX_RAW_BYTES,
     MAX_RAW_CHARACTERS,
@@ -23,13 +22,16 @@ from deita_tasks.loading.base import (
 )
 from deita_tasks.loading.compression import Compression, blocks, detect_compression
 from deita_tasks.loading.containers import (
+    BINARY_READERS,
     HEAD_BYTES,
     READERS,
     Container,
+    by_column,
     detect_container,
     remove_bom,
 )
 from deita_tasks.records import Conversation, Quarantined, SourceRow
+from deita_tasks.strict_json import JSON
 
 SAMPLE_ROWS = 100  # readable rows from which the format is detected
 MAX_SEARCHED_ROWS = 10_000  # rows in which they are looked for
@@ -102,6 +104,8 @@ def detect_file(uri: str, layouts: Sequence[RowFormat], require_match: bool) -> 
     sample = sample_rows(read_rows(uri, compression, container), layouts)
     if not sample.columns and sample.first_problem is None:
         raise EmptyFile(f"{uri}: no rows; expected conversations")
+    if sample.readable == 1 and _is_by_column(sample.first_row):
+        raise InputError(f"{uri}: {by_column()}")
     if require_match and not sample.votes:
         raise InputError(f"{uri}: {_explain_mismatch(sample, layouts)}")
     best = max(range(len(layouts)), key=lambda i: (sample.votes[i], -i))
@@ -113,10 +117,10 @@ def _detect_encoding(uri: str, layouts: Sequence[RowFormat]) -> tuple[Compressio
         compression = detect_compression(handle.read(HEAD_BYTES))
         handle.seek(0)
         container = detect_container(read_head(handle, compression), uri, layouts)
-        if container == "parquet" and compression != "none":
+        if container in BINARY_READERS and compression != "none":
             raise InputError(
-                f"Parquet inside {compression} cannot be read in parts; decompress the file "
-                "(Parquet is compressed internally)"
+                f"{container.capitalize()} inside {compression} cannot be read in parts; "
+                "decompress the file (it is compressed internally)"
             )
     return compression, container
 
@@ -132,6 +136,7 @@ class Sample:
     votes: Counter[int] = field(default_factory=Counter)
     columns: dict[str, None] = field(default_factory=dict)
     first_problem: str | None = None
+    first_row: dict[str, JSON] | None = None
     readable: int = 0
 
     def add(self, row: Row, layouts: Sequence[RowFormat]) -> None:
@@ -139,6 +144,7 @@ class Sample:
         if row.columns is None:
             self.first_problem = self.first_problem or f"row {row.number}: {row.problem}"
             return
+        self.first_row = self.first_row or row.columns
         self.readable += 1
         self.columns.update(dict.fromkeys(row.columns))
         present = {name for name, value in row.columns.items() if value is not None}
@@ -160,6 +166,24 @@ def sample_rows(rows: Iterable[Row], layouts: Sequence[RowFormat]) -> Sample:
     return sample
 
 
+def _is_by_column(columns: Mapping[str, JSON] | None) -> bool:
+    """Return whether a file's only row holds a list of values, or values by number, in each cell."""
+    cells = list((columns or {}).values())
+    if not cells:
+        return False
+    if all(isinstance(cell, dict) for cell in cells):
+        names = [list(cell) for cell in cells if isinstance(cell, dict)]
+        return all(name == names[0] for name in names) and names[0][:1] == ["0"]
+    lists = [cell for cell in cells if isinstance(cell, list)]
+    items = [item for cell in lists for item in cell]
+    return (
+        len(lists) == len(cells)
+        and len({len(cell) for cell in lists}) == 1
+        and bool(items)
+        and not any(isinstance(item, dict) for item in items)
+    )
+
+
 def _explain_mismatch(sample: Sample, layouts: Sequence[RowFormat]) -> str:
     """Return the message for a file whose rows match no layout."""
     if sample.columns:
@@ -174,8 +198,8 @@ def _explain_mismatch(sample: Sample, layouts: Sequence[RowFormat]) -> str:
 def read_rows(uri: str, compression: Compression, container: Container) -> Iterator[Row]:
     """Yield the rows of the file `uri`, whatever their format."""
     with open_file(uri) as handle:
-        if container == "parquet":
-            yield from parquet.rows(handle)
+        if container in BINARY_READERS:
+            yield from BINARY_READERS[container](handle)
         else:
             yield from READERS[container](remove_bom(blocks(handle, compression)))
 

@@ -163,7 +163,7 @@ def test_json_lines_may_begin_with_a_bad_line(tmp_path, first):
     ) == ["malformed_row", "ok", "ok"] or (first == b"\xff\xfa")
 
 
-@pytest.mark.parametrize("compression", ["gzip", "xz", "zstd"])
+@pytest.mark.parametrize("compression", ["gzip", "bzip2", "xz", "zstd"])
 def test_a_truncated_stream_gives_the_rows_before_and_then_says_so(tmp_path, compression):
     letters = random.Random(0)
     rows = [
@@ -185,7 +185,7 @@ def test_a_truncated_stream_gives_the_rows_before_and_then_says_so(tmp_path, com
     ]
 
 
-@pytest.mark.parametrize("compression", ["gzip", "xz", "zstd"])
+@pytest.mark.parametrize("compression", ["gzip", "bzip2", "xz", "zstd"])
 def test_damage_in_a_stream_is_an_error_and_no_row(tmp_path, compression):
     content = bytearray(COMPRESSORS[compression](json_lines(SAMPLES["messages"][0] * 50)))
     content[len(content) // 2] ^= 0xFF

@@ -188,9 +188,11 @@ def test_a_file_without_any_readable_row_says_what_is_wrong_with_the_first(tmp_p
     ("content", "description"),
     [
         (b"PK\x03\x04rest", "zip"),
-        (bz2.compress(ROW), "bzip2"),
+        (b"x" * 257 + b"ustar", "a tar archive"),
+        (bz2.compress(b"x" * 257 + b"ustar"), "a tar archive"),
+        (b'{"prompt": {"0": "a"}}', "column of values under each name"),
         ("[]".encode("utf-16"), "UTF-16"),
-        (b"ARROW1\0\0", "Arrow IPC"),
+        (b"ARROW1\0\0", "not readable as Arrow IPC"),
         (COMPRESSORS["gzip"](PARQUET["parquet"](SAMPLES["messages"][0])), "Parquet inside gzip"),
     ],
 )

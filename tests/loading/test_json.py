@@ -72,7 +72,7 @@ def test_values_that_are_not_finite_are_null():
 
 @pytest.mark.parametrize("text", ["[{'from': 'human'}]", "{'a': 1}", "[['a']]"])
 def test_a_python_literal_is_named(text):
-    with pytest.raises(BadRow, match="a Python literal .* not JSON; write it with json.dumps"):
+    with pytest.raises(BadRow, match=r"a Python literal .* not JSON; write it with json\.dumps"):
         parse(text)
 
 

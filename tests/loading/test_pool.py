@@ -108,7 +108,7 @@ def test_nothing_there(tmp_path):
         ("absent.jsonl", "no such file"),
         ("empty", "no files"),
         ("*.jsonl", "no file matches"),
-        ("docs", r"docs: no file below this folder ends with \.json, \.jsonl"),
+        ("docs", r"docs: no file here is data \(for example .*README.md: .*\); expected files that end with"),
     ):
         with pytest.raises(InputError, match=message):
             read_conversations(str(tmp_path / uri))
@@ -170,7 +170,7 @@ def test_an_unknown_format_says_what_was_seen_and_what_was_expected(tmp_path):
         "messages: messages",
         "alpaca: instruction, output",
         "prompt_response: prompt, response",
-        "--format",
+        "these are plain texts",
     ):
         assert part in message
 

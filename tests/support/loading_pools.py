@@ -176,15 +176,6 @@ def parquet_of_texts(rows: Rows) -> bytes:
     )
 
 
-PLAIN: dict[str, Callable[[Rows], bytes]] = {
-    "json_lines": json_lines,
-    "json_array": json_array,
-    "json_array_in_one_line": json_array_in_one_line,
-    "csv": csv_text,
-    "json_list_in_object": list_in_object,
-}
-
-
 def arrow_stream(rows: Rows) -> bytes:
     table = pa.Table.from_pylist(rows)
     out = io.BytesIO()
@@ -203,6 +194,15 @@ def arrow_file(rows: Rows) -> bytes:
 
 def list_in_object(rows: Rows) -> bytes:
     return json.dumps({"version": "1", "info": {"a": [1]}, "data": rows, "n": 1}, indent=2).encode()
+
+
+PLAIN: dict[str, Callable[[Rows], bytes]] = {
+    "json_lines": json_lines,
+    "json_array": json_array,
+    "json_array_in_one_line": json_array_in_one_line,
+    "csv": csv_text,
+    "json_list_in_object": list_in_object,
+}
 
 
 PARQUET: dict[str, Callable[[Rows], bytes]] = {

@@ -15,7 +15,7 @@ from deita_tasks.loading.compression import check_expansion
 
 FILE_MAGIC = b"ARROW1"
 STREAM_MAGIC = b"\xff\xff\xff\xff"
-STREAM_END = b"\0\0\0\0"
+STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def rows(handle: IO[bytes]) -> Iterator[Row]:

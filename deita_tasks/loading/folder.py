@@ -35,6 +35,8 @@ OTHER_SUFFIXES = re.compile(
 )
 OTHER_NAMES = re.compile(r"(readme|license|licence|notice|changelog|makefile)\b.*", re.IGNORECASE)
 
+ARRAY_OF_OBJECTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{")
+
 # Files that other programs and our own output put beside the data, by name, with names that only
 # they hold: in the object, or in one of its members.
 SIDECAR_FIELDS = {
@@ -163,7 +165,8 @@ def _foreign_reason(file: str, layouts: Sequence[RowFormat]) -> str | None:
         container = detect_container(head, file, layouts)
     except InputError as error:
         return str(error).removeprefix(f"{file}: ")
-    if container == "json_lines" and not _has_object(head):
+    is_list = container == "json_array" and not ARRAY_OF_OBJECTS.match(head)
+    if is_list or (container == "json_lines" and not _has_object(head)):
         return "its content begins like no data format"
     return None
 

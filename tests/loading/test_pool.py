@@ -108,7 +108,10 @@ def test_nothing_there(tmp_path):
         ("absent.jsonl", "no such file"),
         ("empty", "no files"),
         ("*.jsonl", "no file matches"),
-        ("docs", r"docs: no file here is data \(for example .*README.md: .*\); expected files that end with"),
+        (
+            "docs",
+            r"docs: no file here is data \(for example .*README.md: .*\); expected files",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             read_conversations(str(tmp_path / uri))

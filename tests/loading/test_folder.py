@@ -12,6 +12,7 @@ import pytest
 from deita_tasks import storage
 from deita_tasks.errors import InputError
 from deita_tasks.loading import find_pool, load_layouts, open_pool, read_conversations
+from deita_tasks.records import Quarantined
 from tests.support.loading_pools import COMPRESSORS, PARQUET, PLAIN, SAMPLES, good, json_lines
 
 pytest_plugins = ["tests.support.s3_fixtures"]
@@ -34,7 +35,7 @@ def test_the_content_decides_about_names_that_say_nothing(place):
         "b.txt": COMPRESSORS["bzip2"](LINES),
         "c.data": PARQUET["parquet"](ROWS),
         "d.txt": PLAIN["csv"](ROWS),
-        "e.log": b"# a comment\n" + LINES,
+        "e.log": LINES + b"cut off",
     }
     others = {
         "notes.txt": b"[1] a footnote\n",
@@ -49,7 +50,11 @@ def test_the_content_decides_about_names_that_say_nothing(place):
     files, passed_over = names(place)
     assert files == sorted(data)
     assert sorted(passed_over) == [".git", "_SUCCESS", "notes.txt", "old/x.tar.gz", "photo.png"]
-    assert len(good(list(read_conversations(place)))) == len(data)
+    rows = list(read_conversations(place))
+    assert [row.detail for row in rows if isinstance(row, Quarantined)] == [
+        "not JSON: Expecting value at character 1"
+    ]
+    assert len(rows) == len(data) + 1
 
 
 def test_linked_folders_are_read_once(tmp_path):

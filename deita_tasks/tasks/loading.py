@@ -126,8 +126,8 @@ def check_good_fraction(
         ]
         raise TooManyBadRows(
             f"{good:,} of {rows:,} rows are good, less than the required {min_good_fraction:.0%}:\n"
-            + "\n".join(lines)
-            + f"\nEvery bad row is in {storage.join(pool.uri, QUARANTINE_FILE)}; fix the pool or "
+            + ";\n".join(lines)  # the command prints all in one line
+            + f".\nEvery bad row is in {storage.join(pool.uri, QUARANTINE_FILE)}; fix the pool or "
             "lower min_good_fraction."
         )
 

@@ -168,8 +168,9 @@ class Source(Group):
 
     input: list[Uri] = Field(
         title="Input",
-        description="Files, folders, globs, s3:// or hf:// URIs: JSON, JSON Lines (both also .gz, "
-        ".xz, .zst), Parquet, CSV.",
+        description="Files, folders, globs, s3:// or hf:// URIs, or a data set of the hub "
+        "(hf:org/name:config:split): JSON, JSON Lines, CSV (also .gz, .bz2, .xz, .zst), Parquet, "
+        "Arrow.",
         min_length=1,
     )
     format: InputFormat = Field(
@@ -192,7 +193,9 @@ class Source(Group):
     @property
     def name(self) -> str:
         """The pool's name in run names: the last step of its first path, never a whole URI."""
-        first = self.input[0].split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "pool"
+        uri = self.input[0]
+        address = uri.split("?")[0] if "://" in uri else uri
+        first = address.rstrip("/").rsplit("/", 1)[-1] or "pool"
         more = f" and {len(self.input) - 1} more" if len(self.input) > 1 else ""
         return f"{first[:MAX_NAME_LENGTH]}{more}"
 

@@ -50,6 +50,13 @@ class InputFile(JsonRecord):
     format: str  # detected, or as the user set it
 
 
+class PassedOver(JsonRecord):
+    """A file or folder of the input that was not read, and why."""
+
+    uri: str
+    reason: str
+
+
 class Model(JsonRecord):
     """A model that scored or embedded; `revision` and `licence` are None where unknown."""
 
@@ -98,6 +105,7 @@ class RunFacts(JsonRecord):
     computed: RowsByStage
     reused: RowsByStage
     timings: dict[str, NonNegativeFloat]  # seconds by stage
+    passed_over: list[PassedOver] = Field(default_factory=list)
 
 
 def _utc(moment: datetime) -> datetime:

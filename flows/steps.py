@@ -97,4 +97,5 @@ def run_facts(
         computed=RowsByStage(**computed),
         reused=RowsByStage(**reused),
         timings=clock.seconds,
+        passed_over=plan.passed_over,
     )

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deita_tasks.loading.base import MAX_ROW_BYTES, BadRow, Row, not_utf8, row_too_long
-from deita_tasks.loading.json_text import check_value
+from deita_tasks.loading.json_text import check_value, parse
 from deita_tasks.strict_json import JSON
 
 BATCH_BYTES = 16 << 20  # decoded at a time
@@ -63,8 +63,9 @@ def batch_rows(batch: pa.RecordBatch, schema: pa.Schema, number: int) -> Iterato
     elif batch.num_rows == 1 and size > VALUE_BYTES * MAX_ROW_BYTES:
         yield Row(number + 1, None, b"", row_too_long(size))
     else:
+        json_types = {field.name: field.type for field in schema if _holds_json(field.type)}
         for i, values in enumerate(_batch_values(_decode(batch, schema)), 1):
-            yield _build_row(number + i, values)
+            yield _build_row(number + i, values, json_types)
 
 
 def _decode(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -103,7 +104,27 @@ def _cell_value(scalar: pa.Scalar) -> Any:
         return _Unreadable(BadRow("malformed_row", detail))
 
 
-def _build_row(number: int, values: Mapping[str, Any]) -> Row:
+def _holds_json(kind: pa.DataType) -> bool:
+    """Return whether values of this type hold the type arrow.json somewhere."""
+    if pa.types.is_nested(kind):
+        return any(_holds_json(kind.field(i).type) for i in range(kind.num_fields))
+    return isinstance(kind, pa.JsonType)
+
+
+def _parse_json_texts(value: Any, kind: pa.DataType) -> Any:
+    """Return `value` with what its JSON texts stand for. Raises BadRow."""
+    if isinstance(value, str) and isinstance(kind, pa.JsonType):
+        return parse(value)
+    if isinstance(value, dict) and pa.types.is_struct(kind):
+        return {name: _parse_json_texts(value[name], kind.field(name).type) for name in value}
+    if isinstance(value, list) and not pa.types.is_map(kind) and pa.types.is_nested(kind):
+        return [_parse_json_texts(item, kind.value_type) for item in value]
+    return value
+
+
+def _build_row(
+    number: int, values: Mapping[str, Any], json_types: Mapping[str, pa.DataType]
+) -> Row:
     unreadable = [value for value in values.values() if isinstance(value, _Unreadable)]
     columns: dict[str, JSON] = {name: json_value(value) for name, value in values.items()}
     text = _encode_json(columns).encode()
@@ -112,6 +133,8 @@ def _build_row(number: int, values: Mapping[str, Any]) -> Row:
             raise unreadable[0].problem
         if len(text) > MAX_ROW_BYTES:
             raise row_too_long(len(text))
+        for name, kind in json_types.items():
+            columns[name] = _parse_json_texts(columns[name], kind)
         if b"\\u0000" in text:  # an escaped NUL, or these six characters
             check_value(columns)
     except BadRow as problem:

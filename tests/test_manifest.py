@@ -34,6 +34,7 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
         "computed",
         "reused",
         "timings",
+        "passed_over",
         "versions",
         "outputs",
         "seed",

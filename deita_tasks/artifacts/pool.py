@@ -55,6 +55,7 @@ ROWS = pa.schema(
         "n_media": pa.int32(),
         "n_turns": pa.int32(),
         "n_words": pa.int64(),
+        "language": pa.string(),  # see languages.py
     }
 )
 QUARANTINE = pa.schema(

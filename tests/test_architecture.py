@@ -49,7 +49,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "deita_tasks.words",
         "deita_tasks.languages",
     ),
-    ("deita_tasks.conversations",),
+    ("deita_tasks.conversations", "deita_tasks.findings"),
     (
         "deita_tasks.records",
         "deita_tasks.progress",

@@ -1,0 +1,144 @@
+"""What to know about a selection beside its counts, and how to say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
+
+from deita_tasks.languages import language_name
+from deita_tasks.strict_json import JsonRecord
+
+NAMED_LANGUAGES = 8
+NAMED_COLUMNS = 5
+
+
+class MediaRows(JsonRecord):
+    """Conversations with images, audio or video. too_similar: as are the rows that blocked them."""
+
+    pool: NonNegativeInt = 0
+    selected: NonNegativeInt = 0
+    too_similar: NonNegativeInt = 0
+
+
+class OtherLanguages(JsonRecord):
+    """Conversations in languages that the models of some stages were not made for.
+
+    made_for: codes of the languages that these models read. pool, selected: rows by code.
+    """
+
+    stages: list[str]
+    made_for: list[str]
+    pool: dict[str, NonNegativeInt]
+    selected: dict[str, NonNegativeInt]
+
+
+class VanishedValue(JsonRecord):
+    """A value of a column that no selected row has. expected: rows of a random selection."""
+
+    column: str
+    value: str
+    rows: NonNegativeInt
+    expected: NonNegativeFloat
+
+
+class Findings(JsonRecord):
+    """What to know about a selection beside its counts.
+
+    Counts are of distinct rows: neither quarantined nor duplicates. differing_duplicates:
+    duplicates with other values than their first row in differing_columns. half_read_pairs: too
+    similar rows of which the embedder read only a part, as of the row that blocked them.
+    """
+
+    rows: NonNegativeInt = 0
+    unanswered_exchanges: NonNegativeInt = 0
+    unanswered_rows: NonNegativeInt = 0
+    media: MediaRows = MediaRows()
+    differing_duplicates: NonNegativeInt = 0
+    differing_columns: list[str] = Field(default_factory=list)
+    half_read_pairs: NonNegativeInt = 0
+    other_languages: list[OtherLanguages] = Field(default_factory=list)
+    vanished: list[VanishedValue] = Field(default_factory=list)
+
+    def sentences(self, counts: Mapping[str, int]) -> list[str]:
+        """Return the findings as sentences. counts: rows by decision."""
+        return [
+            *self._unanswered(),
+            *self._media(counts),
+            *self._duplicates(counts),
+            *self._half_read(counts),
+            *(describe_languages(other, self.rows) for other in self.other_languages),
+        ]
+
+    def _unanswered(self) -> Iterator[str]:
+        if self.unanswered_exchanges:
+            yield (
+                f"{plural(self.unanswered_exchanges, 'exchange')} without an answer in "
+                f"{plural(self.unanswered_rows, 'conversation')} were not scored."
+            )
+
+    def _media(self, counts: Mapping[str, int]) -> Iterator[str]:
+        media = self.media
+        if media.pool:
+            yield (
+                f"{plural(media.pool, 'conversation')} of the pool and {media.selected:,} of the "
+                "selection hold images, audio or video, which no model here reads: scores and "
+                "similarities rest on their text alone."
+            )
+        if media.too_similar:
+            yield (
+                f"{media.too_similar:,} of the {counts['too_similar']:,} too similar rows hold "
+                "media, as do the rows that blocked them: the media may differ."
+            )
+
+    def _duplicates(self, counts: Mapping[str, int]) -> Iterator[str]:
+        if self.differing_duplicates:
+            yield (
+                f"{self.differing_duplicates:,} of the {plural(counts['duplicate'], 'duplicate')} "
+                "differ from their first row in other columns "
+                f"({_list_some(self.differing_columns, NAMED_COLUMNS)}); only the first row counts."
+            )
+
+    def _half_read(self, counts: Mapping[str, int]) -> Iterator[str]:
+        if self.half_read_pairs:
+            yield (
+                f"{self.half_read_pairs:,} of the {counts['too_similar']:,} too similar pairs were "
+                "compared by their beginnings alone: both texts are longer than the embedder's "
+                "window."
+            )
+
+
+def describe_languages(other: OtherLanguages, rows: int) -> str:
+    """Return what share of `rows` is in other languages than the models were made for."""
+    count = sum(other.pool.values())
+    selected = sum(other.selected.values())
+    named = [f"{language_name(code)} {number:,}" for code, number in other.pool.items()]
+    made_for = _join([language_name(code) for code in other.made_for])
+    return (
+        f"{count:,} of {plural(rows, 'conversation')} ({count / rows:.1%}) and {selected:,} of "
+        f"those selected are not in {made_for}, which the models of "
+        f"{_join(other.stages)} were made for: {_list_some(named, NAMED_LANGUAGES)}."
+    )
+
+
+def describe_vanished(value: VanishedValue) -> str:
+    """Return what a warning says of a value."""
+    return (
+        f"no selected row has {value.column} = {value.value}: {value.rows:,} of the pool have it, "
+        f"and a random selection would have about {value.expected:.1f}"
+    )
+
+
+def plural(number: int, noun: str) -> str:
+    """Return "1 row" or "2 rows"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _join(names: Sequence[str]) -> str:
+    """Return "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _list_some(names: Sequence[str], most: int) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
-from deita_tasks.languages import language_name
+from deita_tasks.languages import UNDETERMINED, language_name
 from deita_tasks.strict_json import JsonRecord
 
 NAMED_LANGUAGES = 8
@@ -24,13 +25,44 @@ class MediaRows(JsonRecord):
 class OtherLanguages(JsonRecord):
     """Conversations in languages that the models of some stages were not made for.
 
-    made_for: codes of the languages that these models read. pool, selected: rows by code.
+    made_for: codes of the languages that these models read. pool, selected: rows by code;
+    selected is None before a selection.
     """
 
     stages: list[str]
     made_for: list[str]
     pool: dict[str, NonNegativeInt]
-    selected: dict[str, NonNegativeInt]
+    selected: dict[str, NonNegativeInt] | None = None
+
+
+def find_other_languages(
+    pool: Mapping[str, int],
+    made_for: Mapping[str, Sequence[str]],
+    selected: Mapping[str, int] | None = None,
+) -> list[OtherLanguages]:
+    """Return which rows are in other languages than those that the models were made for.
+
+    pool, selected: rows by language. made_for: languages by stage; stages that share theirs are
+    told of once.
+    """
+
+    def languages_of(stage: str) -> list[str]:
+        return sorted(made_for[stage])
+
+    found = []
+    for codes, stages in groupby(sorted(made_for, key=languages_of), languages_of):
+        read = {*codes, UNDETERMINED}
+        others = OtherLanguages(
+            stages=list(stages),
+            made_for=codes,
+            pool={code: rows for code, rows in pool.items() if rows and code not in read},
+        )
+        if selected is not None:
+            rows = {code: selected[code] for code in others.pool if selected.get(code)}
+            others = others.model_copy(update={"selected": rows})
+        if others.pool:
+            found.append(others)
+    return found
 
 
 class VanishedValue(JsonRecord):
@@ -111,12 +143,14 @@ class Findings(JsonRecord):
 def describe_languages(other: OtherLanguages, rows: int) -> str:
     """Return what share of `rows` is in other languages than the models were made for."""
     count = sum(other.pool.values())
-    selected = sum(other.selected.values())
     named = [f"{language_name(code)} {number:,}" for code, number in other.pool.items()]
     made_for = _join([language_name(code) for code in other.made_for])
+    selected = ""
+    if other.selected is not None:
+        selected = f" and {sum(other.selected.values()):,} of those selected"
     return (
-        f"{count:,} of {plural(rows, 'conversation')} ({count / rows:.1%}) and {selected:,} of "
-        f"those selected are not in {made_for}, which the models of "
+        f"{count:,} of {plural(rows, 'conversation')} ({count / rows:.1%}){selected} are not in "
+        f"{made_for}, which the models of "
         f"{_join(other.stages)} were made for: {_list_some(named, NAMED_LANGUAGES)}."
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deita_tasks.artifacts.pool import Pool
-from deita_tasks.findings import Findings, MediaRows, OtherLanguages
-from deita_tasks.languages import UNDETERMINED
+from deita_tasks.findings import Findings, MediaRows, find_other_languages
 from deita_tasks.reporting.composition import (
     LANGUAGE,
     SOURCE,
@@ -72,7 +70,11 @@ def examine(
         differing_duplicates=differences.rows,
         differing_columns=[name for name, _ in differences.columns.most_common()],
         half_read_pairs=_count_pairs(ledger, truncated),
-        other_languages=_other_languages(languages, made_for),
+        other_languages=find_other_languages(
+            {count.value: count.pool for count in languages.values},
+            made_for,
+            {count.value: count.selected for count in languages.values},
+        ),
         vanished=[value for column in columns for value in find_vanished(column)],
     )
     return Examination(findings, columns)
@@ -87,26 +89,6 @@ def _count_pairs(ledger: pa.Table, ids: pa.Array) -> int:
     pairs = with_decision(ledger, "too_similar")
     is_own = pc.is_in(pairs["id"], value_set=ids)
     return _count(pc.and_(is_own, pc.is_in(pairs["nearest_id"], value_set=ids)))
-
-
-def _other_languages(
-    languages: ColumnCounts, made_for: Mapping[str, Sequence[str]]
-) -> list[OtherLanguages]:
-    """Return for each set of languages that models were made for which rows are in others."""
-
-    def languages_of(stage: str) -> list[str]:
-        return sorted(made_for[stage])
-
-    found = []
-    for codes, stages in groupby(sorted(made_for, key=languages_of), languages_of):
-        others = [count for count in languages.values if count.value not in (*codes, UNDETERMINED)]
-        if others:
-            pool = {count.value: count.pool for count in others}
-            selected = {count.value: count.selected for count in others if count.selected}
-            found.append(
-                OtherLanguages(stages=list(stages), made_for=codes, pool=pool, selected=selected)
-            )
-    return found
 
 
 class _Differences:

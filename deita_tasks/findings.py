@@ -104,39 +104,41 @@ class Findings(JsonRecord):
 
     def _unanswered(self) -> Iterator[str]:
         if self.unanswered_exchanges:
+            were = "was" if self.unanswered_exchanges == 1 else "were"
             yield (
                 f"{plural(self.unanswered_exchanges, 'exchange')} without an answer in "
-                f"{plural(self.unanswered_rows, 'conversation')} were not scored."
+                f"{plural(self.unanswered_rows, 'conversation')} {were} not scored."
             )
 
     def _media(self, counts: Mapping[str, int]) -> Iterator[str]:
         media = self.media
         if media.pool:
             yield (
-                f"{plural(media.pool, 'conversation')} of the pool and {media.selected:,} of the "
-                "selection hold images, audio or video, which no model here reads: scores and "
-                "similarities rest on their text alone."
+                f"Images, audio or video are in {plural(media.pool, 'conversation')} of the pool "
+                f"and {media.selected:,} of the selection. No model here reads them: scores and "
+                "similarities rest on the text alone."
             )
         if media.too_similar:
             yield (
-                f"{media.too_similar:,} of the {counts['too_similar']:,} too similar rows hold "
-                "media, as do the rows that blocked them: the media may differ."
+                f"{media.too_similar:,} of the {counts['too_similar']:,} rows rejected as too "
+                "similar and the rows that blocked them have media, which may differ."
             )
 
     def _duplicates(self, counts: Mapping[str, int]) -> Iterator[str]:
         if self.differing_duplicates:
+            columns = _list_some(self.differing_columns, NAMED_COLUMNS)
             yield (
-                f"{self.differing_duplicates:,} of the {plural(counts['duplicate'], 'duplicate')} "
-                "differ from their first row in other columns "
-                f"({_list_some(self.differing_columns, NAMED_COLUMNS)}); only the first row counts."
+                f"{plural(counts['duplicate'], 'duplicate')}, {self.differing_duplicates:,} of "
+                f"them with other values than the first row in other columns ({columns})."
             )
 
     def _half_read(self, counts: Mapping[str, int]) -> Iterator[str]:
         if self.half_read_pairs:
+            pairs = f"{self.half_read_pairs:,} of the {counts['too_similar']:,} too similar pairs"
+            were = "was" if self.half_read_pairs == 1 else "were"
             yield (
-                f"{self.half_read_pairs:,} of the {counts['too_similar']:,} too similar pairs were "
-                "compared by their beginnings alone: both texts are longer than the embedder's "
-                "window."
+                f"{pairs} {were} compared by their beginnings alone: both texts are longer than "
+                "the embedder's window."
             )
 
 
@@ -149,8 +151,8 @@ def describe_languages(other: OtherLanguages, rows: int) -> str:
     if other.selected is not None:
         selected = f" and {sum(other.selected.values()):,} of those selected"
     return (
-        f"{count:,} of {plural(rows, 'conversation')} ({count / rows:.1%}){selected} are not in "
-        f"{made_for}, which the models of "
+        f"{count:,} of {plural(rows, 'conversation')} ({count / rows:.1%}){selected} are in "
+        f"languages other than {made_for}, which the models of "
         f"{_join(other.stages)} were made for: {_list_some(named, NAMED_LANGUAGES)}."
     )
 

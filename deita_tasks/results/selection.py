@@ -24,8 +24,8 @@ from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
 from deita_tasks.manifest import Manifest, RowsByStage, RunFacts
 from deita_tasks.reporting.changes import Changes, compare
-from deita_tasks.reporting.examination import examine
 from deita_tasks.reporting.report import Report, ReportData, build_report, required_rows
+from deita_tasks.results.examination import examine
 from deita_tasks.results.publish import publish_result
 from deita_tasks.results.reading import read_earlier_manifest, read_ledger
 

@@ -94,7 +94,8 @@ def print_summary(subset: Subset | Mapping[str, Any], selection: Selection, outp
         _add_stage(table, subset, stage)
     console = new_console()
     console.print(table)
-    _print_findings(console, Findings.model_validate(subset["findings"]), counts)
+    if "findings" in subset:
+        _print_findings(console, Findings.model_validate(subset["findings"]), counts)
     if counts["selected"] < selection.budget:
         from deita_tasks.artifacts.selection import shortfall
         from deita_tasks.manifest import Counts

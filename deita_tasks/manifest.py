@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from deita_tasks import storage
+from deita_tasks.findings import Findings
 from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JsonRecord, strict_json
 
@@ -104,6 +105,8 @@ class RunFacts(JsonRecord):
     fingerprints: dict[str, Any]  # by stage; None for a stage that did not run
     computed: RowsByStage
     reused: RowsByStage
+    # By stage, the languages that its model was made for, where it says so.
+    languages: dict[str, list[str]] = Field(default_factory=dict)
     timings: dict[str, NonNegativeFloat]  # seconds by stage
     passed_over: list[PassedOver] = Field(default_factory=list)
 
@@ -154,6 +157,7 @@ class Manifest(Provenance):
     seed: int | None
     counts: Counts
     truncated: RowsByStage  # rows that a model read in part
+    findings: Findings = Findings()
 
 
 class SweepManifest(Provenance):

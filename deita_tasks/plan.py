@@ -66,16 +66,25 @@ class Plan:
         fingerprints["selection"] = self.selector.fingerprint()
         return fingerprints
 
+    def components(self) -> dict[str, Scorer | Embedder]:
+        """Return the components that compute something, by stage."""
+        embedders = {} if self.embedder is None else {"embedding": self.embedder}
+        return {**self.scorers, **embedders}
+
+    def languages(self) -> dict[str, list[str]]:
+        """Return the languages that a stage's model was made for, where it says so."""
+        return {
+            stage: list(component.languages)
+            for stage, component in self.components().items()
+            if component.languages
+        }
+
     def models(self) -> list[Model]:
         """Return the models among the components."""
-        components: dict[str, Scorer | Embedder | None] = {
-            **self.scorers,
-            "embedding": self.embedder,
-        }
         models = []
-        for use, component in components.items():
+        for use, component in self.components().items():
             model = getattr(component, "model", None)
-            if component is not None and model is not None:
+            if model is not None:
                 fingerprint = component.fingerprint()
                 revision = fingerprint.get("revision") or fingerprint.get("files_sha256")
                 models.append(

@@ -8,8 +8,9 @@ whose scores are worth seeing first.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from deita_tasks import storage
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import InputError
+from deita_tasks.findings import describe_languages, find_other_languages, plural
+from deita_tasks.languages import detect_language
 from deita_tasks.loading import open_unless_empty
 from deita_tasks.models.hardware import choose_device, choose_dtype
 from deita_tasks.plan import Plan
@@ -109,11 +112,12 @@ def preflight(plan: Plan, format: str) -> Iterator[Check]:
     if not sample:
         raise InputError(f"{', '.join(plan.files)}: no good rows; expected conversations")
     rows = estimate_rows(plan.files, sample)
-    components: dict[str, Scorer | Embedder | None] = {**plan.scorers, "embedding": plan.embedder}
-    for stage, component in components.items():
-        if component is not None:
-            yield check(stage, component, sample, rows)
-            component.release()
+    warnings = sample_warnings(sample, plan.languages())
+    for stage, component in plan.components().items():
+        result = check(stage, component, sample, rows)
+        yield replace(result, warnings=[*warnings, *result.warnings])
+        warnings = []
+        component.release()
 
 
 def check(
@@ -234,6 +238,29 @@ def _warnings(stage: str, component: Scorer | Embedder, probe: _Probe) -> Iterat
             f"{stage}: all {len(values)} {kind} of the sample are the same; was this model "
             "trained for it?"
         )
+
+
+def sample_warnings(
+    sample: Sequence[Conversation], made_for: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Return what the models cannot read of the sample: media, and languages not `made_for`.
+
+    made_for: languages by stage, of the models that say so.
+    """
+    warnings = []
+    media = sum(conversation.media > 0 for conversation in sample)
+    if media:
+        warnings.append(
+            f"{media:,} of {plural(len(sample), 'sampled conversation')} hold images, audio or "
+            "video, which no model here reads: they are scored and compared by their text alone"
+        )
+    languages = Counter(detect_language(row.spoken_texts) for row in sample)
+    by_frequency = dict(languages.most_common())
+    warnings += [
+        f"of the sample, {describe_languages(other, len(sample))}"
+        for other in find_other_languages(by_frequency, made_for)
+    ]
+    return warnings
 
 
 def read_sample(files: Sequence[str], format: str) -> list[Conversation]:

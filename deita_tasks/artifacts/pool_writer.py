@@ -22,6 +22,7 @@ from deita_tasks.artifacts.pool import (
 )
 from deita_tasks.artifacts.row_layout import layout_of
 from deita_tasks.conversations import Conversation
+from deita_tasks.languages import detect_language
 from deita_tasks.manifest import InputFile
 from deita_tasks.records import Quarantined
 from deita_tasks.strict_json import JSON
@@ -159,6 +160,7 @@ def _row_fields(row: Conversation) -> dict[str, Any]:
         "n_media": row.media,
         "n_turns": len(row.turns),
         "n_words": sum(count_words(turn.content) for turn in row.turns),
+        "language": detect_language(row.spoken_texts),
     }
 
 

@@ -75,6 +75,10 @@ class SentenceTransformersEmbedder(Embedder):
 
     _model: Lazy[SentenceTransformer] = PrivateAttr(default_factory=Lazy)
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return ("en",) if self.model == MINILM else ()
+
     def fingerprint(self) -> Fingerprint:
         checkpoint = find_checkpoint(self.model, self.revision)
         fingerprint: Fingerprint = {

@@ -29,6 +29,11 @@ class Component(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """ISO 639 codes of the languages that its model was made for; () where it does not say."""
+        return ()
+
 
 def component_class(table: Table, stage: str, name: str) -> type[Any]:
     """Return the class behind `name`. Raises UsageError for an unknown name."""

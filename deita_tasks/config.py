@@ -61,6 +61,9 @@ else:
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 RunnerName = Literal["thread", "process", "dask", "ray"]
+ScorePer = Literal["turn", "row"]
+# Two numbers; the component that takes them says more clearly what is wrong.
+Scale = Annotated[str, Field(json_schema_extra={"pattern": r"^\s*\S+\s*\.\.\s*\S+\s*$"})]
 
 TEMPORARY_SERVER = "DEITA_TEMPORARY_SERVER"  # set by a command that starts its own Prefect server
 MAX_NAME_LENGTH = 40  # characters of a pool's name
@@ -165,8 +168,9 @@ class Source(Group):
 
     input: list[Uri] = Field(
         title="Input",
-        description="Files, folders, globs, s3:// or hf:// URIs: JSON, JSON Lines (both also .gz, "
-        ".xz, .zst), Parquet, CSV.",
+        description="Files, folders, globs, s3:// or hf:// URIs, or a data set of the hub "
+        "(hf:org/name:config:split): JSON, JSON Lines, CSV (also .gz, .bz2, .xz, .zst), Parquet, "
+        "Arrow.",
         min_length=1,
     )
     format: InputFormat = Field(
@@ -189,7 +193,9 @@ class Source(Group):
     @property
     def name(self) -> str:
         """The pool's name in run names: the last step of its first path, never a whole URI."""
-        first = self.input[0].split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "pool"
+        uri = self.input[0]
+        address = uri.split("?")[0] if "://" in uri else uri
+        first = address.rstrip("/").rsplit("/", 1)[-1] or "pool"
         more = f" and {len(self.input) - 1} more" if len(self.input) > 1 else ""
         return f"{first[:MAX_NAME_LENGTH]}{more}"
 
@@ -309,17 +315,47 @@ class Scoring(Group):
         description="For provided: a list of scores, one a user turn. Default: complexity_scores "
         "in the rows, complexity in a file.",
     )
+    complexity_per: Annotated[ScorePer | None, ComponentOption("complexity", "per")] = Field(
+        None,
+        title="Complexity per turn or row",
+        description="For provided. turn: a score for each user turn; row: one number for the "
+        "whole conversation, which the evol score counts once. Default: turn.",
+    )
+    complexity_scale: Annotated[Scale | None, ComponentOption("complexity", "scale")] = Field(
+        None,
+        title="Complexity scale",
+        description="For provided: range of the scores, such as 0..10, which is mapped linearly "
+        "onto 1 to 6. Default: 1..6.",
+    )
     quality_column: Annotated[str | None, ComponentOption("quality", "column")] = Field(
         None,
         title="Quality column",
         description="For provided: a list of scores, one a user turn. Default: quality_scores in "
         "the rows, quality in a file.",
     )
+    quality_per: Annotated[ScorePer | None, ComponentOption("quality", "per")] = Field(
+        None,
+        title="Quality per turn or row",
+        description="For provided. turn: a score for each user turn; row: one number for the "
+        "whole conversation, which the evol score counts once. Default: turn.",
+    )
+    quality_scale: Annotated[Scale | None, ComponentOption("quality", "scale")] = Field(
+        None,
+        title="Quality scale",
+        description="For provided: range of the scores, such as 0..10, which is mapped linearly "
+        "onto 1 to 6. Default: 1..6.",
+    )
     scores_file: Annotated[str | None, ComponentOption("scorers", "file")] = Field(
         None,
         title="Scores file",
-        description="For provided: Parquet file joined by id or source_row. Default: the pool's "
-        "own rows.",
+        description="For provided: Parquet, CSV or JSON Lines file joined by key, id or "
+        "source_row. Default: the pool's own rows.",
+    )
+    scores_key: Annotated[str | None, ComponentOption("scorers", "key")] = Field(
+        None,
+        title="Scores key",
+        description="For provided: column that scores file and pool both have, and that joins "
+        "them. Default: id, else the source row.",
     )
 
 
@@ -346,8 +382,17 @@ class Embedding(Group):
         None,
         ge=16,
         title="Maximum text length",
-        description="Tokens of a conversation that the embedder reads; longer ones lose their "
-        "end, and are counted. At least 16. Default: the model's window; 2048 for causal_lm.",
+        description="Tokens that the embedder reads at once. At least 16. Default: the model's "
+        "window; 2048 for causal_lm.",
+    )
+    long_texts: Annotated[
+        Literal["windows", "beginning"] | None, ComponentOption("embedding", "long_texts")
+    ] = Field(
+        None,
+        title="Long texts",
+        description="What is embedded of texts over that length. windows: all of it, in pieces "
+        "whose vectors are averaged; beginning: only the first piece; such texts are counted. "
+        "Default: windows; causal_lm knows only beginning.",
     )
     embedding_dtype: Annotated[Dtype | None, ComponentOption("embedding", "dtype")] = Field(
         None,
@@ -363,8 +408,14 @@ class Embedding(Group):
     embeddings_file: Annotated[str | None, ComponentOption("embedding", "file")] = Field(
         None,
         title="Embeddings file",
-        description="For provided: Parquet file joined by id or source_row. Default: the pool's "
-        "own rows.",
+        description="For provided: Parquet, CSV or JSON Lines file joined by key, id or "
+        "source_row. Default: the pool's own rows.",
+    )
+    embeddings_key: Annotated[str | None, ComponentOption("embedding", "key")] = Field(
+        None,
+        title="Embeddings key",
+        description="For provided: column that embeddings file and pool both have, and that joins "
+        "them. Default: id, else the source row.",
     )
 
 

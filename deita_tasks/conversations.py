@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
@@ -116,6 +116,9 @@ class Conversation:
 
         It is `id` where the conversation is nothing but text.
         """
+        has_fields = any(turn.fields for turn in self.turns)
+        if not (has_fields or self.tools or media_of(self.extra)):
+            return self.id
         return content_id([Turn(turn.role, turn.text) for turn in self.turns])
 
     @property
@@ -133,6 +136,11 @@ class Conversation:
         exchanges = split_exchanges(self.turns)
         pairs = [Pair(_instruction(turns), _response(turns)) for turns in exchanges]
         return [pair for pair in pairs if pair.response]
+
+    @property
+    def spoken_texts(self) -> Iterator[str]:
+        """What user and assistant say, turn by turn."""
+        return (turn.content for turn in self.turns if turn.role in ("user", "assistant"))
 
     @property
     def unanswered(self) -> int:

@@ -8,7 +8,7 @@ Decision = Literal[
     "selected",
     "too_similar",  # to a selected row with a higher evol score
     "below_budget",  # the budget was full before its turn came
-    "duplicate",  # the same text as an earlier row
+    "duplicate",  # the same conversation as an earlier row
     "quarantined",  # the loader could not read it
     "unscorable",  # a model gave no valid score or vector
 ]

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from deita_tasks import storage
+from deita_tasks.findings import Findings
 from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JsonRecord, strict_json
 
@@ -48,6 +49,13 @@ class InputFile(JsonRecord):
     digest: str
     rows: NonNegativeInt
     format: str  # detected, or as the user set it
+
+
+class PassedOver(JsonRecord):
+    """A file or folder of the input that was not read, and why."""
+
+    uri: str
+    reason: str
 
 
 class Model(JsonRecord):
@@ -97,7 +105,10 @@ class RunFacts(JsonRecord):
     fingerprints: dict[str, Any]  # by stage; None for a stage that did not run
     computed: RowsByStage
     reused: RowsByStage
+    # By stage, the languages that its model was made for, where it says so.
+    languages: dict[str, list[str]] = Field(default_factory=dict)
     timings: dict[str, NonNegativeFloat]  # seconds by stage
+    passed_over: list[PassedOver] = Field(default_factory=list)
 
 
 def _utc(moment: datetime) -> datetime:
@@ -147,6 +158,7 @@ class Manifest(Provenance):
     counts: Counts
     truncated: RowsByStage  # rows that a model read in part
     left_out: NonNegativeInt = 0  # selected rows that complete_only keeps out of the subset
+    findings: Findings = Findings()
 
 
 class SweepManifest(Provenance):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast, get_args
 
 from deita_tasks import storage
@@ -26,8 +26,8 @@ from deita_tasks.embedding import EMBEDDERS, load_embedder
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import MissingExtra, OutputExists, StorageError, UsageError
 from deita_tasks.exporting import load_exporter
-from deita_tasks.loading import pool_files
-from deita_tasks.manifest import MANIFEST, Model
+from deita_tasks.loading import find_pool, load_layouts
+from deita_tasks.manifest import MANIFEST, Model, PassedOver
 from deita_tasks.presets import LICENCES, PRESETS, Spec
 from deita_tasks.records import SCORE_KINDS, ScoreKind
 from deita_tasks.results import publish, versions
@@ -55,6 +55,7 @@ class Plan:
     scorers: Mapping[str, Scorer]
     embedder: Embedder | None
     selector: Selector
+    passed_over: list[PassedOver] = field(default_factory=list)  # of the input
 
     def fingerprints(self) -> dict[str, Any]:
         """Return what each stage's results depend on; None for a stage that does not run."""
@@ -65,16 +66,25 @@ class Plan:
         fingerprints["selection"] = self.selector.fingerprint()
         return fingerprints
 
+    def components(self) -> dict[str, Scorer | Embedder]:
+        """Return the components that compute something, by stage."""
+        embedders = {} if self.embedder is None else {"embedding": self.embedder}
+        return {**self.scorers, **embedders}
+
+    def languages(self) -> dict[str, list[str]]:
+        """Return the languages that a stage's model was made for, where it says so."""
+        return {
+            stage: list(component.languages)
+            for stage, component in self.components().items()
+            if component.languages
+        }
+
     def models(self) -> list[Model]:
         """Return the models among the components."""
-        components: dict[str, Scorer | Embedder | None] = {
-            **self.scorers,
-            "embedding": self.embedder,
-        }
         models = []
-        for use, component in components.items():
+        for use, component in self.components().items():
             model = getattr(component, "model", None)
-            if component is not None and model is not None:
+            if model is not None:
                 fingerprint = component.fingerprint()
                 revision = fingerprint.get("revision") or fingerprint.get("files_sha256")
                 models.append(
@@ -105,7 +115,8 @@ def plan_run(
     settings = RunSettings(advanced.device)
     specs: dict[str, Spec] = {"selection": selector_spec(preset, selection, settings)}
     selector = load_selector(selection.strategy, **specs["selection"]["options"])
-    files = pool_files(source.input)
+    found = find_pool(source.input, load_layouts())
+    files = found.files
     settings = RunSettings(advanced.device, advanced.allow_bin, files)
     for kind in SCORE_KINDS:
         specs[kind] = scorer_spec(preset, kind, scoring, settings)
@@ -122,7 +133,8 @@ def plan_run(
     check_apart(source.input, advanced.store)
     running_of(advanced)
     storage.check_writable(advanced.store)
-    return Plan(files, specs, scorers, embedder if selector.needs_embeddings else None, selector)
+    embedder_or_none = embedder if selector.needs_embeddings else None
+    return Plan(files, specs, scorers, embedder_or_none, selector, found.passed_over)
 
 
 def _check_model(component: Component) -> None:

@@ -8,8 +8,9 @@ whose scores are worth seeing first.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from deita_tasks import storage
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import InputError
+from deita_tasks.findings import describe_languages, find_other_languages, plural
+from deita_tasks.languages import detect_language
 from deita_tasks.loading import open_unless_empty
 from deita_tasks.models.hardware import choose_device, choose_dtype
 from deita_tasks.plan import Plan
@@ -37,7 +40,8 @@ class Check:
     """What preflight knows about one stage; None for what it does not know.
 
     rows: that the stage has to compute. sampled: rows of the sample. truncated_rows: sampled rows
-    that do not fit the model's window. tokens_a_row: mean over the sample. seconds_a_row: measured
+    that do not fit the model's window. windowed_rows: those that it reads in several windows;
+    windows_a_row: how many, their mean. tokens_a_row: mean over the sample. seconds_a_row: measured
     on a few rows, so more than in large batches. scores: some real ones.
     """
 
@@ -55,6 +59,8 @@ class Check:
     seconds_a_row: float | None
     scores: list[float] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    windowed_rows: int | None = None
+    windows_a_row: float | None = None
 
     @property
     def tokens(self) -> float | None:
@@ -73,11 +79,7 @@ class Check:
         ]
         if self.digit_ids is not None:
             facts.append(f"digits {self.digit_ids}")
-        if self.window is not None and self.truncated_rows is not None:
-            facts.append(
-                f"{self.truncated_rows} of {self.sampled} sampled rows are over {self.window:,} "
-                "tokens and would be truncated"
-            )
+        facts += self._long_rows()
         if self.scores:
             facts.append("scores such as " + " ".join(f"{score:.2f}" for score in self.scores))
         if self.tokens is not None:
@@ -85,6 +87,16 @@ class Check:
         if self.seconds is not None:
             facts.append(f"at most about {duration(self.seconds)}")
         return f"{self.stage}: {', '.join(filter(None, facts))}"
+
+    def _long_rows(self) -> Iterator[str]:
+        if self.window is None or self.truncated_rows is None:
+            return
+        over = f"of {self.sampled} sampled rows are over {self.window:,} tokens"
+        if self.windowed_rows is not None:
+            takes = f" and take {self.windows_a_row:.1f} windows on average"
+            yield f"{self.windowed_rows} {over}" + (takes if self.windowed_rows else "")
+        if self.windowed_rows is None or self.truncated_rows:
+            yield f"{self.truncated_rows} {over} and would be truncated"
 
 
 def _multiply(per_row: float | None, rows: int | None) -> float | None:
@@ -100,11 +112,12 @@ def preflight(plan: Plan, format: str) -> Iterator[Check]:
     if not sample:
         raise InputError(f"{', '.join(plan.files)}: no good rows; expected conversations")
     rows = estimate_rows(plan.files, sample)
-    components: dict[str, Scorer | Embedder | None] = {**plan.scorers, "embedding": plan.embedder}
-    for stage, component in components.items():
-        if component is not None:
-            yield check(stage, component, sample, rows)
-            component.release()
+    warnings = sample_warnings(sample, plan.languages())
+    for stage, component in plan.components().items():
+        result = check(stage, component, sample, rows)
+        yield replace(result, warnings=[*warnings, *result.warnings])
+        warnings = []
+        component.release()
 
 
 def check(
@@ -123,6 +136,7 @@ def check(
     device = getattr(component, "device", None)
     truncated = forecast.truncated_tokens
     digits = forecast.digit_ids
+    windows = None if forecast.windows is None else forecast.windows[forecast.windows > 1]
     return Check(
         stage=stage,
         backend=str(component.fingerprint()["backend"]),
@@ -138,6 +152,8 @@ def check(
         seconds_a_row=_seconds_a_row(component, forecast, probe),
         scores=_example_scores(component, probe),
         warnings=list(_warnings(stage, component, probe)),
+        windowed_rows=None if windows is None else len(windows),
+        windows_a_row=float(windows.mean()) if windows is not None and len(windows) else None,
     )
 
 
@@ -222,6 +238,29 @@ def _warnings(stage: str, component: Scorer | Embedder, probe: _Probe) -> Iterat
             f"{stage}: all {len(values)} {kind} of the sample are the same; was this model "
             "trained for it?"
         )
+
+
+def sample_warnings(
+    sample: Sequence[Conversation], made_for: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Return what the models cannot read of the sample: media, and languages not `made_for`.
+
+    made_for: languages by stage, of the models that say so.
+    """
+    warnings = []
+    media = sum(conversation.media > 0 for conversation in sample)
+    if media:
+        warnings.append(
+            f"{media:,} of {plural(len(sample), 'sampled conversation')} hold images, audio or "
+            "video, which no model here reads: they are scored and compared by their text alone"
+        )
+    languages = Counter(detect_language(row.spoken_texts) for row in sample)
+    by_frequency = dict(languages.most_common())
+    warnings += [
+        f"of the sample, {describe_languages(other, len(sample))}"
+        for other in find_other_languages(by_frequency, made_for)
+    ]
+    return warnings
 
 
 def read_sample(files: Sequence[str], format: str) -> list[Conversation]:

@@ -85,13 +85,15 @@ class Forecast:
 
     window: the most tokens that the model reads. digit_ids: the token ids of "1" to "6". tokens:
     int64 (n,), the tokens that the model would read of each conversation, over all its prompts.
-    truncated_tokens: int64 (n,), the tokens that it would leave out.
+    truncated_tokens: int64 (n,), the tokens that it would leave out. windows: int64 (n,), in how
+    many windows it would read each; None if it reads only one.
     """
 
     window: int | None = None
     digit_ids: Sequence[int] | None = None
     tokens: NDArray[np.int64] | None = None
     truncated_tokens: NDArray[np.int64] | None = None
+    windows: NDArray[np.int64] | None = None
 
 
 class Rejection(NamedTuple):

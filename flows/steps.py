@@ -94,7 +94,9 @@ def run_facts(
         parameters={name: dict(group) for name, group in groups.items()},
         models=plan.models(),
         fingerprints=plan.fingerprints(),
+        languages=plan.languages(),
         computed=RowsByStage(**computed),
         reused=RowsByStage(**reused),
         timings=clock.seconds,
+        passed_over=plan.passed_over,
     )

@@ -46,7 +46,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "deita_tasks.terminal",
         "deita_tasks.catalogue",
         "deita_tasks.presets",
+        "deita_tasks.words",
+        "deita_tasks.languages",
     ),
+    ("deita_tasks.conversations", "deita_tasks.findings"),
     (
         "deita_tasks.records",
         "deita_tasks.progress",

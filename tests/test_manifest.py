@@ -33,13 +33,16 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
         "fingerprints",
         "computed",
         "reused",
+        "languages",
         "timings",
+        "passed_over",
         "versions",
         "outputs",
         "seed",
         "counts",
         "truncated",
         "left_out",
+        "findings",
         "content_digest",
     ]
     assert read["format_version"] == 1
@@ -59,7 +62,7 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
 
 
 def test_a_manifest_of_a_sweep_has_fields_of_its_own() -> None:
-    of_selection = {"seed", "counts", "truncated", "left_out"}
+    of_selection = {"seed", "counts", "truncated", "left_out", "findings"}
     fields = manifest(selected=2).model_dump(exclude=of_selection)
     sweep = SweepManifest(**fields, candidates=2, coverage_rows=1)
     names = list(json.loads(sweep.to_json()))

@@ -217,10 +217,9 @@ def test_no_rows(folder: Path) -> None:
 
 
 def test_the_sample_is_the_first_good_rows(tmp_path: Path) -> None:
-    rows = [
-        {"messages": []},
-        *({**ROWS[0], "messages": [{"role": "user", "content": f"Row {n}"}]} for n in range(1000)),
-    ]
+    answer = {"role": "assistant", "content": "Yes."}
+    talks = [[{"role": "user", "content": f"Row {n}"}, answer] for n in range(1000)]
+    rows = [{"messages": []}, *({**ROWS[0], "messages": messages} for messages in talks)]
     pool = write_rows(tmp_path / "pool.jsonl", rows)
     sample = read_sample([str(pool)], "auto")
     assert [row.turns[0].content for row in sample] == [f"Row {n}" for n in range(SAMPLE_ROWS)]
@@ -247,3 +246,25 @@ def test_durations() -> None:
         "90 min",
         "3.5 h",
     ]
+
+
+def test_what_no_model_reads_of_the_sample_is_said_once() -> None:
+    german = talk("Wie halte ich Basilikum im Winter am Leben?", "Stell ihn ans Fenster.")
+    english = talk("How do I keep basil alive in winter?", "Put it on the window sill.")
+    picture = Conversation(english.turns, extra={"images": ["x.png"]})
+    made_for = {"complexity": ("en",), "quality": ("en",)}
+    assert preflight.sample_warnings([english, german, picture, english], made_for) == [
+        "1 of 4 sampled conversations hold images, audio or video, which no model here reads: they "
+        "are scored and compared by their text alone",
+        "of the sample, 1 of 4 conversations (25.0%) are in languages other than English, which "
+        "the models of complexity and quality were made for: German 1.",
+    ]
+    assert preflight.sample_warnings([english], made_for) == []
+    assert preflight.sample_warnings([german], {}) == []
+
+
+def test_the_mini_preset_says_that_it_was_made_for_english() -> None:
+    assert load_scorer("mini", kind="quality").languages == ("en",)
+    assert load_embedder("sentence_transformers").languages == ("en",)
+    assert load_embedder("sentence_transformers", model="org/other").languages == ()
+    assert load_scorer("response_length", kind="quality").languages == ()

@@ -1,4 +1,4 @@
-"""The records: ids depend on the text alone, pairs go by role, and constructors check."""
+"""The records: ids depend on what a model is shown, exchanges go by role, constructors check."""
 
 from __future__ import annotations
 
@@ -113,48 +113,99 @@ def test_every_text_has_a_reproducible_id(messages: list[tuple[Any, str]]) -> No
         (["u: q", "a: r"], [("q", "r")]),
         (["s: be brief", "u: q", "a: r"], [("q", "r")]),
         (["u: 1", "a: 2", "u: 3", "a: 4"], [("1", "2"), ("3", "4")]),
-        (["u: 1", "u: 2", "a: 3"], [("1", ""), ("2", "3")]),
-        (["u: 1", "u: 2", "u: 3"], [("1", ""), ("2", ""), ("3", "")]),
-        (
-            ["u: 1", "a: 2", "a: 3", "u: 4", "a: 5"],
-            [("1", "2"), ("4", "5")],
-        ),  # of two answers in a row, the first
+        (["u: 1", "u: 2", "a: 3"], [("1\n\n2", "3")]),
+        (["u: 1", "u: 2", "u: 3"], []),
+        (["u: 1", "a: 2", "a: 3", "u: 4", "a: 5"], [("1", "2\n\n3"), ("4", "5")]),
         (["a: hello", "u: 1", "a: 2"], [("1", "2")]),
         (["a: hello"], []),
         (["s: only"], []),
-        (["u: 1", "a: 2", "u: 3"], [("1", "2"), ("3", "")]),
-        (["u: 1"], [("1", "")]),
+        (["u: 1", "a: 2", "u: 3"], [("1", "2")]),
+        (["u: 1"], []),
         (["u: 1", "t: 21 C", "a: 2"], [("1", "2")]),
-        (["u: 1", "a: call", "t: 21 C", "a: 2", "u: 3", "a: 4"], [("1", "call"), ("3", "4")]),
-        (["u: 1", "t: late", "u: 2", "a: 3"], [("1", ""), ("2", "3")]),
+        (["u: 1", "a: call", "t: 21 C", "a: 2", "u: 3", "a: 4"], [("1", "call\n\n2"), ("3", "4")]),
+        (["u: 1", "t: late", "u: 2", "a: 3"], [("2", "3")]),
         (["u: 1", "s: between", "a: 2"], [("1", "2")]),
         (["u: 1", "a: 2", "s: end"], [("1", "2")]),
         (["t: first", "u: 1", "a: 2"], [("1", "2")]),
-        (["u: ", "a: r"], [("", "r")]),  # an empty text is a text: the turn counts
-        (["u: q", "a: ", "a: r"], [("q", "")]),
+        (["u: ", "a: r"], [("", "r")]),  # an answer makes an exchange
+        (["u: q", "a: ", "a: r"], [("q", "r")]),
+        (["u: q", "a:  \n"], []),  # blank text is no answer
+        (["u: q", "a:  r \n"], [("q", " r \n")]),  # exactly as it is
     ],
 )
-def test_pairs_go_by_role(lines: list[str], pairs: list[tuple[str, str]]) -> None:
-    assert Conversation(turns(*lines)).pairs == [Pair(*pair) for pair in pairs]
+def test_exchanges_go_by_role(lines: list[str], pairs: list[tuple[str, str]]) -> None:
+    conversation = Conversation(turns(*lines))
+    assert conversation.pairs == [Pair(*pair) for pair in pairs]
+
+
+def test_unanswered_exchanges_are_counted() -> None:
+    conversation = Conversation(turns("u: 1", "t: late", "u: 2", "a: 3", "u: 4", "u: 5"))
+    assert conversation.pairs == [Pair("2", "3")]
+    assert conversation.unanswered == 2
+
+
+CALL = {"name": "f", "arguments": {"x": 1}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tool_calls": [{"id": "1", "type": "function", "function": CALL}]},
+        {"tool_calls": [{"function": {"name": "f", "arguments": '{"x": 1}'}}]},
+        {"tool_calls": [CALL]},
+        {"tool_calls": '[{"name": "f", "arguments": {"x": 1}}]'},
+        {"function_call": {"name": "f", "arguments": '{"x": 1}'}},
+        {"function_call": '{"name": "f", "arguments": {"x": 1}}'},
+    ],
+)
+def test_calls_are_the_response_where_the_assistant_says_nothing(fields: Any) -> None:
+    call = '{"name": "f", "arguments": {"x": 1}}'
+    silent = Conversation((Turn("user", "q"), Turn("assistant", "", fields)))
+    assert silent.pairs == [Pair("q", call)]
+    assert [turn.text for turn in silent.turns] == ["q", call]
+    speaking = Conversation((*silent.turns, Turn("tool", "21 C"), Turn("assistant", "Warm.")))
+    assert speaking.pairs == [Pair("q", "Warm.")]
+
+
+def test_several_calls_are_parted_by_blank_lines() -> None:
+    fields = {"tool_calls": [CALL, {**CALL, "name": "g"}], "function_call": "h()"}
+    conversation = Conversation((Turn("user", "q"), Turn("assistant", "", fields)))
+    expected = '{"name": "f", "arguments": {"x": 1}}\n\n{"name": "g", "arguments": {"x": 1}}\n\nh()'
+    assert conversation.pairs == [Pair("q", expected)]
+
+
+def test_the_id_covers_all_that_a_model_is_shown() -> None:
+    """The canonical form of turns with fields, of tools and of media, written out."""
+    conversation = Conversation(
+        (Turn("user", "q"), Turn("assistant", "", {"tool_calls": [CALL], "weight": 0})),
+        extra={"images": ["x.png"], "n": 1},
+        tools='[{"name": "f"}]',
+    )
+    canonical = (
+        '[["user","q"],'
+        '["assistant","",{"tool_calls":[{"arguments":{"x":1},"name":"f"}]}],'
+        '["tools",[{"name":"f"}]],["media",["image",["x.png"]]]]'
+    )
+    assert conversation.id == sha32(canonical.encode())
+    assert conversation.media == 1
 
 
 @given(st.lists(st.sampled_from("suat"), min_size=1, max_size=8))
-def test_one_pair_per_user_turn(roles: list[str]) -> None:
-    """The instructions are the user turns, in order; a response is a later assistant turn or ""."""
+def test_every_text_after_a_user_turn_is_in_one_exchange(roles: list[str]) -> None:
     conversation = Conversation(turns(*(f"{role}: {role}{i}" for i, role in enumerate(roles))))
-    pairs = conversation.pairs
-    user_texts = [turn.content for turn in conversation.turns if turn.role == "user"]
-    assert [pair.instruction for pair in pairs] == user_texts
-    for instruction, response in pairs:
-        after = roles[int(instruction[1:]) + 1 :]
-        until = after[: after.index("u")] if "u" in after else after
-        expected = f"a{int(instruction[1:]) + 1 + until.index('a')}" if "a" in until else ""
-        assert response == expected
+    exchanges = len(conversation.pairs) + conversation.unanswered
+    starts = [i for i, role in enumerate(roles) if role == "u" and roles[i - 1 : i] != ["u"]]
+    assert exchanges == len(starts)
+    said = {text for pair in conversation.pairs for part in pair for text in part.split("\n\n")}
+    ends = [*starts[1:], len(roles)] if starts else []
+    for start, end in zip(starts, ends, strict=True):
+        texts = {f"{roles[i]}{i}" for i in range(start, end) if roles[i] in "ua"}
+        assert (texts <= said) == ("a" in roles[start:end])
 
 
 def test_wrong_records_are_refused() -> None:
     with pytest.raises(
-        ValueError, match="role 'human': expected one of system, user, assistant, tool"
+        ValueError, match="role 'human': expected one of system, developer, user, assistant, tool"
     ):
         Turn("human", "q")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="content of type int: expected str"):

@@ -204,14 +204,14 @@ def _reasons(pool: _Rows, scores: pa.Table, decisions: NDArray[np.int8]) -> pa.A
     codes = pool.codes[rows]
     originals = pool.table.select(["source_uri", "source_row"]).take(pa.array(pool.first[codes]))
     original_row = originals["source_row"].cast(pa.string())
-    same_text = pc.binary_join_element_wise(
-        "the same text as row", original_row, "of", originals["source_uri"], " "
+    same_as = pc.binary_join_element_wise(
+        "the same conversation as row", original_row, "of", originals["source_uri"], " "
     )
     no_vector = "its vector is missing, zero or not finite"
     fallback = pc.if_else(pa.array(_has_score(scores)), no_vector, "it has no evol score")
     problems = pc.coalesce(scores["problem"], fallback).take(pa.array(codes))
     is_duplicate = pa.array(decisions[rows] == DUPLICATE)
-    texts = pc.if_else(is_duplicate, same_text, pc.fill_null(problems, ""))
+    texts = pc.if_else(is_duplicate, same_as, pc.fill_null(problems, ""))
     text_of_row = np.full(len(decisions), -1, np.int64)
     text_of_row[rows] = np.arange(len(rows))
     return texts.take(pa.array(text_of_row, mask=text_of_row < 0))

@@ -26,8 +26,9 @@ def score_table(
 ) -> pa.Table:
     """Return a part of scores.
 
-    scores: of the pairs of all conversations one after the other; `counts[i]` of them belong to
-    ids[i]. row_problems: why a conversation as a whole has no score, by row.
+    scores: of all conversations one after the other, of their pairs or of each as a whole;
+    `counts[i]` of them belong to ids[i]. row_problems: why a conversation as a whole has no score,
+    by row.
 
     A conversation with an unscored pair has no scores at all (`values` is null) and says why: a
     sum over fewer turns would be made up.

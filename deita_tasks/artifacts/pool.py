@@ -55,6 +55,7 @@ ROWS = pa.schema(
         "n_media": pa.int32(),
         "n_turns": pa.int32(),
         "n_words": pa.int64(),
+        "language": pa.string(),  # see languages.py
     }
 )
 QUARANTINE = pa.schema(
@@ -152,6 +153,14 @@ class Pool:
         places = [storage.checked_file(self.uri, file.name, file) for file in self.summary.files]
         tables = [storage.read_table(place, columns, schema) for place in places]
         return pa.concat_tables(tables).combine_chunks()
+
+    def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield some columns of every good row in source order, one row group at a time."""
+        for file in self.summary.files:
+            place = storage.checked_file(self.uri, file.name, file)
+            with storage.parquet_file(place) as parquet:
+                for number in range(len(file.groups)):
+                    yield parquet.read_row_group(number, columns=list(columns))
 
     @cached_property
     def distinct(self) -> tuple[pa.Array, NDArray[np.int64]]:

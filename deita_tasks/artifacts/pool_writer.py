@@ -22,9 +22,11 @@ from deita_tasks.artifacts.pool import (
 )
 from deita_tasks.artifacts.row_layout import layout_of
 from deita_tasks.conversations import Conversation
+from deita_tasks.languages import detect_language
 from deita_tasks.manifest import InputFile
 from deita_tasks.records import Quarantined
 from deita_tasks.strict_json import JSON
+from deita_tasks.words import count_words
 
 # A row group is closed at either limit: it is what a reader holds in memory at a time.
 GROUP_ROWS = 1024
@@ -157,7 +159,8 @@ def _row_fields(row: Conversation) -> dict[str, Any]:
         "n_unanswered": row.unanswered,
         "n_media": row.media,
         "n_turns": len(row.turns),
-        "n_words": sum(len(turn.content.split()) for turn in row.turns),
+        "n_words": sum(count_words(turn.content) for turn in row.turns),
+        "language": detect_language(row.spoken_texts),
     }
 
 

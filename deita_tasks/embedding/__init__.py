@@ -2,6 +2,7 @@
 
 base.py                   the base class
 sentence_transformers.py  any sentence-transformers model
+windows.py                texts over a model's window, cut and averaged
 causal_lm.py              the paper's embedder, a decoder's last hidden state
 vicuna.py                 conversations as text, for causal_lm
 provided.py               vectors that the user provides

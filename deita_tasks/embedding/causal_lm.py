@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from deita_tasks.components import Fingerprint
 from deita_tasks.embedding.base import Embedder
@@ -45,7 +45,19 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
         2048, ge=2, description="longest text in tokens; the end of a longer one is left out"
     )
 
+    long_texts: Literal["beginning"] = "beginning"
+
     _encoder: Lazy[_TextEncoder] = PrivateAttr(default_factory=Lazy)
+
+    @field_validator("long_texts", mode="before")
+    @classmethod
+    def _check_long_texts(cls, value: object) -> object:
+        if value == "windows":
+            raise ValueError(
+                "causal_lm embeds the beginning of long texts, as the original does; expected "
+                "'beginning', or the embedder sentence_transformers"
+            )
+        return value
 
     @property
     def encoder(self) -> _TextEncoder:

@@ -15,16 +15,16 @@ from deita_tasks.models.provided import (
     DefaultColumns,
     NoValue,
     ProvidedComponent,
-    Value,
     parse_value,
 )
+from deita_tasks.models.value_file import Value
 from deita_tasks.records import Conversation, ModelOutput
 
 
 class ProvidedEmbedder(ProvidedComponent, Embedder):
     """Vectors from a column of lists of numbers, by default `embedding`.
 
-    The column is one of the pool's rows, or with `file` one of a Parquet file joined to them (see
+    The column is one of the pool's rows, or with `file` one of a file joined to them (see
     deita_tasks/models/provided.py). Each vector must be finite, and as wide as most of the vectors
     that are read with it.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr
 
 from deita_tasks.components import Fingerprint
 from deita_tasks.embedding.base import Embedder
+from deita_tasks.embedding.windows import Window, average_windows, cut_text
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models.batches import out_of_memory_problem, run_batches
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
@@ -44,9 +45,10 @@ class SentenceTransformersEmbedder(Embedder):
 
     The turns are in order, with a blank line between two, and without role names: sentence
     embedders read plain text. The vector is what the model's own modules give (all-MiniLM-L6-v2
-    ends with an L2 normalisation; others may not). The model truncates text over its window at the
-    end; the tokens left out are counted. In float32 a vector depends on its batch by about 1e-7 at
-    most.
+    ends with an L2 normalisation; others may not). A text over the model's window is cut into
+    windows, and its vector is their mean, weighted by their tokens; it has unit length if the model
+    normalises. With `long_texts="beginning"` the model truncates it at the end instead, and the
+    tokens left out are counted. In float32 a vector depends on its batch by about 1e-7 at most.
     """
 
     # Small, quickly loaded, and known to work; its tokenizer shows what a preflight has to show.
@@ -61,6 +63,9 @@ class SentenceTransformersEmbedder(Embedder):
     max_length: int | None = Field(
         None, ge=4, description="window in tokens; default: the model's own"
     )
+    long_texts: Literal["windows", "beginning"] = Field(
+        "windows", description="embed texts over the window by windows, or only their beginning"
+    )
     prompt: str = Field(
         "", description='put before each text, for models trained with one (E5: "query: ")'
     )
@@ -70,9 +75,13 @@ class SentenceTransformersEmbedder(Embedder):
 
     _model: Lazy[SentenceTransformer] = PrivateAttr(default_factory=Lazy)
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return ("en",) if self.model == MINILM else ()
+
     def fingerprint(self) -> Fingerprint:
         checkpoint = find_checkpoint(self.model, self.revision)
-        return {
+        fingerprint: Fingerprint = {
             "backend": "sentence_transformers",
             "version": self.VERSION,
             **checkpoint.identity(),
@@ -81,37 +90,79 @@ class SentenceTransformersEmbedder(Embedder):
             "max_length": self.max_length or "the model's own",
             "dtype": choose_dtype(self.dtype, self.device),
         }
+        if self.long_texts != "beginning":  # the only way of stores of 0.1.0, which did not name it
+            fingerprint["long_texts"] = self.long_texts
+        return fingerprint
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
-        """Return what the tokenizer alone knows.
-
-        The window is the one in sentence_bert_config.json, or unknown if it names none.
-        """
+        """Return what the tokenizer and the configuration know."""
         source = find_source(find_checkpoint(self.model, self.revision))
         checkpoint = Checkpoint(source.location, source.revision)
-        window = self.max_length
-        if window is None:
-            config = checkpoint.json("sentence_bert_config.json")
-            own_window = config.get("max_seq_length")
-            window = own_window if isinstance(own_window, int) else None
-        tokenizer = load_tokenizer(checkpoint)
-        texts = [self.prompt + render(conversation) for conversation in conversations]
-        encodings = tokenizer.encode_batch_fast(texts)
-        lengths = np.array([len(encoding.ids) for encoding in encodings], np.int64)
-        limit = window or NO_WINDOW
-        return Forecast(window, None, np.minimum(lengths, limit), np.maximum(lengths - limit, 0))
+        size = self.max_length or _own_window(checkpoint)
+        texts = [render(conversation) for conversation in conversations]
+        limit = size or NO_WINDOW
+        windows = self._cut(load_tokenizer(checkpoint), texts, limit)
+        read = [sum(min(window.tokens, limit) for window in parts) for parts in windows]
+        counts = None
+        if self.long_texts == "windows":
+            counts = np.array([len(parts) for parts in windows], np.int64)
+        truncated = _truncated_tokens(windows, limit)
+        return Forecast(size, None, np.array(read, np.int64), truncated, counts)
 
     def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:
         model = self._model.get(self._load_model)
+        limit = int(min(model.max_seq_length or NO_WINDOW, NO_WINDOW))
         texts = [render(conversation) for conversation in conversations]
-        lengths = _count_tokens(model, [self.prompt + text for text in texts])
-        window = model.max_seq_length or NO_WINDOW
-        read = np.minimum(lengths, window)
-        vectors = np.full((len(texts), model.get_embedding_dimension()), np.nan, np.float32)
+        windows = self._cut(_whole_tokenizer(model), texts, limit)
+        pieces = [window for parts in windows for window in parts]
+        rows = np.repeat(np.arange(len(texts)), [len(parts) for parts in windows])
+        vectors, too_long = self._encode(model, pieces, limit)
+        values = average_windows(vectors, windows, normalize=_ends_normalized(model))
+        problems = {
+            int(rows[piece]): out_of_memory_problem(model.device, min(pieces[piece].tokens, limit))
+            for piece in too_long
+        }
+        finite = np.isfinite(values).all(axis=1)
+        for row in np.flatnonzero(~finite).tolist():
+            problems.setdefault(row, "the model gave a vector that is not finite")
+        values[list(problems)] = np.nan
+        truncated = _truncated_tokens(windows, limit).astype(np.int32)
+        return ModelOutput(values, truncated, problems)
+
+    def _cut(self, tokenizer: Any, texts: Sequence[str], limit: int) -> list[list[Window]]:
+        """Return the windows of each text; a text that fits, or is only begun, is one.
+
+        Raises ModelError for a text over the window if the tokenizer cannot say where tokens are.
+        """
+        from tokenizers import Tokenizer
+
+        lengths = _count_tokens(tokenizer, [self.prompt + text for text in texts])
+        windows = []
+        for text, length in zip(texts, lengths, strict=True):
+            if length <= limit or self.long_texts == "beginning":
+                windows.append([Window(text, length, length)])
+            elif isinstance(tokenizer, Tokenizer):
+                windows.append(cut_text(tokenizer, text, self.prompt, limit))
+            else:
+                raise ModelError(
+                    f"{self.model}: {type(tokenizer).__name__} does not say where its tokens are "
+                    f"in a text, so none of {length:,} tokens can be cut into windows of "
+                    f"{limit:,}; set long_texts to beginning"
+                )
+        return windows
+
+    def _encode(
+        self, model: SentenceTransformer, pieces: Sequence[Window], limit: int
+    ) -> tuple[NDArray[np.float32], list[int]]:
+        """Return the vectors of all windows, float32 (w, d), and the positions of those without.
+
+        Those did not fit memory, even alone.
+        """
+        vectors = np.full((len(pieces), model.get_embedding_dimension()), np.nan, np.float32)
 
         def run(batch: list[int]) -> None:
             output = model.encode(
-                [texts[position] for position in batch],
+                [pieces[position].text for position in batch],
                 prompt=self.prompt or None,
                 batch_size=len(batch),
                 show_progress_bar=False,
@@ -120,16 +171,8 @@ class SentenceTransformersEmbedder(Embedder):
             vectors[batch] = output.float().cpu()
 
         budget = self.batch_tokens or default_batch_tokens(model.device.type)
-        too_long = run_batches(read.tolist(), budget, run)
-        problems = {
-            position: out_of_memory_problem(model.device, int(read[position]))
-            for position in too_long
-        }
-        finite = np.isfinite(vectors).all(axis=1)
-        for position in np.flatnonzero(~finite).tolist():
-            problems.setdefault(position, "the model gave a vector that is not finite")
-        vectors[list(problems)] = np.nan
-        return ModelOutput(vectors, np.maximum(lengths - window, 0).astype(np.int32), problems)
+        read = [min(piece.tokens, limit) for piece in pieces]
+        return vectors, run_batches(read, budget, run)
 
     def release(self) -> None:
         """Forget the loaded model; the next `compute` loads it again."""
@@ -178,29 +221,57 @@ def render(conversation: Conversation) -> str:
     return "\n\n".join(turn.content for turn in conversation.turns)
 
 
-def _count_tokens(model: SentenceTransformer, texts: Sequence[str]) -> NDArray[np.int64]:
-    """Return the tokens of each whole text, special ones included: int64 (n,)."""
+def _own_window(checkpoint: Checkpoint) -> int | None:
+    """Return the window that the library will choose, in tokens; None if no file names it."""
+    own = checkpoint.json("sentence_bert_config.json").get("max_seq_length")
+    if isinstance(own, int):
+        return own
+    limits = (
+        checkpoint.json("tokenizer_config.json").get("model_max_length"),
+        checkpoint.json("config.json").get("max_position_embeddings"),
+    )
+    named = [limit for limit in limits if isinstance(limit, int) and 0 < limit < NO_WINDOW]
+    return min(named, default=None)
+
+
+def _whole_tokenizer(model: SentenceTransformer) -> Any:
+    """Return the model's tokenizer without truncation: a `tokenizers.Tokenizer` if there is one."""
     from tokenizers import Tokenizer
 
     tokenizer = model.tokenizer
     if not isinstance(tokenizer, Tokenizer):
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
-            return _count_slowly(tokenizer, texts)
+            return tokenizer
         tokenizer = backend
     whole = Tokenizer.from_str(tokenizer.to_str())  # a copy: the model's own keeps its truncation
     whole.no_truncation()
     whole.no_padding()
-    encodings = whole.encode_batch_fast(list(texts))
-    return np.array([len(encoding.ids) for encoding in encodings], np.int64)
+    return whole
 
 
-def _count_slowly(tokenizer: object, texts: Sequence[str]) -> NDArray[np.int64]:
-    """Return the tokens of each text by a tokenizer that is written in Python."""
+def _count_tokens(tokenizer: Any, texts: list[str]) -> list[int]:
+    """Return the tokens of each whole text, special ones included."""
+    from tokenizers import Tokenizer
+
+    if isinstance(tokenizer, Tokenizer):
+        return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts)]
     if not texts or not callable(tokenizer):
-        return np.zeros(len(texts), np.int64)
-    encodings = tokenizer(list(texts), truncation=False)
-    return np.array([len(ids) for ids in encodings["input_ids"]], np.int64)
+        return [0] * len(texts)
+    return [len(ids) for ids in tokenizer(texts, truncation=False)["input_ids"]]
+
+
+def _truncated_tokens(windows: Sequence[Sequence[Window]], limit: int) -> NDArray[np.int64]:
+    """Return the tokens of each text that are over the limit in its windows: int64 (n,)."""
+    over = [sum(max(window.tokens - limit, 0) for window in parts) for parts in windows]
+    return np.array(over, np.int64)
+
+
+def _ends_normalized(model: SentenceTransformer) -> bool:
+    """Return whether the model's last module gives vectors unit length."""
+    from sentence_transformers.base.modules import Normalize
+
+    return isinstance(model[-1], Normalize)
 
 
 class ModelSource(NamedTuple):

@@ -11,26 +11,36 @@ The same in steps, one file at a time:
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, tee
+from typing import Any, TypeGuard
 
 from deita_tasks.catalogue import INPUT_FORMATS as FORMATS
 from deita_tasks.components import component_class
 from deita_tasks.errors import EmptyFile
 from deita_tasks.loading.base import RowFormat
-from deita_tasks.loading.pool import PoolFile, detect_file, pool_files
+from deita_tasks.loading.folder import PoolFiles, find_pool, log_passed_over
+from deita_tasks.loading.in_memory import json_lines, save_pool
+from deita_tasks.loading.json_lines import rows as read_lines
+from deita_tasks.loading.pool import PoolFile, choose_layout, conversations, detect_file
 from deita_tasks.records import Conversation, Quarantined
 
 __all__ = [
     "FORMATS",
     "PoolFile",
+    "PoolFiles",
+    "find_pool",
+    "log_passed_over",
     "open_pool",
     "open_unless_empty",
     "pool_files",
     "read_conversations",
+    "save_pool",
 ]
 
 log = logging.getLogger(__name__)
+
+ROWS = "rows"  # in place of the URI, for rows from Python
 
 
 def load_layouts(format: str = "auto") -> list[RowFormat]:
@@ -38,6 +48,11 @@ def load_layouts(format: str = "auto") -> list[RowFormat]:
     names = list(FORMATS) if format == "auto" else [format]
     classes: list[type[RowFormat]] = [component_class(FORMATS, "format", name) for name in names]
     return [layout for row_format in classes for layout in row_format.layouts()]
+
+
+def pool_files(uri: str | Sequence[str]) -> list[str]:
+    """Return the files that `uri` names, in order (see `find_pool`)."""
+    return find_pool(uri, load_layouts()).files
 
 
 def open_pool(uri: str, format: str = "auto") -> PoolFile:
@@ -62,23 +77,37 @@ def open_unless_empty(uri: str, format: str = "auto") -> PoolFile | None:
 
 
 def read_conversations(
-    uri: str | Sequence[str], format: str = "auto"
+    pool: str | Sequence[str] | Iterable[Any], format: str = "auto"
 ) -> Iterator[Conversation | Quarantined]:
     """Yield every row of the pool in order: a Conversation, or Quarantined if it cannot be one.
 
     Memory use does not grow with the size of the files.
 
-    uri: a file, a folder, a glob, any fsspec URI (s3://, hf://, memory://), or a list of these.
+    pool: a file, a folder, a glob, any fsspec URI (s3://, hf://, memory://), the id of a data set
+    of the hub (see `hub`), or a list of these; or rows: a pandas DataFrame, a datasets.Dataset or
+    an iterable of dicts.
     format: a name in FORMATS, or "auto" to detect the format of each file from its first rows.
 
     Raises immediately UsageError for an unknown format name, InputError for a file that is absent
     or of no known format, and EmptyFile if no file has rows. Raises BrokenFile (an InputError) when
     reading reaches damage in a file, after all rows before it.
     """
-    load_layouts(format)  # so that a wrong format name is reported before a wrong file
-    files = pool_files(uri)
-    opened = [open_unless_empty(file, format) for file in files]
-    pool = [pool_file for pool_file in opened if pool_file is not None]
-    if not pool:
-        raise EmptyFile(f"{', '.join(files)}: no rows; expected conversations")
-    return chain.from_iterable(pool)
+    layouts = load_layouts(format)  # so that a wrong format name is reported before a wrong file
+    if not _are_uris(pool):
+        ahead, rows = tee(read_lines(json_lines(pool)))
+        layout = choose_layout(ahead, ROWS, layouts, require_match=format == "auto")
+        del ahead
+        return conversations(rows, ROWS, layout)
+    found = find_pool(pool, load_layouts())
+    log_passed_over(found.passed_over)
+    opened = [open_unless_empty(file, format) for file in found.files]
+    files = [pool_file for pool_file in opened if pool_file is not None]
+    if not files:
+        raise EmptyFile(f"{', '.join(found.files)}: no rows; expected conversations")
+    return chain.from_iterable(files)
+
+
+def _are_uris(pool: Any) -> TypeGuard[str | Sequence[str]]:
+    return isinstance(pool, str) or (
+        isinstance(pool, list | tuple) and all(isinstance(uri, str) for uri in pool)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import lzma
 import zlib
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ import zstandard
 from deita_tasks.errors import InputError
 from deita_tasks.loading.base import BrokenFile
 
-Compression = Literal["none", "gzip", "xz", "zstd"]
+Compression = Literal["none", "gzip", "bzip2", "xz", "zstd"]
 
 BLOCK_BYTES = 1 << 20
 MAX_WINDOW_BYTES = 128 << 20  # what zstd's own command line allows; xz -9 needs 65 MiB
@@ -26,10 +27,14 @@ BOMB_RATIO = 500
 
 MAGIC: tuple[tuple[bytes, Compression], ...] = (
     (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
     (b"\xfd7zXZ\0", "xz"),
     (b"(\xb5/\xfd", "zstd"),
     (b"P*M\x18", "zstd"),  # a skippable frame, with which pzstd begins
 )
+
+# bz2 raises these two for damage.
+DECODING_ERRORS = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError)
 
 
 def detect_compression(head: bytes) -> Compression:
@@ -84,7 +89,7 @@ class _Streams:
         self._bytes_in += len(data)
         try:
             yield from self._decode(data)
-        except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+        except DECODING_ERRORS as error:
             raise BrokenFile(
                 f"the {self._compression} stream is damaged near byte {self._bytes_in:,} ({error})"
             ) from error
@@ -165,12 +170,21 @@ class _Gzip(_BoundedDecoder):
         return tail if tail or len(block) == BLOCK_BYTES else None
 
 
-class _Xz(_BoundedDecoder):
-    def __init__(self) -> None:
-        super().__init__(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW_BYTES))
+class _KeepingDecoder(_BoundedDecoder):
+    """A decoder that keeps the unread input itself."""
 
     def _pending(self, block: bytes) -> bytes | None:
-        return None if self._stream.needs_input else b""  # it keeps the unread input itself
+        return None if self._stream.needs_input else b""
+
+
+class _Bzip2(_KeepingDecoder):
+    def __init__(self) -> None:
+        super().__init__(bz2.BZ2Decompressor())
+
+
+class _Xz(_KeepingDecoder):
+    def __init__(self) -> None:
+        super().__init__(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW_BYTES))
 
 
 class _Zstd(_Decoder):
@@ -195,4 +209,9 @@ class _Zstd(_Decoder):
                 return
 
 
-_DECODERS: dict[Compression, Callable[[], _Decoder]] = {"gzip": _Gzip, "xz": _Xz, "zstd": _Zstd}
+_DECODERS: dict[Compression, Callable[[], _Decoder]] = {
+    "gzip": _Gzip,
+    "bzip2": _Bzip2,
+    "xz": _Xz,
+    "zstd": _Zstd,
+}

@@ -9,7 +9,7 @@ surrogate into "?", and needs gigabytes for 100 KB of "[".)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from deita_tasks.loading.base import MAX_ROW_BYTES, BrokenFile, Row, row_too_long
 from deita_tasks.loading.json_lines import Accumulator, parse_json_row
@@ -28,7 +28,8 @@ _QUOTE, _COMMA, _OPENING = ord('"'), ord(","), frozenset(b"[{")
 class _Splitter:
     """Splits the array into its elements; keeps the state of the scan between blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, take_rest: Callable[[bytes], None] | None = None) -> None:
+        self.take_rest = take_rest or self.check_no_more
         self.depth = 0  # 1 between the elements of the array
         self.in_string = False
         self.escaped = False  # the previous block ended with a backslash
@@ -58,7 +59,7 @@ class _Splitter:
             elif (end := self._close(block, token.start(), token.end())) is not None:
                 yield from self._finish_element(block[start:end])
                 self.ended = True
-                self.check_no_more(block[end + 1 :])
+                self.take_rest(block[end + 1 :])
                 return
         self._add(block[start:])
 
@@ -125,16 +126,18 @@ class _Splitter:
             )
 
 
-def rows(blocks: Iterable[bytes]) -> Iterator[Row]:
-    """Yield the rows of a JSON array.
+def rows(
+    blocks: Iterable[bytes], take_rest: Callable[[bytes], None] | None = None
+) -> Iterator[Row]:
+    """Yield the rows of a JSON array. take_rest: gets what follows the array; else that is refused.
 
     Raises BrokenFile, after the rows before it, for an element that never ends, and for text after
     the array.
     """
-    splitter = _Splitter()
+    splitter = _Splitter(take_rest)
     for block in blocks:
         if splitter.ended:
-            splitter.check_no_more(block)
+            splitter.take_rest(block)
         else:
             yield from splitter.split(block)
     if not splitter.ended:

@@ -1,13 +1,21 @@
-"""Strict JSON: parse what RFC 8259 allows and every reader of our outputs can hold."""
+"""Strict JSON: parse what RFC 8259 allows and every reader of our outputs can hold.
+
+Except for NaN, Infinity and -Infinity, which Python's json.dump writes: they become null, as they
+do in Parquet.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from math import isinf
-from typing import NoReturn
 
 from deita_tasks.loading.base import MAX_DEPTH, BadRow, check_no_nul, describe_type, not_utf8
 from deita_tasks.strict_json import JSON
+
+BOM = "\ufeff"
+# How the repr() of a list or dict of texts begins.
+PYTHON_LITERAL = re.compile(r"\s*(?:\[\s*)?(?:[\[{(]\s*['(]|(?:array|dict|OrderedDict)\()")
 
 
 def parse_row(raw: bytes) -> dict[str, JSON]:
@@ -26,14 +34,15 @@ def parse_row(raw: bytes) -> dict[str, JSON]:
 def parse(text: str) -> JSON:
     """Return the JSON value in `text`.
 
-    Raises BadRow for invalid JSON, for a name that occurs twice in an object, a number that is not
-    finite, a NUL or a lone surrogate in any text, and nesting beyond MAX_DEPTH.
+    Raises BadRow for invalid JSON, for a name that occurs twice in an object, a number that is out
+    of range, a NUL or a lone surrogate in any text, and nesting beyond MAX_DEPTH.
     """
     try:
         value: JSON = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        detail = f"not JSON: {error.msg} at character {error.pos + 1}"
-        raise BadRow("malformed_row", detail) from None
+        if text.startswith(BOM):  # a file that began here, before another was put in front
+            return parse(text.removeprefix(BOM))
+        raise BadRow("malformed_row", _explain(text, error)) from None
     except RecursionError:
         raise BadRow("malformed_row", f"nested deeper than {MAX_DEPTH} levels") from None
     except ValueError:  # int() refuses thousands of digits, which take quadratic time
@@ -43,6 +52,12 @@ def parse(text: str) -> JSON:
     if may_hold_bad_text or text.count("[") + text.count("{") > MAX_DEPTH:
         check_value(value)
     return value
+
+
+def _explain(text: str, error: json.JSONDecodeError) -> str:
+    if PYTHON_LITERAL.match(text):
+        return "a Python literal (single quotes), not JSON; write it with json.dumps()"
+    return f"not JSON: {error.msg} at character {error.pos + 1}"
 
 
 def check_value(value: JSON) -> None:
@@ -85,10 +100,6 @@ def _build_object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     return members
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise BadRow("malformed_row", f"{name} is not JSON; expected a finite number or null")
-
-
 def _parse_float(digits: str) -> float:
     number = float(digits)
     if isinf(number):
@@ -97,5 +108,5 @@ def _parse_float(digits: str) -> float:
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_build_object, parse_constant=_refuse_constant, parse_float=_parse_float
+    object_pairs_hook=_build_object, parse_constant=lambda name: None, parse_float=_parse_float
 )

@@ -1,17 +1,14 @@
-"""The files of a pool: find them, detect what each one is, and read its rows."""
+"""A file of a pool: detect what it is, and read its rows as conversations."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO
 
-from deita_tasks import storage
-from deita_tasks.errors import EmptyFile, InputError, StorageError
-from deita_tasks.loading import parquet
+from deita_tasks.errors import EmptyFile, InputError
+from deita_tasks.loading.advice import explain_mismatch
 from deita_tasks.loading.base import (
     MAX_RAW_BYTES,
     MAX_RAW_CHARACTERS,
@@ -19,50 +16,21 @@ from deita_tasks.loading.base import (
     BrokenFile,
     Row,
     RowFormat,
-    list_names,
 )
-from deita_tasks.loading.compression import Compression, blocks, detect_compression
+from deita_tasks.loading.compression import Compression, detect_compression
 from deita_tasks.loading.containers import (
+    BINARY_READERS,
     HEAD_BYTES,
-    READERS,
     Container,
+    by_column,
     detect_container,
-    remove_bom,
 )
+from deita_tasks.loading.reading import open_file, read_head, read_rows
 from deita_tasks.records import Conversation, Quarantined, SourceRow
+from deita_tasks.strict_json import JSON
 
 SAMPLE_ROWS = 100  # readable rows from which the format is detected
 MAX_SEARCHED_ROWS = 10_000  # rows in which they are looked for
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
-COMPRESSION_SUFFIXES = ("", ".gz", ".xz", ".zst", ".zstd")
-FILE_SUFFIXES = tuple(data + packed for data in SUFFIXES for packed in COMPRESSION_SUFFIXES)
-
-
-def pool_files(uri: str | Sequence[str]) -> list[str]:
-    """Return the files that `uri` names (see storage.expand), each once, in order.
-
-    In a folder, only files with the suffix of a data format count (FILE_SUFFIXES), so that a README
-    beside them is not read. A file or a glob may have any name. Raises InputError if there is none.
-    """
-    patterns = [uri] if isinstance(uri, str) else uri
-    files = [file for pattern in patterns for file in _expand(pattern)]
-    if not files:
-        raise InputError("no input was given; expected a file, a folder, a glob or a URI")
-    return list(dict.fromkeys(files))
-
-
-def _expand(pattern: str) -> list[str]:
-    files = storage.expand(pattern)
-    fs, path = storage.filesystem(pattern)
-    if not fs.isdir(path):
-        return files
-    data_files = [file for file in files if file.lower().endswith(FILE_SUFFIXES)]
-    if not data_files:
-        raise InputError(
-            f"{pattern}: no file below this folder ends with {', '.join(SUFFIXES)} (or "
-            "with .gz, .xz, .zst after it)"
-        )
-    return data_files
 
 
 @dataclass(frozen=True)
@@ -80,15 +48,23 @@ class PoolFile:
         return f"{self.uri}: {self.format.name} ({columns}) in {self.container}{packed}"
 
     def __iter__(self) -> Iterator[Conversation | Quarantined]:
-        for row in read_rows(self.uri, self.compression, self.container):
-            source = SourceRow(self.uri, row.number)
-            if row.columns is None:
-                yield quarantine(row, source)
-                continue
-            try:
-                yield self.format.conversation(row.columns, source)
-            except BadRow as problem:
-                yield quarantine(row._replace(problem=problem), source)
+        rows = read_rows(self.uri, self.compression, self.container)
+        return conversations(rows, self.uri, self.format)
+
+
+def conversations(
+    rows: Iterable[Row], uri: str, row_format: RowFormat
+) -> Iterator[Conversation | Quarantined]:
+    """Yield each of `rows` as a Conversation, or Quarantined if it cannot be one."""
+    for row in rows:
+        source = SourceRow(uri, row.number)
+        if row.columns is None:
+            yield quarantine(row, source)
+            continue
+        try:
+            yield row_format.conversation(row.columns, source)
+        except BadRow as problem:
+            yield quarantine(row._replace(problem=problem), source)
 
 
 def detect_file(uri: str, layouts: Sequence[RowFormat], require_match: bool) -> PoolFile:
@@ -99,13 +75,23 @@ def detect_file(uri: str, layouts: Sequence[RowFormat], require_match: bool) -> 
     layout, `require_match` raises InputError; without it the first layout is used.
     """
     compression, container = _detect_encoding(uri, layouts)
-    sample = sample_rows(read_rows(uri, compression, container), layouts)
+    rows = read_rows(uri, compression, container)
+    return PoolFile(uri, compression, container, choose_layout(rows, uri, layouts, require_match))
+
+
+def choose_layout(
+    rows: Iterable[Row], uri: str, layouts: Sequence[RowFormat], require_match: bool
+) -> RowFormat:
+    """Return the layout of the first of `rows`, as described under `detect_file`."""
+    sample = sample_rows(rows, layouts)
     if not sample.columns and sample.first_problem is None:
         raise EmptyFile(f"{uri}: no rows; expected conversations")
+    if sample.readable == 1 and _is_by_column(sample.first_row):
+        raise InputError(f"{uri}: {by_column()}")
     if require_match and not sample.votes:
-        raise InputError(f"{uri}: {_explain_mismatch(sample, layouts)}")
-    best = max(range(len(layouts)), key=lambda i: (sample.votes[i], -i))
-    return PoolFile(uri, compression, container, layouts[best])
+        problem = explain_mismatch(sample.columns, sample.first_problem, layouts)
+        raise InputError(f"{uri}: {problem}")
+    return layouts[max(range(len(layouts)), key=lambda i: (sample.votes[i], -i))]
 
 
 def _detect_encoding(uri: str, layouts: Sequence[RowFormat]) -> tuple[Compression, Container]:
@@ -113,10 +99,10 @@ def _detect_encoding(uri: str, layouts: Sequence[RowFormat]) -> tuple[Compressio
         compression = detect_compression(handle.read(HEAD_BYTES))
         handle.seek(0)
         container = detect_container(read_head(handle, compression), uri, layouts)
-        if container == "parquet" and compression != "none":
+        if container in BINARY_READERS and compression != "none":
             raise InputError(
-                f"Parquet inside {compression} cannot be read in parts; decompress the file "
-                "(Parquet is compressed internally)"
+                f"{container.capitalize()} inside {compression} cannot be read in parts; "
+                "decompress the file (it is compressed internally)"
             )
     return compression, container
 
@@ -132,6 +118,7 @@ class Sample:
     votes: Counter[int] = field(default_factory=Counter)
     columns: dict[str, None] = field(default_factory=dict)
     first_problem: str | None = None
+    first_row: dict[str, JSON] | None = None
     readable: int = 0
 
     def add(self, row: Row, layouts: Sequence[RowFormat]) -> None:
@@ -139,6 +126,7 @@ class Sample:
         if row.columns is None:
             self.first_problem = self.first_problem or f"row {row.number}: {row.problem}"
             return
+        self.first_row = self.first_row or row.columns
         self.readable += 1
         self.columns.update(dict.fromkeys(row.columns))
         present = {name for name, value in row.columns.items() if value is not None}
@@ -160,57 +148,22 @@ def sample_rows(rows: Iterable[Row], layouts: Sequence[RowFormat]) -> Sample:
     return sample
 
 
-def _explain_mismatch(sample: Sample, layouts: Sequence[RowFormat]) -> str:
-    """Return the message for a file whose rows match no layout."""
-    if sample.columns:
-        arrived = f"its rows have {list_names(sample.columns)}"
-    else:
-        arrived = f"no row can be read (the first problem: {sample.first_problem})"
-    formats = dict.fromkeys(f"{layout.name}: {layout.expected}" for layout in layouts)
-    expected = "; ".join(formats)
-    return f"unknown format: {arrived}; expected {expected}; or choose one with --format"
-
-
-def read_rows(uri: str, compression: Compression, container: Container) -> Iterator[Row]:
-    """Yield the rows of the file `uri`, whatever their format."""
-    with open_file(uri) as handle:
-        if container == "parquet":
-            yield from parquet.rows(handle)
-        else:
-            yield from READERS[container](remove_bom(blocks(handle, compression)))
-
-
-@contextmanager
-def open_file(uri: str) -> Iterator[IO[bytes]]:
-    """Open the file `uri` for reading. InputErrors raised inside name the URI."""
-    try:
-        handle = storage.open_read(uri)
-    except StorageError as error:
-        raise InputError(str(error)) from error
-    try:
-        with handle:
-            yield handle
-    except InputError as error:
-        raise type(error)(f"{uri}: {error}") from error
-
-
-def read_head(handle: IO[bytes], compression: Compression) -> bytes:
-    """Return the first HEAD_BYTES of the decompressed content, without leading white space.
-
-    Raises EmptyFile if there is nothing else.
-    """
-    head = b""
-    try:
-        for block in blocks(handle, compression):
-            head = (head + block).lstrip()
-            if len(head) >= HEAD_BYTES:
-                break
-    except BrokenFile:
-        if not head:
-            raise
-    if not head:
-        raise EmptyFile("an empty file; expected conversations")
-    return head[:HEAD_BYTES]
+def _is_by_column(columns: Mapping[str, JSON] | None) -> bool:
+    """Return whether a file's only row holds a list, or values by number, in each cell."""
+    cells = list((columns or {}).values())
+    if not cells:
+        return False
+    if all(isinstance(cell, dict) for cell in cells):
+        names = [list(cell) for cell in cells if isinstance(cell, dict)]
+        return all(name == names[0] for name in names) and names[0][:1] == ["0"]
+    lists = [cell for cell in cells if isinstance(cell, list)]
+    items = [item for cell in lists for item in cell]
+    return (
+        len(lists) == len(cells)
+        and len({len(cell) for cell in lists}) == 1
+        and bool(items)
+        and not any(isinstance(item, dict) for item in items)
+    )
 
 
 def quarantine(row: Row, source: SourceRow) -> Quarantined:

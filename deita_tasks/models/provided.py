@@ -1,43 +1,50 @@
 """Scores or vectors that the user provides, in a column.
 
-The column is one of the pool's rows, or of a Parquet file that is joined to them. A file is joined
-by its column `id`, a conversation's id, so decisions.parquet of an earlier run can be used as it
-is; else by `source_row`, the 1-based row in the pool's file, with `source_uri` if the pool has
-several files. Nothing is imputed: a row without a usable value has none, and says why.
+The column is one of the pool's rows, or of a file that is joined to them. A file is joined
+
+1. by `key`, a column that the file and the pool's rows have;
+2. else by its column `id`: a conversation's id, so decisions.parquet of an earlier run can be used
+   as it is. If no id in the file looks like one of ours, it is the key;
+3. else by `source_row`, the 1-based row in the pool's file, with `source_uri` if the pool has
+   several files.
+
+Keys are compared as text, so the number 7 is the same key as the text "7"; "07" is another. Rows of
+the pool that share a key share the value. Nothing is imputed: a row without a usable value has
+none, and says why.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 from abc import abstractmethod
-from bisect import bisect_right
-from collections.abc import Hashable, Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks import storage
 from deita_tasks.components import Component, Fingerprint
-from deita_tasks.errors import DamagedArtifact, InputError, MissingFile, UsageError
+from deita_tasks.errors import InputError, UsageError
 from deita_tasks.models.lazy import Lazy
+from deita_tasks.models.value_file import Value, open_value_file
 from deita_tasks.records import Conversation
 from deita_tasks.strict_json import JSON
 
+log = logging.getLogger(__name__)
+
+ID = "id"
+CONVERSATION_ID = re.compile("[0-9a-f]{32}")
 # Columns that join a file to the pool, the preferred ones first.
-KEY_COLUMNS = (["id"], ["source_uri", "source_row"], ["source_row"])
+KEY_COLUMNS = ([ID], ["source_uri", "source_row"], ["source_row"])
+
+Key: TypeAlias = tuple[str, ...]
 
 
 class NoValue(Exception):
     """Why a row has no value."""
-
-
-Value: TypeAlias = "JSON | NDArray[Any]"
 
 
 class RowColumn:
@@ -65,70 +72,91 @@ class RowColumn:
 
 
 class JoinedFile:
-    """The values in a column of the Parquet file `uri`. `pool`: the pool's files.
+    """The values in a column of the file `uri`. `pool`: the pool's files.
 
-    The keys are in memory, the values one row group at a time. Raises InputError for a file that
-    cannot be joined.
+    key: the column of the pool's rows that is compared with the file's; None for our own ids and
+    for source rows. The keys are in memory. Raises InputError for a file that cannot be joined.
     """
 
-    def __init__(self, uri: str, column: str, pool: Sequence[str]) -> None:
+    def __init__(self, uri: str, column: str, key: str | None, pool: Sequence[str]) -> None:
         self.uri = uri
         self.column = column
         self.pool = pool
-        try:
-            with storage.parquet_file(uri) as parquet:
-                names: list[str] = parquet.schema_arrow.names
-                self._group_starts = _group_starts(parquet)
-        except (MissingFile, DamagedArtifact) as error:
-            raise InputError(f"{error}; expected a Parquet file of scores or vectors") from error
-        self.keys = self._choose_keys(names)
-        self._rows_by_key: dict[Hashable, list[int]] | None = None
-        self._group: tuple[int, pa.ChunkedArray] | None = None
+        self._file = open_value_file(uri)
+        self._names = self._choose_columns(key)
+        self._rows_by_key = self._read_keys()
+        self.key = key
+        if key is None and self._names == [ID] and not self._has_our_ids():
+            self.key = ID
+            log.info("%s: joined by the pool's own column `id`; it has no ids of deita", uri)
 
-    def _choose_keys(self, names: Sequence[str]) -> list[str]:
+    def _choose_columns(self, key: str | None) -> list[str]:
         """Return the columns to join by, and check them and the column of values."""
-        usable = [keys for keys in KEY_COLUMNS if set(keys) <= set(names)]
-        columns = ", ".join(names)
+        names = set(self._file.names)
+        columns = ", ".join(self._file.names)
+        candidates = KEY_COLUMNS if key is None else ([key],)
+        usable = [keys for keys in candidates if set(keys) <= names]
+        if not usable and key is not None:
+            raise InputError(f"{self.uri} has the columns {columns}, but not the key {key!r}")
         if not usable:
             raise InputError(
                 f"{self.uri} has the columns {columns}; expected `id`, or `source_row` with or "
-                "without `source_uri`"
+                "without `source_uri`, or the name of a column that the pool has too as the key "
+                "(scores_key, embeddings_key)"
             )
         if self.column not in names:
             raise InputError(
                 f"{self.uri} has the columns {columns}, but no {self.column!r}; name the column"
             )
-        keys = usable[0]
-        if keys == ["source_row"] and len(self.pool) > 1:
+        if key is None and usable[0] == ["source_row"] and len(self.pool) > 1:
             raise UsageError(
                 f"{self.uri}: the pool has {len(self.pool)} files, so `source_row` alone is "
                 "ambiguous; add a column `source_uri`"
             )
-        return keys
+        return usable[0]
+
+    def _read_keys(self) -> dict[Key, list[int]]:
+        """Return the file's rows by key; a row without a key is in none."""
+        rows_by_key: dict[Key, list[int]] = {}
+        for row, values in enumerate(zip(*self._file.columns(self._names), strict=True)):
+            texts = tuple(map(key_text, values))
+            if None not in texts:
+                rows_by_key.setdefault(texts, []).append(row)  # type: ignore[arg-type]
+        return rows_by_key
+
+    def _has_our_ids(self) -> bool:
+        return any(CONVERSATION_ID.fullmatch(key[0]) for key in self._rows_by_key)
 
     def identity(self) -> Fingerprint:
-        """Return what the values depend on: the file's content, and the pool's if joined by row."""
+        """Return what the values depend on: the content of the file, and of the pool unless joined
+        by our ids.
+        """
         identity: Fingerprint = {
             "column": self.column,
             "file": storage.content_digest(self.uri),
         }
-        if self.keys != ["id"]:
+        if self.key is not None:
+            identity["key"] = self.key
+        if self.key is not None or self._names != [ID]:
             identity["pool"] = [storage.content_digest(uri) for uri in self.pool]
         return identity
 
     def values(self, conversations: Sequence[Conversation]) -> list[Value | NoValue]:
         """Return what the file has for each conversation, or NoValue."""
-        rows_by_key = self._read_keys()
-        rows = [rows_by_key.get(self._key(conversation), []) for conversation in conversations]
-        value_of_row = self._read_values({row for matches in rows for row in matches})
+        rows = [
+            self._rows_by_key.get(self._key(conversation), []) for conversation in conversations
+        ]
+        wanted = {row for matches in rows for row in matches}
+        value_of_row = self._file.values(self.column, wanted)
         return [
-            self._agreed_value(matches, [value_of_row[row] for row in matches]) for matches in rows
+            self._agreed_value([value_of_row[row] for row in matches])
+            if matches
+            else NoValue(self._explain_missing(conversation))
+            for conversation, matches in zip(conversations, rows, strict=True)
         ]
 
-    def _agreed_value(self, rows: Sequence[int], values: Sequence[Value]) -> Value | NoValue:
+    def _agreed_value(self, values: Sequence[Value]) -> Value | NoValue:
         """Return the value on which all rows of a conversation agree; null rows do not count."""
-        if not rows:
-            return NoValue(f"{self.uri} has no row for it")
         present = [value for value in values if value is not None]
         if not present:
             return NoValue(f"its {self.column!r} is null in {self.uri}")
@@ -139,52 +167,44 @@ class JoinedFile:
             )
         return first
 
-    def _key(self, conversation: Conversation) -> Hashable:
-        if self.keys == ["id"]:
-            return conversation.id
-        if self.keys == ["source_row"]:
-            return conversation.source.row
-        return (conversation.source.uri, conversation.source.row)
+    def _key(self, conversation: Conversation) -> Key:
+        """Return the key of a conversation; () if it has none."""
+        if self.key is not None:
+            text = key_text(conversation.extra.get(self.key))
+            return () if text is None else (text,)
+        if self._names == [ID]:
+            return (conversation.id,)
+        row = str(conversation.source.row)
+        return (row,) if len(self._names) == 1 else (conversation.source.uri, row)
 
-    def _read_keys(self) -> dict[Hashable, list[int]]:
-        """Return the file's rows by key."""
-        if self._rows_by_key is None:
-            table = storage.read_table(self.uri, self.keys).to_pandas()
-            if len(self.keys) == 1:
-                keys = table[self.keys[0]]
-            else:
-                keys = pd.Series(list(zip(*(table[name] for name in self.keys), strict=True)))
-            groups = keys.groupby(keys).indices
-            self._rows_by_key = {key: list(rows) for key, rows in groups.items()}
-        return self._rows_by_key
+    def _explain_missing(self, conversation: Conversation) -> str:
+        """Return why the file has no row for a conversation."""
+        if self.key is not None and not self._key(conversation):
+            state = "is not a text or a number" if self.key in conversation.extra else "is missing"
+            return f"the key {self.key!r} {state} in its row, so {self.uri} has no row for it"
+        if self.key is not None:
+            example = next(iter(self._rows_by_key), ("nothing",))[0]
+            return f"{self.uri} has no row with its {self.key!r}; an example there is {example!r}"
+        own_id = key_text(conversation.extra.get(ID))
+        if self._names == [ID] and (own_id,) in self._rows_by_key:
+            return (
+                f"{self.uri} has no row with its deita id, but one with its own `id`: set the key "
+                "(scores_key, embeddings_key) to id"
+            )
+        return f"{self.uri} has no row for it"
 
-    def _read_values(self, rows: Iterable[int]) -> dict[int, Value]:
-        """Return the values of some rows, read in the file's order."""
-        return {row: self._read_value(row) for row in sorted(rows)}
 
-    def _read_value(self, row: int) -> Value:
-        group = bisect_right(self._group_starts, row) - 1
-        if self._group is None or self._group[0] != group:
-            self._group = None  # free the last group before reading the next
-            with storage.parquet_file(self.uri) as parquet:
-                table = parquet.read_row_group(group, columns=[self.column])
-            self._group = (group, table[self.column])
-        scalar = self._group[1][row - self._group_starts[group]]
-        if not scalar.is_valid:
+def key_text(value: Any) -> str | None:
+    """Return the text by which a key is compared; None for what is no key: null, list, object."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        if np.isnan(value):
             return None
-        value: Value
-        if isinstance(scalar, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar):
-            value = scalar.values.to_numpy(zero_copy_only=False)
-        else:
-            value = scalar.as_py()
-        return value
-
-
-def _group_starts(parquet: pq.ParquetFile) -> list[int]:
-    """Return the first row of each row group, and the number of rows."""
-    groups = range(parquet.num_row_groups)
-    sizes = [parquet.metadata.row_group(group).num_rows for group in groups]
-    return list(accumulate(sizes, initial=0))
+        return str(int(value)) if value.is_integer() else str(value)
+    if value is None or isinstance(value, list | dict):
+        return None
+    return str(value)
 
 
 def parse_value(value: Value | NoValue, expected: str) -> Value:
@@ -213,14 +233,19 @@ class DefaultColumns(NamedTuple):
 class ProvidedComponent(Component):
     """Base class of components that read values from a column.
 
-    It is a column of the pool's rows, or with `file` one of a Parquet file joined to them.
+    It is a column of the pool's rows, or with `file` one of a file joined to them.
     """
 
     column: str | None = Field(None, min_length=1, description="the column; default: the usual one")
     file: str | None = Field(
         None,
         min_length=1,
-        description="Parquet file joined by id or by source row; default: the pool's own rows",
+        description="Parquet, CSV or JSON Lines file joined by key; default: the pool's own rows",
+    )
+    key: str | None = Field(
+        None,
+        min_length=1,
+        description="column of file and pool that joins them; default: id, else the source row",
     )
     pool: tuple[str, ...] = Field(
         (), description="the pool's files; their content is part of the fingerprint"
@@ -231,6 +256,8 @@ class ProvidedComponent(Component):
     @model_validator(mode="after")
     def _check_file(self) -> Self:
         """Refuse a file that cannot be joined before anything else is done."""
+        if self.key is not None and self.file is None:
+            raise UsageError(f"key = {self.key!r} without a file: expected a file to join by it")
         self._source()
         return self
 
@@ -246,7 +273,7 @@ class ProvidedComponent(Component):
         default = self._default_columns()
         if self.file is None:
             return RowColumn(self.column or default.in_rows, self.pool)
-        return JoinedFile(self.file, self.column or default.in_file, self.pool)
+        return JoinedFile(self.file, self.column or default.in_file, self.key, self.pool)
 
     def release(self) -> None:
         """Close the file; it is opened again when needed."""

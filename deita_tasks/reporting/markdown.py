@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import JsonValue
 
+from deita_tasks.findings import describe_vanished
 from deita_tasks.reporting.changes import Changes
 from deita_tasks.reporting.examples import (
     ExamplePair,
@@ -39,7 +40,7 @@ MEANINGS = {
     "selected": "in the subset",
     "too_similar": "to a selected row with a better score",
     "below_budget": "not reached: the budget was full",
-    "duplicate": "same text as an earlier row",
+    "duplicate": "same conversation as an earlier row",
     "quarantined": "unreadable",
     "unscorable": "no score or vector",
 }
@@ -57,7 +58,7 @@ def markdown(data: ReportData, figures: Mapping[str, bytes], output: str) -> str
         (name.replace("_", " "), f"{getattr(counts, name):,}", why)
         for name, why in MEANINGS.items()
     ]
-    parts += ["## Decisions", _table(("decision", "rows", ""), rows)]
+    parts += ["## Decisions", _table(("decision", "rows", ""), rows), _notes(data)]
     if data.changes is not None:
         parts += ["## Changes since the previous version", *_changes(data.changes)]
     parts += [
@@ -91,6 +92,16 @@ def _lead(data: ReportData) -> str:
     if reach.budget <= data.manifest.counts.selected:
         return f"{lead}."
     return f"{lead}. The budget of {reach.budget:,} was not filled: every row was reached."
+
+
+def _notes(data: ReportData) -> str:
+    """Return what to know beside the counts, as a list."""
+    findings = data.manifest.findings
+    vanished = [
+        f"**Warning**: {escape_markdown(describe_vanished(value))}." for value in findings.vanished
+    ]
+    sentences = map(escape_markdown, findings.sentences(data.manifest.counts.model_dump()))
+    return "\n".join(f"- {note}" for note in [*sentences, *vanished])
 
 
 def _places(data: ReportData, output: str) -> str:

@@ -19,6 +19,7 @@ from deita_tasks.manifest import Manifest
 from deita_tasks.records import SCORE_KINDS, Conversation
 from deita_tasks.reporting import figures
 from deita_tasks.reporting.changes import Changes
+from deita_tasks.reporting.composition import ColumnCounts, lay_out
 from deita_tasks.reporting.examples import (
     example_groups,
     example_ids,
@@ -64,8 +65,8 @@ class ReportData:
     in any order, repeated ids allowed. conversations: by id, those of `required_rows`. quarantine:
     source_uri, source_row, reason, detail, and raw where it is at hand. vectors: float32 (n, d),
     row i of vector_ids[i], not normalised, NaN for none; those of `required_rows`, or None without
-    embeddings. changes: what is different from an earlier selection, if there is one to compare
-    with.
+    embeddings. columns: of few values, counted. changes: what is different from an earlier
+    selection, if there is one to compare with.
     """
 
     manifest: Manifest
@@ -75,6 +76,7 @@ class ReportData:
     quarantine: pa.Table
     vector_ids: Sequence[str] = ()
     vectors: NDArray[np.float32] | None = None
+    columns: Sequence[ColumnCounts] = ()
     changes: Changes | None = None
 
 
@@ -146,6 +148,8 @@ def build_report(data: ReportData) -> Report:
         bad=group_quarantined(data.quarantine),
         unscorable=group_unscorable(data.ledger),
         changes=data.changes,
+        notes=manifest.findings.sentences(manifest.counts.model_dump()),
+        composition=lay_out(data.columns, manifest.findings.vanished),
     )
     return Report(page, drawings)
 

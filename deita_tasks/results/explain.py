@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -56,15 +58,16 @@ class Explanation:
 def explain(output: str, query: str, store: str | None = None, limit: int = 20) -> Explanation:
     """Explain a row of the result in `output`.
 
-    query: an id, the beginning of one, or FILE:ROW as the ledger has them. store: where the store
-    is now, if it has moved since the run. limit: the most blocked rows to show.
+    query: an id, the beginning of one, or FILE:ROW as the ledger has them; or the id that the row
+    has in a column of its own, whose name ends in "id". store: where the store is now, if it has
+    moved since the run. limit: the most blocked rows to show.
 
     Raises UsageError for an unknown row, result or pool.
     """
     manifest = _read_manifest(output)
     ledger = read_ledger(output, manifest.outputs)
-    row, duplicates = _find_row(ledger, query, output)
     pool = _open_pool(manifest.pool, store)
+    row, duplicates = _find_row(ledger, pool, query, output)
     selector = manifest.fingerprints["selection"]
     ranked = pc.max(ledger["rank"]).as_py() or 0
     if row.id is None:
@@ -76,7 +79,7 @@ def explain(output: str, query: str, store: str | None = None, limit: int = 20) 
     nearest = ledger_rows(blocked.take(pc.sort_indices(blocked, sort_keys=keys)[:limit]))
     blocker = None
     if row.nearest_id is not None:
-        blocker, _ = _find_row(ledger, row.nearest_id, output)
+        blocker, _ = _first_row(ledger, ledger.filter(pc.field("id") == row.nearest_id))
     others = [*nearest, blocker] if blocker else nearest
     texts = pool.find([row.id, *(other.id for other in others if other.id)])
     return Explanation(
@@ -124,31 +127,70 @@ def _open_pool(uri: str, store: str | None) -> Pool:
     return Pool.open(uri)
 
 
-def _find_row(ledger: pa.Table, query: str, output: str) -> tuple[LedgerRow, list[LedgerRow]]:
+def _find_row(
+    ledger: pa.Table, pool: Pool, query: str, output: str
+) -> tuple[LedgerRow, list[LedgerRow]]:
     """Return the row that `query` names, and its duplicates."""
     place = PLACE.fullmatch(query)
-    if place:
+    matches = ledger.filter(pc.field("id") == query)
+    if not matches.num_rows:
+        matches = _rows_with_own_id(ledger, pool, query)
+    if not matches.num_rows and place:
         matches = _rows_at(ledger, place["uri"], int(place["row"]), output)
-    else:
+    elif not matches.num_rows:
         matches = _rows_with_id(ledger, query, output)
+    return _first_row(ledger, matches)
+
+
+def _first_row(ledger: pa.Table, matches: pa.Table) -> tuple[LedgerRow, list[LedgerRow]]:
+    """Return the row of `matches` that is not a duplicate, and its duplicates."""
     if matches["id"][0].is_valid:
         matches = ledger.filter(pc.field("id") == matches["id"][0])
     rows = sorted(ledger_rows(matches), key=lambda row: row.decision == "duplicate")
     return rows[0], rows[1:]
 
 
+def _rows_with_own_id(ledger: pa.Table, pool: Pool, query: str) -> pa.Table:
+    """Return the rows that have `query` in a column of the user's own, whose name ends in "id".
+
+    Raises UsageError if they are different conversations.
+    """
+    places = pool.index(["id", "source_uri", "source_row", "extra"])
+    has_text = pc.match_substring(places["extra"], json.dumps(query, ensure_ascii=False)[1:-1])
+    places = places.filter(pc.fill_null(has_text, False))
+    is_named = [query in _own_ids(json.loads(text)) for text in places["extra"].to_pylist()]
+    named = places.filter(pa.array(is_named, pa.bool_()))
+    ids = pc.unique(named["id"]).to_pylist()
+    if len(ids) > 1:
+        examples = ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
+        raise UsageError(
+            f"{query!r}: {len(ids)} conversations have this id in a column of their own; expected "
+            f"the id of one of them ({examples})"
+        )
+    return ledger.filter(pc.is_in(ledger["id"], value_set=pa.array(ids, pa.string())))
+
+
+def _own_ids(extra: Mapping[str, Any]) -> set[str]:
+    """Return the ids that a row has in columns of its own, as text."""
+    return {
+        str(value)
+        for name, value in extra.items()
+        if name.lower().endswith("id") and isinstance(value, str | int)
+    }
+
+
 def _rows_with_id(ledger: pa.Table, prefix: str, output: str) -> pa.Table:
     if len(prefix) < MIN_ID_LENGTH:
         raise UsageError(
-            f"{prefix!r}: expected an id, at least its first {MIN_ID_LENGTH} characters, or "
-            "FILE:ROW"
+            f"{prefix!r}: expected an id, at least its first {MIN_ID_LENGTH} characters, one of "
+            "the pool's own, or FILE:ROW"
         )
     matches = ledger.filter(pc.fill_null(pc.starts_with(ledger["id"], prefix.lower()), False))
     ids = pc.unique(matches["id"]).to_pylist()
     if not ids:
         raise UsageError(
             f"{prefix!r}: no row of {output} has this id; expected one of the column id of its "
-            f"{DECISIONS_FILE}, or FILE:ROW"
+            f"{DECISIONS_FILE}, one of the pool's own (a column whose name ends in id), or FILE:ROW"
         )
     if len(ids) > 1:
         examples = ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")

@@ -27,6 +27,7 @@ from deita_tasks.exporting.folder import export_folder
 from deita_tasks.manifest import Manifest, RowsByStage, RunFacts
 from deita_tasks.reporting.changes import Changes, compare
 from deita_tasks.reporting.report import Report, ReportData, build_report, required_rows
+from deita_tasks.results.examination import examine
 from deita_tasks.results.publish import publish_result
 from deita_tasks.results.reading import read_earlier_manifest, read_ledger
 
@@ -62,20 +63,22 @@ def write_output(
     """
     ledger = selection.read(DECISIONS_FILE)
     kept = selection.read(KEPT_FILE)["id"].to_pylist()
-    inputs = pool.summary.inputs
     exporter = load_exporter(options.output_format, scores=options.scores)
     rows = _export_rows(pool, kept, ledger, options.complete_only)
+    examination = examine(pool, ledger, _truncated_ids(stage_parts), facts.languages)
     manifest = Manifest(
         **dict(facts),
         seed=seed,
-        inputs=inputs,
+        inputs=pool.summary.inputs,
         pool=storage.absolute(pool.uri),
         counts=selection.counts,
         truncated=RowsByStage(**selection.truncated),
         left_out=len(kept) - len(rows),
+        findings=examination.findings,
     )
     changes = _compare(previous, ledger, manifest)
     data = _report_data(pool, stage_parts, ledger, manifest, changes)
+    data = replace(data, columns=examination.columns)
     report = build_report(data)
 
     def write_files(folder: Path) -> None:
@@ -87,6 +90,14 @@ def write_output(
 
     manifest = publish_result(output, manifest, write_files)
     return WrittenSelection(manifest, report, replace(data, manifest=manifest))
+
+
+def _truncated_ids(stage_parts: StagesParts) -> pa.Array:
+    """Return the ids of the rows of which the embedder read only a part."""
+    if "embedding" not in stage_parts or not stage_parts["embedding"].digests:
+        return pa.array([], pa.string())
+    table = stage_parts["embedding"].gather(["id", "cut"])
+    return table.filter(pc.greater(table["cut"], 0))["id"].combine_chunks()
 
 
 def _write_changes(folder: Path, changes: Changes) -> None:

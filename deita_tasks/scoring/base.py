@@ -17,8 +17,9 @@ from deita_tasks.records import Conversation, Forecast, ModelOutput, ScoreKind
 class RowScores(NamedTuple):
     """The scores of n conversations.
 
-    `pairs`: the scores of all their pairs, one conversation after the other. `problems`: by
-    position, why a conversation as a whole has no score, beside the problems of its pairs.
+    `pairs`: the scores of all their pairs, one conversation after the other; as many of each as
+    `Scorer.score_counts` says. `problems`: by position, why a conversation as a whole has no score,
+    beside the problems of its pairs.
     """
 
     pairs: ModelOutput
@@ -79,6 +80,12 @@ class Scorer(Component):
 
         Never raises for one bad pair: its score is NaN, and the output says why.
         """
+
+    def score_counts(self, conversations: Sequence[Conversation]) -> list[int]:
+        """Return how many scores each conversation has: one for each pair, unless a single score
+        is for all of it.
+        """
+        return [len(conversation.pairs) for conversation in conversations]
 
     def compute_rows(self, conversations: Sequence[Conversation]) -> RowScores:
         """Return the scores of every pair of `conversations`."""

@@ -18,7 +18,6 @@ at the 75th percentile, 46 at the 90th; responses 18, 46 and 89.)
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -29,29 +28,11 @@ from pydantic import Field
 from deita_tasks.components import Fingerprint
 from deita_tasks.records import ModelOutput
 from deita_tasks.scoring.base import Scorer
-
-# Scripts written without spaces, whose characters stand for about a word: Han, Hiragana, Katakana.
-_CJK = re.compile(
-    r"[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-    r"\uff66-\uff9f\U00020000-\U000323af]"
-)
-_WORD = re.compile(r"[^\W_]\S*")
-
-
-def count_words(text: str) -> int:
-    """Return the number of words in `text`.
-
-    Each Han or Kana character is a word; so is, in the rest, each run between white space that
-    contains a letter or digit.
-    """
-    if text.isascii():
-        return len(_WORD.findall(text))
-    without_cjk, characters = _CJK.subn(" ", text)
-    return characters + len(_WORD.findall(without_cjk))
+from deita_tasks.words import count_words
 
 
 class _Length(Scorer):
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     BACKEND: ClassVar[str]
 
     middle: float = Field(gt=0, allow_inf_nan=False, description="words that score 3.5")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from deita_tasks.components import Fingerprint
 from deita_tasks.errors import UsageError
@@ -14,31 +15,81 @@ from deita_tasks.models.provided import (
     DefaultColumns,
     NoValue,
     ProvidedComponent,
-    Value,
     parse_value,
 )
+from deita_tasks.models.value_file import Value
 from deita_tasks.records import Conversation, ModelOutput
 from deita_tasks.scoring.base import RowScores, Scorer
+
+EXPECTED_SCALE = "expected LOW..HIGH, two numbers with LOW below HIGH, such as 0..10"
+
+
+class Scale(NamedTuple):
+    """The range of the user's scores."""
+
+    low: float
+    high: float
+
+    def rescale(self, score: float) -> float:
+        """Map a score of this range linearly onto [1, 6]."""
+        return 1 + 5 * ((score - self.low) / (self.high - self.low))
+
+
+def _parse_scale(value: Any) -> Any:
+    """Return LOW and HIGH of the text "LOW..HIGH"; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        low, high = value.split("..")
+        if high.startswith("."):  # "0...5" is a slip
+            raise ValueError
+        return float(low), float(high)
+    except ValueError:
+        raise ValueError(EXPECTED_SCALE) from None
+
+
+def _check_scale(scale: Scale) -> Scale:
+    if not scale.low < scale.high or not math.isfinite(scale.high - scale.low):
+        raise ValueError(EXPECTED_SCALE)
+    return scale
 
 
 class ProvidedScorer(ProvidedComponent, Scorer):
     """Scores from a column: a list with one number per user turn, as the original program writes.
 
-    For a row with one user turn the number alone will do; in a CSV file the same as JSON text. Each
-    score must be finite and in [1, 6]. The column is `complexity_scores` or `quality_scores` in the
-    pool's rows by default, and `complexity` or `quality` in a `file` that is joined to them (see
+    For a row with one user turn the number alone will do; in a CSV file the same as JSON text. The
+    column is `complexity_scores` or `quality_scores` in the pool's rows by default, and
+    `complexity` or `quality` in a `file` that is joined to them (see
     deita_tasks/models/provided.py).
+
+    per: with "row" each row has one number, for the whole conversation however many turns it has.
+    The evol score counts it once: complexity * quality if both are per row; else it is the factor
+    of each turn's other score.
+    scale: the range of the scores, as "0..10"; they are mapped linearly onto [1, 6]. Each score
+    must be finite and within it.
     """
 
     VERSION: ClassVar[int] = 1
 
+    per: Literal["turn", "row"] = Field(
+        "turn", description="what a score is for: each user turn, or the whole row"
+    )
+    scale: Annotated[Scale, BeforeValidator(_parse_scale), AfterValidator(_check_scale)] | None = (
+        Field(None, description="range of the scores, as 0..10; default: 1..6")
+    )
+
     def fingerprint(self) -> Fingerprint:
-        return {
+        fingerprint: Fingerprint = {
             "backend": "provided",
             "version": self.VERSION,
             "kind": self.kind,
             **self._source().identity(),
         }
+        if self.per != "turn":
+            fingerprint["per"] = self.per
+        if self.scale is not None:
+            fingerprint["scale"] = list(self.scale)
+        return fingerprint
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
         raise UsageError(
@@ -46,39 +97,54 @@ class ProvidedScorer(ProvidedComponent, Scorer):
             "compute_rows(conversations)"
         )
 
+    def score_counts(self, conversations: Sequence[Conversation]) -> list[int]:
+        if self.per == "row":
+            return [1] * len(conversations)
+        return super().score_counts(conversations)
+
     def compute_rows(self, conversations: Sequence[Conversation]) -> RowScores:
         scores: list[float] = []
         problems: dict[int, str] = {}
         values = self._source().values(conversations)
-        for row, (conversation, value) in enumerate(zip(conversations, values, strict=True)):
-            turns = len(conversation.pairs)
+        counts = self.score_counts(conversations)
+        for row, (value, count) in enumerate(zip(values, counts, strict=True)):
             try:
-                scores += parse_scores(value, turns)
+                scores += self._parse_scores(value, count)
             except NoValue as error:
                 problems[row] = str(error)
-                scores += [math.nan] * turns
+                scores += [math.nan] * count
         truncated_tokens = np.zeros(len(scores), np.int32)
         return RowScores(ModelOutput(np.array(scores, np.float32), truncated_tokens), problems)
 
+    def _parse_scores(self, value: Value | NoValue, count: int) -> list[float]:
+        """Return the scores in `value`. Raises NoValue unless there are `count` valid ones."""
+        parsed = parse_value(value, "a number or a list of numbers")
+        if isinstance(parsed, np.ndarray):
+            parsed = parsed.tolist()
+        scores = parsed if isinstance(parsed, list) else [parsed]
+        if self.per == "row" and len(scores) != 1:
+            raise NoValue(f"{len(scores)} scores, expected one for the row")
+        if len(scores) == 1 != count:
+            raise NoValue(
+                f"1 score for {count} user turns, expected one for each; if it is for the whole "
+                f"row, set {self.kind}_per to row"
+            )
+        if len(scores) != count:
+            raise NoValue(f"{len(scores)} scores for {count} user turns, expected one for each")
+        return [self._parse_score(score) for score in scores]
+
+    def _parse_score(self, score: Value) -> float:
+        is_bool = isinstance(score, bool)  # a subclass of int
+        if is_bool or not isinstance(score, int | float):
+            raise NoValue(f"{str(score)[:40]!r} is not a number")
+        if self.scale is not None:
+            if not self.scale.low <= score <= self.scale.high:
+                low, high = self.scale
+                raise NoValue(f"{score} is not in [{low:g}, {high:g}], the scale of its scores")
+            return self.scale.rescale(float(score))
+        if not 1 <= score <= 6:
+            raise NoValue(f"{score} is not in [1, 6]; for another range set {self.kind}_scale")
+        return float(score)
+
     def _default_columns(self) -> DefaultColumns:
         return DefaultColumns(in_rows=f"{self.kind}_scores", in_file=self.kind)
-
-
-def parse_scores(value: Value | NoValue, turns: int) -> list[float]:
-    """Return the scores in `value`, one per user turn. Raises NoValue if there are none."""
-    parsed = parse_value(value, "a number or a list of numbers")
-    if isinstance(parsed, np.ndarray):
-        parsed = parsed.tolist()
-    scores = parsed if isinstance(parsed, list) else [parsed]
-    if len(scores) != turns:
-        raise NoValue(f"{len(scores)} scores for {turns} user turns, expected one for each")
-    return [_parse_score(score) for score in scores]
-
-
-def _parse_score(score: Value) -> float:
-    is_bool = isinstance(score, bool)  # a subclass of int
-    if is_bool or not isinstance(score, int | float):
-        raise NoValue(f"{str(score)[:40]!r} is not a number")
-    if not 1 <= score <= 6:
-        raise NoValue(f"{score} is not in [1, 6]")
-    return float(score)

@@ -40,17 +40,19 @@ def evol_score(
     """Return the evol score of one conversation: complexity * quality, aggregated over its turns.
 
     "sum" is the paper's aggregation and favours long conversations; "mean" and "max" do not. Both
-    sequences have one entry per pair (user turn). The score is NaN if any turn's score is missing
-    (None or NaN) or if there are no turns: nothing is imputed. `evol_scores` returns the same
-    float. Raises ComputeError if the lengths differ.
+    sequences have one entry per pair (user turn). A single entry is for the whole conversation: it
+    multiplies each entry of the other, and two of them are multiplied once. The score is NaN if any
+    turn's score is missing (None or NaN) or if there are no turns: nothing is imputed.
+    `evol_scores` returns the same float. Raises ComputeError if the lengths differ otherwise.
     """
     complexity = np.asarray(complexity_turns, np.float64)
     quality = np.asarray(quality_turns, np.float64)
-    if complexity.shape != quality.shape:
+    if complexity.size != quality.size and min(complexity.size, quality.size) != 1:
         raise ComputeError(
             f"{complexity.size} complexity scores and {quality.size} quality scores: expected "
             "one of each per turn"
         )
+    complexity, quality = np.broadcast_arrays(complexity, quality)
     return float(evol_scores([0, complexity.size], complexity, quality, aggregation)[0])
 
 
@@ -110,12 +112,15 @@ def evol_scores_of_columns(
 ) -> Doubles:
     """Return the evol scores of two Arrow list columns (n rows, a float per turn), float64 (n,).
 
-    Null rows and null turns give NaN. Raises ComputeError if a row has more scores of one kind than
-    of the other.
+    Null rows and null turns give NaN. A single score of a row is for all its turns (see
+    `evol_score`). Raises ComputeError if else a row has more scores of one kind than of the other.
     """
     left = _flatten(complexity)
     right = _flatten(quality)
     null_rows = _check_same_turns(left, right)
+    turns = np.maximum(np.diff(left.offsets), np.diff(right.offsets))
+    left = _repeat_single_scores(left, turns)
+    right = _repeat_single_scores(right, turns)
     if null_rows.any():
         # A null row may have turns in the other column. Without either, its score is NaN.
         left = _clear_rows(left, null_rows)
@@ -203,7 +208,8 @@ def _check_same_turns(complexity: _FlatColumn, quality: _FlatColumn) -> Mask:
             "expected the same conversations"
         )
     null_rows = complexity.null_rows | quality.null_rows
-    unequal = np.flatnonzero((complexity_turns != quality_turns) & ~null_rows)
+    one_for_all = np.minimum(complexity_turns, quality_turns) == 1
+    unequal = np.flatnonzero((complexity_turns != quality_turns) & ~one_for_all & ~null_rows)
     if unequal.size:
         row = int(unequal[0])
         raise ComputeError(
@@ -211,6 +217,15 @@ def _check_same_turns(complexity: _FlatColumn, quality: _FlatColumn) -> Mask:
             "quality scores: expected one of each per turn"
         )
     return null_rows
+
+
+def _repeat_single_scores(column: _FlatColumn, turns: Indices) -> _FlatColumn:
+    """Return `column` with the score of each row that has a single one `turns` (n,) times."""
+    lengths = np.diff(column.offsets)
+    repeats = np.where(lengths == 1, turns, 1)
+    offsets = np.concatenate(([0], np.cumsum(lengths * repeats)))
+    values = np.repeat(column.values, np.repeat(repeats, lengths))
+    return _FlatColumn(offsets, values, column.null_rows)
 
 
 def _clear_rows(column: _FlatColumn, rows: Mask) -> _FlatColumn:

@@ -2,6 +2,7 @@
 
 files.py         read and write, whole or not at all
 filesystems.py   where files lie and what is there
+expansion.py     the files that a URI names
 digests.py       size and sha256 of files, to notice a change
 uploads.py       uploads that killed runs left in S3
 failures.py      what can go wrong, in one line
@@ -17,6 +18,7 @@ from deita_tasks.storage.digests import (
     local_sha256,
     sha256_of,
 )
+from deita_tasks.storage.expansion import Expansion, expand
 from deita_tasks.storage.files import (
     as_record,
     create,
@@ -41,7 +43,6 @@ from deita_tasks.storage.filesystems import (
     absolute,
     check_writable,
     exists,
-    expand,
     filesystem,
     find,
     is_empty,
@@ -56,6 +57,7 @@ from deita_tasks.storage.uploads import Upload, abort_upload, unfinished_uploads
 from deita_tasks.strict_json import digest_of
 
 __all__ = [
+    "Expansion",
     "FileEntry",
     "FileInfo",
     "Upload",

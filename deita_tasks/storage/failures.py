@@ -22,6 +22,7 @@ LIBRARIES = {
     "huggingface_hub",
     "requests",
     "httpx",
+    "httpx2",
 }
 UNREACHABLE = re.compile(
     r"Connection|Connect|Timeout|HTTPClient|Payload|Disconnected|ResponseParser"

@@ -18,7 +18,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from deita_tasks.addresses import check_no_password, without_password
-from deita_tasks.errors import InputError, StorageError, UsageError
+from deita_tasks.errors import StorageError, UsageError
 from deita_tasks.storage.failures import storage_errors
 
 S3_SCHEMES = ("s3://", "s3a://")
@@ -26,6 +26,14 @@ S3_SCHEMES = ("s3://", "s3a://")
 S3_ATTEMPTS = 8
 
 SCHEMES = {"file", "local", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf", "memory"}
+PACKAGES = {
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "az": "adlfs",
+    "hf": "huggingface_hub",
+}
 PLACES = "a path, s3://, gs://, abfs://, hf:// or memory://"
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*?)://")
 
@@ -48,7 +56,14 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
             kind = fsspec.get_filesystem_class(scheme)
             fs = kind(**kind._get_kwargs_from_urls(uri))
         return fs, fs._strip_protocol(uri)
-    except (ValueError, ImportError) as error:
+    except ImportError as error:
+        package = PACKAGES.get(scheme, "")
+        advice = f"pip install {package}" if package else str(error)
+        raise UsageError(
+            f"{without_password(uri)!r}: {scheme}:// needs a package that is not installed; "
+            f"{advice}"
+        ) from error
+    except ValueError as error:
         message = f"{without_password(uri)!r}: {error}; expected {PLACES}"
         raise UsageError(message) from error
 
@@ -147,51 +162,6 @@ def path_in(uri: str, folder: str) -> str | None:
 
 def _below(path: str, folder: str) -> str:
     return path[len(folder) :].strip("/")
-
-
-def expand(uri: str) -> list[str]:
-    """Return the files that `uri` names, sorted: a file, all files below a folder, or a glob.
-
-    Leaves out hidden files, and those in hidden folders, unless a glob names the dot. Raises
-    InputError if there are none.
-    """
-    fs, path = filesystem(uri)
-    with storage_errors(uri):
-        if fs.isfile(path):
-            paths = [path]
-        elif fs.isdir(path):
-            paths = _visible_files(fs, path)
-            if not paths:
-                raise InputError(
-                    f"{uri}: the folder holds no files; expected a pool of conversations"
-                )
-        elif glob.has_magic(path):
-            paths = _matching_files(fs, path)
-            if not paths:
-                raise InputError(f"{uri}: no file matches this pattern")
-        else:
-            raise InputError(f"{uri}: no such file or folder")
-    if isinstance(fs, LocalFileSystem):
-        return sorted(paths)
-    return sorted(str(fs.unstrip_protocol(path)) for path in paths)
-
-
-def _visible_files(fs: AbstractFileSystem, folder: str) -> list[str]:
-    paths = []
-    for path in fs.find(folder):
-        steps = _below(path, folder).split("/")
-        is_hidden = any(step.startswith((".", "_")) for step in steps)
-        # S3 consoles make objects named folder/
-        if not path.endswith("/") and not is_hidden:
-            paths.append(path)
-    return paths
-
-
-def _matching_files(fs: AbstractFileSystem, pattern: str) -> list[str]:
-    wants_hidden = "/." in pattern
-    return [
-        path for path in fs.glob(pattern) if fs.isfile(path) and (wants_hidden or "/." not in path)
-    ]
 
 
 def exists(uri: str) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from textwrap import shorten
 
+import pyarrow as pa
 from prefect import get_run_logger, task
 from pydantic import JsonValue
 
@@ -15,13 +17,16 @@ from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.artifacts.runs import mark_run
 from deita_tasks.config import Advanced, Source
 from deita_tasks.errors import EmptyFile, InputError, StorageError, TooManyBadRows
-from deita_tasks.loading import open_unless_empty
+from deita_tasks.loading import log_passed_over, open_unless_empty
 from deita_tasks.manifest import InputFile
 from deita_tasks.plan import Plan
 from deita_tasks.records import Conversation, Quarantined
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.selecting import selection_digest, stage_digests
+from deita_tasks.terminal import escape
 
+MAX_REASONS = 8  # in the message about bad rows
+MAX_DETAIL = 200  # characters
 EMPTY = "empty"  # the format of an empty file
 LOADER_VERSION = 2  # increase it to load every pool anew
 
@@ -51,6 +56,7 @@ def open_pool(plan: Plan, source: Source, options: Advanced) -> Iterator[Pool]:
 
     Until the block ends, `deita store gc` leaves everything alone that the plan needs.
     """
+    log_passed_over(plan.passed_over, get_run_logger())
     uri = locate_pool(options.store, plan.files, source.format)
     digest = uri.rsplit("/", 1)[-1]
     store = storage.absolute(options.store)
@@ -107,14 +113,31 @@ def check_good_fraction(
 
     unscorable: rows without a score, by reason.
     """
-    bad = Counter(pool.quarantine(["reason"])["reason"].to_pylist())
+    table = pool.quarantine(["reason", "detail", "source_uri", "source_row"])
+    bad = Counter(table["reason"].to_pylist())
     bad.update(unscorable)
     rows = pool.summary.rows
     good = rows - sum(bad.values())
     if good < min_good_fraction * rows:
-        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in bad.most_common(5))
+        examples = _first_rows(table)
+        lines = [
+            f"  {reason}: {count:,} {'row' if count == 1 else 'rows'}{examples.get(reason, '')}"
+            for reason, count in bad.most_common(MAX_REASONS)
+        ]
         raise TooManyBadRows(
-            f"{good:,} of {rows:,} rows are good, less than the required {min_good_fraction:.0%}: "
-            f"{reasons}. Every bad row is in {storage.join(pool.uri, QUARANTINE_FILE)}; fix the "
-            "pool or lower min_good_fraction."
+            f"{good:,} of {rows:,} rows are good, less than the required {min_good_fraction:.0%}:\n"
+            + ";\n".join(lines)  # the command prints all in one line
+            + f".\nEvery bad row is in {storage.join(pool.uri, QUARANTINE_FILE)}; fix the pool or "
+            "lower min_good_fraction."
         )
+
+
+def _first_rows(table: pa.Table) -> dict[str, str]:
+    """Return where the first row of each reason stands, and what is wrong with it."""
+    examples: dict[str, str] = {}
+    for row in table.to_pylist():
+        if row["reason"] not in examples:
+            file = row["source_uri"].rsplit("/", 1)[-1]
+            detail = shorten(escape(row["detail"]), MAX_DETAIL, placeholder=" ...")
+            examples[row["reason"]] = f", first {file} row {row['source_row']:,}: {detail}"
+    return examples

@@ -14,7 +14,7 @@ from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.shards import ShardPlan
 from deita_tasks.config import Advanced
 from deita_tasks.errors import ServerError
-from deita_tasks.preflight import SAMPLE_ROWS, check
+from deita_tasks.preflight import SAMPLE_ROWS, check, sample_warnings
 from deita_tasks.presets import Spec
 from deita_tasks.scoring.served import ServedScorer
 from deita_tasks.tasks.caching import NOT_WORTH_RETRYING, bind, is_worth_retrying
@@ -53,10 +53,13 @@ def preflight(
     rows = range(min(SAMPLE_ROWS, opened.summary.good))
     sample = [conversation for _, conversation in opened.read(rows)]
     checks = []
+    languages = {}
     for fields in reversed(components):  # the first stage's model, loaded last, stays loaded
         stage, kind, spec, rows_to_compute = ComponentToCheck(*fields)
         try:
             with borrow_model(kind, spec, ShardLimits.model_validate(limits)) as component:
+                if component.languages:
+                    languages[stage] = component.languages
                 result = check(stage, component, sample, rows_to_compute)
         except (*NOT_WORTH_RETRYING, ServerError):
             raise
@@ -67,6 +70,8 @@ def preflight(
         for warning in result.warnings:
             logger.warning("%s", warning)
         checks.append(asdict(result))
+    for warning in sample_warnings(sample, languages):
+        logger.warning("%s", warning)
     return checks[::-1]
 
 

@@ -23,7 +23,7 @@ from deita_tasks.tasks.stages import StageResults
 
 log = logging.getLogger(__name__)
 
-SELECT_VERSION = 3  # of the ledger; increase it to select anew
+SELECT_VERSION = 4  # of the ledger; increase it to select anew
 
 
 @task(name="select-rows", task_run_name="select", **CACHED)

@@ -65,8 +65,7 @@ def score_shard(
         for finished in scorer.iterate_rows(conversations):
             rows = [conversations[position] for position in finished.positions]
             ids = [conversation.id for conversation in rows]
-            counts = [len(conversation.pairs) for conversation in rows]
-            yield score_table(ids, counts, *finished.scores)
+            yield score_table(ids, scorer.score_counts(rows), *finished.scores)
 
     return _compute_shard(shard, part_set, pool, "scorer", spec, limits, compute)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from deita_tasks.scoring.length import count_words
 from deita_tasks.scoring.mini.encoder import MiniEncoder
 from deita_tasks.scoring.mini.features import instruction_features
 from deita_tasks.scoring.mini.head import DifficultyJudge, Head, embed_points, gaussian_kernel
@@ -24,6 +23,7 @@ from deita_tasks.training.fit import (
     normal_scores,
 )
 from deita_tasks.training.labels import Comparisons, LabelledTexts, normalise_prompt
+from deita_tasks.words import count_words
 
 # By cross-validation within the general source, which is flat around these values.
 JUDGED_WIDTH = 0.5

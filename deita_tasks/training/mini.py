@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from deita_tasks.scoring.length import count_words
 from deita_tasks.scoring.mini.encoder import MiniEncoder
 from deita_tasks.scoring.mini.features import response_features
 from deita_tasks.scoring.mini.scorer import WEIGHTS
@@ -45,6 +44,7 @@ from deita_tasks.training.labels import (
     read_instructions,
     read_quality,
 )
+from deita_tasks.words import count_words
 
 SEED = 0
 SAMPLE = 500  # texts of a source that is only measured

@@ -232,7 +232,7 @@ def explain_row(
     Parameters
     ----------
     row
-        The row's id, the beginning of it, or FILE:ROW.
+        The row's id, the beginning of it, its id in a column of its own, or FILE:ROW.
     output
         Folder or s3:// URI of the result of `deita select`.
     store
@@ -243,6 +243,10 @@ def explain_row(
     from deita_tasks.results.explain import explain
 
     print_explanation(explain(output, row, store), full)
+
+
+# Prefect raises a plain ValueError where its settings name a block that nobody saved.
+MISSING_BLOCK = "Unable to find block document"
 
 
 def quiet_prefect(verbose: bool) -> None:
@@ -276,6 +280,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(str(error), error.exit_status)
     except KeyboardInterrupt:
         fail("interrupted; what was computed is kept, and the same command resumes", INTERRUPTED)
+    except ValueError as error:
+        if MISSING_BLOCK not in str(error):
+            raise
+        fail(f"{error}: Prefect's settings name it; save the block or unset the setting", 1)
     except OSError as error:  # of the machine: a full disk, a folder without permission
         fail(str(error), 1)
     sys.exit(0)

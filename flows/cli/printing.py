@@ -21,6 +21,7 @@ from deita_tasks.terminal import SafeConsole, escape
 if TYPE_CHECKING:
     from deita_tasks.config import Selection
     from deita_tasks.decisions import LedgerRow
+    from deita_tasks.findings import Findings
     from deita_tasks.preflight import Check
     from deita_tasks.records import Conversation
     from deita_tasks.results.explain import Explanation
@@ -28,13 +29,14 @@ if TYPE_CHECKING:
 
 MAX_TURN_CHARACTERS = 1_500
 SHORT_ID = 12
+MAX_VANISHED = 5  # values named in the summary
 PLAIN_WIDTH = 120  # of a table without a terminal
 
 DECISION_NOTES = {
     "selected": "",
     "too_similar": "to a selected row with a better score",
     "below_budget": "not reached: the budget was full",
-    "duplicate": "same text as an earlier row",
+    "duplicate": "same conversation as an earlier row",
     "quarantined": "unreadable; decisions.parquet has each reason",
     "unscorable": "no score or vector; decisions.parquet has each reason",
 }
@@ -80,6 +82,8 @@ def _print_files(console: Console, output: str, files: Sequence[str]) -> None:
 
 def print_summary(subset: Subset | Mapping[str, Any], selection: Selection, output: str) -> None:
     """Print what was read, computed, reused, selected and rejected, and where the files are."""
+    from deita_tasks.findings import Findings
+
     counts = subset["counts"]
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("read", f"{counts['read']:,}", "rows")
@@ -92,6 +96,8 @@ def print_summary(subset: Subset | Mapping[str, Any], selection: Selection, outp
         _add_stage(table, subset, stage)
     console = new_console()
     console.print(table)
+    if "findings" in subset:
+        _print_findings(console, Findings.model_validate(subset["findings"]), counts)
     if counts["selected"] < selection.budget:
         from deita_tasks.artifacts.selection import shortfall
         from deita_tasks.manifest import Counts
@@ -101,6 +107,20 @@ def print_summary(subset: Subset | Mapping[str, Any], selection: Selection, outp
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items())
     console.print(f"\n{sum(timings.values()):.1f} s: {stages}")
     _print_files(console, output, list(subset["outputs"]))
+
+
+def _print_findings(console: Console, findings: Findings, counts: Mapping[str, int]) -> None:
+    from deita_tasks.findings import describe_vanished, plural
+
+    notes = findings.sentences(counts)
+    notes += [f"WARNING: {describe_vanished(value)}" for value in findings.vanished[:MAX_VANISHED]]
+    if notes:
+        console.print()
+    for note in notes:
+        console.print(Text(safe(note)))
+    hidden = len(findings.vanished) - MAX_VANISHED
+    if hidden > 0:
+        console.print(f"and {plural(hidden, 'more such value')}; report.html shows them all")
 
 
 def _add_stage(table: Table, subset: Subset | Mapping[str, Any], stage: str) -> None:
@@ -167,6 +187,12 @@ def _describe_truncated(check: Check) -> str | None:
     return f"{check.truncated_rows:,} of {check.sampled:,} rows ({share:.1%})"
 
 
+def _describe_windows(check: Check) -> str | None:
+    if not check.windowed_rows:
+        return None
+    return f"{check.windows_a_row:.1f} a row over the window ({check.windowed_rows:,} rows)"
+
+
 def _describe_digits(check: Check) -> str | None:
     return None if check.digit_ids is None else " ".join(map(str, check.digit_ids))
 
@@ -187,6 +213,7 @@ CHECK_ROWS: dict[str, Callable[[Any], str | None]] = {
     "runs": lambda check: " on ".join(filter(None, [check.dtype, check.device])) or None,
     "digit ids": _describe_digits,
     "window": lambda check: _number(check.window, "{:,} tokens"),
+    "windows": _describe_windows,
     "truncated": _describe_truncated,
     "scores": lambda check: " ".join(f"{score:.2f}" for score in check.scores) or None,
     "rows": lambda check: _number(check.rows, "about {:,}"),

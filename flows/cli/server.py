@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from deita_tasks.addresses import without_password
 from deita_tasks.config import TEMPORARY_SERVER as TEMPORARY
 from deita_tasks.errors import ServerError
 from flows.cli.database import (
@@ -74,7 +75,7 @@ def start_server(needs_blocks: bool = False) -> Callable[[], None]:
     functions, which need it: the function registered first runs last.
     """
     if is_configured():
-        return lambda: None
+        return check_server
     _check_home()
     port = free_port()
     folder = None
@@ -88,6 +89,25 @@ def start_server(needs_blocks: bool = False) -> Callable[[], None]:
     os.environ[TEMPORARY] = "1"
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
     return lambda: _wait(process, port)
+
+
+def check_server() -> None:
+    """Raise ServerError if the server that Prefect's settings name does not answer."""
+    from httpx import HTTPError
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        return
+    try:
+        with get_client(sync_client=True) as client:
+            client.api_version()
+    except (RuntimeError, HTTPError) as error:
+        raise ServerError(
+            f"no Prefect server answers at PREFECT_API_URL = {without_password(url)} ({error}); "
+            "start it, or unset the setting to run with a temporary one"
+        ) from error
 
 
 def _check_home() -> None:

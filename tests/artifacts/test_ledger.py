@@ -128,10 +128,10 @@ def test_a_pool_with_every_decision() -> None:
         (None, None, None, None),
         (None, None, None, "no_user_turn: only assistant turns"),
         (None, None, None, "turn 2: no digit has any probability"),
-        (None, None, A, "the same text as row 2 of p1"),
+        (None, None, A, "the same conversation as row 2 of p1"),
         (None, None, None, None),
         (None, None, None, None),
-        (None, None, E, "the same text as row 4 of p1"),
+        (None, None, E, "the same conversation as row 4 of p1"),
         (None, None, None, "nul_byte"),
     ]
     assert [(row.complexity, row.quality, row.truncated) for row in ledger] == [
@@ -154,7 +154,7 @@ def test_rows_come_by_uri_and_row_and_the_first_read_is_the_row() -> None:
     scores = evol_scores((A, 3), (B, 2), (C, 1))
     table, _ = build_ledger(rows, quarantine, scores, SelectorResult([A, B, C], []))
     assert [(row.place, row.decision, row.reason) for row in ledger_rows(table)] == [
-        ("a:2", "duplicate", "the same text as row 1 of z"),
+        ("a:2", "duplicate", "the same conversation as row 1 of z"),
         ("a:9", "quarantined", "malformed_row: not JSON"),
         ("a:10", "selected", None),
         ("m:1", "quarantined", "malformed_row"),
@@ -170,11 +170,11 @@ def test_a_duplicate_names_the_place_of_the_first_row_of_its_text() -> None:
     table, _ = build_ledger(rows, bad_rows(), scores, SelectorResult([A, B, C], []))
     assert table["reason"].to_pylist() == [
         None,
-        "the same text as row 10 of p",
+        "the same conversation as row 10 of p",
         None,
         None,
-        "the same text as row 30 of p",
-        "the same text as row 40 of p",
+        "the same conversation as row 30 of p",
+        "the same conversation as row 40 of p",
     ]
     assert table["duplicate_of"].to_pylist() == [None, A, None, None, B, C]
 

@@ -51,13 +51,15 @@ def test_vectors_are_the_library_s(minilm):
     expected = np.array(
         [model.encode(text, show_progress_bar=False) for text in TEXTS]
     )  # one by one
-    measured = minilm.compute(POOL)
+    begun = load_embedder("sentence_transformers", device="cpu", long_texts="beginning")
+    measured = begun.compute(POOL)
     assert (
         measured.values.dtype == np.float32
         and measured.values.shape == (6, 384)
         and not measured.problems
     )
     np.testing.assert_allclose(measured.values, expected, atol=1e-5)
+    np.testing.assert_allclose(minilm.embed(POOL[:5]), expected[:5], atol=1e-5)
     similar = measured.values @ measured.values.T
     assert similar[0, 2] > 0.8 > 0.3 > similar[0, 1]
 
@@ -70,12 +72,18 @@ def test_neither_batch_nor_order_matters(minilm):
         np.testing.assert_allclose(resized.embed(POOL), vectors, atol=1e-6)
 
 
+def begin(**options):
+    return load_embedder(
+        "sentence_transformers", device="cpu", long_texts="beginning", **options
+    ).compute(POOL)
+
+
 def test_tokens_over_the_window_are_counted(minilm):
     # "word" is one token; so are [CLS] and [SEP]; "never read" is two.
-    assert minilm.compute(POOL).truncated_tokens.tolist() == [0, 0, 0, 0, 0, 600 + 2 + 2 - 256]
-    wide = load_embedder("sentence_transformers", device="cpu", max_length=512)
-    assert wide.compute(POOL).truncated_tokens.tolist() == [0, 0, 0, 0, 0, 604 - 512]
-    narrow = load_embedder("sentence_transformers", device="cpu", max_length=64).compute(POOL)
+    assert minilm.compute(POOL).truncated_tokens.tolist() == [0] * 6
+    assert begin().truncated_tokens.tolist() == [0, 0, 0, 0, 0, 600 + 2 + 2 - 256]
+    assert begin(max_length=512).truncated_tokens.tolist() == [0, 0, 0, 0, 0, 604 - 512]
+    narrow = begin(max_length=64)
     assert narrow.truncated_tokens[5] == 604 - 64 and narrow.truncated_tokens[1] > 0
     assert np.abs(narrow.values[1] - minilm.embed(POOL)[1]).max() > 1e-3
     with pytest.raises(UsageError, match="positions for 512 tokens"):
@@ -83,13 +91,16 @@ def test_tokens_over_the_window_are_counted(minilm):
 
 
 def test_a_prompt_is_put_before_each_text(minilm):
-    prompted = load_embedder("sentence_transformers", device="cpu", prompt="query: ")
+    prompted = load_embedder(
+        "sentence_transformers", device="cpu", prompt="query: ", long_texts="beginning"
+    )
+    unprompted = load_embedder("sentence_transformers", device="cpu", long_texts="beginning")
     by_hand = [Conversation((Turn("user", "query: " + text),)) for text in TEXTS]
-    np.testing.assert_allclose(prompted.embed(POOL), minilm.embed(by_hand), atol=1e-6)
+    np.testing.assert_allclose(prompted.embed(POOL), unprompted.embed(by_hand), atol=1e-6)
     assert (
         prompted.compute(POOL).truncated_tokens[5]
-        == minilm.compute(by_hand).truncated_tokens[5]
-        > minilm.compute(POOL).truncated_tokens[5]
+        == unprompted.compute(by_hand).truncated_tokens[5]
+        > unprompted.compute(POOL).truncated_tokens[5]
     )
     assert prompted.fingerprint() != minilm.fingerprint()
 

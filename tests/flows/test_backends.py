@@ -106,7 +106,7 @@ def test_a_row_without_a_value_is_unscorable_and_says_why(
         )
         assert {row["source_row"]: row["reason"] for row in done.decided("unscorable")} == {
             2: "quality: its row has no column 'quality_scores'",
-            3: "complexity: 6.5 is not in [1, 6]",
+            3: "complexity: 6.5 is not in [1, 6]; for another range set complexity_scale",
             4: "embedding: its vector has 3 numbers, others have 2",
             5: "embedding: its column 'embedding' is null",
         }
@@ -151,6 +151,41 @@ def test_the_ledger_of_one_run_gives_the_scores_of_another(
         "strategy": "top_score",
     }
     assert run(pool, tmp_path / "other", tmp_path / "out2", **given).kept == first.kept
+
+
+def test_a_score_for_a_whole_row_counts_once(prefect_server: None, tmp_path: Path) -> None:
+    """By the key "doc"; the last row has three turns."""
+    rows: list[dict[str, Any]] = [
+        {"doc": doc, "messages": turns(doc, count)} for doc, count in (("a", 1), ("b", 2), ("c", 3))
+    ]
+    marks = tmp_path / "marks.csv"
+    marks.write_text("doc,complexity,quality\nc,2,0\nb,2,50\na,3,100\n")
+    of_rows = {
+        "complexity": "provided",
+        "quality": "provided",
+        "scores_file": str(marks),
+        "scores_key": "doc",
+        "complexity_per": "row",
+        "quality_per": "row",
+        "quality_scale": "0..100",
+        "strategy": "top_score",
+    }
+    pool = write_rows(tmp_path / "pool.jsonl", rows)
+    done = run(pool, tmp_path / "store", tmp_path / "out", **of_rows)
+    assert [row["evol_score"] for row in done.decisions] == [3 * 6, 2 * 3.5, 2 * 1]
+    of_turns = {**of_rows, "complexity": "instruction_length", "complexity_per": None}
+    mixed = run(pool, tmp_path / "store", tmp_path / "out2", **of_turns)
+    for row, quality in zip(mixed.decisions, (6, 3.5, 1), strict=True):
+        assert row["evol_score"] == pytest.approx(sum(row["complexity"]) * quality)
+    assert [len(row["complexity"]) for row in mixed.decisions] == [1, 2, 3]
+
+
+def turns(name: str, count: int) -> list[dict[str, str]]:
+    return [
+        {"role": role, "content": f"{role} {name} {turn}"}
+        for turn in range(count)
+        for role in ("user", "assistant")
+    ]
 
 
 def test_vectors_from_a_file_by_row(prefect_server: None, tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ def test_another_column() -> None:
     [
         (None, "is null"),
         ([], "0 scores for 2 user turns"),
-        ([3.0], "1 scores for 2 user turns"),
-        (3.0, "1 scores for 2 user turns"),
+        ([3.0], "1 score for 2 user turns"),
+        (3.0, "1 score for 2 user turns, expected one for each; if it is for the whole row, set"),
         ([3, 3, 3], "3 scores for 2 user turns"),
         ([3, 6.0001], "6.0001 is not in [1, 6]"),
         ([0.99, 3], "0.99 is not in [1, 6]"),
@@ -77,7 +77,7 @@ def test_another_column() -> None:
         ([3, True], "'True' is not a number"),
         ([3, "4"], "'4' is not a number"),
         ([3, [4]], "'[4]' is not a number"),
-        ({"a": 1}, "1 scores for 2 user turns"),
+        ({"a": 1}, "1 score for 2 user turns"),
         ("three", "'three' is not a number or a list of numbers"),
         ("[1, NaN]", "nan is not in [1, 6]"),
     ],
@@ -267,6 +267,72 @@ def test_a_null_within_a_vector_of_a_file(tmp_path: Path) -> None:
     assert vectors(rows, file=file)[1] == {0: "its vector is not finite"}
 
 
+# ---- a key of the user's own
+
+
+def jsonl(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join(json.dumps(line) + "\n" for line in rows))
+    return str(path)
+
+
+def test_a_file_joined_by_any_column(tmp_path: Path) -> None:
+    rows = [row(number, doc=doc) for number, doc in enumerate(["a", 7, "07", None, ["a"], 2.0], 1)]
+    file = jsonl(
+        tmp_path / "s.jsonl",
+        [{"doc": doc, "quality": score} for doc, score in (("7", 3), ("a", 2), (2, 4), (None, 6))],
+    )
+    values, problems = scores([*rows, row(7)], file=file, key="doc")
+    np.testing.assert_array_equal(values, [2, 3, math.nan, math.nan, math.nan, 4, math.nan])
+    assert problems == {
+        2: f"{file} has no row with its 'doc'; an example there is '7'",
+        3: f"the key 'doc' is not a text or a number in its row, so {file} has no row for it",
+        4: f"the key 'doc' is not a text or a number in its row, so {file} has no row for it",
+        6: f"the key 'doc' is missing in its row, so {file} has no row for it",
+    }
+
+
+def test_an_id_of_the_users_own_is_the_key(tmp_path: Path) -> None:
+    rows = [row(1, id="x-1"), row(2, id="x-2"), row(3)]
+    file = parquet(tmp_path / "s.parquet", id=["x-2", "x-1"], quality=[2.0, 1.0])
+    values, problems = scores(rows, file=file)
+    np.testing.assert_array_equal(values, [1, 2, math.nan])
+    assert "the key 'id' is missing in its row" in problems[2]
+
+
+def test_an_own_id_that_looks_like_ours_is_named(tmp_path: Path) -> None:
+    """A UUID has 32 hex digits too."""
+    own = "0123456789abcdef0123456789abcdef"
+    file = parquet(tmp_path / "s.parquet", id=[own], quality=[2.0])
+    [problem] = scores([row(1, id=own)], file=file)[1].values()
+    assert "one with its own `id`: set the key (scores_key, embeddings_key) to id" in problem
+    assert scores([row(1, id=own)], file=file, key="id") == ([2], {})
+
+
+def test_rows_of_a_key_that_disagree(tmp_path: Path) -> None:
+    rows = [row(1, doc="a"), row(2, doc="b"), row(3, doc="a")]
+    lines = [{"doc": doc, "quality": score} for doc, score in (("a", 2), ("b", 3), ("b", 4))]
+    values, problems = scores(rows, file=jsonl(tmp_path / "s.jsonl", lines), key="doc")
+    np.testing.assert_array_equal(values, [2, math.nan, 2])
+    assert "2 rows with different 'quality'" in problems[1]
+
+
+def test_a_key_that_is_not_there(tmp_path: Path) -> None:
+    file = parquet(tmp_path / "s.parquet", id=["x"], quality=[1.0])
+    with pytest.raises(InputError, match="the columns id, quality, but not the key 'doc'"):
+        load_scorer("provided", kind="quality", file=file, key="doc")
+    with pytest.raises(UsageError, match="key = 'doc' without a file"):
+        load_scorer("provided", kind="quality", key="doc")
+
+
+def test_vectors_joined_by_a_key(tmp_path: Path) -> None:
+    file = jsonl(
+        tmp_path / "v.jsonl", [{"doc": 2, "embedding": [0, 1]}, {"doc": 1, "embedding": [1, 0]}]
+    )
+    values, problems = vectors([row(1, doc=1), row(2, doc=2)], file=file, key="doc")
+    np.testing.assert_array_equal(values, [[1, 0], [0, 1]])
+    assert problems == {}
+
+
 # ---- fingerprints
 
 
@@ -286,13 +352,47 @@ def test_the_fingerprint_depends_on_content(tmp_path: Path) -> None:
     pool.write_text("2")
     assert fingerprint(pool=[str(pool)]) != before
 
-    file = parquet(tmp_path / "s.parquet", id=["x"], quality=[1.0])
+    file = parquet(tmp_path / "s.parquet", id=[row(1).id], quality=[1.0])
     by_id = fingerprint(file=file, pool=[str(pool)])
     assert (
         fingerprint(file=file, pool=[str(same_content)]) == by_id
     )  # an id says which row is meant, in whatever pool
-    assert fingerprint(file=parquet(tmp_path / "t.parquet", id=["x"], quality=[2.0])) != by_id
+    other = parquet(tmp_path / "t.parquet", id=[row(1).id], quality=[2.0])
+    assert fingerprint(file=other, pool=[str(pool)]) != by_id
     rows = parquet(tmp_path / "r.parquet", source_row=[1], quality=[1.0])
     assert fingerprint(file=rows, pool=[str(pool)]) != fingerprint(
         file=rows, pool=[str(same_content)]
     )
+
+
+def test_the_fingerprint_names_key_scale_and_unit(tmp_path: Path) -> None:
+    pool, other_pool = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    pool.write_text("1")
+    other_pool.write_text("2")
+    own = parquet(tmp_path / "s.parquet", id=["x"], doc=["y"], quality=[1.0])
+    ours = parquet(tmp_path / "t.parquet", id=[row(1).id], quality=[1.0])
+    variants: list[dict[str, Any]] = [
+        {},
+        {"per": "row"},
+        {"scale": "0..1"},
+        {"scale": "0..10"},
+        {"file": ours},
+        {"file": own},  # by the pool's own id
+        {"file": own, "key": "doc"},
+        {"file": own, "pool": [str(other_pool)]},
+        {"file": own, "key": "doc", "pool": [str(other_pool)]},
+    ]
+    fingerprints = [
+        load_scorer("provided", kind="quality", **{"pool": [str(pool)], **options}).fingerprint()
+        for options in variants
+    ]
+    texts = {json.dumps(fingerprint, sort_keys=True) for fingerprint in fingerprints}
+    assert len(texts) == len(variants)
+    assert sorted(fingerprints[0]) == [
+        "backend",
+        "column",
+        "kind",
+        "pool",
+        "version",
+    ]  # as in 0.1.0
+    assert sorted(fingerprints[4]) == ["backend", "column", "file", "kind", "version"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from deita_tasks.findings import Findings, VanishedValue
 from deita_tasks.reporting.changes import compare
 from deita_tasks.reporting.markdown import best_rows, closest_rows, code, markdown
 from deita_tasks.templating import escape_markdown, one_line
@@ -106,3 +107,14 @@ def test_a_selection_of_nothing_has_a_text_too() -> None:
     assert text.startswith("# 0 of 62 rows selected")
     assert best_rows(some) == closest_rows(some) == []
     assert manifest(0).counts.selected == 0
+
+
+def test_findings_are_listed_and_inert() -> None:
+    value = VanishedValue(column="kind", value=HOSTILE, rows=30, expected=3.0)
+    findings = Findings(unanswered_exchanges=2, unanswered_rows=1, vanished=[value])
+    some = data(pool())
+    some = data(pool(), manifest=some.manifest.model_copy(update={"findings": findings}))
+    text = markdown(some, {}, "out")
+    assert "- 2 exchanges without an answer in 1 conversation were not scored.\n" in text
+    assert "- **Warning**: no selected row has kind = &lt;/details&gt;" in text
+    assert "<script" not in text

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pytest
 
 from deita_tasks.artifacts.ledger import build_ledger
+from deita_tasks.findings import Findings
 from deita_tasks.manifest import Counts
 from deita_tasks.records import Conversation, Rejection, SelectorResult
 from deita_tasks.reporting import report as report_module
+from deita_tasks.reporting.composition import ColumnCounts, ValueCount, find_vanished
 from deita_tasks.reporting.figures import (
     WIDE,
     Split,
@@ -471,3 +473,28 @@ def test_no_similarity_bin_straddles_the_limit_and_all_are_covered() -> None:
 @pytest.mark.parametrize("values", [[], [0], [5, 5, 5], [0, 0, 1], list(range(1000))])
 def test_bins_ascend_whatever_the_values(values: list[int], log: bool) -> None:
     assert (np.diff(bin_edges(np.array(values), None, log)) > 0).all()
+
+
+def test_it_shows_what_the_selection_is_made_of_and_what_vanished() -> None:
+    columns = [
+        ColumnCounts("source file", [ValueCount("pool.jsonl", 60, 10)]),
+        ColumnCounts(HOSTILE, [ValueCount("kept", 40, 10), ValueCount(HOSTILE, 20, 0)]),
+    ]
+    made = data(pool())
+    findings = Findings(
+        rows=60, unanswered_exchanges=3, unanswered_rows=2, vanished=find_vanished(columns[1])
+    )
+    manifest = made.manifest.model_copy(update={"findings": findings})
+    page = Page(build_report(data(pool(), manifest=manifest, columns=columns)).html)
+    text = re.sub(r"\s+", " ", page.text)
+    assert "3 exchanges without an answer in 2 conversations were not scored." in text
+    assert "The same in every row: source file (pool.jsonl)." in text
+    assert "kept4066.7%10100.0%" in text
+    assert "2033.3%00.0%" in text
+    assert "WARNING: no selected row has </details></div><script>alert(1)" in text
+    assert page.open == []
+    assert not {"script", "img"} & {tag for tag, _ in page.tags}
+
+
+def test_without_columns_there_is_no_section_of_them() -> None:
+    assert b'id="values"' not in common().html

@@ -65,7 +65,7 @@ ROWS = [
 
 
 def data(rows: list[SweepRow] = ROWS, **fields: Any) -> SweepData:
-    shared = manifest(selected=1).model_dump(exclude={"seed", "counts", "truncated"})
+    shared = manifest(selected=1).model_dump(exclude={"seed", "counts", "truncated", "findings"})
     made = SweepManifest(**{**shared, "candidates": 5000, "coverage_rows": 2000, **fields})
     overlap = np.eye(len(rows)) * 0.75 + 0.25
     return SweepData(made, rows, overlap)

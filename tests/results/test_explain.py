@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from deita_tasks import storage
+from deita_tasks.artifacts.pool import Pool
 from deita_tasks.errors import UsageError
 from deita_tasks.records import Conversation
 from deita_tasks.results.explain import explain
@@ -94,6 +95,47 @@ def test_a_row_by_its_id_the_beginning_of_it_or_its_place(query: str, output: st
     explanation = explain(output, query)
     assert (explanation.row.id, explanation.row.source_row) == (C.id, 4)
     assert [duplicate.place for duplicate in explanation.duplicates] == ["pool.jsonl:5"]
+
+
+def with_own_ids(monkeypatch: pytest.MonkeyPatch, column: str, ids: list[object]) -> None:
+    """Let the pool's six good rows have a column with these ids."""
+    index = Pool.index
+
+    def with_extra(pool: Pool, columns: list[str]) -> pa.Table:
+        table = index(pool, columns)
+        if "extra" not in columns:
+            return table
+        extra = pa.array([json.dumps({column: id}, ensure_ascii=False) for id in ids])
+        return table.set_column(columns.index("extra"), "extra", extra)
+
+    monkeypatch.setattr(Pool, "index", with_extra)
+
+
+def test_a_row_by_an_id_of_its_own(monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    ids = ["m-1", B.id[:4], "7", "pool.jsonl:1", 12, "dialogue-é"]
+    with_own_ids(monkeypatch, "Conversation_ID", ids)
+    assert explain(output, "m-1").row.id == A.id
+    assert explain(output, "7").row.id == C.id
+    assert explain(output, "pool.jsonl:1").row.id == C.id  # a duplicate; an exact id goes before
+    assert explain(output, "12").row.id == D.id
+    assert explain(output, "dialogue-é").row.id == E.id
+    assert explain(output, B.id).row.id == B.id
+    for part in ("m-", "Conversation_ID", "1"):
+        with pytest.raises(UsageError, match=f"'{part}': "):
+            explain(output, part)
+
+
+def test_only_columns_of_ids_count(monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    with_own_ids(monkeypatch, "topic", ["m-1"] * 6)
+    with pytest.raises(UsageError, match="at least its first 4"):
+        explain(output, "m-1")
+
+
+def test_an_own_id_of_several_rows(monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    with_own_ids(monkeypatch, "id", ["a", "b", "c", "c", "b", "e"])
+    assert explain(output, "c").row.id == C.id  # twice the same conversation
+    with pytest.raises(UsageError, match=f"2 conversations have this id .*{B.id}, {D.id}"):
+        explain(output, "b")
 
 
 def test_a_quarantined_row_by_its_place(output: str) -> None:

@@ -37,9 +37,9 @@ def conversation(*contents: str, score: float = 2.5) -> Conversation:
 ROWS = [
     conversation("Write a poem about the sea.", "The sea is old, the sand is cold."),
     conversation("Sort a list.", "sorted(x)", "And in reverse?", "sorted(x)[::-1]", score=4),
-    conversation("No answer yet"),
+    conversation("No answer yet", "Wait."),
     conversation("Explain every step. " * 30, "1 2 3 4 5 " * 30, score=6),
-    conversation("", ""),
+    conversation("", "?"),
 ]
 BAD_ROW = conversation(f"What is {UNSCORABLE}", f"A letter: {UNSCORABLE}", score=9)
 

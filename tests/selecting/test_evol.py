@@ -86,11 +86,35 @@ def test_a_null_row_has_no_score_whatever_the_other_side_says():
     np.testing.assert_array_equal(evol_scores_of_columns(quality, complexity), [3, NAN, 4, NAN])
 
 
+@pytest.mark.parametrize(
+    ("complexity", "quality", "scores"),
+    [
+        ([4], [5, 2, 3], {"sum": 40, "mean": 40 / 3, "max": 20}),  # 4 * 5, 4 * 2, 4 * 3
+        ([5, 2, 3], [4], {"sum": 40, "mean": 40 / 3, "max": 20}),
+        ([4], [5], {"sum": 20, "mean": 20, "max": 20}),  # once, however many turns the row has
+        ([4], [5, None], {"sum": NAN, "mean": NAN, "max": NAN}),
+        ([None], [5, 2], {"sum": NAN, "mean": NAN, "max": NAN}),
+    ],
+)
+def test_a_single_score_is_for_the_whole_conversation(complexity, quality, scores):
+    columns = [
+        pa.array([[2.0, 3.0], x, None], pa.list_(pa.float32())) for x in (complexity, quality)
+    ]
+    for aggregation, score in scores.items():
+        np.testing.assert_equal(evol_score(complexity, quality, aggregation), score)
+        found = evol_scores_of_columns(*columns, aggregation)
+        np.testing.assert_equal(found[1:], [score, NAN])
+
+
 def test_what_does_not_match_is_refused():
     with pytest.raises(ComputeError, match="3 complexity scores and 2 quality scores"):
         evol_score([1, 2, 3], [1, 2])
-    with pytest.raises(ComputeError, match="row 1: 2 complexity scores and 1 quality scores"):
-        evol_scores_of_columns(pa.array([[1.0], [1.0, 2.0]]), pa.array([[1.0], [1.0]]))
+    with pytest.raises(ComputeError, match="1 complexity scores and 0 quality scores"):
+        evol_score([1], [])
+    with pytest.raises(ComputeError, match="row 1: 2 complexity scores and 3 quality scores"):
+        evol_scores_of_columns(pa.array([[1.0], [1.0, 2.0]]), pa.array([[1.0], [1.0, 1.0, 1.0]]))
+    with pytest.raises(ComputeError, match="row 0: 1 complexity scores and 0 quality scores"):
+        evol_scores_of_columns(pa.array([[1.0]]), pa.array([[]], pa.list_(pa.float64())))
     with pytest.raises(ComputeError, match="2 rows of complexity and 1 of quality"):
         evol_scores_of_columns(pa.array([[1.0], [1.0]]), pa.array([[1.0]]))
     with pytest.raises(ComputeError, match="expected two flat arrays of one length"):

@@ -81,7 +81,7 @@ def test_expand(place):
         storage.write_bytes(f"{place}/{name}", b"{}")
 
     def expanded(uri: str) -> list[str]:
-        return [file.split("place/", 1)[1] for file in storage.expand(uri)]
+        return [file.split("place/", 1)[1] for file in storage.expand(uri).files]
 
     assert expanded(place) == ["a 1.jsonl", "b.jsonl", "sub/c.jsonl", "ü[1].jsonl"]
     assert expanded(f"{place}/") == expanded(place)
@@ -90,7 +90,7 @@ def test_expand(place):
     assert expanded(f"{place}/.git/*") == [".git/config"]  # hidden, but the pattern names it
     # a file's own name, although it looks like a pattern
     assert expanded(f"{place}/ü[1].jsonl") == ["ü[1].jsonl"]
-    for uri in storage.expand(place):
+    for uri in storage.expand(place).files:
         assert storage.exists(uri)
     missing = {
         "nothing": "no such file or folder",
@@ -116,7 +116,7 @@ def test_a_folder_marker_is_no_file(s3):
     assert storage.is_empty(uri)
     assert storage.find(uri) == []
     storage.write_bytes(f"{uri}/pool.jsonl", b"{}")
-    assert storage.expand(uri) == [f"{uri}/pool.jsonl"]
+    assert storage.expand(uri).files == [f"{uri}/pool.jsonl"]
 
 
 # ---- names and paths
@@ -152,7 +152,7 @@ def test_a_relative_path_and_a_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     storage.write_bytes("store/x", b"1")
     assert names_in("~/store") == ["x"]
-    assert storage.expand("store") == [str(tmp_path / "store" / "x")]
+    assert storage.expand("store").files == [str(tmp_path / "store" / "x")]
     assert storage.absolute("store") == str(tmp_path / "store")
     assert storage.absolute("s3://bucket/store") == "s3://bucket/store"
     assert Path("store/x").read_bytes() == b"1"

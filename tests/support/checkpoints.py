@@ -16,6 +16,7 @@ from tokenizers import (
     Tokenizer,
     decoders,
     models,
+    normalizers,
     pre_tokenizers,
     processors,
     trainers,
@@ -186,6 +187,43 @@ def qwen2(folder: Path, **options: Any) -> Path:
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+def sentence_encoder(folder: Path, *, window: int = 16, normalize: bool = False) -> Path:
+    """A sentence-transformers model of BERT's kind: WordPiece, and the mean over tokens.
+
+    normalize: whether a module at the end gives vectors unit length.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    corpus = normalizer.normalize_str(" ".join(CORPUS))
+    words = {word for word, _ in splitter.pre_tokenize_str(corpus)}
+    pieces = sorted({*words, *corpus, *(f"##{letter}" for letter in corpus)})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]
+    ids = {piece: number for number, piece in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    parts = folder / "parts"
+    transformers.BertTokenizerFast(tokenizer_object=tokenizer).save_pretrained(parts)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+    )
+    transformers.BertModel(config).save_pretrained(parts)
+    transformer = Transformer(str(parts), max_seq_length=window)
+    modules = [transformer, Pooling(32), *([Normalize()] if normalize else [])]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder / "model"))
+    return folder / "model"
 
 
 def poison(folder: Path, text: str) -> None:

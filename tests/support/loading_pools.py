@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
@@ -175,19 +176,45 @@ def parquet_of_texts(rows: Rows) -> bytes:
     )
 
 
+def arrow_stream(rows: Rows) -> bytes:
+    table = pa.Table.from_pylist(rows)
+    out = io.BytesIO()
+    with pa.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    return out.getvalue()
+
+
+def arrow_file(rows: Rows) -> bytes:
+    table = pa.Table.from_pylist(rows)
+    out = io.BytesIO()
+    with pa.ipc.new_file(out, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    return out.getvalue()
+
+
+def list_in_object(rows: Rows) -> bytes:
+    return json.dumps({"version": "1", "info": {"a": [1]}, "data": rows, "n": 1}, indent=2).encode()
+
+
 PLAIN: dict[str, Callable[[Rows], bytes]] = {
     "json_lines": json_lines,
     "json_array": json_array,
     "json_array_in_one_line": json_array_in_one_line,
     "csv": csv_text,
+    "json_list_in_object": list_in_object,
 }
+
+
 PARQUET: dict[str, Callable[[Rows], bytes]] = {
     "parquet": parquet,
     "parquet_of_texts": parquet_of_texts,
+    "arrow_stream": arrow_stream,
+    "arrow_file": arrow_file,
 }
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "none": lambda content: content,
     "gzip": gzip.compress,
+    "bzip2": bz2.compress,
     "xz": lzma.compress,
     "zstd": zstandard.ZstdCompressor().compress,
 }

@@ -64,6 +64,10 @@ class MiniScorer(Scorer):
     _head: Lazy[Head] = PrivateAttr(default_factory=Lazy)
     _encoder: Lazy[MiniEncoder] = PrivateAttr(default_factory=Lazy)
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return ("en",)
+
     def fingerprint(self) -> Fingerprint:
         head: Fingerprint = {
             "backend": "mini",

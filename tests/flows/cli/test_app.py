@@ -23,6 +23,7 @@ from rich.console import Console, ConsoleDimensions
 
 from deita_tasks import config
 from deita_tasks.errors import InputError
+from deita_tasks.findings import Findings, VanishedValue
 from flows.cli import printing
 from flows.cli.app import app, main, quiet_prefect
 from flows.cli.options import COMMON_OPTIONS, flag, read_config
@@ -465,8 +466,13 @@ def test_every_field_can_be_given_as_a_flag(
             "request_timeout": 7.5,
             "request_attempts": 4,
             "complexity_column": "cc",
+            "complexity_per": "row",
+            "complexity_scale": "0..10",
             "quality_column": "qc",
+            "quality_per": "turn",
+            "quality_scale": "0..1",
             "scores_file": "s.parquet",
+            "scores_key": "doc",
         },
         "embedding": {
             "embedding": "causal_lm",
@@ -476,6 +482,7 @@ def test_every_field_can_be_given_as_a_flag(
             "embedding_dtype": "bfloat16",
             "embedding_column": "ec",
             "embeddings_file": "e.parquet",
+            "embeddings_key": "doc",
         },
         "selection": {
             "budget": 9,
@@ -830,3 +837,26 @@ def test_on_a_terminal_it_is_the_command_s_last_line_alone(
     for log in logs.values():
         assert bool(log.filter(failure(InputError("no rows")))) is not (terminal and not verbose)
         assert log.filter(failure(RuntimeError("a defect")))
+
+
+def test_the_summary_names_at_most_five_values_that_vanished(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = [
+        VanishedValue(column="kind", value=f"\x1b[31m{number}", rows=30, expected=3.04)
+        for number in range(7)
+    ]
+    findings = Findings(unanswered_exchanges=2, unanswered_rows=1, vanished=values)
+    console = printing.new_console()
+    printing._print_findings(console, findings, {"too_similar": 0, "duplicate": 0})
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()[1:]
+    assert lines[0] == "2 exchanges without an answer in 1 conversation were not scored."
+    assert lines[1].endswith(
+        "0: 30 of the pool have it, and a random selection would have about 3.0"
+    )
+    assert [line.startswith("WARNING: no selected row has kind = ") for line in lines[1:6]] == [
+        True
+    ] * 5
+    assert lines[6:] == ["and 2 more such values; report.html shows them all"]
+    assert "\x1b" not in shown

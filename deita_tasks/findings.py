@@ -1,0 +1,180 @@
+"""What to know about a selection beside its counts, and how to say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
+
+from deita_tasks.languages import UNDETERMINED, language_name
+from deita_tasks.strict_json import JsonRecord
+
+NAMED_LANGUAGES = 8
+NAMED_COLUMNS = 5
+
+
+class MediaRows(JsonRecord):
+    """Conversations with images, audio or video. too_similar: as are the rows that blocked them."""
+
+    pool: NonNegativeInt = 0
+    selected: NonNegativeInt = 0
+    too_similar: NonNegativeInt = 0
+
+
+class OtherLanguages(JsonRecord):
+    """Conversations in languages that the models of some stages were not made for.
+
+    made_for: codes of the languages that these models read. pool, selected: rows by code;
+    selected is None before a selection.
+    """
+
+    stages: list[str]
+    made_for: list[str]
+    pool: dict[str, NonNegativeInt]
+    selected: dict[str, NonNegativeInt] | None = None
+
+
+def find_other_languages(
+    pool: Mapping[str, int],
+    made_for: Mapping[str, Sequence[str]],
+    selected: Mapping[str, int] | None = None,
+) -> list[OtherLanguages]:
+    """Return which rows are in other languages than those that the models were made for.
+
+    pool, selected: rows by language. made_for: languages by stage; stages that share theirs are
+    told of once.
+    """
+
+    def languages_of(stage: str) -> list[str]:
+        return sorted(made_for[stage])
+
+    found = []
+    for codes, stages in groupby(sorted(made_for, key=languages_of), languages_of):
+        read = {*codes, UNDETERMINED}
+        others = OtherLanguages(
+            stages=list(stages),
+            made_for=codes,
+            pool={code: rows for code, rows in pool.items() if rows and code not in read},
+        )
+        if selected is not None:
+            rows = {code: selected[code] for code in others.pool if selected.get(code)}
+            others = others.model_copy(update={"selected": rows})
+        if others.pool:
+            found.append(others)
+    return found
+
+
+class VanishedValue(JsonRecord):
+    """A value of a column that no selected row has. expected: rows of a random selection."""
+
+    column: str
+    value: str
+    rows: NonNegativeInt
+    expected: NonNegativeFloat
+
+
+class Findings(JsonRecord):
+    """What to know about a selection beside its counts.
+
+    Counts are of distinct rows: neither quarantined nor duplicates. differing_duplicates:
+    duplicates with other values than their first row in differing_columns. half_read_pairs: too
+    similar rows of which the embedder read only a part, as of the row that blocked them.
+    """
+
+    rows: NonNegativeInt = 0
+    unanswered_exchanges: NonNegativeInt = 0
+    unanswered_rows: NonNegativeInt = 0
+    media: MediaRows = MediaRows()
+    differing_duplicates: NonNegativeInt = 0
+    differing_columns: list[str] = Field(default_factory=list)
+    half_read_pairs: NonNegativeInt = 0
+    other_languages: list[OtherLanguages] = Field(default_factory=list)
+    vanished: list[VanishedValue] = Field(default_factory=list)
+
+    def sentences(self, counts: Mapping[str, int]) -> list[str]:
+        """Return the findings as sentences. counts: rows by decision."""
+        return [
+            *self._unanswered(),
+            *self._media(counts),
+            *self._duplicates(counts),
+            *self._half_read(counts),
+            *(describe_languages(other, self.rows) for other in self.other_languages),
+        ]
+
+    def _unanswered(self) -> Iterator[str]:
+        if self.unanswered_exchanges:
+            were = "was" if self.unanswered_exchanges == 1 else "were"
+            yield (
+                f"{plural(self.unanswered_exchanges, 'exchange')} without an answer in "
+                f"{plural(self.unanswered_rows, 'conversation')} {were} not scored."
+            )
+
+    def _media(self, counts: Mapping[str, int]) -> Iterator[str]:
+        media = self.media
+        if media.pool:
+            yield (
+                f"Images, audio or video are in {plural(media.pool, 'conversation')} of the pool "
+                f"and {media.selected:,} of the selection. No model here reads them: scores and "
+                "similarities rest on the text alone."
+            )
+        if media.too_similar:
+            yield (
+                f"{media.too_similar:,} of the {counts['too_similar']:,} rows rejected as too "
+                "similar and the rows that blocked them have media, which may differ."
+            )
+
+    def _duplicates(self, counts: Mapping[str, int]) -> Iterator[str]:
+        if self.differing_duplicates:
+            columns = _list_some(self.differing_columns, NAMED_COLUMNS)
+            yield (
+                f"{plural(counts['duplicate'], 'duplicate')}, {self.differing_duplicates:,} of "
+                f"them with other values than the first row in other columns ({columns})."
+            )
+
+    def _half_read(self, counts: Mapping[str, int]) -> Iterator[str]:
+        if self.half_read_pairs:
+            pairs = f"{self.half_read_pairs:,} of the {counts['too_similar']:,} too similar pairs"
+            were = "was" if self.half_read_pairs == 1 else "were"
+            yield (
+                f"{pairs} {were} compared by their beginnings alone: both texts are longer than "
+                "the embedder's window."
+            )
+
+
+def describe_languages(other: OtherLanguages, rows: int) -> str:
+    """Return what share of `rows` is in other languages than the models were made for."""
+    count = sum(other.pool.values())
+    named = [f"{language_name(code)} {number:,}" for code, number in other.pool.items()]
+    made_for = _join([language_name(code) for code in other.made_for])
+    selected = ""
+    if other.selected is not None:
+        selected = f" and {sum(other.selected.values()):,} of those selected"
+    return (
+        f"{count:,} of {plural(rows, 'conversation')} ({count / rows:.1%}){selected} are in "
+        f"languages other than {made_for}, which the models of "
+        f"{_join(other.stages)} were made for: {_list_some(named, NAMED_LANGUAGES)}."
+    )
+
+
+def describe_vanished(value: VanishedValue) -> str:
+    """Return what a warning says of a value."""
+    return (
+        f"no selected row has {value.column} = {value.value}: {value.rows:,} of the pool have it, "
+        f"and a random selection would have about {value.expected:.1f}"
+    )
+
+
+def plural(number: int, noun: str) -> str:
+    """Return "1 row" or "2 rows"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _join(names: Sequence[str]) -> str:
+    """Return "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _list_some(names: Sequence[str], most: int) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

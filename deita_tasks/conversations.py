@@ -28,6 +28,9 @@ SHOWN_FIELDS = (
 CONTENT_PARTS = "content_parts"
 MEDIA_KINDS = ("image", "video", "audio")
 
+# What the store keeps a value of a conversation by: all of it, or its text alone.
+RowKey = Literal["id", "text_id"]
+
 Media: TypeAlias = Sequence[tuple[str, Sequence[JSON]]]  # references, by kind
 
 
@@ -112,14 +115,19 @@ class Conversation:
 
     @property
     def text_id(self) -> str:
-        """The id of the text alone, by which scores and vectors are kept.
+        """The id of what scorers and embedders read: roles, texts and calls, without the rest.
 
-        It is `id` where the conversation is nothing but text.
+        It is `id` where the conversation is nothing but text, in exchanges of one user turn and one
+        answer. Others have ids of their own, made like `content_id` from [role, content] or
+        [role, content, calls] and a mark: early versions cut them into other pairs, so stores hold
+        scores under their `id` that are not those of `pairs`.
         """
-        has_fields = any(turn.fields for turn in self.turns)
-        if not (has_fields or self.tools or media_of(self.extra)):
+        has_more = self.tools or any(turn.fields for turn in self.turns) or media_of(self.extra)
+        is_plain = all(map(_is_plain, split_exchanges(self.turns)))
+        if is_plain and not has_more:
             return self.id
-        return content_id([Turn(turn.role, turn.text) for turn in self.turns])
+        content: list[JSON] = [_read_parts(turn) for turn in self.turns]
+        return _digest(content if is_plain else [*content, ["exchanges"]])
 
     @property
     def pairs(self) -> list[Pair]:
@@ -173,6 +181,14 @@ def split_exchanges(turns: Iterable[Turn]) -> list[list[Turn]]:
             exchanges[-1].append(turn)
         previous = turn.role
     return exchanges
+
+
+def _is_plain(exchange: Sequence[Turn]) -> bool:
+    """Return whether it has one user turn and one assistant turn, which is not blank."""
+    roles = [turn.role for turn in exchange]
+    if roles.count("user") != 1 or roles.count("assistant") != 1:
+        return False
+    return bool(exchange[roles.index("assistant")].content.strip())
 
 
 def _instruction(exchange: Sequence[Turn]) -> str:
@@ -260,8 +276,17 @@ def content_id(turns: Iterable[Turn], tools: JSON = None, media: Media = ()) -> 
         content.append(["tools", parse_json(tools)])
     if media:
         content.append(["media", *map(list, media)])
+    return _digest(content)
+
+
+def _digest(content: JSON) -> str:
     canonical = json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:32]
+
+
+def _read_parts(turn: Turn) -> list[JSON]:
+    calls = call_text(turn.fields)
+    return [turn.role, turn.content, calls] if calls else [turn.role, turn.content]
 
 
 def _shown(turn: Turn) -> list[JSON]:

@@ -17,14 +17,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deita_tasks import storage
-from deita_tasks.artifacts.part_tables import place_vectors, vector_problems, vector_width
+from deita_tasks.artifacts.part_tables import (
+    BLOCK_ROWS,
+    place_vectors,
+    vector_problems,
+    vector_width,
+)
 from deita_tasks.artifacts.parts import WIDTH, StageParts
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.errors import StorageError, UsageError
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.evol import TurnAggregation, evol_scores_of_columns, ranking_scores
 
-BLOCK_ROWS = 4096  # vectors looked at at a time
 MEMORY_BYTES = 2**29  # larger vectors go to a scratch file
 
 StagesParts: TypeAlias = Mapping[str, StageParts]  # by stage: complexity, quality, embedding
@@ -109,7 +113,7 @@ class Candidates:
 @contextmanager
 def all_candidates(pool: Pool, stage_parts: StagesParts) -> Iterator[Candidates]:
     """Give the candidates among the distinct rows of `pool`."""
-    scores, _ = read_scores(pool.index(["id"])["id"].unique(), stage_parts)
+    scores, _ = read_scores(pool, stage_parts)
     with open_candidates(pool, scores, stage_parts) as candidates:
         yield candidates
 
@@ -122,7 +126,7 @@ def open_candidates(pool: Pool, scores: pa.Table, stage_parts: StagesParts) -> I
     the strategy nor on where the budget ends.
     """
     ids = scores.filter(pc.is_null(scores["problem"]))["id"]
-    with _open_vectors(ids.to_pylist(), stage_parts) as vectors:
+    with _open_vectors(pool, ids, stage_parts) as vectors:
         if vectors is not None:
             reasons = _incomparable(vectors)
             vectors = _without_rows(vectors, list(reasons))
@@ -166,9 +170,10 @@ def _with_problems(scores: pa.Table, reasons: Mapping[str, str]) -> pa.Table:
 
 
 def read_scores(
-    ids: pa.ChunkedArray, stage_parts: StagesParts, aggregation: TurnAggregation = "sum"
+    pool: Pool, stage_parts: StagesParts, aggregation: TurnAggregation = "sum"
 ) -> tuple[pa.Table, dict[str, int]]:
-    """Return SCORES of each of `ids`, in their order, and the truncated rows by stage."""
+    """Return SCORES of each distinct row of `pool`, in order, and the truncated rows by stage."""
+    ids, _ = pool.distinct
     if not len(ids):  # a pool of bad rows alone has no parts
         return SCORES.empty_table(), dict.fromkeys(stage_parts, 0)
     columns: dict[str, Any] = {"id": ids}
@@ -176,7 +181,8 @@ def read_scores(
     truncated: dict[str, NDArray[np.bool_]] = {}
     for stage, parts in stage_parts.items():
         values = WIDTH if stage == "embedding" else "values"
-        table = _align(parts.gather(["id", "cut", "problem", values]), ids)
+        keys = pool.keys_of(ids, parts.part_set.row_key)
+        table = _align(parts.gather(["id", "cut", "problem", values]), keys)
         reason = vector_problems(table) if stage == "embedding" else table["problem"]
         problem = pc.coalesce(problem, pc.binary_join_element_wise(stage, reason, ": "))
         truncated[stage] = table["cut"].to_numpy() > 0
@@ -191,9 +197,9 @@ def read_scores(
     return pa.table(columns).select(SCORES.names), counts
 
 
-def _align(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
-    """Return the rows of `table` in the order of `ids`. Raises StorageError for a missing id."""
-    rows = pc.index_in(ids, value_set=table["id"])
+def _align(table: pa.Table, keys: pa.Array) -> pa.Table:
+    """Return the row of `table` of each of `keys`. Raises StorageError for a missing key."""
+    rows = pc.index_in(keys, value_set=table["id"])
     if rows.null_count:
         raise StorageError(
             f"{rows.null_count} of {len(rows)} rows are in no part; run again: they will be "
@@ -204,7 +210,7 @@ def _align(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
 
 @contextmanager
 def _open_vectors(
-    ids: Sequence[str], stage_parts: StagesParts
+    pool: Pool, ids: pa.ChunkedArray, stage_parts: StagesParts
 ) -> Iterator[NDArray[np.float32] | None]:
     """Give float32 (n, d), row i of ids[i], NaN where it has no vector; None without embeddings.
 
@@ -213,21 +219,22 @@ def _open_vectors(
     if "embedding" not in stage_parts:
         yield None
         return
-    if not ids:
+    if not len(ids):
         yield np.zeros((0, 1), np.float32)
         return
     parts = stage_parts["embedding"]
-    shape = (len(ids), vector_width(parts, ids))
+    keys = pool.keys_of(ids, parts.part_set.row_key).to_pylist()
+    shape = (len(keys), vector_width(parts, keys))
     if shape[0] * shape[1] * 4 <= MEMORY_BYTES:
         vectors = np.empty(shape, np.float32)
-        place_vectors(parts, ids, vectors)
+        place_vectors(parts, keys, vectors)
         yield vectors
         return
     with storage.scratch_folder() as folder:
         path = Path(folder) / "vectors.f32"
         _reserve(path, shape[0] * shape[1] * 4)
         mapped: NDArray[np.float32] = np.memmap(path, np.float32, "r+", shape=shape)
-        place_vectors(parts, ids, mapped)
+        place_vectors(parts, keys, mapped)
         yield mapped
         del mapped
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
+import pyarrow as pa
 
 from deita_tasks import storage
 from deita_tasks.artifacts.inventory import Artifact, artifact_of, list_artifacts
@@ -168,12 +169,16 @@ def _provenance(uri: str) -> SelectionProvenance | None:
 
 
 def _ids_of(store: str, pools: Iterable[str]) -> pd.Index[str] | None:
-    """Return the ids of all `pools`; None if one cannot be read: nobody knows its parts then."""
+    """Return the ids of all `pools` that parts may have: those of whole rows and of texts.
+
+    None if a pool cannot be read: nobody knows its parts then.
+    """
     ids = pd.Index([], dtype=object)
     try:
         for digest in pools:
-            distinct_ids, _ = Pool.open(pool_uri(store, digest)).distinct
-            ids = ids.union(pd.Index(distinct_ids.to_pandas().astype(object)))
+            pool = Pool.open(pool_uri(store, digest))
+            keys = pa.chunked_array([pool.distinct[0], pool.text_ids]).unique()
+            ids = ids.union(pd.Index(keys.to_pandas().astype(object)))
     except StorageError as error:
         log.warning("all parts of fingerprints in use stay, since a pool cannot be read: %s", error)
         return None

@@ -15,6 +15,8 @@ from deita_tasks.artifacts.parts import WIDTH, StageParts
 from deita_tasks.errors import StorageError
 from deita_tasks.records import ModelOutput
 
+BLOCK_ROWS = 4096  # vectors looked at at a time
+
 EMPTY = pa.schema({"id": pa.string(), "problem": pa.string(), WIDTH: pa.int32()}).empty_table()
 
 
@@ -71,39 +73,50 @@ def _part(
     )
 
 
-def place_vectors(parts: StageParts, ids: Sequence[str], target: NDArray[np.float32]) -> None:
-    """Fill row i of `target` (n, d) with the vector of ids[i].
+def place_vectors(parts: StageParts, keys: Sequence[str], target: NDArray[np.float32]) -> None:
+    """Fill row i of `target` (n, d) with the vector of keys[i]; a key may come several times.
 
-    NaN where it has none of d components. `target` may be a memory map. Raises StorageError for an
-    id that is in no part.
+    NaN where it has none of d components. `target` may be a memory map. Raises StorageError for a
+    key that is in no part.
     """
     target[:] = np.nan
-    place_of = pd.Index(ids)
-    is_present = np.zeros(len(place_of), np.bool_)
+    key_of_row, distinct_keys = pd.factorize(pd.Index(keys))
+    first_row = np.unique(key_of_row, return_index=True)[1]
+    is_present = np.zeros(len(distinct_keys), np.bool_)
     for table in parts.tables(["id", "values"]):
-        places = place_of.get_indexer(table["id"].to_pandas())
-        has_place = places >= 0
-        is_present[places[has_place]] = True
+        found = distinct_keys.get_indexer(table["id"].to_pandas())
+        has_place = found >= 0
+        is_present[found[has_place]] = True
         lists = table["values"].combine_chunks()
         if lists.type.list_size != target.shape[1]:
             continue
         has_vector = has_place & table["values"].is_valid().to_numpy()
         if not has_vector.all():
             lists = lists.filter(pa.array(has_vector))
-        target[places[has_vector]] = lists.flatten().to_numpy().reshape(-1, target.shape[1])
+        vectors = lists.flatten().to_numpy().reshape(-1, target.shape[1])
+        target[first_row[found[has_vector]]] = vectors
     if not is_present.all():
-        missing = int((~is_present).sum())
+        missing = int((~is_present[key_of_row]).sum())
         raise StorageError(
-            f"{parts.part_set.uri}: {missing} of {len(is_present)} rows are in no part; run again: "
+            f"{parts.part_set.uri}: {missing} of {len(key_of_row)} rows are in no part; run again: "
             "they will be computed"
         )
+    _repeat_rows(target, first_row[key_of_row])
 
 
-def vector_width(parts: StageParts, ids: Sequence[str]) -> int:
-    """Return the width d of most of the vectors of `ids`; 0 if none has a vector."""
+def _repeat_rows(target: NDArray[np.float32], source: NDArray[np.int64]) -> None:
+    """Fill each row i of `target` whose source[i] is another row with that one, a block a time."""
+    repeats = np.flatnonzero(source != np.arange(len(source)))
+    for start in range(0, len(repeats), BLOCK_ROWS):
+        rows = repeats[start : start + BLOCK_ROWS]
+        target[rows] = target[source[rows]]
+
+
+def vector_width(parts: StageParts, keys: Sequence[str]) -> int:
+    """Return the width d of most of the vectors of `keys`; 0 if none has a vector."""
     table = pa.concat_tables([EMPTY, *parts.tables(EMPTY.column_names)])
     return _most_common_width(
-        table.filter(pc.is_in(table["id"], value_set=pa.array(ids, pa.string())))
+        table.filter(pc.is_in(table["id"], value_set=pa.array(keys, pa.string())))
     )
 
 

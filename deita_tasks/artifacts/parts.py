@@ -7,7 +7,9 @@
     <store>/embeddings/<fingerprint>/
         part-<shard>-<sha256>.parquet    id, values (a vector), cut, problem
 
-`cut` counts the tokens that did not fit the model's window. The name of a part holds the digest of
+`id` is what the component keeps its values by: of the text alone, so that rows which differ in
+other things share them, or of the whole conversation where a value is the row's own. `cut` counts
+the tokens that did not fit the model's window. The name of a part holds the digest of
 its bytes, which every process compares before it first uses the part, and of the ids of the shard
 that it was computed for. (Parts of early versions have the second alone; their pages have
 checksums.) A part may hold only some rows of its shard: answers are kept as they come. Ids are
@@ -33,6 +35,7 @@ import pyarrow as pa
 
 from deita_tasks import storage
 from deita_tasks.components import Fingerprint
+from deita_tasks.conversations import RowKey
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 from deita_tasks.storage.failures import storage_errors
 from deita_tasks.strict_json import JsonRecord
@@ -57,16 +60,20 @@ WIDTH = "width"  # not stored, but read like a column: the number of components 
 
 
 class PartSet(JsonRecord):
-    """All parts of one fingerprint."""
+    """All parts of one fingerprint. row_key: which of a conversation's ids they have."""
 
     uri: str
     fingerprint: str
+    row_key: RowKey = "id"
 
     @classmethod
-    def create(cls, store: str, folder: str, fingerprint: Fingerprint) -> PartSet:
+    def create(
+        cls, store: str, folder: str, fingerprint: Fingerprint, row_key: RowKey = "id"
+    ) -> PartSet:
         """Return the parts of a component's fingerprint under <store>/<folder>/."""
         digest = storage.digest_of(fingerprint)
-        part_set = cls(uri=storage.join(store, *folder.split("/"), digest), fingerprint=digest)
+        uri = storage.join(store, *folder.split("/"), digest)
+        part_set = cls(uri=uri, fingerprint=digest, row_key=row_key)
         place = storage.join(part_set.uri, FINGERPRINT_FILE)
         if not storage.exists(place):
             storage.write_json(place, fingerprint)

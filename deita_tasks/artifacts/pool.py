@@ -27,7 +27,7 @@ from pydantic import NonNegativeInt
 
 from deita_tasks import storage
 from deita_tasks.artifacts.row_layout import restore_row
-from deita_tasks.conversations import Conversation, SourceRow, Turn
+from deita_tasks.conversations import Conversation, RowKey, SourceRow, Turn
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 from deita_tasks.manifest import InputFile
 from deita_tasks.storage import FileInfo
@@ -45,7 +45,7 @@ ROWS = pa.schema(
         "id": pa.string(),
         "source_uri": pa.string(),
         "source_row": pa.int64(),
-        "text_id": pa.string(),
+        "text_id": pa.string(),  # null where it is the id
         "turns": pa.list_(TURN),
         "tools": pa.string(),  # JSON, null for none
         "extra": pa.string(),  # JSON, null for {}
@@ -164,13 +164,38 @@ class Pool:
 
     @cached_property
     def distinct(self) -> tuple[pa.Array, NDArray[np.int64]]:
-        """The rows to score: each id once, and its first position, ascending.
+        """The distinct rows: each id once, and its first position, ascending.
 
         Read once, for all stages.
         """
         ids = self.index(["id"])["id"].combine_chunks()
         positions = first_positions(ids)
         return ids.take(pa.array(positions)), positions
+
+    @cached_property
+    def text_ids(self) -> pa.Array:
+        """The text id of each distinct row; the array of their ids itself where none differs."""
+        ids, positions = self.distinct
+        text_ids = self.index(["text_id"])["text_id"].combine_chunks().take(pa.array(positions))
+        return ids if text_ids.null_count == len(ids) else pc.coalesce(text_ids, ids)
+
+    def distinct_by(self, row_key: RowKey) -> tuple[pa.Array, NDArray[np.int64]]:
+        """Return the rows to compute: each key once, and its first position, ascending."""
+        ids, positions = self.distinct
+        if row_key == "id" or self.text_ids is ids:
+            return ids, positions
+        first = first_positions(self.text_ids)
+        return self.text_ids.take(pa.array(first)), positions[first]
+
+    def keys_of(self, ids: pa.Array | pa.ChunkedArray, row_key: RowKey) -> pa.Array:
+        """Return the key of each of `ids`, by which parts hold its value; null if not in the pool.
+
+        Several ids may have the same key.
+        """
+        distinct_ids, _ = self.distinct
+        if row_key == "id" or self.text_ids is distinct_ids:
+            return ids
+        return self.text_ids.take(pc.index_in(ids, value_set=distinct_ids))
 
     def quarantine(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the bad rows in source order."""
@@ -197,20 +222,22 @@ class Pool:
                     yield from _read_groups(parquet, file.groups, start, in_file)
             start = end
 
-    def read_shard(self, plan: pa.Table) -> list[Conversation]:
+    def read_shard(self, plan: pa.Table, row_key: RowKey) -> dict[str, Conversation]:
         """Return the conversations at the positions of `plan` (id, position), in pool order.
 
-        Raises DamagedArtifact if they do not have the ids of the plan.
+        They are by key, which is the plan's id. Raises DamagedArtifact if they have other keys.
         """
-        rows = list(self.read(plan["position"].to_numpy()))
-        ids = dict(zip(plan["position"].to_pylist(), plan["id"].to_pylist(), strict=True))
-        for position, conversation in rows:
-            if conversation.id != ids[position]:
+        keys = dict(zip(plan["position"].to_pylist(), plan["id"].to_pylist(), strict=True))
+        rows = {}
+        for position, conversation in self.read(plan["position"].to_numpy()):
+            key = getattr(conversation, row_key)
+            if key != keys[position]:
                 raise DamagedArtifact(
-                    f"{self.uri}: row {position} is {conversation.id}, where the plan has "
-                    f"{ids[position]}; run again"
+                    f"{self.uri}: row {position} is {key}, where the plan has "
+                    f"{keys[position]}; run again"
                 )
-        return [conversation for _, conversation in rows]
+            rows[key] = conversation
+        return rows
 
     def find(self, ids: Sequence[str]) -> dict[str, Conversation]:
         """Return the conversations with these ids, each as it first stands in the pool.

@@ -146,11 +146,12 @@ def _row_fields(row: Conversation) -> dict[str, Any]:
         {"role": turn.role, "content": turn.content, "fields": _json_text(turn.fields)}
         for turn in row.turns
     ]
+    text_id = row.text_id
     return {
         "id": row.id,
         "source_uri": row.source.uri,
         "source_row": row.source.row,
-        "text_id": row.text_id,
+        "text_id": text_id if text_id != row.id else None,
         "turns": turns,
         "tools": _json_text(row.tools),
         "extra": _json_text(row.extra),

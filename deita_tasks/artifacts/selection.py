@@ -90,7 +90,7 @@ def write_selection(
     """Select from `pool` by the scores and vectors in `stage_parts`; write the artifact."""
     rows = pool.index(["id", "source_uri", "source_row"])
     strategy = load_selector(selector["name"], **selector["options"])
-    scores, truncated = read_scores(rows["id"].unique(), stage_parts, strategy.evol_score)
+    scores, truncated = read_scores(pool, stage_parts, strategy.evol_score)
     with open_candidates(pool, scores, stage_parts) as candidates:
         result = strategy.select(
             candidates.ids,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.components import Component, Fingerprint
+from deita_tasks.conversations import RowKey
 from deita_tasks.errors import ComputeError
 from deita_tasks.records import Conversation, Forecast, ModelOutput
 
@@ -41,6 +42,9 @@ class Embedder(Component):
     """
 
     PROBED: ClassVar[bool] = True  # whether a preflight embeds a few rows
+    # "id" for an embedder that reads more than roles and texts: rows with the same share vectors
+    # otherwise
+    ROW_KEY: ClassVar[RowKey] = "text_id"
 
     @abstractmethod
     def fingerprint(self) -> Fingerprint:

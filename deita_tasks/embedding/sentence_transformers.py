@@ -217,8 +217,8 @@ class SentenceTransformersEmbedder(Embedder):
 
 
 def render(conversation: Conversation) -> str:
-    """Return the contents of the turns, with a blank line between two."""
-    return "\n\n".join(turn.content for turn in conversation.turns)
+    """Return the texts of the turns, with a blank line between two."""
+    return "\n\n".join(turn.text for turn in conversation.turns)
 
 
 def _own_window(checkpoint: Checkpoint) -> int | None:

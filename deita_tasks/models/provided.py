@@ -20,13 +20,14 @@ import logging
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks import storage
 from deita_tasks.components import Component, Fingerprint
+from deita_tasks.conversations import RowKey
 from deita_tasks.errors import InputError, UsageError
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.value_file import Value, open_value_file
@@ -235,6 +236,8 @@ class ProvidedComponent(Component):
 
     It is a column of the pool's rows, or with `file` one of a file joined to them.
     """
+
+    ROW_KEY: ClassVar[RowKey] = "id"  # rows with the same text may have other values
 
     column: str | None = Field(None, min_length=1, description="the column; default: the usual one")
     file: str | None = Field(

@@ -153,10 +153,10 @@ def _report_data(
     vectors: NDArray[np.float32] | None = None
     if "embedding" in stage_parts and required.vectors:
         parts = stage_parts["embedding"]
-        vectors = np.empty(
-            (len(required.vectors), vector_width(parts, required.vectors)), np.float32
-        )
-        place_vectors(parts, required.vectors, vectors)
+        ids = pa.array(required.vectors, pa.string())
+        keys = pool.keys_of(ids, parts.part_set.row_key).to_pylist()
+        vectors = np.empty((len(keys), vector_width(parts, keys)), np.float32)
+        place_vectors(parts, keys, vectors)
     return ReportData(
         manifest=manifest,
         ledger=ledger,

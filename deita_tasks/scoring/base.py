@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.components import Component, Fingerprint
+from deita_tasks.conversations import RowKey
 from deita_tasks.errors import ComputeError
 from deita_tasks.records import Conversation, Forecast, ModelOutput, ScoreKind
 
@@ -63,6 +64,8 @@ class Scorer(Component):
     """
 
     PROBED: ClassVar[bool] = True  # whether a preflight scores a few rows
+    # "id" for a scorer that reads more than `pairs`: rows with the same text share scores otherwise
+    ROW_KEY: ClassVar[RowKey] = "text_id"
 
     kind: ScoreKind
 

@@ -69,7 +69,7 @@ class ProvidedScorer(ProvidedComponent, Scorer):
     must be finite and within it.
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2  # in 1, a user turn without an answer had a score too
 
     per: Literal["turn", "row"] = Field(
         "turn", description="what a score is for: each user turn, or the whole row"

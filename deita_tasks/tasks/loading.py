@@ -28,7 +28,7 @@ from deita_tasks.terminal import escape
 MAX_REASONS = 8  # in the message about bad rows
 MAX_DETAIL = 200  # characters
 EMPTY = "empty"  # the format of an empty file
-LOADER_VERSION = 2  # increase it to load every pool anew
+LOADER_VERSION = 3  # increase it to load every pool anew
 
 
 def locate_pool(store: str, files: Sequence[str], format: str) -> str:

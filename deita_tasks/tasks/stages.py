@@ -45,8 +45,8 @@ PROGRESS_STEP = 2  # percent between two updates of the progress artifact: each 
 
 JsonFields: TypeAlias = Mapping[str, JsonValue]
 
-# With a component, of the conversations of a shard: the tables of their parts.
-Compute: TypeAlias = Callable[[Any, Sequence[Conversation]], Iterator[pa.Table]]
+# With a component, of the conversations of a shard by key: the tables of their parts.
+Compute: TypeAlias = Callable[[Any, Mapping[str, Conversation]], Iterator[pa.Table]]
 
 
 @task(name="score-shard", **CACHED)
@@ -61,10 +61,11 @@ def score_shard(
 ) -> dict[str, JsonValue]:
     """Score every pair of a shard's conversations, and write their part."""
 
-    def compute(scorer: Any, conversations: Sequence[Conversation]) -> Iterator[pa.Table]:
+    def compute(scorer: Any, shard_rows: Mapping[str, Conversation]) -> Iterator[pa.Table]:
+        keys, conversations = list(shard_rows), list(shard_rows.values())
         for finished in scorer.iterate_rows(conversations):
             rows = [conversations[position] for position in finished.positions]
-            ids = [conversation.id for conversation in rows]
+            ids = [keys[position] for position in finished.positions]
             yield score_table(ids, scorer.score_counts(rows), *finished.scores)
 
     return _compute_shard(shard, part_set, pool, "scorer", spec, limits, compute)
@@ -82,9 +83,8 @@ def embed_shard(
 ) -> dict[str, JsonValue]:
     """Embed a shard's conversations, and write their part."""
 
-    def compute(embedder: Any, conversations: Sequence[Conversation]) -> Iterator[pa.Table]:
-        ids = [conversation.id for conversation in conversations]
-        yield vector_table(ids, embedder.compute(conversations))
+    def compute(embedder: Any, shard_rows: Mapping[str, Conversation]) -> Iterator[pa.Table]:
+        yield vector_table(list(shard_rows), embedder.compute(list(shard_rows.values())))
 
     return _compute_shard(shard, part_set, pool, "embedder", spec, limits, compute)
 
@@ -102,12 +102,12 @@ def _compute_shard(
     part_set = PartSet.model_validate(part_set_fields)
     if shard.part is not None:
         return _shard_result([shard.part], 0, part_set)
-    conversations = Pool.open(pool).read_shard(read_plan(shard))
+    rows = Pool.open(pool).read_shard(read_plan(shard), part_set.row_key)
     with stopped_by(raise_if_run_ends), claimed(part_set.claim(shard.digest)):
         # From an earlier attempt, or from a run that had the claim before.
         parts = part_set.index(part_set.digests_of(shard.digest))
-        known_ids = {id for ids in parts.values() for id in ids.to_pylist()}
-        missing = [row for row in conversations if row.id not in known_ids]
+        known_keys = {key for keys in parts.values() for key in keys.to_pylist()}
+        missing = {key: row for key, row in rows.items() if key not in known_keys}
         digests = list(parts)
         if missing:
             shard_limits = ShardLimits.model_validate(limits)
@@ -157,12 +157,16 @@ class Stage:
         }
         spec = {"name": spec["name"], "options": {**spec["options"], **pinned}}
         folder = f"scores/{name}" if isinstance(component, Scorer) else "embeddings"
-        return cls(name, task, component, spec, PartSet.create(store, folder, fingerprint))
+        part_set = PartSet.create(store, folder, fingerprint, component.ROW_KEY)
+        return cls(name, task, component, spec, part_set)
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did for a pool: where its values are, and rows computed and reused."""
+    """What a stage did for a pool: where its values are, and rows computed and reused.
+
+    Of rows with the same text, one is computed, and the others reuse its value.
+    """
 
     parts: StageParts
     computed: int
@@ -187,9 +191,9 @@ def list_stages(plan: Plan, options: Advanced) -> list[Stage]:
 
 def plan_stage(stage: Stage, pool: Pool, options: Advanced) -> ShardPlan:
     """Return the shards of a stage over the distinct rows of a pool."""
-    ids, positions = pool.distinct
+    keys, positions = pool.distinct_by(stage.part_set.row_key)
     store = storage.absolute(options.store)
-    return plan_shards(stage.part_set, store, ids, positions, options.shard_rows)
+    return plan_shards(stage.part_set, store, keys, positions, options.shard_rows)
 
 
 def run_stage(

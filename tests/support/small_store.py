@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from deita_tasks import storage
@@ -30,6 +32,13 @@ def conversations(*numbers: int) -> list[Conversation]:
         )
         for number in numbers
     ]
+
+
+def with_other_parts(row: Conversation) -> Conversation:
+    """Another conversation with the same text: turn fields, tools and an image are added."""
+    fields = {"name": "Ann", "reasoning": "hm", "weight": 0}
+    turns = tuple(replace(turn, fields=fields) for turn in row.turns)
+    return Conversation(turns, row.source, {**row.extra, "image": "a.png"}, [{"name": "f"}])
 
 
 def make_pool(store: str, *numbers: int) -> Pool:

@@ -28,12 +28,12 @@ import numpy as np
 import torch
 from models import elapsed, every_nth, parse_options, race, sample_conversations, save_random_llama
 
+from deita_tasks.conversations import Conversation
 from deita_tasks.embedding import load_embedder
 from deita_tasks.embedding.causal_lm import CausalLMEmbedder
 from deita_tasks.embedding.sentence_transformers import SentenceTransformersEmbedder
 from deita_tasks.embedding.sentence_transformers import render as plain_text
 from deita_tasks.presets import MINILM
-from deita_tasks.records import Conversation
 
 
 def main() -> None:

@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from models import every_nth, parse_options, race, sample_conversations, save_random_llama
 
+from deita_tasks.conversations import Pair
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.tokenizer import load_tokenizer
-from deita_tasks.records import SCORE_KINDS, Pair, ScoreKind
+from deita_tasks.records import SCORE_KINDS, ScoreKind
 from deita_tasks.scoring import load_scorer
 from deita_tasks.scoring.causal_lm import CausalLMScorer
 from deita_tasks.scoring.prompts import render

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.loading import read_conversations
 from deita_tasks.models.causal_lm import CausalLM
-from deita_tasks.records import Conversation, Turn
 
 # Words in an instruction and in a response: the 1st, 5th, 25th, 50th, 75th, 90th, 95th and 99th
 # percentile of a mix of 110,364 public instruction rows. Texts have these lengths if no pool is

@@ -13,6 +13,21 @@ from deita_tasks.strict_json import JSON
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
+QuarantineReason = Literal[
+    "malformed_row",  # invalid JSON, not an object, or a CSV line that does not match its header
+    "missing_field",  # a required column is absent or null
+    "unknown_role",
+    "empty_conversation",  # no turns, or none of them has text
+    "no_user_turn",
+    "no_answer",  # the assistant answers no user turn
+    "rejected_answer",  # marked as an answer that a model shall not give
+    "not_text",  # a text, a role or an instruction that is not a string
+    "invalid_utf8",
+    "nul_byte",
+    "lone_surrogate",
+    "too_long",  # larger than the loader's limit for one row
+]
+
 # What of a turn's fields a model is shown, in the chat templates of today's models.
 SHOWN_FIELDS = (
     "tool_calls",
@@ -168,6 +183,19 @@ class Conversation:
         """The number of images, audio files and videos that the conversation refers to."""
         in_columns = sum(len(references) for _, references in media_of(self.extra))
         return in_columns + sum(map(_count_media_parts, self.turns))
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A row that could not become a Conversation.
+
+    `raw` is the beginning of the row as it is in the file, with undecodable bytes escaped.
+    """
+
+    source: SourceRow
+    reason: QuarantineReason
+    detail: str
+    raw: str
 
 
 def split_exchanges(turns: Iterable[Turn]) -> list[list[Turn]]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks import storage
+from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import InputError
 from deita_tasks.findings import describe_languages, find_other_languages, plural
@@ -24,7 +25,7 @@ from deita_tasks.languages import detect_language
 from deita_tasks.loading import open_unless_empty
 from deita_tasks.models.hardware import choose_device, choose_dtype
 from deita_tasks.plan import Plan
-from deita_tasks.records import Conversation, Forecast
+from deita_tasks.records import Forecast
 from deita_tasks.scoring.base import Scorer
 
 SAMPLE_ROWS = 200

@@ -9,17 +9,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args, runti
 import numpy as np
 from numpy.typing import NDArray
 
-from deita_tasks.conversations import CHAT_KEYS as CHAT_KEYS
-from deita_tasks.conversations import NOWHERE as NOWHERE
-from deita_tasks.conversations import ROLES as ROLES
-from deita_tasks.conversations import SHAREGPT_KEYS as SHAREGPT_KEYS
-from deita_tasks.conversations import Conversation as Conversation
-from deita_tasks.conversations import Pair as Pair
-from deita_tasks.conversations import Role as Role
-from deita_tasks.conversations import SourceRow as SourceRow
-from deita_tasks.conversations import Turn as Turn
-from deita_tasks.conversations import TurnKeys as TurnKeys
-from deita_tasks.conversations import content_id as content_id
 from deita_tasks.decisions import RejectionReason
 
 if TYPE_CHECKING:
@@ -27,34 +16,6 @@ if TYPE_CHECKING:
 
 ScoreKind = Literal["complexity", "quality"]
 SCORE_KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
-
-QuarantineReason = Literal[
-    "malformed_row",  # invalid JSON, not an object, or a CSV line that does not match its header
-    "missing_field",  # a required column is absent or null
-    "unknown_role",
-    "empty_conversation",  # no turns, or none of them has text
-    "no_user_turn",
-    "no_answer",  # the assistant answers no user turn
-    "rejected_answer",  # marked as an answer that a model shall not give
-    "not_text",  # a text, a role or an instruction that is not a string
-    "invalid_utf8",
-    "nul_byte",
-    "lone_surrogate",
-    "too_long",  # larger than the loader's limit for one row
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """A row that could not become a Conversation.
-
-    `raw` is the beginning of the row as it is in the file, with undecodable bytes escaped.
-    """
-
-    source: SourceRow
-    reason: QuarantineReason
-    detail: str
-    raw: str
 
 
 @dataclass(frozen=True)

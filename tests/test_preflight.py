@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from deita_tasks import preflight
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding import load_embedder
 from deita_tasks.errors import ModelError
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.preflight import SAMPLE_ROWS, check, duration, estimate_rows, read_sample
-from deita_tasks.records import Conversation, Turn
 from deita_tasks.scoring import load_scorer
 from tests.scoring.test_causal_lm import text_of
 from tests.support.checkpoints import llama, reference_ids

@@ -11,19 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deita_tasks.decisions import DECISIONS
-from deita_tasks.records import (
+from deita_tasks.conversations import (
     NOWHERE,
     ROLES,
-    SCORE_KINDS,
     Conversation,
-    ModelOutput,
     Pair,
-    SelectorResult,
     SourceRow,
     Turn,
     content_id,
 )
+from deita_tasks.decisions import DECISIONS
+from deita_tasks.records import SCORE_KINDS, ModelOutput, SelectorResult
 
 NAMES = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
 

@@ -21,10 +21,9 @@ from deita_tasks.artifacts.pool import (
     PoolSummary,
 )
 from deita_tasks.artifacts.row_layout import layout_of
-from deita_tasks.conversations import Conversation
+from deita_tasks.conversations import Conversation, Quarantined
 from deita_tasks.languages import detect_language
 from deita_tasks.manifest import InputFile
-from deita_tasks.records import Quarantined
 from deita_tasks.strict_json import JSON
 from deita_tasks.words import count_words
 

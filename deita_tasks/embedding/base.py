@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.components import Component, Fingerprint
-from deita_tasks.conversations import RowKey
+from deita_tasks.conversations import Conversation, RowKey
 from deita_tasks.errors import ComputeError
-from deita_tasks.records import Conversation, Forecast, ModelOutput
+from deita_tasks.records import Forecast, ModelOutput
 
 
 class Embedder(Component):

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
 from deita_tasks.components import Fingerprint
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.embedding.vicuna import render_answers, render_vicuna
 from deita_tasks.models.causal_lm import CausalLM
@@ -17,7 +18,7 @@ from deita_tasks.models.component import CausalLMComponent
 from deita_tasks.models.hardware import choose_dtype
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.tokenizer import FIRST_WORDS, Tokens, common_prefix, load_tokenizer
-from deita_tasks.records import Conversation, Forecast, ModelOutput, Turn
+from deita_tasks.records import Forecast, ModelOutput
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.components import Fingerprint
+from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.models.provided import (
     DefaultColumns,
@@ -18,7 +19,7 @@ from deita_tasks.models.provided import (
     parse_value,
 )
 from deita_tasks.models.value_file import Value
-from deita_tasks.records import Conversation, ModelOutput
+from deita_tasks.records import ModelOutput
 
 
 class ProvidedEmbedder(ProvidedComponent, Embedder):

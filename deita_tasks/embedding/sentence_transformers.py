@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from deita_tasks.components import Fingerprint
+from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.embedding.windows import Window, average_windows, cut_text
 from deita_tasks.errors import ModelError, UsageError
@@ -30,7 +31,7 @@ from deita_tasks.models.packaged import find_packaged_minilm
 from deita_tasks.models.quiet import quiet_loading
 from deita_tasks.models.tokenizer import load_tokenizer
 from deita_tasks.presets import MINILM, MINILM_REVISION
-from deita_tasks.records import Conversation, Forecast, ModelOutput
+from deita_tasks.records import Forecast, ModelOutput
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

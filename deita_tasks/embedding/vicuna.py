@@ -5,7 +5,7 @@ The template is FastChat's (the original's embedder/conversation.py).
 
 from __future__ import annotations
 
-from deita_tasks.records import Conversation, Role
+from deita_tasks.conversations import Conversation, Role
 
 SYSTEM_PROMPT = (
     "A chat between a curious user and an artificial intelligence assistant. "

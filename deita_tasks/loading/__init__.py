@@ -17,13 +17,13 @@ from typing import Any, TypeGuard
 
 from deita_tasks.catalogue import INPUT_FORMATS as FORMATS
 from deita_tasks.components import component_class
+from deita_tasks.conversations import Conversation, Quarantined
 from deita_tasks.errors import EmptyFile
 from deita_tasks.loading.base import RowFormat
 from deita_tasks.loading.folder import PoolFiles, find_pool, log_passed_over
 from deita_tasks.loading.in_memory import json_lines, save_pool
 from deita_tasks.loading.json_lines import rows as read_lines
 from deita_tasks.loading.pool import PoolFile, choose_layout, conversations, detect_file
-from deita_tasks.records import Conversation, Quarantined
 
 __all__ = [
     "FORMATS",

@@ -11,10 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Self
 
 from deita_tasks.components import Component
-from deita_tasks.conversations import Conversation, SourceRow, Turn
+from deita_tasks.conversations import Conversation, QuarantineReason, SourceRow, Turn
 from deita_tasks.errors import InputError
 from deita_tasks.loading.context import take_context
-from deita_tasks.records import QuarantineReason
 from deita_tasks.strict_json import JSON
 
 # Longer rows are skipped without being held in memory, so that no input can exhaust it.

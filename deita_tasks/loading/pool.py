@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from deita_tasks.conversations import Conversation, Quarantined, SourceRow
 from deita_tasks.errors import EmptyFile, InputError
 from deita_tasks.loading.advice import explain_mismatch
 from deita_tasks.loading.base import (
@@ -26,7 +27,6 @@ from deita_tasks.loading.containers import (
     detect_container,
 )
 from deita_tasks.loading.reading import open_file, read_head, read_rows
-from deita_tasks.records import Conversation, Quarantined, SourceRow
 from deita_tasks.strict_json import JSON
 
 SAMPLE_ROWS = 100  # readable rows from which the format is detected

@@ -27,11 +27,10 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks import storage
 from deita_tasks.components import Component, Fingerprint
-from deita_tasks.conversations import RowKey
+from deita_tasks.conversations import Conversation, RowKey
 from deita_tasks.errors import InputError, UsageError
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.value_file import Value, open_value_file
-from deita_tasks.records import Conversation
 from deita_tasks.strict_json import JSON
 
 log = logging.getLogger(__name__)

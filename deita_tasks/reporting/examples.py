@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deita_tasks.conversations import Conversation
 from deita_tasks.decisions import LedgerRow, ledger_rows
-from deita_tasks.records import Conversation
 
 BEST = 8  # selected rows shown
 CLOSEST = 6  # rejected rows shown, of each kind

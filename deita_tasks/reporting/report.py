@@ -15,8 +15,9 @@ import pyarrow as pa
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from deita_tasks.conversations import Conversation
 from deita_tasks.manifest import Manifest
-from deita_tasks.records import SCORE_KINDS, Conversation
+from deita_tasks.records import SCORE_KINDS
 from deita_tasks.reporting import figures
 from deita_tasks.reporting.changes import Changes
 from deita_tasks.reporting.composition import ColumnCounts, lay_out

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from deita_tasks import storage
 from deita_tasks.artifacts.pool import POOL_FILE, Pool, pool_uri
 from deita_tasks.artifacts.selection import DECISIONS_FILE
+from deita_tasks.conversations import Conversation
 from deita_tasks.decisions import LedgerRow, ledger_rows
 from deita_tasks.errors import DamagedArtifact, MissingFile, UsageError
 from deita_tasks.manifest import MANIFEST
-from deita_tasks.records import Conversation
 from deita_tasks.results.reading import EarlierManifest, read_earlier_manifest, read_ledger
 
 MIN_ID_LENGTH = 4

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import PrivateAttr
 
 from deita_tasks.components import Fingerprint
+from deita_tasks.conversations import Conversation
 from deita_tasks.errors import UsageError
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.tokenizer import FIRST_WORDS, Tokens, common_prefix, load_tokenizer
-from deita_tasks.records import Conversation, Forecast, ScoreKind
+from deita_tasks.records import Forecast, ScoreKind
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.prompts import TEMPLATES, render
 from deita_tasks.scoring.tokens import find_digit_ids, forecast, tokenize

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from deita_tasks.components import Fingerprint
+from deita_tasks.conversations import Conversation
 from deita_tasks.errors import UsageError
 from deita_tasks.models.provided import (
     DefaultColumns,
@@ -18,7 +19,7 @@ from deita_tasks.models.provided import (
     parse_value,
 )
 from deita_tasks.models.value_file import Value
-from deita_tasks.records import Conversation, ModelOutput
+from deita_tasks.records import ModelOutput
 from deita_tasks.scoring.base import RowScores, Scorer
 
 EXPECTED_SCALE = "expected LOW..HIGH, two numbers with LOW below HIGH, such as 0..10"

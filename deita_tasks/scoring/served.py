@@ -13,11 +13,12 @@ from typing import NamedTuple, Self, TypeAlias
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
+from deita_tasks.conversations import Conversation
 from deita_tasks.errors import DeitaError, ModelError, ServerError, UsageError
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.stopping import raise_if_stopped
 from deita_tasks.presets import SERVER_ATTEMPTS, SERVER_CONCURRENCY, SERVER_KEY_ENV, SERVER_TIMEOUT
-from deita_tasks.records import Conversation, ModelOutput
+from deita_tasks.records import ModelOutput
 from deita_tasks.scoring.base import FinishedRows, RowScores, Scorer
 from deita_tasks.scoring.concurrent_map import concurrent_map
 from deita_tasks.scoring.http_client import (

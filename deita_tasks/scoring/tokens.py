@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deita_tasks.conversations import Conversation
 from deita_tasks.errors import ModelError
 from deita_tasks.models.tokenizer import Tokens
-from deita_tasks.records import Conversation, Forecast, ScoreKind
+from deita_tasks.records import Forecast, ScoreKind
 from deita_tasks.scoring.prompts import Prompt, render
 
 if TYPE_CHECKING:

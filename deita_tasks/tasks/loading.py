@@ -16,11 +16,11 @@ from deita_tasks.artifacts.pool import QUARANTINE_FILE, Pool, pool_uri
 from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.artifacts.runs import mark_run
 from deita_tasks.config import Advanced, Source
+from deita_tasks.conversations import Conversation, Quarantined
 from deita_tasks.errors import EmptyFile, InputError, StorageError, TooManyBadRows
 from deita_tasks.loading import log_passed_over, open_unless_empty
 from deita_tasks.manifest import InputFile
 from deita_tasks.plan import Plan
-from deita_tasks.records import Conversation, Quarantined
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.selecting import selection_digest, stage_digests
 from deita_tasks.terminal import escape

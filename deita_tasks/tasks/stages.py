@@ -21,12 +21,12 @@ from deita_tasks.artifacts.parts import PartSet, StageParts
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.shards import Shard, ShardPlan, plan_shards, read_plan
 from deita_tasks.config import Advanced
+from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import ServerError
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.plan import Plan
 from deita_tasks.presets import Spec
-from deita_tasks.records import Conversation
 from deita_tasks.results.records import TaskCounts
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.tasks.caching import CACHED, bind

@@ -20,10 +20,10 @@ from deita_tasks.terminal import SafeConsole, escape
 
 if TYPE_CHECKING:
     from deita_tasks.config import Selection
+    from deita_tasks.conversations import Conversation
     from deita_tasks.decisions import LedgerRow
     from deita_tasks.findings import Findings
     from deita_tasks.preflight import Check
-    from deita_tasks.records import Conversation
     from deita_tasks.results.explain import Explanation
     from deita_tasks.results.records import LimitSolution, Subset, SubsetVersion, Sweep
 

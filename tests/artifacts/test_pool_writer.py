@@ -20,9 +20,9 @@ from deita_tasks import storage
 from deita_tasks.artifacts import pool_writer
 from deita_tasks.artifacts.pool import Pool, pool_uri
 from deita_tasks.artifacts.pool_writer import write_pool
+from deita_tasks.conversations import ROLES, Conversation, SourceRow, Turn
 from deita_tasks.errors import StorageError
 from deita_tasks.manifest import InputFile
-from deita_tasks.records import ROLES, Conversation, SourceRow, Turn
 from deita_tasks.strict_json import DIGEST_FIELD, digest_of
 from tests.support.handmade import make
 from tests.support.pool_rows import (

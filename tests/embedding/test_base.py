@@ -6,9 +6,9 @@ import inspect
 
 import pytest
 
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding import base, load_embedder
 from deita_tasks.errors import UsageError
-from deita_tasks.records import Conversation, Turn
 from tests.support.docstrings import run_example
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding import load_embedder
 from deita_tasks.embedding.vicuna import render_answers, render_vicuna
 from deita_tasks.errors import ComputeError, UsageError
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.prefetch import prefetch
-from deita_tasks.records import Conversation, Turn
 from tests.support.checkpoints import FAMILIES, llama, qwen2, reference_ids, reference_model
 
 SYSTEM = (

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding import EMBEDDERS, Embedder, load_embedder
 from deita_tasks.errors import UsageError
-from deita_tasks.records import Conversation, Turn
 from deita_tasks.strict_json import JSON
 from tests.support.checkpoints import llama, poison
 from tests.support.small_store import with_other_parts

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding import load_embedder
 from deita_tasks.embedding.vicuna import render_answers, render_vicuna
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.tokenizer import load_tokenizer
-from deita_tasks.records import Conversation, Turn
 
 PARITY = Path(__file__).parents[2] / "../shared/parity"
 

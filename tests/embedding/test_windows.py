@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding import Embedder, load_embedder
 from deita_tasks.embedding.windows import Window, average_windows, cut_text
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.tokenizer import load_tokenizer
 from deita_tasks.preflight import check
-from deita_tasks.records import Conversation, Turn
 from tests.support.checkpoints import (
     GPT2_PATTERN,
     byte_level_tokenizer,

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.vicuna import render_vicuna
 from deita_tasks.loading import read_conversations
-from deita_tasks.records import Conversation
 from tests.scoring.test_causal_lm import text_of
 from tests.support.checkpoints import llama, reference_ids, reference_model
 from tests.support.completions_server import Script, serving

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 
+from deita_tasks.conversations import SourceRow
 from deita_tasks.loading import base
-from deita_tasks.records import SourceRow
 from tests.support.docstrings import run_example
 
 

@@ -7,10 +7,10 @@ from copy import deepcopy
 import pytest
 
 from deita_tasks.components import load_component
+from deita_tasks.conversations import SourceRow
 from deita_tasks.errors import EmptyFile, UsageError
 from deita_tasks.loading import FORMATS, load_layouts, open_pool
 from deita_tasks.loading.base import BadRow, RowFormat
-from deita_tasks.records import SourceRow
 from tests.support.loading_pools import SAMPLES, good, json_lines, read
 
 SOURCE = SourceRow("memory://pool", 3)

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from deita_tasks import storage
+from deita_tasks.conversations import Quarantined
 from deita_tasks.errors import InputError
 from deita_tasks.loading import find_pool, load_layouts, open_pool, read_conversations
-from deita_tasks.records import Quarantined
 from tests.support.loading_pools import COMPRESSORS, PARQUET, PLAIN, SAMPLES, good, json_lines
 
 pytest_plugins = ["tests.support.s3_fixtures"]

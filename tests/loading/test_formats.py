@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from deita_tasks.conversations import Conversation, SourceRow, Turn
 from deita_tasks.loading import load_layouts, read_conversations
 from deita_tasks.loading.base import BadRow, RowFormat
 from deita_tasks.loading.prompt_response import COLUMN_PAIRS
-from deita_tasks.records import Conversation, SourceRow, Turn
 from tests.support.loading_pools import fates, good, json_lines, read
 
 HERE = SourceRow("memory://pool", 3)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from deita_tasks.conversations import Conversation, Quarantined, SourceRow
 from deita_tasks.errors import InputError
 from deita_tasks.loading import FORMATS, load_layouts, read_conversations
 from deita_tasks.loading.base import BadRow
-from deita_tasks.records import Conversation, Quarantined, SourceRow
 from tests.support.loading_pools import COMPRESSORS, PARQUET, PLAIN, SAMPLES
 
 WRITERS = {**PLAIN, **PARQUET}

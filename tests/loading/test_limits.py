@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from deita_tasks.conversations import Quarantined
 from deita_tasks.errors import InputError
 from deita_tasks.loading import compression, read_conversations
 from deita_tasks.loading.base import MAX_ROW_BYTES
-from deita_tasks.records import Quarantined
 from tests.support.loading_pools import COMPRESSORS, PLAIN, fates, read
 
 MIB = 1 << 20

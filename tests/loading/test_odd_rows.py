@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from deita_tasks.conversations import Conversation, Quarantined
 from deita_tasks.loading import base, read_conversations
 from deita_tasks.loading.base import MAX_RAW_CHARACTERS, MAX_ROW_BYTES
-from deita_tasks.records import Conversation, Quarantined
 from tests.support.loading_pools import COMPRESSORS, fates, read
 
 PLAIN_ROW = (

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from deita_tasks.conversations import Conversation
 from deita_tasks.loading import open_pool
-from deita_tasks.records import Conversation
 
 POOL = Path(__file__).parents[2] / "../shared/data/pool_100k.jsonl.xz"
 

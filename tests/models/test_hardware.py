@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding import load_embedder
 from deita_tasks.errors import UsageError
 from deita_tasks.models.hardware import require_device
-from deita_tasks.records import Conversation, Turn
 from deita_tasks.scoring import load_scorer
 from tests.support.checkpoints import llama
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from deita_tasks.artifacts.part_tables import score_table
+from deita_tasks.conversations import Conversation, SourceRow, Turn
 from deita_tasks.embedding import load_embedder
 from deita_tasks.errors import InputError, UsageError
-from deita_tasks.records import Conversation, SourceRow, Turn
 from deita_tasks.scoring import load_scorer
 
 

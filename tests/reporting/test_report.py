@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 
 from deita_tasks.artifacts.ledger import build_ledger
+from deita_tasks.conversations import Conversation
 from deita_tasks.findings import Findings
 from deita_tasks.manifest import Counts
-from deita_tasks.records import Conversation, Rejection, SelectorResult
+from deita_tasks.records import Rejection, SelectorResult
 from deita_tasks.reporting import report as report_module
 from deita_tasks.reporting.composition import ColumnCounts, ValueCount, find_vanished
 from deita_tasks.reporting.figures import (

@@ -12,8 +12,8 @@ from deita_tasks.artifacts import pool_writer
 from deita_tasks.artifacts.ledger import SCHEMA
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.pool_writer import write_pool
+from deita_tasks.conversations import Conversation, SourceRow, Turn
 from deita_tasks.findings import MediaRows, OtherLanguages
-from deita_tasks.records import Conversation, SourceRow, Turn
 from deita_tasks.results.examination import Examination, examine
 
 GERMAN = "Wie halte ich Basilikum im Winter in der Wohnung am Leben?"

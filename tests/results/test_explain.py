@@ -11,8 +11,8 @@ import pytest
 
 from deita_tasks import storage
 from deita_tasks.artifacts.pool import Pool
+from deita_tasks.conversations import Conversation
 from deita_tasks.errors import UsageError
-from deita_tasks.records import Conversation
 from deita_tasks.results.explain import explain
 from deita_tasks.selecting import load_selector
 from tests.support.handmade import A, B, C, D, E

@@ -16,9 +16,9 @@ from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.artifacts.selection import SelectionSummary, write_selection
 from deita_tasks.config import SubsetOptions
+from deita_tasks.conversations import Conversation, SourceRow, Turn
 from deita_tasks.errors import DeitaError, UsageError
 from deita_tasks.presets import Spec
-from deita_tasks.records import Conversation, SourceRow, Turn
 from deita_tasks.results.selection import WrittenSelection, write_output
 from tests.support.handmade import BAD, FACTS, INPUTS, A, B, C, make, model_output, without_parts
 from tests.support.outputs import leave_out_report

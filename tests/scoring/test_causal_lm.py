@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, normalizers
 
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.errors import ComputeError, ModelError, UsageError
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.prefetch import prefetch
-from deita_tasks.records import Conversation, Turn
 from deita_tasks.scoring import load_scorer
 from tests.support.checkpoints import (
     FAMILIES,

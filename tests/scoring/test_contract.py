@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from deita_tasks.components import component_class
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.errors import UsageError
-from deita_tasks.records import SCORE_KINDS, Conversation, ModelOutput, ScoreKind, Turn
+from deita_tasks.records import SCORE_KINDS, ModelOutput, ScoreKind
 from deita_tasks.scoring import SCORERS, Scorer, load_scorer
 from deita_tasks.strict_json import JSON
 from tests.support.checkpoints import llama, poison

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.tokenizer import load_tokenizer
-from deita_tasks.records import Conversation, Turn
 from deita_tasks.scoring import load_scorer
 from deita_tasks.scoring.causal_lm import CausalLMScorer
 from deita_tasks.scoring.prompts import render

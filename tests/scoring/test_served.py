@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from tenacity import RetryCallState
 
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.errors import ModelError, ServerError, ServerUnreachable
 from deita_tasks.models.stopping import stopped_by
-from deita_tasks.records import Conversation, Turn
 from deita_tasks.scoring import Scorer, load_scorer
 from deita_tasks.scoring.served import PROBE_PAIR
 from tests.support.completions_server import Script, serving

@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from deita_tasks.components import Fingerprint
+from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
-from deita_tasks.records import Conversation, ModelOutput
+from deita_tasks.records import ModelOutput
 from deita_tasks.scoring.length import ResponseLength
 from tests.support.small_pool import TOPICS
 

@@ -23,8 +23,9 @@ from deita_tasks.artifacts.part_tables import score_table, vector_table
 from deita_tasks.artifacts.parts import PartSet, StageParts, ids_digest
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.pool_writer import write_pool
+from deita_tasks.conversations import Conversation, Quarantined, SourceRow, Turn
 from deita_tasks.manifest import InputFile, RowsByStage, RunFacts
-from deita_tasks.records import Conversation, ModelOutput, Quarantined, SourceRow, Turn
+from deita_tasks.records import ModelOutput
 
 NAN = float("nan")
 

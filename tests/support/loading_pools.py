@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
+from deita_tasks.conversations import Conversation, Quarantined, Turn
 from deita_tasks.loading import read_conversations
-from deita_tasks.records import Conversation, Quarantined, Turn
 
 Rows = list[dict[str, Any]]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.pool_writer import write_pool
-from deita_tasks.records import Conversation, Quarantined, SourceRow, Turn
+from deita_tasks.conversations import Conversation, Quarantined, SourceRow, Turn
 
 
 def good_row(number: int, text: str = "", uri: str = "pool.jsonl", **extra: Any) -> Conversation:

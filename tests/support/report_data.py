@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from deita_tasks.conversations import Conversation, SourceRow, Turn
 from deita_tasks.exporting.base import ExportRow
 from deita_tasks.manifest import Counts, InputFile, Manifest, Model, RowsByStage
-from deita_tasks.records import Conversation, SourceRow, Turn
 
 TURNS = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
 

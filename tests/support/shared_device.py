@@ -17,8 +17,9 @@ from pathlib import Path
 from prefect import task
 
 from deita_tasks.config import Advanced, Export, Scoring, Selection, Source
+from deita_tasks.conversations import Conversation
 from deita_tasks.embedding import EMBEDDERS
-from deita_tasks.records import Conversation, ModelOutput
+from deita_tasks.records import ModelOutput
 from tests.support import components
 
 

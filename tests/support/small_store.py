@@ -14,8 +14,9 @@ from deita_tasks.artifacts.pool import Pool, pool_uri
 from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.artifacts.selection import write_selection
 from deita_tasks.artifacts.verify import verify
+from deita_tasks.conversations import Conversation, Quarantined, SourceRow, Turn
 from deita_tasks.manifest import InputFile
-from deita_tasks.records import Conversation, ModelOutput, Quarantined, SourceRow, Turn
+from deita_tasks.records import ModelOutput
 
 FOLDERS = {
     "complexity": "scores/complexity",

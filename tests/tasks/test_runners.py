@@ -20,11 +20,12 @@ import pytest
 
 from deita_tasks import storage
 from deita_tasks.config import Advanced, Embedding, Scoring, Selection, Source
+from deita_tasks.conversations import Conversation
 from deita_tasks.embedding import EMBEDDERS
 from deita_tasks.errors import ComputeError, MissingExtra, ModelError, UsageError
 from deita_tasks.models.stopping import raise_if_stopped
 from deita_tasks.plan import plan_run, running_of
-from deita_tasks.records import Conversation, ModelOutput
+from deita_tasks.records import ModelOutput
 from deita_tasks.scoring import load_scorer
 from tests.support import components
 from tests.support.flow_runs import Run, run

@@ -22,10 +22,9 @@ from deita_tasks.artifacts.pool import Pool, pool_uri
 from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.artifacts.selection import write_selection
 from deita_tasks.artifacts.shards import plan_shards
-from deita_tasks.conversations import RowKey
+from deita_tasks.conversations import Conversation, RowKey, SourceRow, Turn
 from deita_tasks.embedding import EMBEDDERS, load_embedder
 from deita_tasks.manifest import InputFile
-from deita_tasks.records import Conversation, SourceRow, Turn
 from deita_tasks.scoring import load_scorer
 from deita_tasks.tasks.model_cache import ShardLimits
 from deita_tasks.tasks.stages import embed_shard, score_shard

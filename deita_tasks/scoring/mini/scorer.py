@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
 from deita_tasks.components import Fingerprint
+from deita_tasks.conversations import Conversation
 from deita_tasks.models.checkpoint import file_digest
 from deita_tasks.models.hardware import BatchTokens, Device
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.stopping import raise_if_stopped
 from deita_tasks.models.tokenizer import load_tokenizer
 from deita_tasks.presets import MINILM, MINILM_REVISION
-from deita_tasks.records import Conversation, Forecast, ModelOutput, ScoreKind
+from deita_tasks.records import Forecast, ModelOutput, ScoreKind
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.mini.encoder import (
     LAYERS,

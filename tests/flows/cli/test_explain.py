@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from deita_tasks.conversations import Conversation, SourceRow, Turn
 from deita_tasks.decisions import Decision, LedgerRow
-from deita_tasks.records import Conversation, SourceRow, Turn
 from deita_tasks.results.explain import Explanation, RowWithText
 from flows.cli import printing
 from flows.cli.app import main

@@ -12,9 +12,10 @@ from time import process_time
 import numpy as np
 import pytest
 
+from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.errors import UsageError
 from deita_tasks.models.stopping import stopped_by
-from deita_tasks.records import SCORE_KINDS, Conversation, ScoreKind, Turn
+from deita_tasks.records import SCORE_KINDS, ScoreKind
 from deita_tasks.scoring import load_scorer
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.mini import scorer as module

@@ -80,6 +80,8 @@ class Findings(JsonRecord):
     Counts are of distinct rows: neither quarantined nor duplicates. differing_duplicates:
     duplicates with other values than their first row in differing_columns. half_read_pairs: too
     similar rows of which the embedder read only a part, as of the row that blocked them.
+    shared_beginnings: too similar rows that begin like the row that blocked them, over hundreds of
+    words, and have another answer.
     """
 
     rows: NonNegativeInt = 0
@@ -89,6 +91,7 @@ class Findings(JsonRecord):
     differing_duplicates: NonNegativeInt = 0
     differing_columns: list[str] = Field(default_factory=list)
     half_read_pairs: NonNegativeInt = 0
+    shared_beginnings: NonNegativeInt = 0
     other_languages: list[OtherLanguages] = Field(default_factory=list)
     vanished: list[VanishedValue] = Field(default_factory=list)
 
@@ -99,6 +102,7 @@ class Findings(JsonRecord):
             *self._media(counts),
             *self._duplicates(counts),
             *self._half_read(counts),
+            *self._shared_beginnings(counts),
             *(describe_languages(other, self.rows) for other in self.other_languages),
         ]
 
@@ -139,6 +143,14 @@ class Findings(JsonRecord):
             yield (
                 f"{pairs} {were} compared by their beginnings alone: both texts are longer than "
                 "the embedder's window."
+            )
+
+    def _shared_beginnings(self, counts: Mapping[str, int]) -> Iterator[str]:
+        if self.shared_beginnings:
+            yield (
+                f"{self.shared_beginnings:,} of the {counts['too_similar']:,} too similar rows: "
+                "a long beginning, such as a document, is shared with the row that blocked it, "
+                "and the answer is another. A higher max_similarity keeps more such rows."
             )
 
 

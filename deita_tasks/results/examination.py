@@ -27,6 +27,7 @@ from deita_tasks.reporting.composition import (
     with_names,
 )
 from deita_tasks.reporting.statistics import with_decision
+from deita_tasks.results.shared_beginnings import count_shared_beginnings
 from deita_tasks.strict_json import JSON
 
 COLUMNS = ("id", "source_uri", "language", "n_unanswered", "n_media")
@@ -70,6 +71,7 @@ def examine(
         differing_duplicates=differences.rows,
         differing_columns=[name for name, _ in differences.columns.most_common()],
         half_read_pairs=_count_pairs(ledger, truncated),
+        shared_beginnings=count_shared_beginnings(pool, ledger),
         other_languages=find_other_languages(
             {count.value: count.pool for count in languages.values},
             made_for,

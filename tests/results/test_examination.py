@@ -118,3 +118,29 @@ def test_a_selection_without_findings_says_nothing(tmp_path: Path) -> None:
     found = examine(Pool.open(str(tmp_path / "pool")), LEDGER[:1], pa.array([], pa.string()), {})
     assert found.findings.sentences({"too_similar": 0, "duplicate": 0}) == []
     assert found.findings.vanished == []
+
+
+def test_a_shared_document_with_another_answer_is_counted(tmp_path: Path) -> None:
+    document = "The harbour was old and the boats were many. " * 30
+
+    def about(start: str, answer: str, number: int) -> Conversation:
+        turns = (Turn("user", f"{start}{document} Question {number}?"), Turn("assistant", answer))
+        return Conversation(turns, SourceRow("pool.jsonl", number))
+
+    first = about("", "Seven.", 1)
+    others = [
+        about("", "In the year of the storm.", 2),  # counted
+        about("", "Seven.", 3),  # the same answer
+        about("Read. ", "Nobody knows.", 4),  # another beginning
+    ]
+    write_pool(str(tmp_path / "pool"), iter([first, *others]), [])
+    decisions = [{"id": first.id, "decision": "selected"}]
+    decisions += [
+        {"id": other.id, "decision": "too_similar", "nearest_id": first.id} for other in others
+    ]
+    table = pa.Table.from_pylist(decisions, schema=SCHEMA)
+    nothing = pa.array([], pa.string())
+    findings = examine(Pool.open(str(tmp_path / "pool")), table, nothing, {}).findings
+    assert findings.shared_beginnings == 1
+    (sentence,) = findings.sentences({"too_similar": 3})
+    assert sentence.startswith("1 of the 3 too similar rows: a long beginning")

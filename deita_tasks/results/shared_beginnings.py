@@ -1,0 +1,48 @@
+"""Rows that were compared by what they share: a long beginning, such as a document."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.conversations import Conversation
+from deita_tasks.reporting.statistics import with_decision
+
+# Most of what embedders with windows of 256 or 512 tokens read at once.
+SHARED_CHARACTERS = 1_000
+MIN_WORDS = SHARED_CHARACTERS // 20  # of so many characters, in any language
+
+
+def count_shared_beginnings(pool: Pool, ledger: pa.Table) -> int:
+    """Return how many too similar rows begin like the row that blocked them, and answer otherwise.
+
+    The first SHARED_CHARACTERS are the same, and the last responses differ. Reads the texts of
+    these rows, a row group at a time.
+    """
+    pairs = with_decision(ledger, "too_similar").select(["id", "nearest_id"])
+    ids, positions = pool.distinct
+    words = pool.index(["n_words"])["n_words"].take(pa.array(positions))
+    long_ids = ids.filter(pc.greater_equal(words.combine_chunks(), MIN_WORDS))
+    both_long = pc.and_(
+        pc.is_in(pairs["id"], value_set=long_ids),
+        pc.is_in(pairs["nearest_id"], value_set=long_ids),
+    )
+    pairs = pairs.filter(both_long)
+    involved = pa.concat_arrays([column.combine_chunks() for column in pairs.columns])
+    is_involved = pc.is_in(ids, value_set=involved).to_numpy(zero_copy_only=False)
+    beginnings: dict[str, int] = {}
+    answers: dict[str, int] = {}
+    for _, conversation in pool.read(positions[is_involved]):
+        beginnings[conversation.id] = hash(_beginning(conversation))
+        answers[conversation.id] = hash(conversation.pairs[-1].response)
+    return sum(
+        beginnings[row] == beginnings[nearest] and answers[row] != answers[nearest]
+        for row, nearest in zip(*(column.to_pylist() for column in pairs.columns), strict=True)
+    )
+
+
+def _beginning(conversation: Conversation) -> str:
+    """Return the first SHARED_CHARACTERS; the id of a conversation that has fewer."""
+    text = "\n\n".join(turn.content for turn in conversation.turns)
+    return text[:SHARED_CHARACTERS] if len(text) >= SHARED_CHARACTERS else conversation.id

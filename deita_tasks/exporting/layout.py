@@ -17,10 +17,13 @@ from deita_tasks.conversations import (
 )
 from deita_tasks.strict_json import JSON
 
-PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem", "inputs", "input")
+PROMPT_COLUMNS = (
+    *("instruction", "prompt", "question", "query", "problem"),
+    *("inputs", "input", "user"),
+)
 RESPONSE_COLUMNS = (
-    *("output", "response", "completion", "answer"),
-    *("solution", "generated_solution", "targets"),
+    *("output", "response", "completion", "answer", "answers", "solution"),
+    *("generated_solution", "targets", "target", "assistant"),
 )
 # Columns beside the turns, by what they are for.
 SIDE_COLUMNS = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 from deita_tasks.conversations import Turn
 from deita_tasks.loading.base import RowFormat
@@ -17,6 +18,10 @@ class Messages(RowFormat):
     expected: ClassVar[str] = "messages (a list of {role, content})"
 
     column: str = "messages"
+
+    @classmethod
+    def layouts(cls) -> Sequence[Self]:
+        return (cls(), cls(column="dialogs"))
 
     def required_columns(self) -> tuple[str, ...]:
         return (self.column,)

@@ -16,10 +16,16 @@ COLUMN_PAIRS = (
     ("question", "answer"),
     ("question", "response"),
     ("query", "response"),
+    ("query", "answer"),
+    ("query", "answers"),  # xLAM: calls as JSON text
+    ("prompt", "answer"),
+    ("instruction", "answer"),
+    ("user", "assistant"),
     ("problem", "solution"),
     ("problem", "generated_solution"),
     ("inputs", "targets"),
     ("input", "output"),
+    ("input", "target"),
 )
 _OTHER_PAIRS = "; ".join(f"{prompt}, {response}" for prompt, response in COLUMN_PAIRS[1:])
 

@@ -271,6 +271,12 @@ def test_a_column_of_tools_that_holds_something_else_stays():
         assert (conversation.tools, conversation.extra) == (None, {"tools": value})
 
 
+@pytest.mark.parametrize("column", ["messages", "dialogs", "conversations", "conversation"])
+def test_columns_of_turns_are_detected(tmp_path, column):
+    (conversation,) = good(read(tmp_path / "a", json_lines([{column: CHAT, "n": 1}])))
+    assert (turn_pairs(conversation), conversation.extra) == (WHY, {"n": 1})
+
+
 def test_a_row_without_an_answer_says_so():
     turns = [{"role": "user", "content": "Why?"}]
     with pytest.raises(BadRow, match="answers no user turn"):

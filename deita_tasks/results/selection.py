@@ -65,7 +65,7 @@ def write_output(
     kept = selection.read(KEPT_FILE)["id"].to_pylist()
     exporter = load_exporter(options.output_format, scores=options.scores)
     rows = _export_rows(pool, kept, ledger, options.complete_only)
-    examination = examine(pool, ledger, _truncated_ids(stage_parts), facts.languages)
+    examination = examine(pool, ledger, _truncated_ids(pool, stage_parts), facts.languages)
     manifest = Manifest(
         **dict(facts),
         seed=seed,
@@ -92,12 +92,15 @@ def write_output(
     return WrittenSelection(manifest, report, replace(data, manifest=manifest))
 
 
-def _truncated_ids(stage_parts: StagesParts) -> pa.Array:
+def _truncated_ids(pool: Pool, stage_parts: StagesParts) -> pa.Array:
     """Return the ids of the rows of which the embedder read only a part."""
     if "embedding" not in stage_parts or not stage_parts["embedding"].digests:
         return pa.array([], pa.string())
-    table = stage_parts["embedding"].gather(["id", "cut"])
-    return table.filter(pc.greater(table["cut"], 0))["id"].combine_chunks()
+    parts = stage_parts["embedding"]
+    table = parts.gather(["id", "cut"])
+    truncated = table.filter(pc.greater(table["cut"], 0))["id"]
+    ids, _ = pool.distinct
+    return ids.filter(pc.is_in(pool.keys_of(ids, parts.part_set.row_key), value_set=truncated))
 
 
 def _write_changes(folder: Path, changes: Changes) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +26,8 @@ from deita_tasks.artifacts.shards import plan_shards
 from deita_tasks.conversations import Conversation, RowKey, SourceRow, Turn
 from deita_tasks.embedding import EMBEDDERS, load_embedder
 from deita_tasks.manifest import InputFile
+from deita_tasks.records import ModelOutput
+from deita_tasks.results import selection as selection_module
 from deita_tasks.scoring import load_scorer
 from deita_tasks.tasks.model_cache import ShardLimits
 from deita_tasks.tasks.stages import embed_shard, score_shard
@@ -203,6 +206,22 @@ def test_shared_vectors_that_do_not_fit_in_memory(
         expected = [components.vector_of(" ".join(texts[number % 3])) for number in range(9)]
         assert candidates.vectors is not None
         assert candidates.vectors.tolist() == expected
+
+
+def test_every_row_with_a_text_that_was_cut_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(_: Any, rows: Sequence[Conversation]) -> ModelOutput:
+        tokens = [5 if row.pairs[0].response == "long" else 0 for row in rows]
+        return ModelOutput(np.ones((len(rows), 2), np.float32), np.array(tokens, np.int32))
+
+    monkeypatch.setattr(components.TopicEmbedder, "compute", cut)
+    answers = ["long", "short", "long"]
+    rows = [chat("Why?", said, extra={"image": f"{n}"}) for n, said in enumerate(answers)]
+    pool = load(str(tmp_path), rows)
+    parts, _ = compute(str(tmp_path), pool, "embedding")
+    truncated = selection_module._truncated_ids(pool, {"embedding": parts})
+    assert truncated.to_pylist() == [rows[0].id, rows[2].id]
 
 
 # ---- any pool

@@ -49,12 +49,14 @@ def json_lines(rows: Iterable[Any]) -> Iterator[bytes]:
     """Yield each row as a line of JSON. Raises InputError for a value that JSON cannot hold."""
     for number, row in enumerate(_records(rows), 1):
         try:
-            yield strict_json(_to_json(row)).encode() + b"\n"
+            line = strict_json(_to_json(row))
+            yield line.encode() + b"\n"
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"row {number}: {error}; expected JSON values") from error
 
 
 def _records(rows: Iterable[Any]) -> Iterator[Any]:
+    """Yield rows, those of a DataFrame as dicts. Raises InputError for columns of one name."""
     if not isinstance(rows, pd.DataFrame):
         yield from rows
         return
@@ -62,7 +64,8 @@ def _records(rows: Iterable[Any]) -> Iterator[Any]:
     if not table.columns.is_unique:
         raise InputError("the DataFrame has duplicate column names; expected unique names")
     for start in range(0, len(table), DATAFRAME_ROWS):
-        yield from table.iloc[start : start + DATAFRAME_ROWS].astype(object).to_dict("records")
+        part = table.iloc[start : start + DATAFRAME_ROWS]
+        yield from part.astype(object).to_dict("records")
 
 
 def _to_json(value: Any) -> JSON:

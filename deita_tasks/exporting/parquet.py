@@ -47,9 +47,11 @@ class Parquet(Exporter):
         for turn in messages:
             turn_type = _merge_turns(survey.own_types.get("messages"), turn)
             survey.own_types["messages"] = turn_type
-        tools_type = survey.own_types.get("tools", pa.null())
-        survey.own_types["tools"] = merge_types(tools_type, infer_type(tools))
-        return Columns({"messages": messages, "tools": tools}, conversation.extra)
+        known = survey.own_types.get("tools", pa.null())
+        inferred = infer_type(tools)
+        survey.own_types["tools"] = merge_types(known, inferred)
+        own: dict[str, JSON] = {"messages": messages, "tools": tools}
+        return Columns(own, conversation.extra)
 
     def write(self, rows: Iterable[OutputRow], survey: Survey, folder: Path) -> list[Path]:
         path = folder / "selected.parquet"
@@ -61,13 +63,18 @@ def _merge_turns(known: pa.DataType | None, turn: Mapping[str, JSON]) -> pa.Data
     """Return the type of turns with the fields of all turns so far and of `turn`."""
     types = dict(TURN) if known is None else field_types(known)
     for name, value in turn.items():
-        types[name] = merge_types(types.get(name, pa.null()), infer_type(value))
+        earlier = types.get(name, pa.null())
+        inferred = infer_type(value)
+        types[name] = merge_types(earlier, inferred)
     return pa.struct(list(types.items()))
 
 
 def column_types(survey: Survey) -> dict[str, pa.DataType]:
     """Return the type of every output column, in order."""
-    types = {"messages": pa.list_(survey.own_types.get("messages", pa.struct(list(TURN.items()))))}
+    turn_type = survey.own_types.get("messages")
+    if turn_type is None:  # no row
+        turn_type = pa.struct(list(TURN.items()))
+    types = {"messages": pa.list_(turn_type)}
     if "tools" in survey.used_columns:
         types["tools"] = survey.own_types["tools"]
     for name, column in survey.extra_types.items():
@@ -87,4 +94,5 @@ def write_rows(rows: Iterable[OutputRow], types: Mapping[str, pa.DataType], path
             for name, column in types.items():
                 values = [row.get(name) for row in group]
                 arrays.append(to_array(values, column))
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            table = pa.Table.from_arrays(arrays, schema=schema)
+            writer.write_table(table)

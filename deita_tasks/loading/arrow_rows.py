@@ -23,7 +23,7 @@ _encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def first_line(error: BaseException) -> str:
-    """Return the message of an error of Arrow without its stack of C++ calls."""
+    """Return an error's message up to the first line break."""
     return str(error).partition("\n")[0]
 
 

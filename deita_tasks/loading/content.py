@@ -56,7 +56,7 @@ def parse_content(content: JSON, label: str) -> Content:
 
 
 class _Part(NamedTuple):
-    """A part of a content. text: "" for media and calls. value: the part in our own form."""
+    """A part of a content. text: "" for media and calls. value: the part, or the call it is."""
 
     kind: str  # text, media, reasoning, tool_use or tool_result
     text: str

@@ -91,7 +91,8 @@ class Candidates:
         if column is None:
             return None
         if column == "source_uri":
-            uris: list[str] = self._columns(["source_uri"])["source_uri"].to_pylist()
+            sources = self._columns(["source_uri"])
+            uris: list[str] = sources["source_uri"].to_pylist()
             return uris
         texts = self._columns(["extra"])["extra"].to_pylist()
         extras = [json.loads(text) if text else {} for text in texts]
@@ -106,7 +107,8 @@ class Candidates:
     def _columns(self, columns: list[str]) -> pa.Table:
         """Return columns of the pool for these rows, each from its first row in the pool."""
         table = self.pool.index(["id", *columns])
-        first = pc.index_in(self.scores["id"], value_set=table["id"].combine_chunks())
+        pool_ids = table["id"].combine_chunks()
+        first = pc.index_in(self.scores["id"], value_set=pool_ids)
         return table.take(first)
 
 
@@ -125,7 +127,8 @@ def open_candidates(pool: Pool, scores: pa.Table, stage_parts: StagesParts) -> I
     A vector that cannot be compared makes its row unscorable here, so that this depends neither on
     the strategy nor on where the budget ends.
     """
-    ids = scores.filter(pc.is_null(scores["problem"]))["id"]
+    is_usable = pc.is_null(scores["problem"])
+    ids = scores["id"].filter(is_usable)
     with _open_vectors(pool, ids, stage_parts) as vectors:
         if vectors is not None:
             reasons = _incomparable(vectors)
@@ -163,10 +166,13 @@ def _with_problems(scores: pa.Table, reasons: Mapping[str, str]) -> pa.Table:
     """Return `scores` with these problems, by id."""
     if not reasons:
         return scores
+    ids = pa.array(reasons.keys(), pa.string())
+    texts = pa.array(reasons.values(), pa.string())
+    places = pc.index_in(scores["id"], value_set=ids)
+    added = texts.take(places.combine_chunks())
+    problems = pc.coalesce(scores["problem"], added)
     column = scores.schema.get_field_index("problem")
-    places = pc.index_in(scores["id"], value_set=pa.array(reasons.keys(), pa.string()))
-    problems = pa.array(reasons.values(), pa.string()).take(places.combine_chunks())
-    return scores.set_column(column, "problem", pc.coalesce(scores["problem"], problems))
+    return scores.set_column(column, "problem", problems)
 
 
 def read_scores(
@@ -182,9 +188,11 @@ def read_scores(
     for stage, parts in stage_parts.items():
         values = WIDTH if stage == "embedding" else "values"
         keys = pool.keys_of(ids, parts.part_set.row_key)
-        table = _align(parts.gather(["id", "cut", "problem", values]), keys)
+        gathered = parts.gather(["id", "cut", "problem", values])
+        table = _align(gathered, keys)
         reason = vector_problems(table) if stage == "embedding" else table["problem"]
-        problem = pc.coalesce(problem, pc.binary_join_element_wise(stage, reason, ": "))
+        stage_problem = pc.binary_join_element_wise(stage, reason, ": ")
+        problem = pc.coalesce(problem, stage_problem)
         truncated[stage] = table["cut"].to_numpy() > 0
         if stage != "embedding":
             columns[stage] = table["values"]

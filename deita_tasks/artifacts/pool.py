@@ -141,8 +141,11 @@ class Pool:
 
     def is_intact(self) -> bool:
         """Return whether every file is the one that was written (see `storage.is_same`)."""
-        infos = self.summary.file_infos()
-        return all(storage.is_same(storage.join(self.uri, name), infos[name]) for name in infos)
+        for name, info in self.summary.file_infos().items():
+            place = storage.join(self.uri, name)
+            if not storage.is_same(place, info):
+                return False
+        return True
 
     def index(self, columns: Sequence[str] = INDEX_COLUMNS) -> pa.Table:
         """Return some columns of every good row, in source order; row i has position i.
@@ -176,8 +179,11 @@ class Pool:
     def text_ids(self) -> pa.Array:
         """The text id of each distinct row; the array of their ids itself where none differs."""
         ids, positions = self.distinct
-        text_ids = self.index(["text_id"])["text_id"].combine_chunks().take(pa.array(positions))
-        return ids if text_ids.null_count == len(ids) else pc.coalesce(text_ids, ids)
+        column = self.index(["text_id"])["text_id"].combine_chunks()
+        text_ids = column.take(pa.array(positions))
+        if text_ids.null_count == len(ids):
+            return ids
+        return pc.coalesce(text_ids, ids)
 
     def distinct_by(self, row_key: RowKey) -> tuple[pa.Array, NDArray[np.int64]]:
         """Return the rows to compute: each key once, and its first position, ascending."""
@@ -185,7 +191,8 @@ class Pool:
         if row_key == "id" or self.text_ids is ids:
             return ids, positions
         first = first_positions(self.text_ids)
-        return self.text_ids.take(pa.array(first)), positions[first]
+        keys = self.text_ids.take(pa.array(first))
+        return keys, positions[first]
 
     def keys_of(self, ids: pa.Array | pa.ChunkedArray, row_key: RowKey) -> pa.Array:
         """Return the key of each of `ids`, by which parts hold its value; null if not in the pool.
@@ -195,7 +202,8 @@ class Pool:
         distinct_ids, _ = self.distinct
         if row_key == "id" or self.text_ids is distinct_ids:
             return ids
-        return self.text_ids.take(pc.index_in(ids, value_set=distinct_ids))
+        rows = pc.index_in(ids, value_set=distinct_ids)
+        return self.text_ids.take(rows)
 
     def quarantine(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the bad rows in source order."""
@@ -227,9 +235,10 @@ class Pool:
 
         They are by key, which is the plan's id. Raises DamagedArtifact if they have other keys.
         """
-        keys = dict(zip(plan["position"].to_pylist(), plan["id"].to_pylist(), strict=True))
+        positions = plan["position"].to_pylist()
+        keys = dict(zip(positions, plan["id"].to_pylist(), strict=True))
         rows = {}
-        for position, conversation in self.read(plan["position"].to_numpy()):
+        for position, conversation in self.read(positions):
             key = getattr(conversation, row_key)
             if key != keys[position]:
                 raise DamagedArtifact(
@@ -260,17 +269,20 @@ def _read_groups(
     start: int,
     positions: NDArray[np.int64],
 ) -> Iterator[tuple[int, Conversation]]:
+    """Yield (position, conversation) of some rows of a file whose first row is `start`."""
     for number, rows in enumerate(groups):
         end = start + rows
         in_group = positions[(positions >= start) & (positions < end)]
         if len(in_group):
-            table = _read_group(parquet, number, start, end).take(in_group - start)
+            group = _read_group(parquet, number, start, end)
+            table = group.take(in_group - start)
             for position, fields in zip(in_group, table.to_pylist(), strict=True):
                 yield int(position), _conversation(fields)
         start = end
 
 
 def _read_group(parquet: pq.ParquetFile, number: int, start: int, end: int) -> pa.Table:
+    """Return a row group. Raises DamagedArtifact if it does not hold the rows start to end."""
     table = parquet.read_row_group(number)
     table.validate(full=True)
     if not table.schema.equals(ROWS) or table.num_rows != end - start:
@@ -279,6 +291,7 @@ def _read_group(parquet: pq.ParquetFile, number: int, start: int, end: int) -> p
 
 
 def _conversation(fields: Mapping[str, Any]) -> Conversation:
+    """Return the conversation of a row of ROWS."""
     turns = tuple(
         Turn(turn["role"], turn["content"], _json_object(turn["fields"]))
         for turn in fields["turns"]
@@ -291,6 +304,7 @@ def _conversation(fields: Mapping[str, Any]) -> Conversation:
 
 
 def _json_object(text: str | None) -> dict[str, JSON]:
+    """Return a column of JSON text as an object; {} for null."""
     return json.loads(text) if text else {}
 
 

@@ -50,13 +50,19 @@ def cut_text(tokenizer: Tokenizer, text: str, prompt: str, size: int) -> list[Wi
             )
         pieces = _split(tokens, text, room)
         # By itself a piece may have more tokens: some tokenizers put a space before each.
-        alone = tokenizer.encode_batch_fast([prompt + piece for piece in pieces])
-        excess = max(len(encoding.ids) for encoding in alone) - size
+        prompted = [prompt + piece for piece in pieces]
+        alone = tokenizer.encode_batch_fast(prompted)
+        longest = max(len(encoding.ids) for encoding in alone)
+        excess = longest - size
         if 0 < excess <= room // 4:
             pieces = _split(tokens, text, room - excess)
     if len(pieces) == 1:
-        return [Window(text, len(encoding.ids), len(tokens.ends))]
-    return [window for piece in pieces for window in cut_text(tokenizer, piece, prompt, size)]
+        window = Window(text, len(encoding.ids), len(tokens.ends))
+        return [window]
+    windows = []
+    for piece in pieces:
+        windows += cut_text(tokenizer, piece, prompt, size)
+    return windows
 
 
 def average_windows(
@@ -74,8 +80,11 @@ def average_windows(
         means[row] = vectors[start]
         if len(parts) > 1:
             weights = [part.weight for part in parts]
-            mean = np.average(vectors[start:end].astype(np.float64), axis=0, weights=weights)
-            means[row] = mean / np.linalg.norm(mean) if normalize else mean
+            doubles = vectors[start:end].astype(np.float64)
+            mean = np.average(doubles, axis=0, weights=weights)
+            if normalize:
+                mean = mean / np.linalg.norm(mean)
+            means[row] = mean
         start = end
     return means
 
@@ -91,8 +100,10 @@ class _Tokens(NamedTuple):
 def _own_tokens(encoding: Encoding, prompt_length: int) -> _Tokens:
     """Return the tokens that are neither special nor of the prompt."""
     offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2) - prompt_length
-    words = np.array([-1 if word is None else word for word in encoding.word_ids], np.int64)
-    own = (np.array(encoding.special_tokens_mask) == 0) & (offsets[:, 1] > 0)
+    word_ids = [-1 if word is None else word for word in encoding.word_ids]
+    words = np.array(word_ids, np.int64)
+    is_special = np.array(encoding.special_tokens_mask) != 0
+    own = ~is_special & (offsets[:, 1] > 0)
     return _Tokens(offsets[own, 0], offsets[own, 1], words[own])
 
 
@@ -101,7 +112,8 @@ def _split(tokens: _Tokens, text: str, room: int) -> list[str]:
     starts, ends, words = tokens
     is_between = (starts[1:] >= ends[:-1]) & (ends[1:] > ends[:-1])  # two characters
     is_word = words[1:] != words[:-1]
-    is_word |= np.array([text[end : end + 1].isspace() for end in ends[:-1].tolist()], bool)
+    before_space = [text[end : end + 1].isspace() for end in ends[:-1].tolist()]
+    is_word |= np.array(before_space, bool)
     word_starts = np.flatnonzero(is_between & is_word) + 1
     token_starts = np.flatnonzero(is_between) + 1
     cuts = [0]

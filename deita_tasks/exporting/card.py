@@ -31,6 +31,7 @@ PATH_PARAMETERS = ("input", "output", "store", "file", "pool")
 # A line that a reader may take for the end of the front matter: a column's name can hold it.
 ENDS_FRONT_MATTER = re.compile(r"^\s*---\s*$", re.MULTILINE)
 LANGUAGE_COLUMNS = ("language", "lang")
+LANGUAGE_CODE = re.compile(r"[a-z]{2,3}")
 MAX_LANGUAGES = 50
 # The hub's identifiers of licences that are common for datasets
 # (https://huggingface.co/docs/hub/repositories-licenses).
@@ -113,14 +114,13 @@ class DataFiles(NamedTuple):
     def describe(cls, folder: Path, files: Sequence[Path]) -> DataFiles:
         """Describe the `files` of a subset in `folder`."""
         infos = [storage.describe(str(path)) for path in files]
+        size = sum(info.bytes for info in infos)
+        digest = storage.digest_of([info.sha256 for info in infos])
         first = files[0].relative_to(folder)
-        in_folder = first.parent != Path(".")
-        return cls(
-            pattern=f"{first.parent.as_posix()}/train-*.parquet" if in_folder else first.name,
-            place=first.parent.as_posix() if in_folder else first.name,
-            bytes=sum(info.bytes for info in infos),
-            digest=storage.digest_of([info.sha256 for info in infos]),
-        )
+        if first.parent == Path("."):
+            return cls(first.name, first.name, size, digest)
+        place = first.parent.as_posix()
+        return cls(f"{place}/train-*.parquet", place, size, digest)
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,11 @@ def render_card(contents: Contents, recipes: Recipes, manifest: Manifest | None)
     )
     licences = sum((survey.tallies[name] for name in LICENCE_COLUMNS), Counter[str]())
     metadata = front_matter(contents, licences)
+    front = DatasetCardData(**metadata).to_yaml()
     tallies = {name: tally.most_common(20) for name, tally in survey.tallies.items() if tally}
-    return environment.get_template("card.md.jinja").render(
-        front=Verbatim(f"{DatasetCardData(**metadata).to_yaml()}\n"),
+    template = environment.get_template("card.md.jinja")
+    return template.render(
+        front=Verbatim(f"{front}\n"),
         contents=contents,
         columns=_describe_columns(contents),
         turn_fields=_describe_turn_fields(contents),
@@ -279,9 +281,11 @@ def front_matter(contents: Contents, licences: Counter[str]) -> dict[str, Any]:
 def _languages(survey: Survey) -> list[str] | None:
     """Return the codes of languages that a column states; None if it states none, or names."""
     for column in LANGUAGE_COLUMNS:
-        stated = {name.strip().lower() for name in survey.tallies.get(column, ())}
-        is_codes = all(len(name) in (2, 3) and name.isascii() and name.isalpha() for name in stated)
-        if stated and is_codes and len(stated) <= MAX_LANGUAGES:
+        tally = survey.tallies.get(column, ())
+        stated = {name.strip().lower() for name in tally}
+        if not stated or len(stated) > MAX_LANGUAGES:
+            continue
+        if all(LANGUAGE_CODE.fullmatch(name) for name in stated):
             return sorted(stated)
     return None
 

@@ -59,15 +59,17 @@ def examine(
     columns = [sources, with_names(languages), *counter.counts()]
     unanswered = rows["n_unanswered"].to_numpy()
     media_ids = ids.filter(pc.greater(rows["n_media"].combine_chunks(), 0))
+    selected_media = pc.is_in(media_ids, value_set=selected_ids)
+    media = MediaRows(
+        pool=len(media_ids),
+        selected=_count(selected_media),
+        too_similar=_count_pairs(ledger, media_ids),
+    )
     findings = Findings(
         rows=rows.num_rows,
         unanswered_exchanges=int(unanswered.sum()),
         unanswered_rows=int((unanswered > 0).sum()),
-        media=MediaRows(
-            pool=len(media_ids),
-            selected=_count(pc.is_in(media_ids, value_set=selected_ids)),
-            too_similar=_count_pairs(ledger, media_ids),
-        ),
+        media=media,
         differing_duplicates=differences.rows,
         differing_columns=[name for name, _ in differences.columns.most_common()],
         half_read_pairs=_count_pairs(ledger, truncated),
@@ -83,14 +85,16 @@ def examine(
 
 
 def _count(is_true: pa.Array) -> int:
+    """Return how many values are true; 0 of none."""
     return pc.sum(is_true).as_py() or 0
 
 
 def _count_pairs(ledger: pa.Table, ids: pa.Array) -> int:
     """Return how many too similar rows are among `ids`, as is the row that blocked them."""
     pairs = with_decision(ledger, "too_similar")
-    is_own = pc.is_in(pairs["id"], value_set=ids)
-    return _count(pc.and_(is_own, pc.is_in(pairs["nearest_id"], value_set=ids)))
+    has_row = pc.is_in(pairs["id"], value_set=ids)
+    has_nearest = pc.is_in(pairs["nearest_id"], value_set=ids)
+    return _count(pc.and_(has_row, has_nearest))
 
 
 class _Differences:
@@ -139,10 +143,17 @@ def _read_columns(
 
 
 def _ids_and_columns(pool: Pool) -> Iterable[tuple[str, str | None]]:
+    """Yield the id of every good row, in order, and its other columns as JSON text."""
     for table in pool.scan(["id", "extra"]):
-        yield from zip(table["id"].to_pylist(), table["extra"].to_pylist(), strict=True)
+        ids = table["id"].to_pylist()
+        texts = table["extra"].to_pylist()
+        yield from zip(ids, texts, strict=True)
 
 
 def _repeated_ids(pool: Pool) -> set[str]:
-    counts = pc.value_counts(pool.index(["id"])["id"].combine_chunks())
-    return set(counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist())
+    """Return the ids that several rows have."""
+    ids = pool.index(["id"])["id"].combine_chunks()
+    counts = pc.value_counts(ids)
+    is_repeated = pc.greater(counts.field("counts"), 1)
+    repeated = counts.field("values").filter(is_repeated)
+    return set(repeated.to_pylist())

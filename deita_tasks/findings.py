@@ -52,11 +52,8 @@ def find_other_languages(
     found = []
     for codes, stages in groupby(sorted(made_for, key=languages_of), languages_of):
         read = {*codes, UNDETERMINED}
-        others = OtherLanguages(
-            stages=list(stages),
-            made_for=codes,
-            pool={code: rows for code, rows in pool.items() if rows and code not in read},
-        )
+        unread = {code: rows for code, rows in pool.items() if rows and code not in read}
+        others = OtherLanguages(stages=list(stages), made_for=codes, pool=unread)
         if selected is not None:
             rows = {code: selected[code] for code in others.pool if selected.get(code)}
             others = others.model_copy(update={"selected": rows})
@@ -133,8 +130,9 @@ class Findings(JsonRecord):
         """Yield how many duplicates differ from their first row in other columns, if any."""
         if self.differing_duplicates:
             columns = _list_some(self.differing_columns, NAMED_COLUMNS)
+            duplicates = plural(counts["duplicate"], "duplicate")
             yield (
-                f"{plural(counts['duplicate'], 'duplicate')}, {self.differing_duplicates:,} of "
+                f"{duplicates}, {self.differing_duplicates:,} of "
                 f"them with other values than the first row in other columns ({columns})."
             )
 
@@ -164,14 +162,16 @@ def describe_languages(other: OtherLanguages, rows: int) -> str:
     named = [f"{language_name(code)} {number:,}" for code, number in other.pool.items()]
     made_for = _join([language_name(code) for code in other.made_for])
     stages = _join(other.stages)
+    languages = _list_some(named, NAMED_LANGUAGES)
+    conversations = plural(rows, "conversation")
     selected = ""
     if other.selected is not None:
         number = sum(other.selected.values())
         selected = f" and {number:,} of those selected"
     return (
-        f"{count:,} of {plural(rows, 'conversation')} ({count / rows:.1%}){selected} are in "
+        f"{count:,} of {conversations} ({count / rows:.1%}){selected} are in "
         f"languages other than {made_for}, which the models of "
-        f"{stages} were made for: {_list_some(named, NAMED_LANGUAGES)}."
+        f"{stages} were made for: {languages}."
     )
 
 

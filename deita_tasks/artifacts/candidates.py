@@ -102,7 +102,8 @@ class Candidates:
                 f"strata = {column!r}: {missing:,} of {len(extras):,} rows have no such column; "
                 "expected a column of every row"
             )
-        return [json.dumps(extra[column], sort_keys=True) for extra in extras]
+        values = [extra[column] for extra in extras]
+        return [json.dumps(value, sort_keys=True) for value in values]
 
     def _columns(self, columns: list[str]) -> pa.Table:
         """Return columns of the pool for these rows, each from its first row in the pool."""
@@ -133,7 +134,10 @@ def open_candidates(pool: Pool, scores: pa.Table, stage_parts: StagesParts) -> I
         if vectors is not None:
             reasons = _incomparable(vectors)
             vectors = _without_rows(vectors, list(reasons))
-            by_id = {ids[row].as_py(): reason for row, reason in reasons.items()}
+            by_id = {}
+            for row, reason in reasons.items():
+                row_id = ids[row].as_py()
+                by_id[row_id] = reason
             scores = _with_problems(scores, by_id)
         yield Candidates(pool, scores, vectors)
 
@@ -143,7 +147,8 @@ def _incomparable(vectors: NDArray[np.float32]) -> dict[int, str]:
     reasons = {}
     for start in range(0, len(vectors), BLOCK_ROWS):
         block = vectors[start : start + BLOCK_ROWS]
-        is_finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(block), axis=1)
+        finite_numbers = np.isfinite(block)
+        is_finite: NDArray[np.bool_] = np.logical_and.reduce(finite_numbers, axis=1)
         is_zero = ~np.logical_or.reduce(block != 0, axis=1)
         for row in np.flatnonzero(~is_finite | is_zero):
             flaw = "only zeros" if is_finite[row] else "numbers that are not finite"
@@ -202,7 +207,8 @@ def read_scores(
     columns["truncated"] = np.logical_or.reduce(list(truncated.values()))
     columns["problem"] = problem
     counts = {stage: int(rows.sum()) for stage, rows in truncated.items()}
-    return pa.table(columns).select(SCORES.names), counts
+    scores = pa.table(columns).select(SCORES.names)
+    return scores, counts
 
 
 def _align(table: pa.Table, keys: pa.Array) -> pa.Table:
@@ -232,15 +238,17 @@ def _open_vectors(
         return
     parts = stage_parts["embedding"]
     keys = pool.keys_of(ids, parts.part_set.row_key).to_pylist()
-    shape = (len(keys), vector_width(parts, keys))
-    if shape[0] * shape[1] * 4 <= MEMORY_BYTES:
+    width = vector_width(parts, keys)
+    shape = (len(keys), width)
+    size = len(keys) * width * 4
+    if size <= MEMORY_BYTES:
         vectors = np.empty(shape, np.float32)
         place_vectors(parts, keys, vectors)
         yield vectors
         return
     with storage.scratch_folder() as folder:
         path = Path(folder) / "vectors.f32"
-        _reserve(path, shape[0] * shape[1] * 4)
+        _reserve(path, size)
         mapped: NDArray[np.float32] = np.memmap(path, np.float32, "r+", shape=shape)
         place_vectors(parts, keys, mapped)
         yield mapped

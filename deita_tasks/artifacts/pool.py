@@ -113,7 +113,9 @@ def read_summary(uri: str) -> PoolSummary:
         fields = storage.read_json(place)
     except MissingFile as error:
         raise StorageError(f"{uri}: no pool here; expected a {POOL_FILE}") from error
-    version = fields.get("version") if isinstance(fields, dict) else None
+    version = None
+    if isinstance(fields, dict):
+        version = fields.get("version")
     if version != VERSION:
         raise StorageError(f"{uri}: pool of version {version!r}, expected {VERSION}; load it again")
     return storage.as_record(place, fields, PoolSummary)
@@ -153,8 +155,10 @@ class Pool:
         Reads no texts.
         """
         schema = pa.schema([ROWS.field(name) for name in columns])
-        places = [storage.checked_file(self.uri, file.name, file) for file in self.summary.files]
-        tables = [storage.read_table(place, columns, schema) for place in places]
+        tables = []
+        for file in self.summary.files:
+            place = storage.checked_file(self.uri, file.name, file)
+            tables.append(storage.read_table(place, columns, schema))
         return pa.concat_tables(tables).combine_chunks()
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -173,7 +177,8 @@ class Pool:
         """
         ids = self.index(["id"])["id"].combine_chunks()
         positions = first_positions(ids)
-        return ids.take(pa.array(positions)), positions
+        distinct_ids = ids.take(pa.array(positions))
+        return distinct_ids, positions
 
     @cached_property
     def text_ids(self) -> pa.Array:
@@ -217,7 +222,7 @@ class Pool:
     ) -> Iterator[tuple[int, Conversation]]:
         """Yield (position, conversation) for each of `positions`, ascending, each once.
 
-        Holds one row group in memory at a time.
+        Holds one row group in memory at a time. Raises DamagedArtifact if a file has other rows.
         """
         ascending = np.unique(np.asarray(positions, dtype=np.int64))
         start = 0
@@ -236,7 +241,8 @@ class Pool:
         They are by key, which is the plan's id. Raises DamagedArtifact if they have other keys.
         """
         positions = plan["position"].to_pylist()
-        keys = dict(zip(positions, plan["id"].to_pylist(), strict=True))
+        ids = plan["id"].to_pylist()
+        keys = dict(zip(positions, ids, strict=True))
         rows = {}
         for position, conversation in self.read(positions):
             key = getattr(conversation, row_key)
@@ -254,7 +260,8 @@ class Pool:
         Raises KeyError for an id that is not in the pool.
         """
         distinct_ids, positions = self.distinct
-        places = pc.index_in(pa.array(ids, pa.string()), value_set=distinct_ids)
+        wanted_ids = pa.array(ids, pa.string())
+        places = pc.index_in(wanted_ids, value_set=distinct_ids)
         if places.null_count:
             raise KeyError(
                 f"{places.null_count} of {len(places)} ids are not in the pool {self.uri}"
@@ -269,7 +276,10 @@ def _read_groups(
     start: int,
     positions: NDArray[np.int64],
 ) -> Iterator[tuple[int, Conversation]]:
-    """Yield (position, conversation) of some rows of a file whose first row is `start`."""
+    """Yield (position, conversation) of some rows of a file whose first row is `start`.
+
+    Raises DamagedArtifact if a row group holds another number of rows or other columns.
+    """
     for number, rows in enumerate(groups):
         end = start + rows
         in_group = positions[(positions >= start) & (positions < end)]
@@ -310,5 +320,6 @@ def _json_object(text: str | None) -> dict[str, JSON]:
 
 def first_positions(ids: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
     """Return the position of the first row of each id, ascending; the others are duplicates."""
-    repeated = pd.Series(ids.to_pandas()).duplicated().to_numpy()
+    series = pd.Series(ids.to_pandas())
+    repeated = series.duplicated().to_numpy()
     return np.flatnonzero(~repeated).astype(np.int64)

@@ -49,14 +49,16 @@ def write_pool(
     files = []
     for name, groups in writer.files:
         info = storage.describe(storage.join(uri, name))
-        files.append(PoolFile(name=name, groups=groups, sha256=info.sha256, bytes=info.bytes))
+        file = PoolFile(name=name, groups=groups, sha256=info.sha256, bytes=info.bytes)
+        files.append(file)
+    quarantine = storage.describe(storage.join(uri, QUARANTINE_FILE))
     summary = PoolSummary(
         version=VERSION,
         inputs=list(inputs),
         good=writer.good,
         quarantined=writer.bad,
         files=files,
-        quarantine=storage.describe(storage.join(uri, QUARANTINE_FILE)),
+        quarantine=quarantine,
     )
     storage.write_record(storage.join(uri, POOL_FILE), summary)
     return summary
@@ -121,13 +123,15 @@ class _PoolWriter:
 
         There is a file even if there are no rows.
         """
-        is_full = bool(self.files) and len(self.files[-1][1]) >= FILE_GROUPS
-        if self._writer is None or (self._rows and is_full):
+        if self._writer is None:
             self._writer = self._next_file()
         if self._rows:
+            _, groups = self.files[-1]
+            if len(groups) >= FILE_GROUPS:
+                self._writer = self._next_file()
+                _, groups = self.files[-1]
             table = pa.Table.from_pylist(self._rows, schema=ROWS)
             self._writer.write_table(table, row_group_size=len(self._rows))
-            _, groups = self.files[-1]
             groups.append(len(self._rows))
         self._rows = []
         self._chars = 0

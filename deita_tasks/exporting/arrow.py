@@ -41,7 +41,8 @@ def infer_type(value: JSON) -> pa.DataType:
             item_type = reduce(merge_types, item_types, pa.null())
             return pa.list_(item_type)
         case dict() if value:
-            return pa.struct([(name, infer_type(item)) for name, item in value.items()])
+            fields = [(name, infer_type(item)) for name, item in value.items()]
+            return pa.struct(fields)
     return JSON_TEXT
 
 
@@ -124,10 +125,15 @@ def _with_json_texts(value: JSON, column: pa.DataType) -> JSON:
     if column == JSON_TEXT:
         return strict_json(value)
     if pa.types.is_list(column):
-        return [_with_json_texts(item, column.value_type) for item in value]  # type: ignore[union-attr]
+        kind = column.value_type
+        return [_with_json_texts(item, kind) for item in value]  # type: ignore[union-attr]
     if pa.types.is_struct(column):
         kinds = field_types(column)
-        return {name: _with_json_texts(value.get(name), kinds[name]) for name in kinds}  # type: ignore[union-attr]
+        texts: dict[str, JSON] = {}
+        for name, kind in kinds.items():
+            item = value.get(name)  # type: ignore[union-attr]
+            texts[name] = _with_json_texts(item, kind)
+        return texts
     return value
 
 

@@ -145,7 +145,9 @@ def render_card(contents: Contents, recipes: Recipes, manifest: Manifest | None)
     environment = template_environment(
         "deita_tasks.exporting", keep_trailing_newline=True, finalize=_escape_text
     )
-    licences = sum((survey.tallies[name] for name in LICENCE_COLUMNS), Counter[str]())
+    licences: Counter[str] = Counter()
+    for name in LICENCE_COLUMNS:
+        licences += survey.tallies[name]
     metadata = front_matter(contents, licences)
     front = DatasetCardData(**metadata).to_yaml()
     tallies = {name: tally.most_common(20) for name, tally in survey.tallies.items() if tally}
@@ -171,18 +173,21 @@ class Verbatim(str):
 
 def _escape_text(value: Any) -> Any:
     """Escape every text that the template inserts into the card."""
-    is_text = isinstance(value, str) and not isinstance(value, Verbatim)
-    return escape_markdown(value) if is_text else value
+    if not isinstance(value, str) or isinstance(value, Verbatim):
+        return value
+    return escape_markdown(value)
 
 
 def without_folders(manifest: Manifest) -> Manifest:
     """Return a manifest that names local files and models without the folders they lie in."""
-    inputs = [
-        file.model_copy(update={"uri": _public("input", file.uri)}) for file in manifest.inputs
-    ]
-    models = [
-        model.model_copy(update={"id": _public("model", model.id)}) for model in manifest.models
-    ]
+    inputs = []
+    for file in manifest.inputs:
+        uri = _public("input", file.uri)
+        inputs.append(file.model_copy(update={"uri": uri}))
+    models = []
+    for model in manifest.models:
+        model_id = _public("model", model.id)
+        models.append(model.model_copy(update={"id": model_id}))
     parameters = _public("", manifest.parameters)
     fingerprints = _public("", manifest.fingerprints)
     return manifest.model_copy(
@@ -207,7 +212,9 @@ def _public(name: str, value: Any) -> Any:
     if name.endswith("model"):  # a hub id has one slash too
         is_path |= value.count("/") > 1 or os.path.exists(value)
     is_remote = "://" in value and not value.startswith(("file:", "local:"))
-    return value.rstrip("/").rsplit("/", 1)[-1] if is_path and not is_remote else value
+    if is_remote or not is_path:
+        return value
+    return value.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _describe_columns(contents: Contents) -> list[tuple[str, str, str]]:
@@ -231,8 +238,10 @@ def _describe_columns(contents: Contents) -> list[tuple[str, str, str]]:
 def _is_own(name: str, contents: Contents) -> bool:
     """Return whether an input column holds turns in every row, or what belongs to them."""
     form = contents.layout.form
-    in_turns = form is not None and name in form.columns
-    return in_turns or any(name in names for names in contents.layout.columns.values())
+    if form is not None and name in form.columns:
+        return True
+    side_columns = contents.layout.columns.values()
+    return any(name in names for names in side_columns)
 
 
 def _describe_turn_fields(contents: Contents) -> list[tuple[str, str]]:
@@ -258,8 +267,10 @@ def front_matter(contents: Contents, licences: Counter[str]) -> dict[str, Any]:
         "dataset_size": files.bytes,
     }
     features = describe_features(contents.types)
-    if len(features) <= MAX_FEATURES and not ENDS_FRONT_MATTER.search(yaml.safe_dump(features)):
-        info["features"] = features
+    if len(features) <= MAX_FEATURES:
+        text = yaml.safe_dump(features)
+        if not ENDS_FRONT_MATTER.search(text):
+            info["features"] = features
     return {
         "pretty_name": f"DEITA selection of {rows:,} conversations",
         "language": _languages(contents.survey),

@@ -21,7 +21,12 @@ from deita_tasks.exporting.arrow import (
 from deita_tasks.strict_json import JSON
 
 # The names that `datasets` has for the types of Arrow that columns are stored in.
-DTYPES = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool"}
+DTYPES = {
+    pa.string(): "string",
+    pa.int64(): "int64",
+    pa.float64(): "float64",
+    pa.bool_(): "bool",
+}
 # Text that may be JSON.
 LIKE_JSON = re.compile(r'\s*(?:[\[{"\-0-9]|true|false|null)')
 # Text that readers of JSON Lines take for a date: 2024-05-01, 2024-05-01T10:00.
@@ -89,7 +94,11 @@ def parquet_types(path: Path) -> dict[str, pa.DataType]:
 
 def describe_features(types: Mapping[str, pa.DataType]) -> list[JSON]:
     """Return the columns as `dataset_info.features` of a card names them."""
-    return [{"name": name, **_feature(kind)} for name, kind in types.items()]
+    features: list[JSON] = []
+    for name, kind in types.items():
+        feature = {"name": name, **_feature(kind)}
+        features.append(feature)
+    return features
 
 
 def _feature(kind: pa.DataType) -> dict[str, JSON]:
@@ -98,7 +107,8 @@ def _feature(kind: pa.DataType) -> dict[str, JSON]:
         return {"dtype": "json"}
     if pa.types.is_list(kind):
         item = _feature(kind.value_type)
-        return {"list": item.get("dtype") or item.get("struct") or item}
+        described = item.get("dtype") or item.get("struct") or item
+        return {"list": described}
     if pa.types.is_struct(kind):
         return {"struct": describe_features(field_types(kind))}
     return {"dtype": DTYPES[kind]}
@@ -109,7 +119,8 @@ def describe_type(kind: pa.DataType) -> str:
     if kind == JSON_TEXT:
         return "JSON text"
     if pa.types.is_list(kind):
-        return f"list of {describe_type(kind.value_type)}"
+        item = describe_type(kind.value_type)
+        return f"list of {item}"
     if pa.types.is_struct(kind):
         names = ", ".join(field_types(kind))
         return f"object of {names}"

@@ -98,7 +98,8 @@ class Layout:
         self.media_rows += bool(conversation.media)
         self.calls += any(_has_call(turn.fields) for turn in conversation.turns)
         if form.kind == "turns":
-            self._add_turns(conversation.turns, own[form.columns[0]], form.keys)
+            (column,) = form.columns
+            self._add_turns(conversation.turns, own[column], form.keys)
 
     def _add_columns(self, form: Form, own: Mapping[str, JSON]) -> None:
         """Include the columns beside the turns, by use."""
@@ -106,7 +107,8 @@ class Layout:
             found = [name for name in names if name in own and name not in form.columns]
             self.columns[use].update(found)
             if use == "tools":
-                self.text_tools &= all(isinstance(own[name], str | None) for name in found)
+                values = [own[name] for name in found]
+                self.text_tools &= all(isinstance(value, str | None) for value in values)
 
     def _add_turns(self, turns: tuple[Turn, ...], objects: JSON, keys: TurnKeys) -> None:
         """Include turns and the objects in which the row has them.
@@ -146,7 +148,8 @@ class Layout:
     def usual_names(self) -> dict[Part, str]:
         """Return the name that most rows have for each part."""
         tally: Counter[tuple[Part, str]] = Counter()
-        for row, count in sorted(self.role_names.items(), key=repr):
+        rows = sorted(self.role_names.items(), key=repr)
+        for row, count in rows:
             tally.update(dict.fromkeys(row.names, count))
         names: dict[Part, str] = {}
         for (part, name), _ in tally.most_common():
@@ -199,9 +202,11 @@ def _part_of(turn: Turn, name: str) -> Part:
 def _alternate(parts: list[Part]) -> bool:
     """Return whether the turns alternate, as RoleNames has it."""
     turns = parts[1:] if parts[:1] == ["system"] else parts
-    asked = all(part in ("user", "tool") for part in turns[::2])
-    answered = all(part in ("assistant", "call") for part in turns[1::2])
-    return asked and answered and len(turns) % 2 == 0
+    if len(turns) % 2:
+        return False
+    inputs = set(turns[::2])
+    outputs = set(turns[1::2])
+    return inputs <= {"user", "tool"} and outputs <= {"assistant", "call"}
 
 
 def _has_call(fields: Mapping[str, JSON]) -> bool:

@@ -42,6 +42,7 @@ class Parquet(Exporter):
     optional_columns: ClassVar[tuple[str, ...]] = ("tools",)
 
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        """Return turns and tools in our own columns, and merge their types into the survey's."""
         messages = chat_turns(conversation)
         tools = parse_json(conversation.tools)
         for turn in messages:
@@ -54,6 +55,7 @@ class Parquet(Exporter):
         return Columns(own, conversation.extra)
 
     def write(self, rows: Iterable[OutputRow], survey: Survey, folder: Path) -> list[Path]:
+        """Write the rows in the types that the survey has found."""
         path = folder / "selected.parquet"
         write_rows(rows, column_types(survey), path)
         return [path]
@@ -86,7 +88,8 @@ def column_types(survey: Survey) -> dict[str, pa.DataType]:
 
 def write_rows(rows: Iterable[OutputRow], types: Mapping[str, pa.DataType], path: Path) -> None:
     """Write `rows` into one Parquet file, holding one row group in memory."""
-    schema = pa.schema([(name, storage_type(column)) for name, column in types.items()])
+    fields = [(name, storage_type(column)) for name, column in types.items()]
+    schema = pa.schema(fields)
     remaining = iter(rows)
     with storage.parquet_writer(str(path), schema) as writer:
         while group := list(islice(remaining, ROWS_PER_GROUP)):

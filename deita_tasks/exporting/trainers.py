@@ -193,8 +193,9 @@ def _llama_factory(layout: Layout, data: str, mixed_columns: Sequence[str]) -> R
         entry |= _sharegpt_entry(layout, form)
     else:
         entry |= _alpaca_entry(layout, form)
-    text = json.dumps({DATASET_NAME: entry}, indent=2, ensure_ascii=False) + "\n"
-    return Recipe(text, _llama_factory_notes(layout))
+    text = json.dumps({DATASET_NAME: entry}, indent=2, ensure_ascii=False)
+    notes = _llama_factory_notes(layout)
+    return Recipe(f"{text}\n", notes)
 
 
 def _sharegpt_entry(layout: Layout, form: Form) -> dict[str, JSON]:
@@ -281,8 +282,9 @@ def _axolotl(layout: Layout) -> Recipe:
 
 def _chat_template_entry(layout: Layout, form: Form) -> dict[str, JSON]:
     """Return how axolotl reads lists of turns. Raises Misfit for calls or tools as text."""
-    has_call_texts = any(part == "call" for row in layout.role_names for part, _ in row.names)
-    if has_call_texts or (layout.column("tools") and layout.text_tools):
+    parts = {part for row in layout.role_names for part, _ in row.names}
+    has_text_tools = layout.column("tools") and layout.text_tools
+    if "call" in parts or has_text_tools:
         raise Misfit(
             "axolotl trains on calls in the form of the chat template only from the field "
             "tool_calls, and reads tools only as a list: choose --output-format messages"
@@ -307,9 +309,10 @@ def _chat_template_entry(layout: Layout, form: Form) -> dict[str, JSON]:
 def _axolotl_roles(layout: Layout) -> dict[str, list[str]]:
     """Return the names of roles in the subset, by the role that the chat template gets."""
     roles: dict[str, set[str]] = defaultdict(set)
-    for part, name in {pair for row in layout.role_names for pair in row.names}:
-        role = "system" if part == "developer" else part
-        roles[role].add(name)
+    for row in layout.role_names:
+        for part, name in row.names:
+            role = "system" if part == "developer" else part
+            roles[role].add(name)
     return {role: sorted(names) for role, names in sorted(roles.items())}
 
 

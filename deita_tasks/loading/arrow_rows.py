@@ -64,7 +64,8 @@ def batch_rows(batch: pa.RecordBatch, schema: pa.Schema, number: int) -> Iterato
     if batch.num_rows > 1 and size > BATCH_BYTES:
         middle = batch.num_rows // 2
         for start, end in ((0, middle), (middle, batch.num_rows)):
-            half = batch.take(pa.array(range(start, end)))  # a slice would keep all texts
+            indices = pa.array(range(start, end))
+            half = batch.take(indices)  # a slice would keep all texts
             yield from batch_rows(half, schema, number + start)
     elif batch.num_rows == 1 and size > VALUE_BYTES * MAX_ROW_BYTES:
         yield Row(number + 1, None, b"", row_too_long(size))
@@ -98,8 +99,10 @@ def _batch_values(batch: pa.RecordBatch) -> Iterator[Mapping[str, Any]]:
         yield from batch.to_pylist()
     except (ValueError, OverflowError, pa.ArrowException):  # at least one cell is unreadable
         for i in range(batch.num_rows):
-            cells = zip(batch.schema.names, batch.columns, strict=True)
-            yield {name: _cell_value(column[i]) for name, column in cells}
+            values = {}
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                values[name] = _cell_value(column[i])
+            yield values
 
 
 def _cell_value(scalar: pa.Scalar) -> Any:
@@ -127,8 +130,13 @@ def _parse_json_texts(value: Any, kind: pa.DataType) -> Any:
     if isinstance(value, str) and isinstance(kind, pa.JsonType):
         return parse(value)
     if isinstance(value, dict) and pa.types.is_struct(kind):
-        return {name: _parse_json_texts(value[name], kind.field(name).type) for name in value}
-    if isinstance(value, list) and not pa.types.is_map(kind) and pa.types.is_nested(kind):
+        parsed = {}
+        for name, item in value.items():
+            field = kind.field(name)
+            parsed[name] = _parse_json_texts(item, field.type)
+        return parsed
+    is_list = pa.types.is_nested(kind) and not pa.types.is_map(kind)
+    if is_list and isinstance(value, list):
         return [_parse_json_texts(item, kind.value_type) for item in value]
     return value
 
@@ -177,4 +185,6 @@ def json_value(value: Any) -> JSON:
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
-    return None if isinstance(value, _Unreadable) else str(value)
+    if isinstance(value, _Unreadable):
+        return None
+    return str(value)

@@ -55,7 +55,10 @@ def _parse_turn(turn: JSON, label: str) -> Turn:
         raise BadRow("missing_field", f"{label} has neither 'from' nor 'role'")
     role_name = require_text(turn[keys.role], f"{keys.role!r} of {label}")
     role = parse_role(role_name, label)
-    fields = {key: value for key, value in turn.items() if key not in keys and value is not None}
+    fields = {}
+    for key, value in turn.items():
+        if key not in keys and value is not None:
+            fields[key] = value
     if role == "system" and fields.get(CHAT_KEYS.role) == "developer":
         role = "developer"  # ShareGPT has no name of its own for it
         del fields[CHAT_KEYS.role]

@@ -67,8 +67,9 @@ class _Part(NamedTuple):
         """Parse a part, or a text in its place. Raises BadRow for a part of another type."""
         if isinstance(part, str):
             return cls("text", part, {"type": "text", "text": part})
-        members = part if isinstance(part, dict) else {}
-        fields = {name: value for name, value in members.items() if value is not None}
+        fields = {}
+        if isinstance(part, dict):
+            fields = {name: value for name, value in part.items() if value is not None}
         kind = _kind_of(fields)
         text = fields.get("text")
         if kind in TEXT_PARTS and isinstance(text, str):
@@ -81,7 +82,8 @@ class _Part(NamedTuple):
         if kind in MEDIA_PARTS:
             return cls("media", "", {"type": kind, **fields})
         if kind == "tool_use":  # Anthropic's name for a call
-            function = {"name": fields.get("name"), "arguments": fields.get("input")}
+            arguments = fields.get("input")
+            function = {"name": fields.get("name"), "arguments": arguments}
             call = {"id": fields.get("id"), "type": "function", "function": function}
             return cls("tool_use", "", call)
         if kind == "tool_result":

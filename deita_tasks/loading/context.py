@@ -49,7 +49,8 @@ def _take_tools(turns: list[Turn], columns: dict[str, JSON]) -> Context:
         for name in TOOLS_COLUMNS:
             tools = turn.fields.get(name)
             if tools and _are_tools(tools):
-                fields = {key: value for key, value in turn.fields.items() if key != name}
+                fields = dict(turn.fields)
+                del fields[name]
                 without = Turn(turn.role, turn.content, fields)
                 before = turns[:number]
                 after = turns[number + 1 :]
@@ -64,4 +65,6 @@ def _are_tools(value: JSON) -> bool:
         return True
     if isinstance(parsed, dict):
         return True
-    return isinstance(parsed, list) and all(isinstance(tool, dict) for tool in parsed)
+    if not isinstance(parsed, list):
+        return False
+    return all(isinstance(tool, dict) for tool in parsed)

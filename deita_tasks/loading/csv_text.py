@@ -50,7 +50,8 @@ def rows(blocks: Iterable[bytes]) -> Iterator[Row]:
     Raises InputError if there is no header with unique names.
     """
     # This limit is one for the whole process, and 128 KiB by default. RecordReader enforces ours.
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
+    limit = csv.field_size_limit()
+    csv.field_size_limit(max(limit, MAX_ROW_BYTES))
     source = split_lines(blocks)
     first = next((line for line in source if line.content.strip()), None)
     if first is None:

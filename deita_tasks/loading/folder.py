@@ -180,10 +180,12 @@ def _foreign_reason(file: str, layouts: Sequence[RowFormat]) -> str | None:
         container = detect_container(head, file, layouts)
     except InputError as error:
         return str(error).removeprefix(f"{file}: ")
-    is_list = container == "json_array" and not ARRAY_OF_OBJECTS.match(head)
-    if is_list or (container == "json_lines" and not _has_object(head)):
-        return "its content begins like no data format"
-    return None
+    is_data = True
+    if container == "json_array":
+        is_data = ARRAY_OF_OBJECTS.match(head) is not None
+    elif container == "json_lines":
+        is_data = _has_object(head)
+    return None if is_data else "its content begins like no data format"
 
 
 def _has_object(head: bytes) -> bool:

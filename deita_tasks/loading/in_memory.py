@@ -38,7 +38,8 @@ def save_pool(rows: Iterable[Any], store: str) -> str:
                 file.write(line)
             if not file.tell():
                 raise EmptyFile("no rows were given; expected conversations")
-        uri = storage.join(store, "inputs", f"{digest.hexdigest()[:32]}.jsonl")
+        name = digest.hexdigest()[:32]
+        uri = storage.join(store, "inputs", f"{name}.jsonl")
         if not storage.exists(uri):
             with open(draft, "rb") as file, storage.write_atomic(uri) as handle:
                 shutil.copyfileobj(file, handle)
@@ -80,7 +81,8 @@ def _to_json(value: Any) -> JSON:
         names = [str(name) for name in value]
         if len(set(names)) != len(names):
             raise ValueError(f"the names {names[:12]} are not unique as texts")
-        return dict(zip(names, map(_to_json, value.values()), strict=True))
+        items = [_to_json(item) for item in value.values()]
+        return dict(zip(names, items, strict=True))
     if isinstance(value, list | tuple):
         return [_to_json(item) for item in value]
     if isinstance(value, set | frozenset | complex) or callable(value):

@@ -83,7 +83,11 @@ def detect_file(uri: str, layouts: Sequence[RowFormat], require_match: bool) -> 
 def choose_layout(
     rows: Iterable[Row], uri: str, layouts: Sequence[RowFormat], require_match: bool
 ) -> RowFormat:
-    """Return the layout of the first of `rows`, as described under `detect_file`."""
+    """Return the layout of the first of `rows`, as described under `detect_file`.
+
+    Raises EmptyFile if there are no rows, and InputError if the only row holds whole columns, or if
+    no row matches any layout and `require_match` is set.
+    """
     sample = sample_rows(rows, layouts)
     if not sample.columns and sample.first_problem is None:
         raise EmptyFile(f"{uri}: no rows; expected conversations")
@@ -140,7 +144,10 @@ class Sample:
 
 
 def sample_rows(rows: Iterable[Row], layouts: Sequence[RowFormat]) -> Sample:
-    """Look at `rows` until SAMPLE_ROWS were readable, but not at more than MAX_SEARCHED_ROWS."""
+    """Look at `rows` until SAMPLE_ROWS were readable, but not at more than MAX_SEARCHED_ROWS.
+
+    Raises BrokenFile if the file is damaged before its first readable row with columns.
+    """
     sample = Sample()
     try:
         for searched, row in enumerate(rows, 1):
@@ -160,7 +167,10 @@ def _is_by_column(columns: Mapping[str, JSON] | None) -> bool:
         return False
     if all(isinstance(cell, dict) for cell in cells):
         names = [list(cell) for cell in cells if isinstance(cell, dict)]
-        return all(name == names[0] for name in names) and names[0][:1] == ["0"]
+        first = names[0]
+        if first[:1] != ["0"]:
+            return False
+        return all(others == first for others in names)
     lists = [cell for cell in cells if isinstance(cell, list)]
     if len(lists) != len(cells):
         return False

@@ -83,7 +83,10 @@ def _group_starts(parquet: pq.ParquetFile) -> list[int]:
 
 
 class TextFile(ValueFile):
-    """A CSV or JSON Lines file, whole in memory. The values of a CSV file are texts."""
+    """A CSV or JSON Lines file, whole in memory. The values of a CSV file are texts.
+
+    Raises InputError for a file that is not UTF-8, or that `read_rows` refuses with ValueError.
+    """
 
     def __init__(self, uri: str, read_rows: Callable[[str], list[dict[str, Any]]]) -> None:
         with storage.open_read(uri) as handle:
@@ -160,8 +163,9 @@ TEXT_FORMATS = {".csv": _read_csv, ".jsonl": _read_json_lines, ".ndjson": _read_
 
 def open_value_file(uri: str) -> ValueFile:
     """Open a file of values. Raises InputError for one that cannot be read."""
+    name = uri.lower()
     for suffix, read_rows in TEXT_FORMATS.items():
-        if uri.lower().endswith(suffix):
+        if name.endswith(suffix):
             try:
                 return TextFile(uri, read_rows)
             except MissingFile as error:

@@ -45,7 +45,8 @@ def count_column(
     name: str, values: pa.ChunkedArray, is_selected: pa.ChunkedArray | pa.Array
 ) -> ColumnCounts:
     """Count the values of a column over the distinct rows of a pool."""
-    table = pa.table({"value": values, "selected": pc.cast(is_selected, pa.int64())})
+    selected = pc.cast(is_selected, pa.int64())
+    table = pa.table({"value": values, "selected": selected})
     groups = table.group_by("value").aggregate([("selected", "count"), ("selected", "sum")])
     counts = groups.select(["value", "selected_count", "selected_sum"])
     columns = counts.to_pydict().values()
@@ -99,16 +100,22 @@ class ValueCounter:
 
         A column whose values hardly repeat is an id and left out.
         """
-        columns = [self._complete(name, values) for name, values in self._columns.items() if values]
-        return [column for column in columns if 2 * len(column.values) <= self._rows[0]]
+        most_values = self._rows[0] // 2
+        columns = []
+        for name, values in self._columns.items():
+            if values:
+                column = self._complete(name, values)
+                columns.append(column)
+        return [column for column in columns if len(column.values) <= most_values]
 
     def _complete(self, name: str, values: Mapping[str, list[int]]) -> ColumnCounts:
         """Return the counts of a column, rows without it among them as NO_VALUE."""
         counts = [ValueCount(value, *numbers) for value, numbers in values.items()]
-        pool = self._rows[0] - sum(count.pool for count in counts)
-        selected = self._rows[1] - sum(count.selected for count in counts)
-        if pool:
-            counts.append(ValueCount(NO_VALUE, pool, selected))
+        pool_rows, selected_rows = self._rows
+        total = _sum("", counts)
+        if total.pool < pool_rows:
+            without = ValueCount(NO_VALUE, pool_rows - total.pool, selected_rows - total.selected)
+            counts.append(without)
         return _ordered(name, counts)
 
 

@@ -58,7 +58,8 @@ def examine(
     sources = count_column(SOURCE, rows["source_uri"], is_selected)
     columns = [sources, with_names(languages), *counter.counts()]
     unanswered = rows["n_unanswered"].to_numpy()
-    media_ids = ids.filter(pc.greater(rows["n_media"].combine_chunks(), 0))
+    n_media = rows["n_media"].combine_chunks()
+    media_ids = ids.filter(pc.greater(n_media, 0))
     selected_media = pc.is_in(media_ids, value_set=selected_ids)
     media = MediaRows(
         pool=len(media_ids),
@@ -107,16 +108,17 @@ class _Differences:
 
     def add(self, id: str, columns: Mapping[str, JSON], is_first: bool) -> None:
         """Note the columns of a row whose id is not unique, in the order of the pool."""
-        values = {
-            name: hash(json.dumps(value, sort_keys=True))
-            for name, value in columns.items()
-            if value is not None
-        }
+        values = {}
+        for name, value in columns.items():
+            if value is not None:
+                text = json.dumps(value, sort_keys=True)
+                values[name] = hash(text)
         if is_first:
             self._first[id] = values
             return
         first = self._first[id]
-        differing = [name for name in (first | values) if first.get(name) != values.get(name)]
+        names = first | values
+        differing = [name for name in names if first.get(name) != values.get(name)]
         self.rows += bool(differing)
         self.columns.update(differing)
 
@@ -127,8 +129,12 @@ def _read_columns(
     is_selected: NDArray[np.bool_],
     counter: ValueCounter,
 ) -> _Differences:
-    """Give the distinct rows at `positions` to `counter`; return how duplicates differ."""
-    selected = set(positions[is_selected].tolist())
+    """Give the distinct rows at `positions` to `counter`; return how duplicates differ.
+
+    is_selected: which of the distinct rows are selected, in the order of `positions`.
+    """
+    selected_positions = positions[is_selected]
+    selected = set(selected_positions.tolist())
     first = set(positions.tolist())
     repeated = _repeated_ids(pool) if len(positions) < pool.summary.good else set()
     differences = _Differences()

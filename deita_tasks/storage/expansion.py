@@ -55,9 +55,9 @@ def expand(uri: str) -> Expansion:
             return path
         return str(fs.unstrip_protocol(path))
 
-    files = sorted(name(path) for path in expansion.files)
-    passed_over = sorted((name(path), reason) for path, reason in expansion.passed_over)
-    return Expansion(expansion.kind, files, passed_over)
+    files = [name(path) for path in expansion.files]
+    passed_over = [(name(path), reason) for path, reason in expansion.passed_over]
+    return Expansion(expansion.kind, sorted(files), sorted(passed_over))
 
 
 def _expand_folder(fs: AbstractFileSystem, folder: str) -> Expansion:
@@ -101,9 +101,10 @@ def _walk(folder: str, visited: dict[str, str], expansion: Expansion) -> None:
                 folders.append(path)
             elif entry.is_file():
                 expansion.files.append(path)
+            elif entry.is_symlink():
+                expansion.passed_over.append((path, "a link to nothing"))
             else:
-                reason = "a link to nothing" if entry.is_symlink() else "not a regular file"
-                expansion.passed_over.append((path, reason))
+                expansion.passed_over.append((path, "not a regular file"))
 
 
 def _matching_files(fs: AbstractFileSystem, pattern: str) -> list[str]:

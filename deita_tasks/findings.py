@@ -52,11 +52,8 @@ def find_other_languages(
     found = []
     for codes, stages in groupby(sorted(made_for, key=languages_of), languages_of):
         read = {*codes, UNDETERMINED}
-        others = OtherLanguages(
-            stages=list(stages),
-            made_for=codes,
-            pool={code: rows for code, rows in pool.items() if rows and code not in read},
-        )
+        unread = {code: rows for code, rows in pool.items() if rows and code not in read}
+        others = OtherLanguages(stages=list(stages), made_for=codes, pool=unread)
         if selected is not None:
             rows = {code: selected[code] for code in others.pool if selected.get(code)}
             others = others.model_copy(update={"selected": rows})
@@ -107,14 +104,15 @@ class Findings(JsonRecord):
         ]
 
     def _unanswered(self) -> Iterator[str]:
+        """Yield how many exchanges have no answer, if any."""
         if self.unanswered_exchanges:
+            exchanges = plural(self.unanswered_exchanges, "exchange")
+            rows = plural(self.unanswered_rows, "conversation")
             were = "was" if self.unanswered_exchanges == 1 else "were"
-            yield (
-                f"{plural(self.unanswered_exchanges, 'exchange')} without an answer in "
-                f"{plural(self.unanswered_rows, 'conversation')} {were} not scored."
-            )
+            yield f"{exchanges} without an answer in {rows} {were} not scored."
 
     def _media(self, counts: Mapping[str, int]) -> Iterator[str]:
+        """Yield where images and the like are, which no model here reads."""
         media = self.media
         if media.pool:
             yield (
@@ -129,14 +127,17 @@ class Findings(JsonRecord):
             )
 
     def _duplicates(self, counts: Mapping[str, int]) -> Iterator[str]:
+        """Yield how many duplicates differ from their first row in other columns, if any."""
         if self.differing_duplicates:
             columns = _list_some(self.differing_columns, NAMED_COLUMNS)
+            duplicates = plural(counts["duplicate"], "duplicate")
             yield (
-                f"{plural(counts['duplicate'], 'duplicate')}, {self.differing_duplicates:,} of "
+                f"{duplicates}, {self.differing_duplicates:,} of "
                 f"them with other values than the first row in other columns ({columns})."
             )
 
     def _half_read(self, counts: Mapping[str, int]) -> Iterator[str]:
+        """Yield how many pairs the embedder read in part, if any."""
         if self.half_read_pairs:
             pairs = f"{self.half_read_pairs:,} of the {counts['too_similar']:,} too similar pairs"
             were = "was" if self.half_read_pairs == 1 else "were"
@@ -146,6 +147,7 @@ class Findings(JsonRecord):
             )
 
     def _shared_beginnings(self, counts: Mapping[str, int]) -> Iterator[str]:
+        """Yield how many pairs share a long beginning and answer otherwise, if any."""
         if self.shared_beginnings:
             yield (
                 f"{self.shared_beginnings:,} of the {counts['too_similar']:,} too similar rows: "
@@ -159,13 +161,17 @@ def describe_languages(other: OtherLanguages, rows: int) -> str:
     count = sum(other.pool.values())
     named = [f"{language_name(code)} {number:,}" for code, number in other.pool.items()]
     made_for = _join([language_name(code) for code in other.made_for])
+    stages = _join(other.stages)
+    languages = _list_some(named, NAMED_LANGUAGES)
+    conversations = plural(rows, "conversation")
     selected = ""
     if other.selected is not None:
-        selected = f" and {sum(other.selected.values()):,} of those selected"
+        number = sum(other.selected.values())
+        selected = f" and {number:,} of those selected"
     return (
-        f"{count:,} of {plural(rows, 'conversation')} ({count / rows:.1%}){selected} are in "
+        f"{count:,} of {conversations} ({count / rows:.1%}){selected} are in "
         f"languages other than {made_for}, which the models of "
-        f"{_join(other.stages)} were made for: {_list_some(named, NAMED_LANGUAGES)}."
+        f"{stages} were made for: {languages}."
     )
 
 
@@ -184,9 +190,15 @@ def plural(number: int, noun: str) -> str:
 
 def _join(names: Sequence[str]) -> str:
     """Return "a, b and c"."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    if len(names) < 2:
+        return "".join(names)
+    first = ", ".join(names[:-1])
+    return f"{first} and {names[-1]}"
 
 
 def _list_some(names: Sequence[str], most: int) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    """Return "a, b and 3 more": at most `most` names, and the number of the others."""
+    some = ", ".join(names[:most])
+    if len(names) <= most:
+        return some
+    return f"{some} and {len(names) - most:,} more"

@@ -91,7 +91,8 @@ class Candidates:
         if column is None:
             return None
         if column == "source_uri":
-            uris: list[str] = self._columns(["source_uri"])["source_uri"].to_pylist()
+            sources = self._columns(["source_uri"])
+            uris: list[str] = sources["source_uri"].to_pylist()
             return uris
         texts = self._columns(["extra"])["extra"].to_pylist()
         extras = [json.loads(text) if text else {} for text in texts]
@@ -101,12 +102,14 @@ class Candidates:
                 f"strata = {column!r}: {missing:,} of {len(extras):,} rows have no such column; "
                 "expected a column of every row"
             )
-        return [json.dumps(extra[column], sort_keys=True) for extra in extras]
+        values = [extra[column] for extra in extras]
+        return [json.dumps(value, sort_keys=True) for value in values]
 
     def _columns(self, columns: list[str]) -> pa.Table:
         """Return columns of the pool for these rows, each from its first row in the pool."""
         table = self.pool.index(["id", *columns])
-        first = pc.index_in(self.scores["id"], value_set=table["id"].combine_chunks())
+        pool_ids = table["id"].combine_chunks()
+        first = pc.index_in(self.scores["id"], value_set=pool_ids)
         return table.take(first)
 
 
@@ -125,12 +128,16 @@ def open_candidates(pool: Pool, scores: pa.Table, stage_parts: StagesParts) -> I
     A vector that cannot be compared makes its row unscorable here, so that this depends neither on
     the strategy nor on where the budget ends.
     """
-    ids = scores.filter(pc.is_null(scores["problem"]))["id"]
+    is_usable = pc.is_null(scores["problem"])
+    ids = scores["id"].filter(is_usable)
     with _open_vectors(pool, ids, stage_parts) as vectors:
         if vectors is not None:
             reasons = _incomparable(vectors)
             vectors = _without_rows(vectors, list(reasons))
-            by_id = {ids[row].as_py(): reason for row, reason in reasons.items()}
+            by_id = {}
+            for row, reason in reasons.items():
+                row_id = ids[row].as_py()
+                by_id[row_id] = reason
             scores = _with_problems(scores, by_id)
         yield Candidates(pool, scores, vectors)
 
@@ -140,7 +147,8 @@ def _incomparable(vectors: NDArray[np.float32]) -> dict[int, str]:
     reasons = {}
     for start in range(0, len(vectors), BLOCK_ROWS):
         block = vectors[start : start + BLOCK_ROWS]
-        is_finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(block), axis=1)
+        finite_numbers = np.isfinite(block)
+        is_finite: NDArray[np.bool_] = np.logical_and.reduce(finite_numbers, axis=1)
         is_zero = ~np.logical_or.reduce(block != 0, axis=1)
         for row in np.flatnonzero(~is_finite | is_zero):
             flaw = "only zeros" if is_finite[row] else "numbers that are not finite"
@@ -163,10 +171,13 @@ def _with_problems(scores: pa.Table, reasons: Mapping[str, str]) -> pa.Table:
     """Return `scores` with these problems, by id."""
     if not reasons:
         return scores
+    ids = pa.array(reasons.keys(), pa.string())
+    texts = pa.array(reasons.values(), pa.string())
+    places = pc.index_in(scores["id"], value_set=ids)
+    added = texts.take(places.combine_chunks())
+    problems = pc.coalesce(scores["problem"], added)
     column = scores.schema.get_field_index("problem")
-    places = pc.index_in(scores["id"], value_set=pa.array(reasons.keys(), pa.string()))
-    problems = pa.array(reasons.values(), pa.string()).take(places.combine_chunks())
-    return scores.set_column(column, "problem", pc.coalesce(scores["problem"], problems))
+    return scores.set_column(column, "problem", problems)
 
 
 def read_scores(
@@ -182,9 +193,11 @@ def read_scores(
     for stage, parts in stage_parts.items():
         values = WIDTH if stage == "embedding" else "values"
         keys = pool.keys_of(ids, parts.part_set.row_key)
-        table = _align(parts.gather(["id", "cut", "problem", values]), keys)
+        gathered = parts.gather(["id", "cut", "problem", values])
+        table = _align(gathered, keys)
         reason = vector_problems(table) if stage == "embedding" else table["problem"]
-        problem = pc.coalesce(problem, pc.binary_join_element_wise(stage, reason, ": "))
+        stage_problem = pc.binary_join_element_wise(stage, reason, ": ")
+        problem = pc.coalesce(problem, stage_problem)
         truncated[stage] = table["cut"].to_numpy() > 0
         if stage != "embedding":
             columns[stage] = table["values"]
@@ -194,7 +207,8 @@ def read_scores(
     columns["truncated"] = np.logical_or.reduce(list(truncated.values()))
     columns["problem"] = problem
     counts = {stage: int(rows.sum()) for stage, rows in truncated.items()}
-    return pa.table(columns).select(SCORES.names), counts
+    scores = pa.table(columns).select(SCORES.names)
+    return scores, counts
 
 
 def _align(table: pa.Table, keys: pa.Array) -> pa.Table:
@@ -224,15 +238,17 @@ def _open_vectors(
         return
     parts = stage_parts["embedding"]
     keys = pool.keys_of(ids, parts.part_set.row_key).to_pylist()
-    shape = (len(keys), vector_width(parts, keys))
-    if shape[0] * shape[1] * 4 <= MEMORY_BYTES:
+    width = vector_width(parts, keys)
+    shape = (len(keys), width)
+    size = len(keys) * width * 4
+    if size <= MEMORY_BYTES:
         vectors = np.empty(shape, np.float32)
         place_vectors(parts, keys, vectors)
         yield vectors
         return
     with storage.scratch_folder() as folder:
         path = Path(folder) / "vectors.f32"
-        _reserve(path, shape[0] * shape[1] * 4)
+        _reserve(path, size)
         mapped: NDArray[np.float32] = np.memmap(path, np.float32, "r+", shape=shape)
         place_vectors(parts, keys, mapped)
         yield mapped

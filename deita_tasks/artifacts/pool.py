@@ -113,7 +113,9 @@ def read_summary(uri: str) -> PoolSummary:
         fields = storage.read_json(place)
     except MissingFile as error:
         raise StorageError(f"{uri}: no pool here; expected a {POOL_FILE}") from error
-    version = fields.get("version") if isinstance(fields, dict) else None
+    version = None
+    if isinstance(fields, dict):
+        version = fields.get("version")
     if version != VERSION:
         raise StorageError(f"{uri}: pool of version {version!r}, expected {VERSION}; load it again")
     return storage.as_record(place, fields, PoolSummary)
@@ -141,8 +143,11 @@ class Pool:
 
     def is_intact(self) -> bool:
         """Return whether every file is the one that was written (see `storage.is_same`)."""
-        infos = self.summary.file_infos()
-        return all(storage.is_same(storage.join(self.uri, name), infos[name]) for name in infos)
+        for name, info in self.summary.file_infos().items():
+            place = storage.join(self.uri, name)
+            if not storage.is_same(place, info):
+                return False
+        return True
 
     def index(self, columns: Sequence[str] = INDEX_COLUMNS) -> pa.Table:
         """Return some columns of every good row, in source order; row i has position i.
@@ -150,8 +155,10 @@ class Pool:
         Reads no texts.
         """
         schema = pa.schema([ROWS.field(name) for name in columns])
-        places = [storage.checked_file(self.uri, file.name, file) for file in self.summary.files]
-        tables = [storage.read_table(place, columns, schema) for place in places]
+        tables = []
+        for file in self.summary.files:
+            place = storage.checked_file(self.uri, file.name, file)
+            tables.append(storage.read_table(place, columns, schema))
         return pa.concat_tables(tables).combine_chunks()
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -170,14 +177,18 @@ class Pool:
         """
         ids = self.index(["id"])["id"].combine_chunks()
         positions = first_positions(ids)
-        return ids.take(pa.array(positions)), positions
+        distinct_ids = ids.take(pa.array(positions))
+        return distinct_ids, positions
 
     @cached_property
     def text_ids(self) -> pa.Array:
         """The text id of each distinct row; the array of their ids itself where none differs."""
         ids, positions = self.distinct
-        text_ids = self.index(["text_id"])["text_id"].combine_chunks().take(pa.array(positions))
-        return ids if text_ids.null_count == len(ids) else pc.coalesce(text_ids, ids)
+        column = self.index(["text_id"])["text_id"].combine_chunks()
+        text_ids = column.take(pa.array(positions))
+        if text_ids.null_count == len(ids):
+            return ids
+        return pc.coalesce(text_ids, ids)
 
     def distinct_by(self, row_key: RowKey) -> tuple[pa.Array, NDArray[np.int64]]:
         """Return the rows to compute: each key once, and its first position, ascending."""
@@ -185,7 +196,8 @@ class Pool:
         if row_key == "id" or self.text_ids is ids:
             return ids, positions
         first = first_positions(self.text_ids)
-        return self.text_ids.take(pa.array(first)), positions[first]
+        keys = self.text_ids.take(pa.array(first))
+        return keys, positions[first]
 
     def keys_of(self, ids: pa.Array | pa.ChunkedArray, row_key: RowKey) -> pa.Array:
         """Return the key of each of `ids`, by which parts hold its value; null if not in the pool.
@@ -195,7 +207,8 @@ class Pool:
         distinct_ids, _ = self.distinct
         if row_key == "id" or self.text_ids is distinct_ids:
             return ids
-        return self.text_ids.take(pc.index_in(ids, value_set=distinct_ids))
+        rows = pc.index_in(ids, value_set=distinct_ids)
+        return self.text_ids.take(rows)
 
     def quarantine(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the bad rows in source order."""
@@ -209,7 +222,7 @@ class Pool:
     ) -> Iterator[tuple[int, Conversation]]:
         """Yield (position, conversation) for each of `positions`, ascending, each once.
 
-        Holds one row group in memory at a time.
+        Holds one row group in memory at a time. Raises DamagedArtifact if a file has other rows.
         """
         ascending = np.unique(np.asarray(positions, dtype=np.int64))
         start = 0
@@ -227,9 +240,11 @@ class Pool:
 
         They are by key, which is the plan's id. Raises DamagedArtifact if they have other keys.
         """
-        keys = dict(zip(plan["position"].to_pylist(), plan["id"].to_pylist(), strict=True))
+        positions = plan["position"].to_pylist()
+        ids = plan["id"].to_pylist()
+        keys = dict(zip(positions, ids, strict=True))
         rows = {}
-        for position, conversation in self.read(plan["position"].to_numpy()):
+        for position, conversation in self.read(positions):
             key = getattr(conversation, row_key)
             if key != keys[position]:
                 raise DamagedArtifact(
@@ -245,7 +260,8 @@ class Pool:
         Raises KeyError for an id that is not in the pool.
         """
         distinct_ids, positions = self.distinct
-        places = pc.index_in(pa.array(ids, pa.string()), value_set=distinct_ids)
+        wanted_ids = pa.array(ids, pa.string())
+        places = pc.index_in(wanted_ids, value_set=distinct_ids)
         if places.null_count:
             raise KeyError(
                 f"{places.null_count} of {len(places)} ids are not in the pool {self.uri}"
@@ -260,17 +276,23 @@ def _read_groups(
     start: int,
     positions: NDArray[np.int64],
 ) -> Iterator[tuple[int, Conversation]]:
+    """Yield (position, conversation) of some rows of a file whose first row is `start`.
+
+    Raises DamagedArtifact if a row group holds another number of rows or other columns.
+    """
     for number, rows in enumerate(groups):
         end = start + rows
         in_group = positions[(positions >= start) & (positions < end)]
         if len(in_group):
-            table = _read_group(parquet, number, start, end).take(in_group - start)
+            group = _read_group(parquet, number, start, end)
+            table = group.take(in_group - start)
             for position, fields in zip(in_group, table.to_pylist(), strict=True):
                 yield int(position), _conversation(fields)
         start = end
 
 
 def _read_group(parquet: pq.ParquetFile, number: int, start: int, end: int) -> pa.Table:
+    """Return a row group. Raises DamagedArtifact if it does not hold the rows start to end."""
     table = parquet.read_row_group(number)
     table.validate(full=True)
     if not table.schema.equals(ROWS) or table.num_rows != end - start:
@@ -279,6 +301,7 @@ def _read_group(parquet: pq.ParquetFile, number: int, start: int, end: int) -> p
 
 
 def _conversation(fields: Mapping[str, Any]) -> Conversation:
+    """Return the conversation of a row of ROWS."""
     turns = tuple(
         Turn(turn["role"], turn["content"], _json_object(turn["fields"]))
         for turn in fields["turns"]
@@ -291,10 +314,12 @@ def _conversation(fields: Mapping[str, Any]) -> Conversation:
 
 
 def _json_object(text: str | None) -> dict[str, JSON]:
+    """Return a column of JSON text as an object; {} for null."""
     return json.loads(text) if text else {}
 
 
 def first_positions(ids: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
     """Return the position of the first row of each id, ascending; the others are duplicates."""
-    repeated = pd.Series(ids.to_pandas()).duplicated().to_numpy()
+    series = pd.Series(ids.to_pandas())
+    repeated = series.duplicated().to_numpy()
     return np.flatnonzero(~repeated).astype(np.int64)

@@ -49,14 +49,16 @@ def write_pool(
     files = []
     for name, groups in writer.files:
         info = storage.describe(storage.join(uri, name))
-        files.append(PoolFile(name=name, groups=groups, sha256=info.sha256, bytes=info.bytes))
+        file = PoolFile(name=name, groups=groups, sha256=info.sha256, bytes=info.bytes)
+        files.append(file)
+    quarantine = storage.describe(storage.join(uri, QUARANTINE_FILE))
     summary = PoolSummary(
         version=VERSION,
         inputs=list(inputs),
         good=writer.good,
         quarantined=writer.bad,
         files=files,
-        quarantine=storage.describe(storage.join(uri, QUARANTINE_FILE)),
+        quarantine=quarantine,
     )
     storage.write_record(storage.join(uri, POOL_FILE), summary)
     return summary
@@ -85,6 +87,7 @@ class _PoolWriter:
         return self
 
     def __exit__(self, *problem: Any) -> None:
+        """Write what is left and close the files; after an error, close them alone."""
         with self._open_quarantine, self._open_file:  # both end, whichever fails
             if problem[1] is not None:
                 raise problem[1]
@@ -92,6 +95,7 @@ class _PoolWriter:
             self._flush_quarantine()
 
     def add(self, row: Conversation) -> None:
+        """Add a good row; writes a row group when it has GROUP_ROWS or GROUP_CHARS."""
         fields = _row_fields(row)
         self._rows.append(fields)
         self._chars += sum(len(turn.role) + len(turn.content) for turn in row.turns)
@@ -101,38 +105,48 @@ class _PoolWriter:
             self._flush_rows()
 
     def quarantine(self, row: Quarantined) -> None:
-        self._quarantined.append(
-            {
-                "source_uri": row.source.uri,
-                "source_row": row.source.row,
-                "reason": row.reason,
-                "detail": row.detail,
-                "raw": row.raw,
-            }
-        )
+        """Add a bad row."""
+        fields = {
+            "source_uri": row.source.uri,
+            "source_row": row.source.row,
+            "reason": row.reason,
+            "detail": row.detail,
+            "raw": row.raw,
+        }
+        self._quarantined.append(fields)
         self.bad += 1
         if len(self._quarantined) >= GROUP_ROWS:
             self._flush_quarantine()
 
     def _flush_rows(self) -> None:
-        is_full = bool(self.files) and len(self.files[-1][1]) >= FILE_GROUPS
-        if self._writer is None or (self._rows and is_full):
+        """Write the rows as a row group, into the next file if the current one is full.
+
+        There is a file even if there are no rows.
+        """
+        if self._writer is None:
             self._writer = self._next_file()
         if self._rows:
+            _, groups = self.files[-1]
+            if len(groups) >= FILE_GROUPS:
+                self._writer = self._next_file()
+                _, groups = self.files[-1]
             table = pa.Table.from_pylist(self._rows, schema=ROWS)
             self._writer.write_table(table, row_group_size=len(self._rows))
-            self.files[-1][1].append(len(self._rows))
+            groups.append(len(self._rows))
         self._rows = []
         self._chars = 0
 
     def _next_file(self) -> pq.ParquetWriter:
+        """Close the current file and open the next."""
         self._open_file.close()
         name = f"rows-{len(self.files):05d}.parquet"
         self.files.append((name, []))
         place = storage.join(self.uri, name)
-        return self._open_file.enter_context(storage.parquet_writer(place, ROWS))
+        writer = storage.parquet_writer(place, ROWS)
+        return self._open_file.enter_context(writer)
 
     def _flush_quarantine(self) -> None:
+        """Write the bad rows as a row group."""
         if self._quarantined:
             table = pa.Table.from_pylist(self._quarantined, schema=QUARANTINE)
             self._quarantine_writer.write_table(table)
@@ -165,4 +179,5 @@ def _row_fields(row: Conversation) -> dict[str, Any]:
 
 
 def _json_text(value: JSON) -> str | None:
+    """Return a value as JSON text; None for an empty one."""
     return json.dumps(value, ensure_ascii=False) if value else None

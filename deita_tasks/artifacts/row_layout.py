@@ -21,14 +21,14 @@ def layout_of(conversation: Conversation) -> str | None:
     row = conversation.row
     if not row:
         return None
-    places = {
-        turn.content: number
-        for number, turn in enumerate(conversation.turns)
-        if len(turn.content) >= MIN_CHARACTERS
-    }
-    own = {
-        name: _refer(value, places) for name, value in row.items() if name not in conversation.extra
-    }
+    places = {}
+    for number, turn in enumerate(conversation.turns):
+        if len(turn.content) >= MIN_CHARACTERS:
+            places[turn.content] = number
+    own = {}
+    for name, value in row.items():
+        if name not in conversation.extra:
+            own[name] = _refer(value, places)
     layout = {"columns": list(row), "own": own}
     return json.dumps(layout, ensure_ascii=False, separators=(",", ":"))
 
@@ -41,13 +41,17 @@ def restore_row(
         return {}
     fields = json.loads(layout)
     own = fields["own"]
-    return {
-        name: _resolve(own[name], turns) if name in own else extra[name]
-        for name in fields["columns"]
-    }
+    row = {}
+    for name in fields["columns"]:
+        if name in own:
+            row[name] = _resolve(own[name], turns)
+        else:
+            row[name] = extra[name]
+    return row
 
 
 def _refer(value: JSON, places: Mapping[str, int]) -> JSON:
+    """Return `value` with a reference in place of each text of a turn. places: turns by text."""
     if isinstance(value, str):
         return {REFERENCE: places[value]} if value in places else value
     if isinstance(value, list):
@@ -58,6 +62,7 @@ def _refer(value: JSON, places: Mapping[str, int]) -> JSON:
 
 
 def _resolve(value: JSON, turns: Sequence[Turn]) -> JSON:
+    """Return `value` with the text of a turn in place of each reference."""
     if isinstance(value, list):
         return [_resolve(item, turns) for item in value]
     if isinstance(value, dict):

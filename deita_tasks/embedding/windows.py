@@ -50,13 +50,19 @@ def cut_text(tokenizer: Tokenizer, text: str, prompt: str, size: int) -> list[Wi
             )
         pieces = _split(tokens, text, room)
         # By itself a piece may have more tokens: some tokenizers put a space before each.
-        alone = tokenizer.encode_batch_fast([prompt + piece for piece in pieces])
-        excess = max(len(encoding.ids) for encoding in alone) - size
+        prompted = [prompt + piece for piece in pieces]
+        alone = tokenizer.encode_batch_fast(prompted)
+        longest = max(len(encoding.ids) for encoding in alone)
+        excess = longest - size
         if 0 < excess <= room // 4:
             pieces = _split(tokens, text, room - excess)
     if len(pieces) == 1:
-        return [Window(text, len(encoding.ids), len(tokens.ends))]
-    return [window for piece in pieces for window in cut_text(tokenizer, piece, prompt, size)]
+        window = Window(text, len(encoding.ids), len(tokens.ends))
+        return [window]
+    windows = []
+    for piece in pieces:
+        windows += cut_text(tokenizer, piece, prompt, size)
+    return windows
 
 
 def average_windows(
@@ -67,15 +73,19 @@ def average_windows(
     `vectors`: float32 (w, d), those of all windows in order. A text's only window is its vector.
     normalize: whether to give means unit length, as the model does with its vectors.
     """
-    means = np.empty((len(windows), vectors.shape[1]), np.float32)
+    width = vectors.shape[1]
+    means = np.empty((len(windows), width), np.float32)
     start = 0
     for row, parts in enumerate(windows):
         end = start + len(parts)
         means[row] = vectors[start]
         if len(parts) > 1:
             weights = [part.weight for part in parts]
-            mean = np.average(vectors[start:end].astype(np.float64), axis=0, weights=weights)
-            means[row] = mean / np.linalg.norm(mean) if normalize else mean
+            doubles = vectors[start:end].astype(np.float64)
+            mean = np.average(doubles, axis=0, weights=weights)
+            if normalize:
+                mean = mean / np.linalg.norm(mean)
+            means[row] = mean
         start = end
     return means
 
@@ -90,18 +100,25 @@ class _Tokens(NamedTuple):
 
 def _own_tokens(encoding: Encoding, prompt_length: int) -> _Tokens:
     """Return the tokens that are neither special nor of the prompt."""
-    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2) - prompt_length
-    words = np.array([-1 if word is None else word for word in encoding.word_ids], np.int64)
-    own = (np.array(encoding.special_tokens_mask) == 0) & (offsets[:, 1] > 0)
-    return _Tokens(offsets[own, 0], offsets[own, 1], words[own])
+    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+    offsets -= prompt_length
+    word_ids = [-1 if word is None else word for word in encoding.word_ids]
+    words = np.array(word_ids, np.int64)
+    is_special = np.array(encoding.special_tokens_mask) != 0
+    own = ~is_special & (offsets[:, 1] > 0)
+    starts, ends = offsets[own].T
+    return _Tokens(starts, ends, words[own])
 
 
 def _split(tokens: _Tokens, text: str, room: int) -> list[str]:
     """Return `text` in pieces of at most `room` of its tokens, or of one character."""
     starts, ends, words = tokens
-    is_between = (starts[1:] >= ends[:-1]) & (ends[1:] > ends[:-1])  # two characters
+    is_apart = starts[1:] >= ends[:-1]
+    is_longer = ends[1:] > ends[:-1]
+    is_between = is_apart & is_longer  # two characters
     is_word = words[1:] != words[:-1]
-    is_word |= np.array([text[end : end + 1].isspace() for end in ends[:-1].tolist()], bool)
+    before_space = [text[end : end + 1].isspace() for end in ends[:-1].tolist()]
+    is_word |= np.array(before_space, bool)
     word_starts = np.flatnonzero(is_between & is_word) + 1
     token_starts = np.flatnonzero(is_between) + 1
     cuts = [0]
@@ -112,7 +129,8 @@ def _split(tokens: _Tokens, text: str, room: int) -> list[str]:
             break
         cuts.append(int(ends[start - 1]))
         first = start
-    return [text[start:end] for start, end in pairwise([*cuts, len(text)])]
+    cuts.append(len(text))
+    return [text[start:end] for start, end in pairwise(cuts)]
 
 
 def _next_start(

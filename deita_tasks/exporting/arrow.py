@@ -37,13 +37,17 @@ def infer_type(value: JSON) -> pa.DataType:
         case str():
             return pa.string() if is_encodable(value) else JSON_TEXT
         case list() | tuple():
-            return pa.list_(reduce(merge_types, map(infer_type, value), pa.null()))
+            item_types = map(infer_type, value)
+            item_type = reduce(merge_types, item_types, pa.null())
+            return pa.list_(item_type)
         case dict() if value:
-            return pa.struct([(name, infer_type(item)) for name, item in value.items()])
+            fields = [(name, infer_type(item)) for name, item in value.items()]
+            return pa.struct(fields)
     return JSON_TEXT
 
 
 def _integer_type(value: int) -> pa.DataType:
+    """Return the type of an integer: a double holds it, or 64 bits do, or only text."""
     if value in SMALL_INTEGERS:
         return SMALL_INTEGER
     return pa.int64() if value in INT64 else JSON_TEXT
@@ -64,16 +68,19 @@ def merge_types(left: pa.DataType, right: pa.DataType) -> pa.DataType:
     if kinds == {SMALL_INTEGER, pa.float64()}:
         return pa.float64()
     if pa.types.is_list(left) and pa.types.is_list(right):
-        return pa.list_(merge_types(left.value_type, right.value_type))
+        item_type = merge_types(left.value_type, right.value_type)
+        return pa.list_(item_type)
     if pa.types.is_struct(left) and pa.types.is_struct(right):
         return _merge_structs(field_types(left), field_types(right))
     return JSON_TEXT
 
 
 def _merge_structs(left: dict[str, pa.DataType], right: dict[str, pa.DataType]) -> pa.DataType:
+    """Return the type of objects with these fields; JSON_TEXT if the names differ."""
     if left.keys() != right.keys():
         return JSON_TEXT
-    return pa.struct([(name, merge_types(left[name], right[name])) for name in left])
+    fields = [(name, merge_types(left[name], right[name])) for name in left]
+    return pa.struct(fields)
 
 
 def field_types(struct: pa.StructType) -> dict[str, pa.DataType]:
@@ -93,9 +100,12 @@ def storage_type(column: pa.DataType) -> pa.DataType:
     if column == SMALL_INTEGER:
         return pa.int64()
     if pa.types.is_list(column):
-        return pa.list_(storage_type(column.value_type))
+        item_type = storage_type(column.value_type)
+        return pa.list_(item_type)
     if pa.types.is_struct(column):
-        return pa.struct([(name, storage_type(kind)) for name, kind in field_types(column).items()])
+        kinds = field_types(column)
+        fields = [(name, storage_type(kind)) for name, kind in kinds.items()]
+        return pa.struct(fields)
     return column
 
 
@@ -104,7 +114,8 @@ def to_array(values: Sequence[JSON], column: pa.DataType) -> pa.Array:
     stored = storage_type(column)
     texts = [_with_json_texts(value, stored) for value in values]
     # Arrow makes no arrays of an extension type from Python's values, but casts texts to it.
-    return pa.array(texts, type=_as_text(stored)).cast(stored)
+    array = pa.array(texts, type=_as_text(stored))
+    return array.cast(stored)
 
 
 def _with_json_texts(value: JSON, column: pa.DataType) -> JSON:
@@ -114,18 +125,27 @@ def _with_json_texts(value: JSON, column: pa.DataType) -> JSON:
     if column == JSON_TEXT:
         return strict_json(value)
     if pa.types.is_list(column):
-        return [_with_json_texts(item, column.value_type) for item in value]  # type: ignore[union-attr]
+        kind = column.value_type
+        return [_with_json_texts(item, kind) for item in value]  # type: ignore[union-attr]
     if pa.types.is_struct(column):
         kinds = field_types(column)
-        return {name: _with_json_texts(value.get(name), kinds[name]) for name in kinds}  # type: ignore[union-attr]
+        texts: dict[str, JSON] = {}
+        for name, kind in kinds.items():
+            item = value.get(name)  # type: ignore[union-attr]
+            texts[name] = _with_json_texts(item, kind)
+        return texts
     return value
 
 
 def _as_text(column: pa.DataType) -> pa.DataType:
+    """Return a type with string in place of JSON_TEXT, at any depth."""
     if column == JSON_TEXT:
         return pa.string()
     if pa.types.is_list(column):
-        return pa.list_(_as_text(column.value_type))
+        item_type = _as_text(column.value_type)
+        return pa.list_(item_type)
     if pa.types.is_struct(column):
-        return pa.struct([(name, _as_text(kind)) for name, kind in field_types(column).items()])
+        kinds = field_types(column)
+        fields = [(name, _as_text(kind)) for name, kind in kinds.items()]
+        return pa.struct(fields)
     return column

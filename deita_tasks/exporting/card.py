@@ -31,6 +31,7 @@ PATH_PARAMETERS = ("input", "output", "store", "file", "pool")
 # A line that a reader may take for the end of the front matter: a column's name can hold it.
 ENDS_FRONT_MATTER = re.compile(r"^\s*---\s*$", re.MULTILINE)
 LANGUAGE_COLUMNS = ("language", "lang")
+LANGUAGE_CODE = re.compile(r"[a-z]{2,3}")
 MAX_LANGUAGES = 50
 # The hub's identifiers of licences that are common for datasets
 # (https://huggingface.co/docs/hub/repositories-licenses).
@@ -113,14 +114,13 @@ class DataFiles(NamedTuple):
     def describe(cls, folder: Path, files: Sequence[Path]) -> DataFiles:
         """Describe the `files` of a subset in `folder`."""
         infos = [storage.describe(str(path)) for path in files]
+        size = sum(info.bytes for info in infos)
+        digest = storage.digest_of([info.sha256 for info in infos])
         first = files[0].relative_to(folder)
-        in_folder = first.parent != Path(".")
-        return cls(
-            pattern=f"{first.parent.as_posix()}/train-*.parquet" if in_folder else first.name,
-            place=first.parent.as_posix() if in_folder else first.name,
-            bytes=sum(info.bytes for info in infos),
-            digest=storage.digest_of([info.sha256 for info in infos]),
-        )
+        if first.parent == Path("."):
+            return cls(first.name, first.name, size, digest)
+        place = first.parent.as_posix()
+        return cls(f"{place}/train-*.parquet", place, size, digest)
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,15 @@ def render_card(contents: Contents, recipes: Recipes, manifest: Manifest | None)
     environment = template_environment(
         "deita_tasks.exporting", keep_trailing_newline=True, finalize=_escape_text
     )
-    licences = sum((survey.tallies[name] for name in LICENCE_COLUMNS), Counter[str]())
+    licences: Counter[str] = Counter()
+    for name in LICENCE_COLUMNS:
+        licences += survey.tallies[name]
     metadata = front_matter(contents, licences)
+    front = DatasetCardData(**metadata).to_yaml()
     tallies = {name: tally.most_common(20) for name, tally in survey.tallies.items() if tally}
-    return environment.get_template("card.md.jinja").render(
-        front=Verbatim(f"{DatasetCardData(**metadata).to_yaml()}\n"),
+    template = environment.get_template("card.md.jinja")
+    return template.render(
+        front=Verbatim(f"{front}\n"),
         contents=contents,
         columns=_describe_columns(contents),
         turn_fields=_describe_turn_fields(contents),
@@ -169,18 +173,21 @@ class Verbatim(str):
 
 def _escape_text(value: Any) -> Any:
     """Escape every text that the template inserts into the card."""
-    is_text = isinstance(value, str) and not isinstance(value, Verbatim)
-    return escape_markdown(value) if is_text else value
+    if not isinstance(value, str) or isinstance(value, Verbatim):
+        return value
+    return escape_markdown(value)
 
 
 def without_folders(manifest: Manifest) -> Manifest:
     """Return a manifest that names local files and models without the folders they lie in."""
-    inputs = [
-        file.model_copy(update={"uri": _public("input", file.uri)}) for file in manifest.inputs
-    ]
-    models = [
-        model.model_copy(update={"id": _public("model", model.id)}) for model in manifest.models
-    ]
+    inputs = []
+    for file in manifest.inputs:
+        uri = _public("input", file.uri)
+        inputs.append(file.model_copy(update={"uri": uri}))
+    models = []
+    for model in manifest.models:
+        model_id = _public("model", model.id)
+        models.append(model.model_copy(update={"id": model_id}))
     parameters = _public("", manifest.parameters)
     fingerprints = _public("", manifest.fingerprints)
     return manifest.model_copy(
@@ -205,7 +212,9 @@ def _public(name: str, value: Any) -> Any:
     if name.endswith("model"):  # a hub id has one slash too
         is_path |= value.count("/") > 1 or os.path.exists(value)
     is_remote = "://" in value and not value.startswith(("file:", "local:"))
-    return value.rstrip("/").rsplit("/", 1)[-1] if is_path and not is_remote else value
+    if is_remote or not is_path:
+        return value
+    return value.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _describe_columns(contents: Contents) -> list[tuple[str, str, str]]:
@@ -229,8 +238,10 @@ def _describe_columns(contents: Contents) -> list[tuple[str, str, str]]:
 def _is_own(name: str, contents: Contents) -> bool:
     """Return whether an input column holds turns in every row, or what belongs to them."""
     form = contents.layout.form
-    in_turns = form is not None and name in form.columns
-    return in_turns or any(name in names for names in contents.layout.columns.values())
+    if form is not None and name in form.columns:
+        return True
+    side_columns = contents.layout.columns.values()
+    return any(name in names for names in side_columns)
 
 
 def _describe_turn_fields(contents: Contents) -> list[tuple[str, str]]:
@@ -256,8 +267,10 @@ def front_matter(contents: Contents, licences: Counter[str]) -> dict[str, Any]:
         "dataset_size": files.bytes,
     }
     features = describe_features(contents.types)
-    if len(features) <= MAX_FEATURES and not ENDS_FRONT_MATTER.search(yaml.safe_dump(features)):
-        info["features"] = features
+    if len(features) <= MAX_FEATURES:
+        text = yaml.safe_dump(features)
+        if not ENDS_FRONT_MATTER.search(text):
+            info["features"] = features
     return {
         "pretty_name": f"DEITA selection of {rows:,} conversations",
         "language": _languages(contents.survey),
@@ -279,9 +292,11 @@ def front_matter(contents: Contents, licences: Counter[str]) -> dict[str, Any]:
 def _languages(survey: Survey) -> list[str] | None:
     """Return the codes of languages that a column states; None if it states none, or names."""
     for column in LANGUAGE_COLUMNS:
-        stated = {name.strip().lower() for name in survey.tallies.get(column, ())}
-        is_codes = all(len(name) in (2, 3) and name.isascii() and name.isalpha() for name in stated)
-        if stated and is_codes and len(stated) <= MAX_LANGUAGES:
+        tally = survey.tallies.get(column, ())
+        stated = {name.strip().lower() for name in tally}
+        if not stated or len(stated) > MAX_LANGUAGES:
+            continue
+        if all(LANGUAGE_CODE.fullmatch(name) for name in stated):
             return sorted(stated)
     return None
 

@@ -21,7 +21,12 @@ from deita_tasks.exporting.arrow import (
 from deita_tasks.strict_json import JSON
 
 # The names that `datasets` has for the types of Arrow that columns are stored in.
-DTYPES = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool"}
+DTYPES = {
+    pa.string(): "string",
+    pa.int64(): "int64",
+    pa.float64(): "float64",
+    pa.bool_(): "bool",
+}
 # Text that may be JSON.
 LIKE_JSON = re.compile(r'\s*(?:[\[{"\-0-9]|true|false|null)')
 # Text that readers of JSON Lines take for a date: 2024-05-01, 2024-05-01T10:00.
@@ -43,14 +48,15 @@ class ColumnTypes:
     def add(self, row: Mapping[str, JSON]) -> None:
         """Include one row."""
         for name, value in row.items():
-            if isinstance(value, str):
-                kinds = self.dates if DATE.match(value) else self.json_texts
-                if kinds is self.dates or LIKE_JSON.match(value):
-                    kinds.add(name)
-            else:
+            if not isinstance(value, str):
                 value = _without_dates(value)
+            elif DATE.match(value):
+                self.dates.add(name)
+            elif LIKE_JSON.match(value):
+                self.json_texts.add(name)
             known = self.types.get(name, pa.null())
-            self.types[name] = merge_types(known, infer_type(value))
+            inferred = infer_type(value)
+            self.types[name] = merge_types(known, inferred)
 
     def stored(self) -> dict[str, pa.DataType]:
         """Return the type of every column, in order.
@@ -62,8 +68,10 @@ class ColumnTypes:
         types = {}
         for name, kind in self.types.items():
             stored = storage_type(kind)
-            is_json = _has_json_text(stored) or (stored == pa.string() and name in dates)
-            types[name] = JSON_TEXT if is_json else stored
+            is_date = stored == pa.string() and name in dates
+            if is_date or _has_json_text(stored):
+                stored = JSON_TEXT
+            types[name] = stored
         return types
 
 
@@ -86,15 +94,21 @@ def parquet_types(path: Path) -> dict[str, pa.DataType]:
 
 def describe_features(types: Mapping[str, pa.DataType]) -> list[JSON]:
     """Return the columns as `dataset_info.features` of a card names them."""
-    return [{"name": name, **_feature(kind)} for name, kind in types.items()]
+    features: list[JSON] = []
+    for name, kind in types.items():
+        feature = {"name": name, **_feature(kind)}
+        features.append(feature)
+    return features
 
 
 def _feature(kind: pa.DataType) -> dict[str, JSON]:
+    """Return a type as cards write it: {"dtype": …}, {"list": …} or {"struct": …}."""
     if kind == JSON_TEXT:
         return {"dtype": "json"}
     if pa.types.is_list(kind):
         item = _feature(kind.value_type)
-        return {"list": item.get("dtype") or item.get("struct") or item}
+        described = item.get("dtype") or item.get("struct") or item
+        return {"list": described}
     if pa.types.is_struct(kind):
         return {"struct": describe_features(field_types(kind))}
     return {"dtype": DTYPES[kind]}
@@ -105,9 +119,11 @@ def describe_type(kind: pa.DataType) -> str:
     if kind == JSON_TEXT:
         return "JSON text"
     if pa.types.is_list(kind):
-        return f"list of {describe_type(kind.value_type)}"
+        item = describe_type(kind.value_type)
+        return f"list of {item}"
     if pa.types.is_struct(kind):
-        return f"object of {', '.join(field_types(kind))}"
+        names = ", ".join(field_types(kind))
+        return f"object of {names}"
     return DTYPES[kind]
 
 
@@ -121,13 +137,21 @@ def mixed_columns(path: Path, names: Sequence[str]) -> list[str]:
 
     They hold values of several types. Objects with different keys are no obstacle.
     """
-    kinds: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    if not names:
+        return []
+    kinds: dict[str, defaultdict[str, set[str]]] = {name: defaultdict(set) for name in names}
     with path.open(encoding="utf-8") as lines:
-        for line in lines if names else ():
+        for line in lines:
             row = json.loads(line)
             for name in names:
-                _collect_kinds(row.get(name), "", kinds[name])
-    return [name for name in names if any(len(found) > 1 for found in kinds[name].values())]
+                value = row.get(name)
+                _collect_kinds(value, "", kinds[name])
+    mixed = []
+    for name in names:
+        places = kinds[name].values()
+        if any(len(place) > 1 for place in places):
+            mixed.append(name)
+    return mixed
 
 
 def _collect_kinds(value: JSON, place: str, kinds: defaultdict[str, set[str]]) -> None:
@@ -150,8 +174,10 @@ def _collect_kinds(value: JSON, place: str, kinds: defaultdict[str, set[str]]) -
 
 
 def _has_json_text(kind: pa.DataType) -> bool:
+    """Return whether values of this type hold JSON text, at any depth."""
     if pa.types.is_list(kind):
         return _has_json_text(kind.value_type)
     if pa.types.is_struct(kind):
-        return any(map(_has_json_text, field_types(kind).values()))
+        kinds = field_types(kind).values()
+        return any(_has_json_text(field) for field in kinds)
     return bool(kind == JSON_TEXT)

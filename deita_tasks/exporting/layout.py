@@ -98,14 +98,17 @@ class Layout:
         self.media_rows += bool(conversation.media)
         self.calls += any(_has_call(turn.fields) for turn in conversation.turns)
         if form.kind == "turns":
-            self._add_turns(conversation.turns, own[form.columns[0]], form.keys)
+            (column,) = form.columns
+            self._add_turns(conversation.turns, own[column], form.keys)
 
     def _add_columns(self, form: Form, own: Mapping[str, JSON]) -> None:
+        """Include the columns beside the turns, by use."""
         for use, names in SIDE_COLUMNS.items():
             found = [name for name in names if name in own and name not in form.columns]
             self.columns[use].update(found)
             if use == "tools":
-                self.text_tools &= all(isinstance(own[name], str | None) for name in found)
+                values = [own[name] for name in found]
+                self.text_tools &= all(isinstance(value, str | None) for value in values)
 
     def _add_turns(self, turns: tuple[Turn, ...], objects: JSON, keys: TurnKeys) -> None:
         """Include turns and the objects in which the row has them.
@@ -120,17 +123,23 @@ class Layout:
             self.turn_fields.update(dict.fromkeys(item))
             self.even_turns &= item.keys() == self.turn_fields.keys()
         role_names = [str(item[keys.role]) for item in raw]
-        parts = list(map(_part_of, turns[len(turns) - len(raw) :], role_names))
+        own_turns = turns[len(turns) - len(raw) :]
+        parts = list(map(_part_of, own_turns, role_names))
         names = frozenset(zip(parts, role_names, strict=True))
-        self.role_names[RoleNames(names, _alternate(parts))] += 1
+        row_names = RoleNames(names, _alternate(parts))
+        self.role_names[row_names] += 1
         by_fields = zip(parts, raw, strict=True)
         self.unread_calls += any(part != "call" and _has_call(item) for part, item in by_fields)
-        self.no_text += any(not isinstance(item.get(keys.text), str) for item in raw)
+        texts = [item.get(keys.text) for item in raw]
+        self.no_text += any(not isinstance(text, str) for text in texts)
 
     @property
     def form(self) -> Form | None:
         """The form of all rows; None if they have several, or there are no rows."""
-        return next(iter(self.forms)) if len(self.forms) == 1 else None
+        if len(self.forms) != 1:
+            return None
+        (form,) = self.forms
+        return form
 
     def column(self, use: str) -> str | None:
         """Return the column for `use` of SIDE_COLUMNS; None if no row has one."""
@@ -139,7 +148,8 @@ class Layout:
     def usual_names(self) -> dict[Part, str]:
         """Return the name that most rows have for each part."""
         tally: Counter[tuple[Part, str]] = Counter()
-        for row, count in sorted(self.role_names.items(), key=repr):
+        rows = sorted(self.role_names.items(), key=repr)
+        for row, count in rows:
             tally.update(dict.fromkeys(row.names, count))
         names: dict[Part, str] = {}
         for (part, name), _ in tally.most_common():
@@ -148,9 +158,12 @@ class Layout:
 
 
 def _form_of(own: Mapping[str, JSON]) -> Form:
+    """Return where a row has its turns: in a list of objects, or in a prompt and a response."""
     for name, value in own.items():
+        if name in PROMPT_COLUMNS or name in RESPONSE_COLUMNS:
+            continue
         keys = _keys_of(value)
-        if keys is not None and name not in (*PROMPT_COLUMNS, *RESPONSE_COLUMNS):
+        if keys is not None:
             return Form("turns", (name,), keys)
     prompt = next((name for name in PROMPT_COLUMNS if name in own), None)
     response = next((name for name in RESPONSE_COLUMNS if name in own), None)
@@ -168,13 +181,17 @@ def _keys_of(value: JSON) -> TurnKeys | None:
     """Return the keys that all objects of a list of turns have; None for anything else."""
     if not isinstance(value, list) or not value:
         return None
+    objects = [item for item in value if isinstance(item, dict)]
+    if len(objects) != len(value):
+        return None
     for keys in (CHAT_KEYS, SHAREGPT_KEYS):
-        if all(isinstance(item, dict) and isinstance(item.get(keys.role), str) for item in value):
+        if all(isinstance(item.get(keys.role), str) for item in objects):
             return keys
     return None
 
 
 def _part_of(turn: Turn, name: str) -> Part:
+    """Return what a turn is to a trainer. name: what the row calls its role."""
     if turn.role == "assistant" and name in CALL_NAMES:
         return "call"
     if turn.role == "developer" and name == "system":
@@ -183,11 +200,16 @@ def _part_of(turn: Turn, name: str) -> Part:
 
 
 def _alternate(parts: list[Part]) -> bool:
+    """Return whether the turns alternate, as RoleNames has it."""
     turns = parts[1:] if parts[:1] == ["system"] else parts
-    asked = all(part in ("user", "tool") for part in turns[::2])
-    answered = all(part in ("assistant", "call") for part in turns[1::2])
-    return asked and answered and len(turns) % 2 == 0
+    if len(turns) % 2:
+        return False
+    inputs = set(turns[::2])
+    outputs = set(turns[1::2])
+    return inputs <= {"user", "tool"} and outputs <= {"assistant", "call"}
 
 
 def _has_call(fields: Mapping[str, JSON]) -> bool:
-    return bool(fields.get("tool_calls") or fields.get("function_call"))
+    """Return whether the fields of a turn hold a call."""
+    calls = fields.get("tool_calls") or fields.get("function_call")
+    return bool(calls)

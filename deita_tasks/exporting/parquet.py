@@ -42,16 +42,20 @@ class Parquet(Exporter):
     optional_columns: ClassVar[tuple[str, ...]] = ("tools",)
 
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        """Return turns and tools in our own columns, and merge their types into the survey's."""
         messages = chat_turns(conversation)
         tools = parse_json(conversation.tools)
         for turn in messages:
             turn_type = _merge_turns(survey.own_types.get("messages"), turn)
             survey.own_types["messages"] = turn_type
-        tools_type = survey.own_types.get("tools", pa.null())
-        survey.own_types["tools"] = merge_types(tools_type, infer_type(tools))
-        return Columns({"messages": messages, "tools": tools}, conversation.extra)
+        known = survey.own_types.get("tools", pa.null())
+        inferred = infer_type(tools)
+        survey.own_types["tools"] = merge_types(known, inferred)
+        own: dict[str, JSON] = {"messages": messages, "tools": tools}
+        return Columns(own, conversation.extra)
 
     def write(self, rows: Iterable[OutputRow], survey: Survey, folder: Path) -> list[Path]:
+        """Write the rows in the types that the survey has found."""
         path = folder / "selected.parquet"
         write_rows(rows, column_types(survey), path)
         return [path]
@@ -61,13 +65,18 @@ def _merge_turns(known: pa.DataType | None, turn: Mapping[str, JSON]) -> pa.Data
     """Return the type of turns with the fields of all turns so far and of `turn`."""
     types = dict(TURN) if known is None else field_types(known)
     for name, value in turn.items():
-        types[name] = merge_types(types.get(name, pa.null()), infer_type(value))
+        earlier = types.get(name, pa.null())
+        inferred = infer_type(value)
+        types[name] = merge_types(earlier, inferred)
     return pa.struct(list(types.items()))
 
 
 def column_types(survey: Survey) -> dict[str, pa.DataType]:
     """Return the type of every output column, in order."""
-    types = {"messages": pa.list_(survey.own_types.get("messages", pa.struct(list(TURN.items()))))}
+    turn_type = survey.own_types.get("messages")
+    if turn_type is None:  # no row
+        turn_type = pa.struct(list(TURN.items()))
+    types = {"messages": pa.list_(turn_type)}
     if "tools" in survey.used_columns:
         types["tools"] = survey.own_types["tools"]
     for name, column in survey.extra_types.items():
@@ -79,7 +88,8 @@ def column_types(survey: Survey) -> dict[str, pa.DataType]:
 
 def write_rows(rows: Iterable[OutputRow], types: Mapping[str, pa.DataType], path: Path) -> None:
     """Write `rows` into one Parquet file, holding one row group in memory."""
-    schema = pa.schema([(name, storage_type(column)) for name, column in types.items()])
+    fields = [(name, storage_type(column)) for name, column in types.items()]
+    schema = pa.schema(fields)
     remaining = iter(rows)
     with storage.parquet_writer(str(path), schema) as writer:
         while group := list(islice(remaining, ROWS_PER_GROUP)):
@@ -87,4 +97,5 @@ def write_rows(rows: Iterable[OutputRow], types: Mapping[str, pa.DataType], path
             for name, column in types.items():
                 values = [row.get(name) for row in group]
                 arrays.append(to_array(values, column))
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            table = pa.Table.from_arrays(arrays, schema=schema)
+            writer.write_table(table)

@@ -28,6 +28,15 @@ TAGS: dict[str, tuple[Part, str]] = {
     "function_tag": ("call", "function_call"),
     "system_tag": ("system", "system"),
 }
+IMPORTS = [
+    "from datasets import load_dataset",
+    "from trl import SFTConfig, SFTTrainer",
+]
+IMPORTS_WITHOUT_NULLS = [
+    "from datasets import Features, Json, List, load_dataset",
+    "from trl import SFTConfig, SFTTrainer",
+    "from trl.trainer.utils import remove_none_values",
+]
 # Any other type of messages would give the nulls back.
 WITHOUT_NULLS = [
     'features = Features({**train.features, "messages": List(Json())})',
@@ -77,6 +86,7 @@ def make_recipes(
 
 
 def _attempt(make: Callable[..., Recipe], layout: Layout, *arguments: object) -> Recipe:
+    """Return what `make` returns; a recipe without text, and the reason, if it raises Misfit."""
     try:
         return make(layout, *arguments)
     except Misfit as misfit:
@@ -84,6 +94,7 @@ def _attempt(make: Callable[..., Recipe], layout: Layout, *arguments: object) ->
 
 
 def _form(layout: Layout) -> Form:
+    """Return the form of all rows. Raises Misfit if they have several, or one of no trainer."""
     if len(layout.forms) > 1:
         raise Misfit(SEVERAL_LAYOUTS)
     if layout.form is None or layout.form.kind == "other":
@@ -95,6 +106,10 @@ def _form(layout: Layout) -> Form:
 
 
 def _trl(layout: Layout, adds_nulls: bool) -> Recipe:
+    """Return the lines of Python that train on the subset with TRL. Raises Misfit.
+
+    adds_nulls: whether they have to remove nulls that the input does not have.
+    """
     form = _form(layout)
     if form.kind == "turns" and not _is_chat(layout, form):
         raise Misfit(
@@ -106,9 +121,7 @@ def _trl(layout: Layout, adds_nulls: bool) -> Recipe:
     tools = layout.column("tools")
     loss = "" if form.kind == "texts" else "assistant_only_loss=True"
     lines = [
-        f"from datasets import {'Features, Json, List, ' if adds_nulls else ''}load_dataset",
-        "from trl import SFTConfig, SFTTrainer",
-        *(["from trl.trainer.utils import remove_none_values"] if adds_nulls else []),
+        *(IMPORTS_WITHOUT_NULLS if adds_nulls else IMPORTS),
         "",
         *_trl_data(form, tools),
         *(WITHOUT_NULLS if adds_nulls else []),
@@ -128,13 +141,16 @@ def _trl(layout: Layout, adds_nulls: bool) -> Recipe:
 
 def _trl_data(form: Form, tools: str | None) -> list[str]:
     """Return the lines that load the columns TRL reads, under the names it has for them."""
-    columns = [*form.columns, *([tools] if tools else [])]
+    columns = list(form.columns)
     names = ["messages"] if form.kind == "turns" else ["prompt", "completion"]
+    if tools:
+        columns.append(tools)
+        names.append("tools")
     lines = [
         f'train = load_dataset("{FOLDER}", split="train")',
         f"train = train.select_columns({json.dumps(columns)})",
     ]
-    for old, new in zip(columns, [*names, "tools"], strict=False):
+    for old, new in zip(columns, names, strict=True):
         if old != new:
             lines.append(f'train = train.rename_column("{old}", "{new}")')
     return lines
@@ -142,15 +158,20 @@ def _trl_data(form: Form, tools: str | None) -> list[str]:
 
 def _is_chat(layout: Layout, form: Form) -> bool:
     """Return whether all turns have the keys and the role names of chat templates."""
+    if form.keys.role != "role" or layout.column("system") is not None:
+        return False
     names = {name for row in layout.role_names for _, name in row.names}
-    known = {"system", "developer", "user", "assistant", "tool"}
-    return form.keys.role == "role" and names <= known and layout.column("system") is None
+    return names <= {"system", "developer", "user", "assistant", "tool"}
 
 
 # ---- LLaMA-Factory
 
 
 def _llama_factory(layout: Layout, data: str, mixed_columns: Sequence[str]) -> Recipe:
+    """Return the subset's entry in dataset_info.json. Raises Misfit.
+
+    data: the file of the subset. mixed_columns: those with values of several types.
+    """
     form = _form(layout)
     if form.kind == "lists":
         raise Misfit(NO_LAYOUT)
@@ -162,30 +183,36 @@ def _llama_factory(layout: Layout, data: str, mixed_columns: Sequence[str]) -> R
     if not layout.text_tools:
         raise Misfit("LLaMA-Factory reads tools as text: choose --output-format sharegpt")
     if mixed_columns:
+        names = ", ".join(mixed_columns)
         raise Misfit(
             "the version of datasets that LLaMA-Factory uses reads no columns of several types "
-            f"({', '.join(mixed_columns)}): remove them from the pool, or choose another format"
+            f"({names}): remove them from the pool, or choose another format"
         )
     entry: dict[str, JSON] = {"file_name": data}
     if form.kind == "turns":
         entry |= _sharegpt_entry(layout, form)
     else:
         entry |= _alpaca_entry(layout, form)
-    text = json.dumps({DATASET_NAME: entry}, indent=2, ensure_ascii=False) + "\n"
-    return Recipe(text, _llama_factory_notes(layout))
+    text = json.dumps({DATASET_NAME: entry}, indent=2, ensure_ascii=False)
+    notes = _llama_factory_notes(layout)
+    return Recipe(f"{text}\n", notes)
 
 
 def _sharegpt_entry(layout: Layout, form: Form) -> dict[str, JSON]:
+    """Return how LLaMA-Factory reads lists of turns: their column, keys and names of roles."""
     names = layout.usual_names()
     tags: dict[str, JSON] = {"role_tag": form.keys.role, "content_tag": form.keys.text}
     for tag, (part, default) in TAGS.items():
         tags[tag] = names.get(part, default)
-    columns: dict[str, JSON] = {"messages": form.columns[0], **_side_columns(layout)}
+    columns: dict[str, JSON] = {"messages": form.columns[0]}
+    columns |= _side_columns(layout)
     return {"formatting": "sharegpt", "columns": columns, "tags": tags}
 
 
 def _alpaca_entry(layout: Layout, form: Form) -> dict[str, JSON]:
-    columns: dict[str, JSON] = {"prompt": form.columns[0], "response": form.columns[1]}
+    """Return how LLaMA-Factory reads a prompt and a response in columns of their own."""
+    prompt, response = form.columns
+    columns: dict[str, JSON] = {"prompt": prompt, "response": response}
     columns |= _side_columns(layout)
     return {"formatting": "alpaca", "columns": columns}
 
@@ -203,6 +230,7 @@ def _side_columns(layout: Layout) -> dict[str, JSON]:
 
 
 def _llama_factory_notes(layout: Layout) -> list[str]:
+    """Return how to use the file, and which rows or calls LLaMA-Factory passes over."""
     notes = [
         f"{LLAMA_FACTORY_FILE} describes the subset: set dataset_dir to this folder and dataset "
         f"to {DATASET_NAME}."
@@ -227,8 +255,9 @@ def skipped_by_llama_factory(layout: Layout) -> int:
     readable = {part for part, _ in TAGS.values()}
     skipped = 0
     for row, count in layout.role_names.items():
-        known = all(part in readable and usual[part] == name for part, name in row.names)
-        skipped += 0 if row.alternate and known else count
+        is_known = all(part in readable and usual[part] == name for part, name in row.names)
+        if not row.alternate or not is_known:
+            skipped += count
     return skipped
 
 
@@ -236,6 +265,7 @@ def skipped_by_llama_factory(layout: Layout) -> int:
 
 
 def _axolotl(layout: Layout) -> Recipe:
+    """Return the lines of axolotl's configuration that name the subset. Raises Misfit."""
     form = _form(layout)
     if form.kind == "lists":
         raise Misfit(NO_LAYOUT)
@@ -246,12 +276,15 @@ def _axolotl(layout: Layout) -> Recipe:
     config = {"datasets": [{"path": FOLDER, "split": "train", **entry}]}
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     comment = "# For axolotl. Set path to where this folder lies.\n"
-    return Recipe(comment + text, [f"The lines of {AXOLOTL_FILE} go into your configuration."])
+    note = f"The lines of {AXOLOTL_FILE} go into your configuration."
+    return Recipe(comment + text, [note])
 
 
 def _chat_template_entry(layout: Layout, form: Form) -> dict[str, JSON]:
-    has_call_texts = any(part == "call" for row in layout.role_names for part, _ in row.names)
-    if has_call_texts or (layout.column("tools") and layout.text_tools):
+    """Return how axolotl reads lists of turns. Raises Misfit for calls or tools as text."""
+    parts = {part for row in layout.role_names for part, _ in row.names}
+    has_text_tools = layout.column("tools") and layout.text_tools
+    if "call" in parts or has_text_tools:
         raise Misfit(
             "axolotl trains on calls in the form of the chat template only from the field "
             "tool_calls, and reads tools only as a list: choose --output-format messages"
@@ -276,26 +309,33 @@ def _chat_template_entry(layout: Layout, form: Form) -> dict[str, JSON]:
 def _axolotl_roles(layout: Layout) -> dict[str, list[str]]:
     """Return the names of roles in the subset, by the role that the chat template gets."""
     roles: dict[str, set[str]] = defaultdict(set)
-    for part, name in {pair for row in layout.role_names for pair in row.names}:
-        role = "system" if part == "developer" else part
-        roles[role].add(name)
+    for row in layout.role_names:
+        for part, name in row.names:
+            role = "system" if part == "developer" else part
+            roles[role].add(name)
     return {role: sorted(names) for role, names in sorted(roles.items())}
 
 
 def _instruction_entry(layout: Layout, form: Form) -> dict[str, JSON]:
+    """Return how axolotl reads a prompt and a response in columns of their own.
+
+    Raises Misfit if the rows have a history or tools.
+    """
     if layout.column("history") or layout.column("tools"):
         raise Misfit(
             "axolotl reads neither history nor tools of this layout: choose --output-format "
             "messages"
         )
-    query, system = layout.column("query"), layout.column("system")
-    standard = form.columns == ("instruction", "output") and query in (None, "input")
-    if standard and system in (None, "system"):
+    prompt, response = form.columns
+    query = layout.column("query")
+    system = layout.column("system")
+    is_alpaca = form.columns == ("instruction", "output") and query in (None, "input")
+    if is_alpaca and system in (None, "system"):
         return {"type": "alpaca_w_system" if system else "alpaca"}
     kind: dict[str, JSON] = {
-        "field_instruction": form.columns[0],
+        "field_instruction": prompt,
         "field_input": query or "",
-        "field_output": form.columns[1],
+        "field_output": response,
         "field_system": system or "",
         "format": "{instruction}\n{input}\n",
         "no_input_format": "{instruction}\n",

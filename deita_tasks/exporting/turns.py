@@ -32,8 +32,10 @@ def chat_turns(conversation: Conversation) -> list[dict[str, JSON]]:
 
 
 def _chat_turn(turn: Turn) -> dict[str, JSON]:
+    """Return a turn with the keys of chat APIs; its content is a list if it has parts."""
     content = turn.fields.get(CONTENT_PARTS, turn.content)
-    return _with_fields({"role": turn.role, "content": content}, turn.fields, CHAT_KEYS)
+    own: dict[str, JSON] = {"role": turn.role, "content": content}
+    return _with_fields(own, turn.fields, CHAT_KEYS)
 
 
 def sharegpt_turns(conversation: Conversation) -> list[dict[str, JSON]]:
@@ -45,16 +47,20 @@ def sharegpt_turns(conversation: Conversation) -> list[dict[str, JSON]]:
 
 
 def _sharegpt_turn(turn: Turn) -> dict[str, JSON]:
+    """Return a turn with the keys of ShareGPT; calls become its text where it has no other."""
+    own: dict[str, JSON]
     fields = dict(turn.fields)
     if turn.role == "developer":
         fields["role"] = "developer"
-    if turn.role == "assistant" and not turn.content and "tool_calls" in fields:
+    is_silent = turn.role == "assistant" and not turn.content
+    if is_silent and "tool_calls" in fields:
         return _call_turn(fields)
     raw_call = fields.get("function_call")
-    if turn.role == "assistant" and not turn.content and isinstance(raw_call, str):
+    if is_silent and isinstance(raw_call, str):
         del fields["function_call"]
-        return _with_fields({"from": "function_call", "value": raw_call}, fields, SHAREGPT_KEYS)
-    own: dict[str, JSON] = {"from": SHAREGPT_ROLES[turn.role], "value": turn.content}
+        own = {"from": "function_call", "value": raw_call}
+        return _with_fields(own, fields, SHAREGPT_KEYS)
+    own = {"from": SHAREGPT_ROLES[turn.role], "value": turn.content}
     return _with_fields(own, fields, SHAREGPT_KEYS)
 
 
@@ -64,26 +70,30 @@ def _call_turn(fields: dict[str, JSON]) -> dict[str, JSON]:
     calls = calls if isinstance(calls, list) else [calls]
     functions = [_function_of(call) for call in calls]
     shown = functions[0] if len(functions) == 1 else functions
-    if calls == [_named_call(function) for function in functions]:
+    restored = [_named_call(function) for function in functions]
+    if calls == restored:
         fields.pop("tool_calls")
-    own: dict[str, JSON] = {
-        "from": "function_call",
-        "value": json.dumps(shown, ensure_ascii=False),
-    }
+    text = json.dumps(shown, ensure_ascii=False)
+    own: dict[str, JSON] = {"from": "function_call", "value": text}
     return _with_fields(own, fields, SHAREGPT_KEYS)
 
 
 def _named_call(function: JSON) -> JSON:
     """Return the call that loading makes of a function; None if it makes none."""
-    is_named = isinstance(function, dict) and isinstance(function.get("name"), str)
-    return {"type": "function", "function": function} if is_named else None
+    if not isinstance(function, dict):
+        return None
+    if not isinstance(function.get("name"), str):
+        return None
+    return {"type": "function", "function": function}
 
 
 def _function_of(call: JSON) -> JSON:
+    """Return the function of a call, its arguments parsed if they are JSON text."""
     function = call.get("function", call) if isinstance(call, dict) else call
     if not isinstance(function, dict) or "arguments" not in function:
         return function
-    return {**function, "arguments": parse_json(function["arguments"])}
+    arguments = parse_json(function["arguments"])
+    return {**function, "arguments": arguments}
 
 
 def _with_fields(
@@ -93,5 +103,7 @@ def _with_fields(
     for name, value in fields.items():
         if name == CONTENT_PARTS and keys == CHAT_KEYS:
             continue
-        own[f"input_{name}" if name in keys else name] = value
+        if name in keys:
+            name = f"input_{name}"
+        own[name] = value
     return own

@@ -39,6 +39,7 @@ def rows(handle: IO[bytes]) -> Iterator[Row]:
 
 
 def _read_batches(handle: IO[bytes]) -> Iterator[pa.RecordBatch]:
+    """Yield the record batches. Raises InputError for another format or names that repeat."""
     handle.seek(0)
     is_file = handle.read(len(FILE_MAGIC)) == FILE_MAGIC
     try:
@@ -47,16 +48,19 @@ def _read_batches(handle: IO[bytes]) -> Iterator[pa.RecordBatch]:
         handle.seek(0)
         reader = pa.ipc.open_file(handle) if is_file else pa.ipc.open_stream(handle)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"not readable as Arrow IPC ({first_line(error)})") from error
+        reason = first_line(error)
+        raise InputError(f"not readable as Arrow IPC ({reason})") from error
     names = reader.schema.names
     if len(set(names)) != len(names):
-        raise InputError(f"duplicate column names among {list_names(names)}; expected unique names")
+        listed = list_names(names)
+        raise InputError(f"duplicate column names among {listed}; expected unique names")
     if not is_file:
         for batch in reader:
             yield _checked(batch)
         return
     for i in range(reader.num_record_batches):
-        yield _checked(reader.get_batch(i))
+        batch = reader.get_batch(i)
+        yield _checked(batch)
 
 
 def _check_end(handle: IO[bytes]) -> None:

@@ -23,6 +23,7 @@ _encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def first_line(error: BaseException) -> str:
+    """Return an error's message up to the first line break."""
     return str(error).partition("\n")[0]
 
 
@@ -33,19 +34,24 @@ def decoded_bytes(array: pa.Array) -> int:
         if not is_text(kind.value_type):
             return len(array) * VALUE_BYTES
         lengths = pc.binary_length(array.dictionary).cast(pa.int64())
-        return len(array) + (pc.sum(lengths.take(array.indices)).as_py() or 0)
+        row_lengths = lengths.take(array.indices)
+        total = pc.sum(row_lengths).as_py()  # None where every row is null
+        return len(array) + (total or 0)
     if pa.types.is_struct(kind):
         return sum(map(decoded_bytes, array.flatten()))
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return len(array) * VALUE_BYTES + decoded_bytes(array.flatten())
     if pa.types.is_map(kind):
-        start, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
-        sides = (array.keys.slice(start, end - start), array.items.slice(start, end - start))
-        return len(array) * VALUE_BYTES + sum(map(decoded_bytes, sides))
+        start = array.offsets[0].as_py()
+        length = array.offsets[-1].as_py() - start
+        keys = array.keys.slice(start, length)
+        items = array.items.slice(start, length)
+        return len(array) * VALUE_BYTES + decoded_bytes(keys) + decoded_bytes(items)
     return int(array.nbytes)
 
 
 def is_text(kind: pa.DataType) -> bool:
+    """Return whether values of this type are texts or bytes."""
     return any(kind.equals(text) for text in TEXTS)
 
 
@@ -58,22 +64,25 @@ def batch_rows(batch: pa.RecordBatch, schema: pa.Schema, number: int) -> Iterato
     if batch.num_rows > 1 and size > BATCH_BYTES:
         middle = batch.num_rows // 2
         for start, end in ((0, middle), (middle, batch.num_rows)):
-            half = batch.take(pa.array(range(start, end)))  # a slice would keep all texts
+            indices = pa.array(range(start, end))
+            half = batch.take(indices)  # a slice would keep all texts
             yield from batch_rows(half, schema, number + start)
     elif batch.num_rows == 1 and size > VALUE_BYTES * MAX_ROW_BYTES:
         yield Row(number + 1, None, b"", row_too_long(size))
     else:
         json_types = {field.name: field.type for field in schema if _holds_json(field.type)}
-        for i, values in enumerate(_batch_values(_decode(batch, schema)), 1):
-            yield _build_row(number + i, values, json_types)
+        decoded = _decode(batch, schema)
+        for row_number, values in enumerate(_batch_values(decoded), number + 1):
+            yield _build_row(row_number, values, json_types)
 
 
 def _decode(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Return `batch` with its texts in place of indices into a dictionary."""
-    columns = [
-        column if column.type == field.type else column.cast(field.type)
-        for column, field in zip(batch.columns, schema, strict=True)
-    ]
+    columns = []
+    for column, field in zip(batch.columns, schema, strict=True):
+        if column.type != field.type:
+            column = column.cast(field.type)
+        columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -90,24 +99,29 @@ def _batch_values(batch: pa.RecordBatch) -> Iterator[Mapping[str, Any]]:
         yield from batch.to_pylist()
     except (ValueError, OverflowError, pa.ArrowException):  # at least one cell is unreadable
         for i in range(batch.num_rows):
-            cells = zip(batch.schema.names, batch.columns, strict=True)
-            yield {name: _cell_value(column[i]) for name, column in cells}
+            values = {}
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                values[name] = _cell_value(column[i])
+            yield values
 
 
 def _cell_value(scalar: pa.Scalar) -> Any:
+    """Return the Python value of a cell; _Unreadable if it has none."""
     try:
         return scalar.as_py()
     except UnicodeDecodeError as error:
         return _Unreadable(not_utf8(error, "a text"))
     except (ValueError, OverflowError, pa.ArrowException) as error:
-        detail = f"a value of type {scalar.type} cannot be read ({first_line(error)})"
+        reason = first_line(error)
+        detail = f"a value of type {scalar.type} cannot be read ({reason})"
         return _Unreadable(BadRow("malformed_row", detail))
 
 
 def _holds_json(kind: pa.DataType) -> bool:
     """Return whether values of this type hold the type arrow.json somewhere."""
     if pa.types.is_nested(kind):
-        return any(_holds_json(kind.field(i).type) for i in range(kind.num_fields))
+        fields = [kind.field(i) for i in range(kind.num_fields)]
+        return any(_holds_json(field.type) for field in fields)
     return isinstance(kind, pa.JsonType)
 
 
@@ -116,8 +130,13 @@ def _parse_json_texts(value: Any, kind: pa.DataType) -> Any:
     if isinstance(value, str) and isinstance(kind, pa.JsonType):
         return parse(value)
     if isinstance(value, dict) and pa.types.is_struct(kind):
-        return {name: _parse_json_texts(value[name], kind.field(name).type) for name in value}
-    if isinstance(value, list) and not pa.types.is_map(kind) and pa.types.is_nested(kind):
+        parsed = {}
+        for name, item in value.items():
+            field = kind.field(name)
+            parsed[name] = _parse_json_texts(item, field.type)
+        return parsed
+    is_list = pa.types.is_nested(kind) and not pa.types.is_map(kind)
+    if is_list and isinstance(value, list):
         return [_parse_json_texts(item, kind.value_type) for item in value]
     return value
 
@@ -125,6 +144,10 @@ def _parse_json_texts(value: Any, kind: pa.DataType) -> Any:
 def _build_row(
     number: int, values: Mapping[str, Any], json_types: Mapping[str, pa.DataType]
 ) -> Row:
+    """Return the row of `values`; a bad row if a cell is unreadable or the row is too long.
+
+    json_types: the types of the columns that hold JSON texts, which are parsed.
+    """
     unreadable = [value for value in values.values() if isinstance(value, _Unreadable)]
     columns: dict[str, JSON] = {name: json_value(value) for name, value in values.items()}
     text = _encode_json(columns).encode()
@@ -162,4 +185,6 @@ def json_value(value: Any) -> JSON:
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
-    return None if isinstance(value, _Unreadable) else str(value)
+    if isinstance(value, _Unreadable):
+        return None
+    return str(value)

@@ -26,12 +26,15 @@ def parse_turns(value: JSON, column: str) -> list[Turn]:
     if not isinstance(value, list):
         kind = describe_type(value)
         raise BadRow("malformed_row", f"{column!r} is {kind}; expected a list of turns")
-    return [
-        _parse_turn(item, f"turn {number} of {column!r}") for number, item in enumerate(value, 1)
-    ]
+    turns = []
+    for number, item in enumerate(value, 1):
+        label = f"turn {number} of {column!r}"
+        turns.append(_parse_turn(item, label))
+    return turns
 
 
 def _parse_list_text(text: str, column: str) -> JSON:
+    """Return the value of JSON text in `column`. Raises BadRow, which names the column."""
     try:
         return parse(text)
     except BadRow as problem:
@@ -40,14 +43,22 @@ def _parse_list_text(text: str, column: str) -> JSON:
 
 
 def _parse_turn(turn: JSON, label: str) -> Turn:
+    """Return a turn object as a Turn. label: its place, for messages. Raises BadRow.
+
+    What its fields hold beside role and text stays in Turn.fields, unless it is null.
+    """
     if not isinstance(turn, dict):
-        raise BadRow("malformed_row", f"{label} is {describe_type(turn)}; expected an object")
+        kind = describe_type(turn)
+        raise BadRow("malformed_row", f"{label} is {kind}; expected an object")
     keys = _keys_of(turn)
     if keys.role not in turn:
         raise BadRow("missing_field", f"{label} has neither 'from' nor 'role'")
     role_name = require_text(turn[keys.role], f"{keys.role!r} of {label}")
     role = parse_role(role_name, label)
-    fields = {key: value for key, value in turn.items() if key not in keys and value is not None}
+    fields = {}
+    for key, value in turn.items():
+        if key not in keys and value is not None:
+            fields[key] = value
     if role == "system" and fields.get(CHAT_KEYS.role) == "developer":
         role = "developer"  # ShareGPT has no name of its own for it
         del fields[CHAT_KEYS.role]
@@ -56,9 +67,12 @@ def _parse_turn(turn: JSON, label: str) -> Turn:
         return Turn(role, "", fields)
     if keys.text not in turn:
         raise BadRow("missing_field", f"{label} has no {keys.text!r}")
+    content_label = f"{keys.text!r} of {label}"
     if normalize(role_name) in CALL_ROLES:
-        return _parse_call(require_text(content, f"{keys.text!r} of {label}"), fields)
-    return _with_content(role, parse_content(content, f"{keys.text!r} of {label}"), fields)
+        text = require_text(content, content_label)
+        return _parse_call(text, fields)
+    parsed = parse_content(content, content_label)
+    return _with_content(role, parsed, fields)
 
 
 def _keys_of(turn: Mapping[str, JSON]) -> TurnKeys:
@@ -79,24 +93,30 @@ def _parse_call(text: str, fields: dict[str, JSON]) -> Turn:
     """Return the turn whose text is a call: the JSON of one or several, or another notation."""
     if not text or "tool_calls" in fields:
         return Turn("assistant", "", fields)
+    as_text: dict[str, JSON] = {**fields, "function_call": text}
     try:
         value = parse(text)
     except BadRow:
-        return Turn("assistant", "", {**fields, "function_call": text})
+        return Turn("assistant", "", as_text)
     functions = value if isinstance(value, list) else [value]
     calls: list[JSON] = []
     for function in functions:
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            return Turn("assistant", "", {**fields, "function_call": text})
+        if not isinstance(function, dict):
+            return Turn("assistant", "", as_text)
+        if not isinstance(function.get("name"), str):
+            return Turn("assistant", "", as_text)
         calls.append({"type": "function", "function": function})
     return Turn("assistant", "", {**fields, "tool_calls": calls})
 
 
 def _with_content(role: Role, content: Content, fields: dict[str, JSON]) -> Turn:
+    """Return the turn; reasoning and calls in its content become fields that it does not have."""
     if content.parts:
         fields[CONTENT_PARTS] = content.parts
     if content.reasoning:
         fields.setdefault("reasoning_content", content.reasoning)
     if content.calls:
         fields.setdefault("tool_calls", content.calls)
-    return Turn("tool" if content.is_tool_output else role, content.text, fields)
+    if content.is_tool_output:
+        role = "tool"
+    return Turn(role, content.text, fields)

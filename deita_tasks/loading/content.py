@@ -42,44 +42,53 @@ def parse_content(content: JSON, label: str) -> Content:
     if not content:
         raise BadRow("not_text", f"{label} is an empty list; expected a string")
     parts = [_Part.parse(part, label) for part in content]
-    outputs = [part for part in parts if part.kind == "tool_result"]
+    texts = [part.text for part in parts if part.kind in ("text", "tool_result")]
+    thoughts = [part.text for part in parts if part.kind == "reasoning"]
     shown = [part for part in parts if part.kind in ("text", "media")]
     has_media = any(part.kind == "media" for part in shown)
     return Content(
-        text="".join(part.text for part in parts if part.kind in ("text", "tool_result")),
+        text="".join(texts),
         parts=[part.value for part in shown] if has_media else None,
-        reasoning="\n\n".join(part.text for part in parts if part.kind == "reasoning"),
+        reasoning="\n\n".join(thoughts),
         calls=[part.value for part in parts if part.kind == "tool_use"],
-        is_tool_output=len(outputs) == len(parts),
+        is_tool_output=all(part.kind == "tool_result" for part in parts),
     )
 
 
 class _Part(NamedTuple):
+    """A part of a content. text: "" for media and calls. value: the part, or the call it is."""
+
     kind: str  # text, media, reasoning, tool_use or tool_result
     text: str
     value: JSON
 
     @classmethod
     def parse(cls, part: JSON, label: str) -> _Part:
+        """Parse a part, or a text in its place. Raises BadRow for a part of another type."""
         if isinstance(part, str):
             return cls("text", part, {"type": "text", "text": part})
-        members = part if isinstance(part, dict) else {}
-        fields = {name: value for name, value in members.items() if value is not None}
+        fields = {}
+        if isinstance(part, dict):
+            fields = {name: value for name, value in part.items() if value is not None}
         kind = _kind_of(fields)
         text = fields.get("text")
         if kind in TEXT_PARTS and isinstance(text, str):
             return cls("text", text, {"type": "text", "text": text})
         if kind in REASONING_PARTS:
             thought = fields.get("thinking", text)
-            return cls("reasoning", thought if isinstance(thought, str) else "", fields)
+            if not isinstance(thought, str):
+                thought = ""
+            return cls("reasoning", thought, fields)
         if kind in MEDIA_PARTS:
             return cls("media", "", {"type": kind, **fields})
         if kind == "tool_use":  # Anthropic's name for a call
-            function = {"name": fields.get("name"), "arguments": fields.get("input")}
+            arguments = fields.get("input")
+            function = {"name": fields.get("name"), "arguments": arguments}
             call = {"id": fields.get("id"), "type": "function", "function": function}
             return cls("tool_use", "", call)
         if kind == "tool_result":
-            return cls("tool_result", _output_text(fields, label), fields)
+            output = _output_text(fields, label)
+            return cls("tool_result", output, fields)
         described = kind or describe_type(part)
         detail = f"{label} is a list with {described!r:.40}; expected parts of type 'text'"
         raise BadRow("not_text", f"{detail}, images, audio or video")
@@ -95,5 +104,8 @@ def _kind_of(fields: Mapping[str, JSON]) -> str:
 
 
 def _output_text(fields: Mapping[str, JSON], label: str) -> str:
+    """Return the text of what a tool answered, "" for nothing. Raises BadRow."""
     output = fields.get("content", "")
-    return parse_content(output, label).text if output else ""
+    if not output:
+        return ""
+    return parse_content(output, label).text

@@ -35,6 +35,10 @@ def take_context(turns: list[Turn], columns: dict[str, JSON]) -> Context:
 
 
 def _take_tools(turns: list[Turn], columns: dict[str, JSON]) -> Context:
+    """Return the turns and the tools of `columns`, which loses them, or else of a turn's field.
+
+    The turn that held the tools comes back without that field. Tools are None if there are none.
+    """
     for name in TOOLS_COLUMNS:
         tools = columns.get(name)
         if _are_tools(tools):
@@ -45,9 +49,12 @@ def _take_tools(turns: list[Turn], columns: dict[str, JSON]) -> Context:
         for name in TOOLS_COLUMNS:
             tools = turn.fields.get(name)
             if tools and _are_tools(tools):
-                fields = {key: value for key, value in turn.fields.items() if key != name}
+                fields = dict(turn.fields)
+                del fields[name]
                 without = Turn(turn.role, turn.content, fields)
-                return Context([*turns[:number], without, *turns[number + 1 :]], tools)
+                before = turns[:number]
+                after = turns[number + 1 :]
+                return Context([*before, without, *after], tools)
     return Context(turns, None)
 
 
@@ -58,4 +65,6 @@ def _are_tools(value: JSON) -> bool:
         return True
     if isinstance(parsed, dict):
         return True
-    return isinstance(parsed, list) and all(isinstance(tool, dict) for tool in parsed)
+    if not isinstance(parsed, list):
+        return False
+    return all(isinstance(tool, dict) for tool in parsed)

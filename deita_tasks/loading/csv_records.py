@@ -28,10 +28,12 @@ class Record(NamedTuple):
 
     @property
     def raw(self) -> bytes:
+        """The bytes of its lines, line ends included."""
         return b"".join([line.content for line in self.lines])
 
     @property
     def number(self) -> int:
+        """The number of its first line."""
         return self.lines[0].number
 
     @property
@@ -65,7 +67,8 @@ class RecordReader:
         except StopIteration:
             return None
         except csv.Error as error:
-            fault = self._quotes.find_fault(Record(self._lines, []).raw)
+            unparsed = Record(self._lines, [])
+            fault = self._quotes.find_fault(unparsed.raw)
             return self._fail(str(error), fault)
         except _RecordTooLong:
             limits = f"{MAX_ROW_BYTES:,} bytes or {MAX_LINES:,} lines"
@@ -78,16 +81,19 @@ class RecordReader:
     def parse_line(self, line: Line) -> list[str]:
         """Return the cells of a line by itself; [] if it cannot be parsed."""
         text = line.content.decode("utf-8", "surrogateescape")
+        parser = csv.reader([text], delimiter=self._delimiter, strict=True)
         try:
-            return next(csv.reader([text], delimiter=self._delimiter, strict=True), [])
+            return next(parser, [])
         except csv.Error:
             return []
 
     def _fail(self, problem: str, fault: int | None) -> Record:
+        """Return what was read as a record without cells; go on with a new parser."""
         self._parser = csv.reader(self._take_lines(), delimiter=self._delimiter, strict=True)
         return Record(self._lines, [], problem, fault)
 
     def _take_lines(self) -> Iterator[str]:
+        """Yield lines to the parser, and note them. Raises _RecordTooLong."""
         while True:
             line = self._put_back.popleft() if self._put_back else next(self._source, None)
             if line is None:
@@ -136,18 +142,22 @@ class Quotes:
         """
         if b'\\"' not in raw and raw.count(b'"') % 2 == 0:
             return False
-        plain = [cell for cell in self._plain_cells(raw) if b'"' in cell]
-        return any(
-            b'\\"' in cell or (cell.endswith(b'"') and cell.count(b'"') % 2) for cell in plain
-        )
+        for cell in self._plain_cells(raw):
+            is_escaped = b'\\"' in cell
+            is_odd = cell.endswith(b'"') and cell.count(b'"') % 2
+            if is_escaped or is_odd:
+                return True
+        return False
 
     def close_at_end(self, raw: bytes) -> bool:
         """Return whether the last quote of a record surely ends a cell."""
         before, quote, after = raw.rpartition(b'"')
-        last = before[-1:]
-        return bool(quote) and last not in (b"\\", b"\n") and not after.strip(b"\r\n")
+        if not quote or after.strip(b"\r\n"):
+            return False
+        return before[-1:] not in (b"\\", b"\n")
 
     def _plain_cells(self, raw: bytes) -> Iterator[bytes]:
+        """Yield the cells of a record that are neither quoted nor empty."""
         position = 0
         while position < len(raw):
             cell = self._cell.match(raw, position)

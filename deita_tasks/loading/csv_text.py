@@ -37,6 +37,7 @@ from deita_tasks.loading.base import (
 )
 from deita_tasks.loading.csv_records import Quotes, Record, RecordReader
 from deita_tasks.loading.json_lines import Line, split_lines
+from deita_tasks.strict_json import JSON
 
 # No cell has so many lines in a row that look like records of the same table.
 DOUBT_RECORDS = 256
@@ -49,13 +50,15 @@ def rows(blocks: Iterable[bytes]) -> Iterator[Row]:
     Raises InputError if there is no header with unique names.
     """
     # This limit is one for the whole process, and 128 KiB by default. RecordReader enforces ours.
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
+    limit = csv.field_size_limit()
+    csv.field_size_limit(max(limit, MAX_ROW_BYTES))
     source = split_lines(blocks)
     first = next((line for line in source if line.content.strip()), None)
     if first is None:
         return iter(())
     header = parse_header(first.content)
-    return _Table(source, header, detect_delimiter(first.content)).rows()
+    delimiter = detect_delimiter(first.content)
+    return _Table(source, header, delimiter).rows()
 
 
 def detect_delimiter(header: bytes) -> str:
@@ -67,16 +70,16 @@ def parse_header(line: bytes) -> list[str]:
     """Return the names of the columns. Raises InputError if `line` does not hold unique names."""
     delimiter = detect_delimiter(line)
     try:
-        reader = csv.reader([line.decode("utf-8")], delimiter=delimiter, strict=True)
+        text = line.decode("utf-8")
+        reader = csv.reader([text], delimiter=delimiter, strict=True)
         names = next(reader, [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"the header cannot be read ({error}); expected the names of columns in UTF-8"
         ) from error
     if len(set(names)) != len(names):
-        raise InputError(
-            f"duplicate names in the header {list_names(names)}; expected unique names"
-        )
+        listed = list_names(names)
+        raise InputError(f"duplicate names in the header {listed}; expected unique names")
     return names
 
 
@@ -95,6 +98,10 @@ class _Block:
             self.add_lines(line.number, line.number, line.content)
 
     def add_lines(self, number: int, end: int, raw: bytes) -> None:
+        """Add the lines from `number` to `end`, unless the block already reaches that far.
+
+        Of their bytes it keeps what a quarantined row shows.
+        """
         if end <= self._end:
             return
         self._number = self._number or number
@@ -103,6 +110,7 @@ class _Block:
             self._raw += raw[: MAX_RAW_BYTES + 1]
 
     def row(self) -> Row:
+        """Return all lines of the block as one bad row."""
         count = self._end - self._number + 1
         detail = f"not CSV: {self._problem}; expected quotes inside a cell to be doubled"
         if count > 1:
@@ -134,14 +142,18 @@ class _Table:
         self._like_records = 0  # records in a row in the block that could be rows
 
     def rows(self) -> Iterator[Row]:
+        """Yield every row once no later line can show it to be a piece of a record."""
         while (record := self._reader.read()) is not None:
             raw = record.raw
-            if len(record.lines) == 1 and record.lines[0].size > MAX_ROW_BYTES:
-                row = Row(record.number, None, raw, row_too_long(record.lines[0].size))
+            first_line = record.lines[0]
+            if len(record.lines) == 1 and first_line.size > MAX_ROW_BYTES:
+                too_long = row_too_long(first_line.size)
+                row = Row(record.number, None, raw, too_long)
                 yield from self._hold(record, raw, row)
             elif record.problem is not None and not record.is_quoting:
                 problem = BadRow("malformed_row", f"not CSV: {record.problem}")
-                yield from self._hold(record, raw, Row(record.number, None, raw, problem))
+                row = Row(record.number, None, raw, problem)
+                yield from self._hold(record, raw, row)
             elif record.problem is not None:
                 yield from self._set_aside(record)
             elif self._quotes.are_misplaced(raw):
@@ -149,7 +161,8 @@ class _Table:
             elif self._block is not None:
                 yield from self._weigh(record, raw)
             elif record.cells:  # otherwise it is a blank line
-                yield from self._hold(record, raw, self._build_row(record, raw))
+                row = self._build_row(record, raw)
+                yield from self._hold(record, raw, row)
         if self._block is not None:
             yield self._block.row()
         yield from self._release(0)
@@ -161,12 +174,14 @@ class _Table:
             return
         if b'"' in raw and self._quotes.find_opening(raw) is not None:
             yield from self._release(0)
-        self._held.append(_Held(row, record.lines[-1].number, raw))
+        last_line = record.lines[-1]
+        self._held.append(_Held(row, last_line.number, raw))
         self._held_bytes += len(raw)
         while len(self._held) > DOUBT_RECORDS or self._held_bytes > DOUBT_BYTES:
             yield from self._release(len(self._held) - 1)
 
     def _release(self, remaining: int) -> Iterator[Row]:
+        """Yield the oldest rows held back until `remaining` are left."""
         while len(self._held) > remaining:
             held = self._held.popleft()
             self._held_bytes -= len(held.raw)
@@ -175,7 +190,8 @@ class _Table:
     def _begin_block(self, record: Record, problem: str) -> _Block:
         """Return the block of lines in doubt, which begins with the rows held back."""
         if self._block is None:
-            self._block = _Block(f"{problem} (line {record.lines[-1].number})")
+            last_line = record.lines[-1]
+            self._block = _Block(f"{problem} (line {last_line.number})")
             for held in self._held:
                 self._block.add_lines(held.row.number, held.end, held.raw)
             self._held.clear()
@@ -184,14 +200,17 @@ class _Table:
         return self._block
 
     def _end_block(self) -> Iterator[Row]:
+        """Yield the row of the block, if there is one; lines are records again after it."""
         if self._block is not None:
             yield self._block.row()
         self._block = None
 
     def _set_aside(self, record: Record) -> Iterator[Row]:
         """Set aside a record that cannot be parsed, up to where reading can resume."""
-        opening = self._quotes.find_opening(record.raw)
-        if opening is not None and opening < (record.fault or len(record.raw)):
+        raw = record.raw
+        doubtful = record.fault or len(raw)
+        opening = self._quotes.find_opening(raw)
+        if opening is not None and opening < doubtful:
             yield from self._release(0)  # until then, all quotes did fit
         block = self._begin_block(record, str(record.problem))
         block.add(record.lines[:1])
@@ -199,20 +218,22 @@ class _Table:
         last = between.pop() if between and record.fault is not None else None
         resume = self._find_run(between)
         if resume is not None:
-            rest = between[resume:] + ([last] if last else [])
             block.add(between[:resume])
+            rest = between[resume:]
+            if last:
+                rest.append(last)
             self._reader.put_back(rest)
             yield from self._end_block()
             return
         block.add(between)
         if record.fault is None:
             return
-        raw = record.raw
         opening = self._quotes.find_opening(raw, record.fault)
         line = record.lines[-1]
         block.add([line])
         if opening is not None:  # go on inside the cell that begins there
-            self._reader.put_back([line._replace(content=raw[opening:])])
+            cell_start = line._replace(content=raw[opening:])
+            self._reader.put_back([cell_start])
 
     def _find_run(self, lines: Sequence[Line]) -> int | None:
         """Return the end of the first DOUBT_RECORDS of `lines` in a row that could be rows."""
@@ -229,7 +250,8 @@ class _Table:
     def _set_aside_pieces(self, record: Record, raw: bytes) -> Iterator[Row]:
         """Set aside a record with a quote that belongs to an earlier line."""
         problem = "a cell that is not quoted holds the quote of a longer one"
-        self._begin_block(record, problem).add(record.lines)
+        block = self._begin_block(record, problem)
+        block.add(record.lines)
         if self._quotes.close_at_end(raw):
             yield from self._end_block()
 
@@ -246,6 +268,10 @@ class _Table:
                 yield from self._end_block()
 
     def _build_row(self, record: Record, raw: bytes) -> Row:
+        """Return a record as a row; a bad row for cells that do not fit the header.
+
+        So is a record that is not UTF-8, holds a NUL or repeats the header.
+        """
         cells = record.cells
         try:
             raw.decode("utf-8")
@@ -253,10 +279,12 @@ class _Table:
             if len(cells) != len(self._header):
                 detail = f"{len(cells)} cells; the header names {len(self._header)} columns"
                 raise BadRow("malformed_row", detail)
-            if cells[0].removeprefix("\ufeff") == self._header[0] and cells[1:] == self._header[1:]:
+            first_name = cells[0].removeprefix("\ufeff")
+            if first_name == self._header[0] and cells[1:] == self._header[1:]:
                 raise BadRow("malformed_row", "the header once more; are these two files in one?")
         except UnicodeDecodeError as error:
             return Row(record.number, None, raw, not_utf8(error, "the row"))
         except BadRow as problem:
             return Row(record.number, None, raw, problem)
-        return Row(record.number, dict(zip(self._header, cells, strict=True)), raw)
+        columns: dict[str, JSON] = dict(zip(self._header, cells, strict=True))
+        return Row(record.number, columns, raw)

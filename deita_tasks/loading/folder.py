@@ -36,6 +36,7 @@ OTHER_SUFFIXES = re.compile(
 OTHER_NAMES = re.compile(r"(readme|license|licence|notice|changelog|makefile)\b.*", re.IGNORECASE)
 
 ARRAY_OF_OBJECTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{")
+OBJECT_START = re.compile(rb'\{\s*"')
 
 # Files that other programs and our own output put beside the data, by name, with names that only
 # they hold: in the object, or in one of its members.
@@ -70,12 +71,16 @@ def find_pool(uri: str | Sequence[str], layouts: Sequence[RowFormat] = ()) -> Po
     always read. Raises InputError if there is none.
     """
     patterns = [uri] if isinstance(uri, str) else uri
-    found = [_expand(pattern, layouts) for pattern in patterns]
-    files = [file for pool in found for file in pool.files]
-    passed_over = [file for pool in found for file in pool.passed_over if file.uri not in files]
     if not patterns:
         raise InputError("no input was given; expected a file, a folder, a glob or a URI")
-    return PoolFiles(list(dict.fromkeys(files)), list(dict.fromkeys(passed_over)))
+    files: dict[str, None] = {}
+    passed_over: dict[PassedOver, None] = {}
+    for pattern in patterns:
+        pool = _expand(pattern, layouts)
+        files.update(dict.fromkeys(pool.files))
+        passed_over.update(dict.fromkeys(pool.passed_over))
+    unread = [file for file in passed_over if file.uri not in files]
+    return PoolFiles(list(files), unread)
 
 
 def log_passed_over(passed_over: Sequence[PassedOver], logger: Any = log) -> None:
@@ -88,6 +93,7 @@ def log_passed_over(passed_over: Sequence[PassedOver], logger: Any = log) -> Non
 
 
 def _expand(pattern: str, layouts: Sequence[RowFormat]) -> PoolFiles:
+    """Return the files that a URI names. Raises InputError if none of them is data."""
     hub = hub_files(pattern)
     if hub is not None:
         return PoolFiles(*hub)
@@ -106,10 +112,14 @@ def _expand(pattern: str, layouts: Sequence[RowFormat]) -> PoolFiles:
         else:
             passed_over.append(PassedOver(uri=file, reason=reason))
     if not files:
-        first = f" (for example {passed_over[0].uri}: {passed_over[0].reason})"
+        example = ""
+        if passed_over:
+            first = passed_over[0]
+            example = f" (for example {first.uri}: {first.reason})"
+        suffixes = ", ".join(SUFFIXES)
         raise InputError(
-            f"{pattern}: no file here is data{first if passed_over else ''}; expected files that "
-            f"end with {', '.join(SUFFIXES)}, or that hold JSON, CSV, Parquet or Arrow"
+            f"{pattern}: no file here is data{example}; expected files that "
+            f"end with {suffixes}, or that hold JSON, CSV, Parquet or Arrow"
         )
     return PoolFiles(files, passed_over)
 
@@ -119,19 +129,24 @@ def _saved_files(files: Sequence[str]) -> dict[str, set[str]]:
     saved = {}
     for file in files:
         folder, name = posixpath.split(file)
-        state = _read_object(file) if name == "state.json" else None
-        entries = (state or {}).get("_data_files")
+        if name != "state.json":
+            continue
+        state = _read_object(file) or {}
+        entries = state.get("_data_files")
         if isinstance(entries, list):
-            names = {entry.get("filename") for entry in entries if isinstance(entry, dict)}
+            names = [entry.get("filename") for entry in entries if isinstance(entry, dict)]
             saved[folder] = {name for name in names if isinstance(name, str)}
     return saved
 
 
 def _unlisted_reason(file: str, saved: dict[str, set[str]]) -> str | None:
+    """Return why an Arrow file beside a state.json is not data; None if it is listed there."""
     folder, name = posixpath.split(file)
-    if folder in saved and name.endswith(".arrow") and name not in saved[folder]:
-        return "not among the data files of state.json; a cache of datasets"
-    return None
+    if folder not in saved or not name.endswith(".arrow"):
+        return None
+    if name in saved[folder]:
+        return None
+    return "not among the data files of state.json; a cache of datasets"
 
 
 def _sidecar_reason(file: str) -> str | None:
@@ -165,27 +180,32 @@ def _foreign_reason(file: str, layouts: Sequence[RowFormat]) -> str | None:
         container = detect_container(head, file, layouts)
     except InputError as error:
         return str(error).removeprefix(f"{file}: ")
-    is_list = container == "json_array" and not ARRAY_OF_OBJECTS.match(head)
-    if is_list or (container == "json_lines" and not _has_object(head)):
-        return "its content begins like no data format"
-    return None
+    is_data = True
+    if container == "json_array":
+        is_data = ARRAY_OF_OBJECTS.match(head) is not None
+    elif container == "json_lines":
+        is_data = _has_object(head)
+    return None if is_data else "its content begins like no data format"
 
 
 def _has_object(head: bytes) -> bool:
     """Return whether a line is an object, or an object begins that does not end in `head`."""
     lines = head.splitlines()
-    return any(_is_object(line) for line in lines) or (
-        len(lines) == 1 and len(head) == HEAD_BYTES and re.match(rb'\{\s*"', head) is not None
-    )
+    if any(_is_object(line) for line in lines):
+        return True
+    is_cut = len(lines) == 1 and len(head) == HEAD_BYTES
+    return is_cut and OBJECT_START.match(head) is not None
 
 
 def _is_object(line: bytes) -> bool:
+    """Return whether a line is a whole JSON object."""
     if not line.lstrip().startswith(b"{"):
         return False
     try:
-        return isinstance(json.loads(line), dict)
+        value = json.loads(line)
     except (ValueError, RecursionError):
         return False
+    return isinstance(value, dict)
 
 
 def _read_object(file: str) -> dict[str, Any] | None:
@@ -202,16 +222,19 @@ def _read_object(file: str) -> dict[str, Any] | None:
 
 
 def _has_any(fields: dict[str, Any], names: set[str]) -> bool:
+    """Return whether an object, or an object among its values, has one of these names."""
     members = [value for value in fields.values() if isinstance(value, dict)]
     return any(not names.isdisjoint(each) for each in (fields, *members))
 
 
 def _columns(file: str) -> set[str]:
+    """Return the names of a Parquet file's columns; none if it is not readable."""
     with open_file(file) as handle:
         return set(_read_names(handle))
 
 
 def _read_names(handle: IO[bytes]) -> Iterator[str]:
+    """Yield the names of the columns; none for what is not Parquet."""
     try:
         yield from pq.read_schema(handle).names
     except (pa.ArrowException, OSError):

@@ -38,7 +38,8 @@ def save_pool(rows: Iterable[Any], store: str) -> str:
                 file.write(line)
             if not file.tell():
                 raise EmptyFile("no rows were given; expected conversations")
-        uri = storage.join(store, "inputs", f"{digest.hexdigest()[:32]}.jsonl")
+        name = digest.hexdigest()[:32]
+        uri = storage.join(store, "inputs", f"{name}.jsonl")
         if not storage.exists(uri):
             with open(draft, "rb") as file, storage.write_atomic(uri) as handle:
                 shutil.copyfileobj(file, handle)
@@ -49,12 +50,14 @@ def json_lines(rows: Iterable[Any]) -> Iterator[bytes]:
     """Yield each row as a line of JSON. Raises InputError for a value that JSON cannot hold."""
     for number, row in enumerate(_records(rows), 1):
         try:
-            yield strict_json(_to_json(row)).encode() + b"\n"
+            line = strict_json(_to_json(row))
+            yield line.encode() + b"\n"
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"row {number}: {error}; expected JSON values") from error
 
 
 def _records(rows: Iterable[Any]) -> Iterator[Any]:
+    """Yield rows, those of a DataFrame as dicts. Raises InputError for columns of one name."""
     if not isinstance(rows, pd.DataFrame):
         yield from rows
         return
@@ -62,7 +65,8 @@ def _records(rows: Iterable[Any]) -> Iterator[Any]:
     if not table.columns.is_unique:
         raise InputError("the DataFrame has duplicate column names; expected unique names")
     for start in range(0, len(table), DATAFRAME_ROWS):
-        yield from table.iloc[start : start + DATAFRAME_ROWS].astype(object).to_dict("records")
+        part = table.iloc[start : start + DATAFRAME_ROWS]
+        yield from part.astype(object).to_dict("records")
 
 
 def _to_json(value: Any) -> JSON:
@@ -77,7 +81,8 @@ def _to_json(value: Any) -> JSON:
         names = [str(name) for name in value]
         if len(set(names)) != len(names):
             raise ValueError(f"the names {names[:12]} are not unique as texts")
-        return dict(zip(names, map(_to_json, value.values()), strict=True))
+        items = [_to_json(item) for item in value.values()]
+        return dict(zip(names, items, strict=True))
     if isinstance(value, list | tuple):
         return [_to_json(item) for item in value]
     if isinstance(value, set | frozenset | complex) or callable(value):

@@ -76,13 +76,18 @@ def detect_file(uri: str, layouts: Sequence[RowFormat], require_match: bool) -> 
     """
     compression, container = _detect_encoding(uri, layouts)
     rows = read_rows(uri, compression, container)
-    return PoolFile(uri, compression, container, choose_layout(rows, uri, layouts, require_match))
+    layout = choose_layout(rows, uri, layouts, require_match)
+    return PoolFile(uri, compression, container, layout)
 
 
 def choose_layout(
     rows: Iterable[Row], uri: str, layouts: Sequence[RowFormat], require_match: bool
 ) -> RowFormat:
-    """Return the layout of the first of `rows`, as described under `detect_file`."""
+    """Return the layout of the first of `rows`, as described under `detect_file`.
+
+    Raises EmptyFile if there are no rows, and InputError if the only row holds whole columns, or if
+    no row matches any layout and `require_match` is set.
+    """
     sample = sample_rows(rows, layouts)
     if not sample.columns and sample.first_problem is None:
         raise EmptyFile(f"{uri}: no rows; expected conversations")
@@ -91,14 +96,18 @@ def choose_layout(
     if require_match and not sample.votes:
         problem = explain_mismatch(sample.columns, sample.first_problem, layouts)
         raise InputError(f"{uri}: {problem}")
-    return layouts[max(range(len(layouts)), key=lambda i: (sample.votes[i], -i))]
+    best = max(range(len(layouts)), key=lambda i: (sample.votes[i], -i))
+    return layouts[best]
 
 
 def _detect_encoding(uri: str, layouts: Sequence[RowFormat]) -> tuple[Compression, Container]:
+    """Return how a file is packed. Raises InputError for a combination that cannot be streamed."""
     with open_file(uri) as handle:
-        compression = detect_compression(handle.read(HEAD_BYTES))
+        packed_head = handle.read(HEAD_BYTES)
+        compression = detect_compression(packed_head)
         handle.seek(0)
-        container = detect_container(read_head(handle, compression), uri, layouts)
+        head = read_head(handle, compression)
+        container = detect_container(head, uri, layouts)
         if container in BINARY_READERS and compression != "none":
             raise InputError(
                 f"{container.capitalize()} inside {compression} cannot be read in parts; "
@@ -135,7 +144,10 @@ class Sample:
 
 
 def sample_rows(rows: Iterable[Row], layouts: Sequence[RowFormat]) -> Sample:
-    """Look at `rows` until SAMPLE_ROWS were readable, but not at more than MAX_SEARCHED_ROWS."""
+    """Look at `rows` until SAMPLE_ROWS were readable, but not at more than MAX_SEARCHED_ROWS.
+
+    Raises BrokenFile if the file is damaged before its first readable row with columns.
+    """
     sample = Sample()
     try:
         for searched, row in enumerate(rows, 1):
@@ -155,15 +167,18 @@ def _is_by_column(columns: Mapping[str, JSON] | None) -> bool:
         return False
     if all(isinstance(cell, dict) for cell in cells):
         names = [list(cell) for cell in cells if isinstance(cell, dict)]
-        return all(name == names[0] for name in names) and names[0][:1] == ["0"]
+        first = names[0]
+        if first[:1] != ["0"]:
+            return False
+        return all(others == first for others in names)
     lists = [cell for cell in cells if isinstance(cell, list)]
+    if len(lists) != len(cells):
+        return False
+    lengths = {len(cell) for cell in lists}
+    if len(lengths) != 1 or lengths == {0}:
+        return False
     items = [item for cell in lists for item in cell]
-    return (
-        len(lists) == len(cells)
-        and len({len(cell) for cell in lists}) == 1
-        and bool(items)
-        and not any(isinstance(item, dict) for item in items)
-    )
+    return not any(isinstance(item, dict) for item in items)
 
 
 def quarantine(row: Row, source: SourceRow) -> Quarantined:

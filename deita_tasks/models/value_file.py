@@ -47,20 +47,24 @@ class ParquetFile(ValueFile):
         self._group: tuple[str, int, pa.ChunkedArray] | None = None
 
     def columns(self, names: Sequence[str]) -> list[list[Any]]:
+        """Return all values of some columns."""
         table = storage.read_table(self.uri, names)
         return [table[name].to_pylist() for name in names]
 
     def values(self, column: str, rows: Iterable[int]) -> dict[int, Value]:
+        """Return the values of a column in some rows; reads each row group once."""
         return {row: self._value(column, row) for row in sorted(rows)}
 
     def _value(self, column: str, row: int) -> Value:
+        """Return one value, of a list its numbers. Keeps the row group for the rows after it."""
         group = bisect_right(self._group_starts, row) - 1
         if self._group is None or self._group[:2] != (column, group):
             self._group = None  # free the last group before reading the next
             with storage.parquet_file(self.uri) as parquet:
                 table = parquet.read_row_group(group, columns=[column])
             self._group = (column, group, table[column])
-        scalar = self._group[2][row - self._group_starts[group]]
+        _, _, cells = self._group
+        scalar = cells[row - self._group_starts[group]]
         if not scalar.is_valid:
             return None
         value: Value
@@ -79,25 +83,39 @@ def _group_starts(parquet: pq.ParquetFile) -> list[int]:
 
 
 class TextFile(ValueFile):
-    """A CSV or JSON Lines file, whole in memory. The values of a CSV file are texts."""
+    """A CSV or JSON Lines file, whole in memory. The values of a CSV file are texts.
+
+    Raises InputError for a file that is not UTF-8, or that `read_rows` refuses with ValueError.
+    """
 
     def __init__(self, uri: str, read_rows: Callable[[str], list[dict[str, Any]]]) -> None:
         with storage.open_read(uri) as handle:
             content = handle.read()
         try:
-            self._rows = read_rows(content.decode("utf-8-sig"))
+            text = content.decode("utf-8-sig")
+            self._rows = read_rows(text)
         except ValueError as error:  # UnicodeDecodeError is one
             raise InputError(f"{uri}: {error}") from error
-        self.names = list(dict.fromkeys(name for row in self._rows for name in row))
+        names: dict[str, None] = {}
+        for row in self._rows:
+            names.update(dict.fromkeys(row))
+        self.names = list(names)
 
     def columns(self, names: Sequence[str]) -> list[list[Any]]:
-        return [[row.get(name) for row in self._rows] for name in names]
+        """Return all values of some columns; None in a row without the column."""
+        columns = []
+        for name in names:
+            values = [row.get(name) for row in self._rows]
+            columns.append(values)
+        return columns
 
     def values(self, column: str, rows: Iterable[int]) -> dict[int, Value]:
+        """Return the values of a column in some rows; None in a row without it."""
         return {row: self._rows[row].get(column) for row in rows}
 
 
 def _read_json_lines(text: str) -> list[dict[str, Any]]:
+    """Return the objects, one a line. Raises ValueError for a line that holds something else."""
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -113,12 +131,17 @@ def _read_json_lines(text: str) -> list[dict[str, Any]]:
 
 
 def _read_csv(text: str) -> list[dict[str, Any]]:
-    """Return the records; an empty cell is null."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    """Return the records; an empty cell is null. Raises ValueError for what is not CSV.
+
+    So it does for names that are not unique, and for records that do not fit the header.
+    """
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, strict=True)
     try:
         header = next(reader, [])
         if len(set(header)) < len(header):
-            raise ValueError(f"the header {', '.join(header)} has a name twice")
+            names = ", ".join(header)
+            raise ValueError(f"the header {names} has a name twice")
         rows = []
         for cells in reader:
             if not cells:
@@ -128,7 +151,8 @@ def _read_csv(text: str) -> list[dict[str, Any]]:
                     f"the record that ends in line {reader.line_num} has {len(cells)} cells; "
                     f"expected {len(header)}, as in the header"
                 )
-            rows.append({name: cell or None for name, cell in zip(header, cells, strict=True)})
+            values = [cell or None for cell in cells]
+            rows.append(dict(zip(header, values, strict=True)))
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num} is not CSV ({error})") from error
     return rows
@@ -139,8 +163,9 @@ TEXT_FORMATS = {".csv": _read_csv, ".jsonl": _read_json_lines, ".ndjson": _read_
 
 def open_value_file(uri: str) -> ValueFile:
     """Open a file of values. Raises InputError for one that cannot be read."""
+    name = uri.lower()
     for suffix, read_rows in TEXT_FORMATS.items():
-        if uri.lower().endswith(suffix):
+        if name.endswith(suffix):
             try:
                 return TextFile(uri, read_rows)
             except MissingFile as error:

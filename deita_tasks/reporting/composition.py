@@ -45,21 +45,27 @@ def count_column(
     name: str, values: pa.ChunkedArray, is_selected: pa.ChunkedArray | pa.Array
 ) -> ColumnCounts:
     """Count the values of a column over the distinct rows of a pool."""
-    table = pa.table({"value": values, "selected": pc.cast(is_selected, pa.int64())})
+    selected = pc.cast(is_selected, pa.int64())
+    table = pa.table({"value": values, "selected": selected})
     groups = table.group_by("value").aggregate([("selected", "count"), ("selected", "sum")])
-    columns = groups.select(["value", "selected_count", "selected_sum"]).to_pydict().values()
+    counts = groups.select(["value", "selected_count", "selected_sum"])
+    columns = counts.to_pydict().values()
     return _ordered(name, map(ValueCount, *columns))
 
 
 def with_names(column: ColumnCounts) -> ColumnCounts:
     """Return the counts of languages under their English names."""
-    return ColumnCounts(
-        column.name, [value._replace(value=language_name(value.value)) for value in column.values]
-    )
+    named = []
+    for count in column.values:
+        name = language_name(count.value)
+        named.append(count._replace(value=name))
+    return ColumnCounts(column.name, named)
 
 
 def _ordered(name: str, values: Iterable[ValueCount]) -> ColumnCounts:
-    return ColumnCounts(name, sorted(values, key=lambda count: (-count.pool, count.value)))
+    """Return the counts of a column, the most frequent value first, equals by their text."""
+    ordered = sorted(values, key=lambda count: (-count.pool, count.value))
+    return ColumnCounts(name, ordered)
 
 
 class ValueCounter:
@@ -94,19 +100,27 @@ class ValueCounter:
 
         A column whose values hardly repeat is an id and left out.
         """
-        columns = [self._complete(name, values) for name, values in self._columns.items() if values]
-        return [column for column in columns if 2 * len(column.values) <= self._rows[0]]
+        most_values = self._rows[0] // 2
+        columns = []
+        for name, values in self._columns.items():
+            if values:
+                column = self._complete(name, values)
+                columns.append(column)
+        return [column for column in columns if len(column.values) <= most_values]
 
     def _complete(self, name: str, values: Mapping[str, list[int]]) -> ColumnCounts:
+        """Return the counts of a column, rows without it among them as NO_VALUE."""
         counts = [ValueCount(value, *numbers) for value, numbers in values.items()]
-        pool = self._rows[0] - sum(count.pool for count in counts)
-        selected = self._rows[1] - sum(count.selected for count in counts)
-        if pool:
-            counts.append(ValueCount(NO_VALUE, pool, selected))
+        pool_rows, selected_rows = self._rows
+        total = _sum("", counts)
+        if total.pool < pool_rows:
+            without = ValueCount(NO_VALUE, pool_rows - total.pool, selected_rows - total.selected)
+            counts.append(without)
         return _ordered(name, counts)
 
 
 def _text(value: JSON) -> str:
+    """Return a value as the report shows it: a text as it is, anything else as JSON."""
     if isinstance(value, str):
         return value or "(empty)"
     return json.dumps(value)
@@ -135,8 +149,10 @@ def find_vanished(column: ColumnCounts) -> list[VanishedValue]:
 def shorten(text: str) -> str:
     """Return the beginning and the end of a long text, on one line."""
     line = " ".join(text.split())
+    if len(line) <= VALUE_CHARACTERS:
+        return line
     half = VALUE_CHARACTERS // 2
-    return line if len(line) <= VALUE_CHARACTERS else f"{line[:half]} … {line[-half:]}"
+    return f"{line[:half]} … {line[-half:]}"
 
 
 class ValueRow(NamedTuple):
@@ -178,43 +194,54 @@ def lay_out(columns: Sequence[ColumnCounts], vanished: Sequence[VanishedValue]) 
         if len(column.values) == 1
     ]
     tables = [_table(column, vanished) for column in several[:MAX_COLUMNS]]
-    return Composition(
-        tables, constants, [shorten(column.name) for column in several[MAX_COLUMNS:]]
-    )
+    left_out = [shorten(column.name) for column in several[MAX_COLUMNS:]]
+    return Composition(tables, constants, left_out)
 
 
 def _table(column: ColumnCounts, vanished: Sequence[VanishedValue]) -> ValueTable:
+    """Return the table of a column; values beyond MAX_VALUES share its last row."""
     lost = [value.value for value in vanished if value.column == column.name]
     total = _sum("", column.values)
     shown = column.values[:MAX_VALUES]
     rest = column.values[MAX_VALUES:]
     if rest:
-        shown = [*shown, _sum(f"{len(rest):,} more", rest)]
-    rows = [
-        ValueRow(
-            shorten(count.value),
+        sum_of_rest = _sum(f"{len(rest):,} more", rest)
+        shown = [*shown, sum_of_rest]
+    rows = []
+    for count in shown:
+        value = shorten(count.value)
+        row = ValueRow(
+            value,
             count.pool,
             _share(count.pool, total.pool),
             count.selected,
             _share(count.selected, total.selected),
-            shorten(count.value) in lost,
+            value in lost,
         )
-        for count in shown
-    ]
+        rows.append(row)
     return ValueTable(shorten(column.name), rows, _warning(lost))
 
 
 def _warning(lost: Sequence[str]) -> str:
+    """Return the sentence that names up to MAX_VALUES vanished values; "" for none."""
     if not lost:
         return ""
-    more = f" and {len(lost) - MAX_VALUES:,} more" if len(lost) > MAX_VALUES else ""
-    return f"WARNING: no selected row has {', '.join(lost[:MAX_VALUES])}{more}."
+    named = ", ".join(lost[:MAX_VALUES])
+    more = ""
+    if len(lost) > MAX_VALUES:
+        more = f" and {len(lost) - MAX_VALUES:,} more"
+    return f"WARNING: no selected row has {named}{more}."
 
 
 def _sum(name: str, values: Sequence[ValueCount]) -> ValueCount:
+    """Return the rows of all these values together, under a name."""
     pool = sum(value.pool for value in values)
-    return ValueCount(name, pool, sum(value.selected for value in values))
+    selected = sum(value.selected for value in values)
+    return ValueCount(name, pool, selected)
 
 
 def _share(rows: int, total: int) -> str:
-    return f"{rows / total:.1%}" if total else "–"
+    """Return a share in percent; a dash of nothing."""
+    if not total:
+        return "–"
+    return f"{rows / total:.1%}"

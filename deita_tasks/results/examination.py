@@ -58,16 +58,19 @@ def examine(
     sources = count_column(SOURCE, rows["source_uri"], is_selected)
     columns = [sources, with_names(languages), *counter.counts()]
     unanswered = rows["n_unanswered"].to_numpy()
-    media_ids = ids.filter(pc.greater(rows["n_media"].combine_chunks(), 0))
+    n_media = rows["n_media"].combine_chunks()
+    media_ids = ids.filter(pc.greater(n_media, 0))
+    selected_media = pc.is_in(media_ids, value_set=selected_ids)
+    media = MediaRows(
+        pool=len(media_ids),
+        selected=_count(selected_media),
+        too_similar=_count_pairs(ledger, media_ids),
+    )
     findings = Findings(
         rows=rows.num_rows,
         unanswered_exchanges=int(unanswered.sum()),
         unanswered_rows=int((unanswered > 0).sum()),
-        media=MediaRows(
-            pool=len(media_ids),
-            selected=_count(pc.is_in(media_ids, value_set=selected_ids)),
-            too_similar=_count_pairs(ledger, media_ids),
-        ),
+        media=media,
         differing_duplicates=differences.rows,
         differing_columns=[name for name, _ in differences.columns.most_common()],
         half_read_pairs=_count_pairs(ledger, truncated),
@@ -83,14 +86,16 @@ def examine(
 
 
 def _count(is_true: pa.Array) -> int:
+    """Return how many values are true; 0 of none."""
     return pc.sum(is_true).as_py() or 0
 
 
 def _count_pairs(ledger: pa.Table, ids: pa.Array) -> int:
     """Return how many too similar rows are among `ids`, as is the row that blocked them."""
     pairs = with_decision(ledger, "too_similar")
-    is_own = pc.is_in(pairs["id"], value_set=ids)
-    return _count(pc.and_(is_own, pc.is_in(pairs["nearest_id"], value_set=ids)))
+    has_row = pc.is_in(pairs["id"], value_set=ids)
+    has_nearest = pc.is_in(pairs["nearest_id"], value_set=ids)
+    return _count(pc.and_(has_row, has_nearest))
 
 
 class _Differences:
@@ -103,16 +108,17 @@ class _Differences:
 
     def add(self, id: str, columns: Mapping[str, JSON], is_first: bool) -> None:
         """Note the columns of a row whose id is not unique, in the order of the pool."""
-        values = {
-            name: hash(json.dumps(value, sort_keys=True))
-            for name, value in columns.items()
-            if value is not None
-        }
+        values = {}
+        for name, value in columns.items():
+            if value is not None:
+                text = json.dumps(value, sort_keys=True)
+                values[name] = hash(text)
         if is_first:
             self._first[id] = values
             return
         first = self._first[id]
-        differing = [name for name in (first | values) if first.get(name) != values.get(name)]
+        names = first | values
+        differing = [name for name in names if first.get(name) != values.get(name)]
         self.rows += bool(differing)
         self.columns.update(differing)
 
@@ -123,8 +129,12 @@ def _read_columns(
     is_selected: NDArray[np.bool_],
     counter: ValueCounter,
 ) -> _Differences:
-    """Give the distinct rows at `positions` to `counter`; return how duplicates differ."""
-    selected = set(positions[is_selected].tolist())
+    """Give the distinct rows at `positions` to `counter`; return how duplicates differ.
+
+    is_selected: which of the distinct rows are selected, in the order of `positions`.
+    """
+    selected_positions = positions[is_selected]
+    selected = set(selected_positions.tolist())
     first = set(positions.tolist())
     repeated = _repeated_ids(pool) if len(positions) < pool.summary.good else set()
     differences = _Differences()
@@ -139,10 +149,17 @@ def _read_columns(
 
 
 def _ids_and_columns(pool: Pool) -> Iterable[tuple[str, str | None]]:
+    """Yield the id of every good row, in order, and its other columns as JSON text."""
     for table in pool.scan(["id", "extra"]):
-        yield from zip(table["id"].to_pylist(), table["extra"].to_pylist(), strict=True)
+        ids = table["id"].to_pylist()
+        texts = table["extra"].to_pylist()
+        yield from zip(ids, texts, strict=True)
 
 
 def _repeated_ids(pool: Pool) -> set[str]:
-    counts = pc.value_counts(pool.index(["id"])["id"].combine_chunks())
-    return set(counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist())
+    """Return the ids that several rows have."""
+    ids = pool.index(["id"])["id"].combine_chunks()
+    counts = pc.value_counts(ids)
+    is_repeated = pc.greater(counts.field("counts"), 1)
+    repeated = counts.field("values").filter(is_repeated)
+    return set(repeated.to_pylist())

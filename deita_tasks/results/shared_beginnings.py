@@ -22,27 +22,34 @@ def count_shared_beginnings(pool: Pool, ledger: pa.Table) -> int:
     """
     pairs = with_decision(ledger, "too_similar").select(["id", "nearest_id"])
     ids, positions = pool.distinct
-    words = pool.index(["n_words"])["n_words"].take(pa.array(positions))
-    long_ids = ids.filter(pc.greater_equal(words.combine_chunks(), MIN_WORDS))
-    both_long = pc.and_(
-        pc.is_in(pairs["id"], value_set=long_ids),
-        pc.is_in(pairs["nearest_id"], value_set=long_ids),
-    )
-    pairs = pairs.filter(both_long)
-    involved = pa.concat_arrays([column.combine_chunks() for column in pairs.columns])
+    rows = pool.index(["n_words"]).take(pa.array(positions))
+    words = rows["n_words"].combine_chunks()
+    is_long = pc.greater_equal(words, MIN_WORDS)
+    long_ids = ids.filter(is_long)
+    is_row_long = pc.is_in(pairs["id"], value_set=long_ids)
+    is_nearest_long = pc.is_in(pairs["nearest_id"], value_set=long_ids)
+    pairs = pairs.filter(pc.and_(is_row_long, is_nearest_long))
+    row_ids, nearest_ids = [column.combine_chunks() for column in pairs.columns]
+    involved = pa.concat_arrays([row_ids, nearest_ids])
     is_involved = pc.is_in(ids, value_set=involved).to_numpy(zero_copy_only=False)
     beginnings: dict[str, int] = {}
     answers: dict[str, int] = {}
     for _, conversation in pool.read(positions[is_involved]):
+        last_pair = conversation.pairs[-1]
         beginnings[conversation.id] = hash(_beginning(conversation))
-        answers[conversation.id] = hash(conversation.pairs[-1].response)
-    return sum(
-        beginnings[row] == beginnings[nearest] and answers[row] != answers[nearest]
-        for row, nearest in zip(*(column.to_pylist() for column in pairs.columns), strict=True)
-    )
+        answers[conversation.id] = hash(last_pair.response)
+    count = 0
+    for row, nearest in zip(row_ids.to_pylist(), nearest_ids.to_pylist(), strict=True):
+        begins_alike = beginnings[row] == beginnings[nearest]
+        answers_alike = answers[row] == answers[nearest]
+        if begins_alike and not answers_alike:
+            count += 1
+    return count
 
 
 def _beginning(conversation: Conversation) -> str:
     """Return the first SHARED_CHARACTERS; the id of a conversation that has fewer."""
     text = "\n\n".join(turn.content for turn in conversation.turns)
-    return text[:SHARED_CHARACTERS] if len(text) >= SHARED_CHARACTERS else conversation.id
+    if len(text) < SHARED_CHARACTERS:
+        return conversation.id
+    return text[:SHARED_CHARACTERS]

@@ -51,27 +51,32 @@ def expand(uri: str) -> Expansion:
             raise InputError(f"{uri}: no such file or folder")
 
     def name(path: str) -> str:
-        return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
+        if isinstance(fs, LocalFileSystem):
+            return path
+        return str(fs.unstrip_protocol(path))
 
-    files = sorted(name(path) for path in expansion.files)
-    passed_over = sorted((name(path), reason) for path, reason in expansion.passed_over)
-    return Expansion(expansion.kind, files, passed_over)
+    files = [name(path) for path in expansion.files]
+    passed_over = [(name(path), reason) for path, reason in expansion.passed_over]
+    return Expansion(expansion.kind, sorted(files), sorted(passed_over))
 
 
 def _expand_folder(fs: AbstractFileSystem, folder: str) -> Expansion:
+    """Return the files below a folder, links and hidden ones as `expand` has them."""
     expansion = Expansion("folder", [], [])
     if isinstance(fs, LocalFileSystem):
         _walk(folder, {}, expansion)
         return expansion
     hidden: dict[str, None] = {}
     for path in fs.find(folder):
-        # S3 consoles make objects named folder/
-        steps = [] if path.endswith("/") else path[len(folder) :].strip("/").split("/")
+        if path.endswith("/"):  # S3 consoles make objects named folder/
+            continue
+        steps = path[len(folder) :].strip("/").split("/")
         depth = next((i for i, step in enumerate(steps) if step.startswith(HIDDEN)), None)
-        if depth is not None:
-            hidden[posixpath.join(folder, *steps[: depth + 1])] = None
-        elif steps:
+        if depth is None:
             expansion.files.append(path)
+        else:
+            hidden_path = posixpath.join(folder, *steps[: depth + 1])
+            hidden[hidden_path] = None
     expansion.passed_over.extend((path, HIDDEN_REASON) for path in hidden)
     return expansion
 
@@ -96,15 +101,20 @@ def _walk(folder: str, visited: dict[str, str], expansion: Expansion) -> None:
                 folders.append(path)
             elif entry.is_file():
                 expansion.files.append(path)
+            elif entry.is_symlink():
+                expansion.passed_over.append((path, "a link to nothing"))
             else:
-                reason = "a link to nothing" if entry.is_symlink() else "not a regular file"
-                expansion.passed_over.append((path, reason))
+                expansion.passed_over.append((path, "not a regular file"))
 
 
 def _matching_files(fs: AbstractFileSystem, pattern: str) -> list[str]:
-    wants_hidden = "/." in pattern
-    paths = fs.glob("/".join(_escape_existing(fs, pattern)))
-    return [path for path in paths if fs.isfile(path) and (wants_hidden or "/." not in path)]
+    """Return the files that match a glob; hidden ones only if it names a dot itself."""
+    escaped = "/".join(_escape_existing(fs, pattern))
+    paths = fs.glob(escaped)
+    files = [path for path in paths if fs.isfile(path)]
+    if "/." in pattern:
+        return files
+    return [path for path in files if "/." not in path]
 
 
 def _escape_existing(fs: AbstractFileSystem, pattern: str) -> Iterator[str]:

@@ -254,9 +254,15 @@ def _describe_call(call: JSON) -> str:
     if isinstance(function, str):
         return function
     if not isinstance(function, dict) or "name" not in function:
-        return json.dumps(call, ensure_ascii=False)
-    named = {"name": function["name"], "arguments": parse_json(function.get("arguments"))}
-    return json.dumps(named, ensure_ascii=False)
+        return _sorted_json(call)
+    name = _sorted_json(function["name"])
+    arguments = _sorted_json(parse_json(function.get("arguments")))
+    return f'{{"name": {name}, "arguments": {arguments}}}'
+
+
+def _sorted_json(value: JSON) -> str:
+    """Return JSON text that does not depend on the order of names, as ids do not."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def parse_json(value: JSON) -> JSON:

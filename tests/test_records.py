@@ -165,6 +165,18 @@ def test_calls_are_the_response_where_the_assistant_says_nothing(fields: Any) ->
     assert speaking.pairs == [Pair("q", "Warm.")]
 
 
+def test_calls_of_one_id_are_one_text() -> None:
+    """Or the score of a row would depend on which of two equal rows comes first."""
+    calls = [{"name": "f", "arguments": {"x": 1, "y": {"b": 1, "a": 2}}}]
+    swapped = [{"arguments": {"y": {"a": 2, "b": 1}, "x": 1}, "name": "f"}]
+    rows = [
+        Conversation((Turn("user", "q"), Turn("assistant", "", {"tool_calls": each})))
+        for each in (calls, swapped)
+    ]
+    assert rows[0].id == rows[1].id
+    assert rows[0].pairs == rows[1].pairs
+
+
 def test_several_calls_are_parted_by_blank_lines() -> None:
     fields = {"tool_calls": [CALL, {**CALL, "name": "g"}], "function_call": "h()"}
     conversation = Conversation((Turn("user", "q"), Turn("assistant", "", fields)))

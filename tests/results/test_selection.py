@@ -99,7 +99,7 @@ def test_the_rows_come_in_the_order_selected_in_the_pools_format(
         (B.id, 9.0, 2, 2),
         (C.id, 8.0, 3, 4),  # the first of the two
     ]
-    turns = [turn["value"] for turn in rows[0]["conversations"]]
+    turns = [turn["content"] for turn in rows[0]["messages"]]  # A comes from no row of a file
     assert turns == [turn.content for turn in A.turns]
 
 

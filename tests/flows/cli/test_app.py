@@ -479,6 +479,7 @@ def test_every_field_can_be_given_as_a_flag(
             "embedding_model": "m/e",
             "embedding_revision": "r3",
             "embedding_max_length": 99,
+            "long_texts": "beginning",
             "embedding_dtype": "bfloat16",
             "embedding_column": "ec",
             "embeddings_file": "e.parquet",
@@ -499,7 +500,13 @@ def test_every_field_can_be_given_as_a_flag(
             "seed": 4,
             "target_size": "exact",
         },
-        "export": {"output": "out", "output_format": "hf_dataset", "overwrite": True},
+        "export": {
+            "output": "out",
+            "output_format": "hf_dataset",
+            "overwrite": True,
+            "scores": False,
+            "complete_only": True,
+        },
         "advanced": {
             "store": "s",
             "shard_rows": 5,
@@ -521,7 +528,10 @@ def test_every_field_can_be_given_as_a_flag(
     for group in values.values():
         for name, value in group.items():
             for one in value if isinstance(value, list) else [value]:
-                arguments += [flag(name)] if one is True else [flag(name), str(one)]
+                if isinstance(one, bool):
+                    arguments.append(flag(name if one else f"no_{name}"))
+                else:
+                    arguments += [flag(name), str(one)]
     assert ended("select", *arguments) == 0
     assert {name: parameters[name].model_dump() for name in GROUPS} == values
 
@@ -606,14 +616,14 @@ ODD: list[tuple[bytes, str | None]] = [
         None,
     ),
     (_m(("user", "Twice"), ("user", "in a row"), ("assistant", "ok")).encode(), None),
-    (_m(("user", "Never answered")).encode(), None),
+    (_m(("user", "Never answered")).encode(), "no_answer"),
     (
         _m(("assistant", "The assistant begins"), ("user", "Oh"), ("assistant", "Yes")).encode(),
         None,
     ),
     (_m(("user", "A tool between"), ("tool", "21 C"), ("assistant", "Warm")).encode(), None),
     (_m(("user", ""), ("assistant", "To an empty question")).encode(), None),
-    (_m(("user", "An empty answer"), ("assistant", "")).encode(), None),
+    (_m(("user", "An empty answer"), ("assistant", "")).encode(), "no_answer"),
     (_m(("user", "日本語で答えて 🦊"), ("assistant", "はい")).encode(), None),
     (_m(("user", "Lines\u2028and\u2029separators"), ("assistant", "a\r\nb\tc")).encode(), None),
     (

@@ -86,7 +86,7 @@ class Check:
         if self.tokens is not None:
             facts.append(f"about {self.tokens:,.0f} tokens")
         if self.seconds is not None:
-            facts.append(f"at most about {duration(self.seconds)}")
+            facts.append(f"{'at most about ' if self.seconds >= 1 else ''}{duration(self.seconds)}")
         return f"{self.stage}: {', '.join(filter(None, facts))}"
 
     def _long_rows(self) -> Iterator[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
-from deita_tasks.conversations import MEDIA_KINDS
+from deita_tasks.conversations import CHAT_KEYS, MEDIA_KINDS
 from deita_tasks.loading.base import BadRow, describe_type, require_text
 from deita_tasks.strict_json import JSON
 
 TEXT_PARTS = {"text", "input_text", "output_text"}
+TOOL_RESULT = "tool_result"  # Anthropic's name for what a tool answered
 REASONING_PARTS = {"thinking", "reasoning"}
 MEDIA_PARTS = {
     *MEDIA_KINDS,
@@ -42,16 +44,43 @@ def parse_content(content: JSON, label: str) -> Content:
     if not content:
         raise BadRow("not_text", f"{label} is an empty list; expected a string")
     parts = [_Part.parse(part, label) for part in content]
-    outputs = [part for part in parts if part.kind == "tool_result"]
+    outputs = [part for part in parts if part.kind == TOOL_RESULT]
     shown = [part for part in parts if part.kind in ("text", "media")]
     has_media = any(part.kind == "media" for part in shown)
     return Content(
-        text="".join(part.text for part in parts if part.kind in ("text", "tool_result")),
+        text="".join(part.text for part in parts if part.kind in ("text", TOOL_RESULT)),
         parts=[part.value for part in shown] if has_media else None,
         reasoning="\n\n".join(part.text for part in parts if part.kind == "reasoning"),
         calls=[part.value for part in parts if part.kind == "tool_use"],
         is_tool_output=len(outputs) == len(parts),
     )
+
+
+def split_results(turn: JSON) -> list[JSON]:
+    """Return a turn as several where its parts are what tools answered, each by itself, and more.
+
+    (The API of Anthropic has no role for tools.) Other turns are returned as they are.
+    """
+    content = turn.get(CHAT_KEYS.text) if isinstance(turn, dict) else None
+    if not isinstance(turn, dict) or not isinstance(content, list):
+        return [turn]
+    turns: list[JSON] = []
+    for is_result, group in groupby(content, _is_result):
+        parts = list(group)
+        if is_result:
+            turns += [_result_turn(turn, part) for part in parts]
+        else:
+            turns.append({**turn, CHAT_KEYS.text: parts})
+    return turns or [turn]
+
+
+def _is_result(part: JSON) -> bool:
+    return isinstance(part, dict) and _kind_of(part) == TOOL_RESULT
+
+
+def _result_turn(turn: Mapping[str, JSON], part: JSON) -> JSON:
+    call_id = part.get("tool_use_id") if isinstance(part, dict) else None
+    return {**turn, CHAT_KEYS.text: [part], "tool_call_id": call_id}
 
 
 class _Part(NamedTuple):
@@ -78,8 +107,8 @@ class _Part(NamedTuple):
             function = {"name": fields.get("name"), "arguments": fields.get("input")}
             call = {"id": fields.get("id"), "type": "function", "function": function}
             return cls("tool_use", "", call)
-        if kind == "tool_result":
-            return cls("tool_result", _output_text(fields, label), fields)
+        if kind == TOOL_RESULT:
+            return cls(TOOL_RESULT, _output_text(fields, label), fields)
         described = kind or describe_type(part)
         detail = f"{label} is a list with {described!r:.40}; expected parts of type 'text'"
         raise BadRow("not_text", f"{detail}, images, audio or video")

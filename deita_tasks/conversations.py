@@ -276,6 +276,12 @@ def parse_json(value: JSON) -> JSON:
     return parsed
 
 
+def parse_tools(tools: JSON) -> JSON:
+    """Return descriptions of tools as objects, be they one JSON text or a list of texts."""
+    parsed = parse_json(tools)
+    return [parse_json(tool) for tool in parsed] if isinstance(parsed, list) else parsed
+
+
 def media_of(columns: Mapping[str, JSON]) -> Media:
     """Return the references to images, videos and audio in columns such as `image` and `images`."""
     media = []
@@ -303,11 +309,11 @@ def content_id(turns: Iterable[Turn], tools: JSON = None, media: Media = ()) -> 
     It is the first 32 hex digits of the SHA-256 of the UTF-8 bytes of the canonical JSON (RFC 8785)
     of [[role, content], ...], where a turn with SHOWN_FIELDS is [role, content, fields]; then come
     ["tools", tools] and ["media", ...] if there are any. Calls and tools are the same as objects
-    and as the JSON text of these.
+    and as the JSON texts of these.
     """
     content: list[JSON] = [_shown(turn) for turn in turns]
     if tools:
-        content.append(["tools", parse_json(tools)])
+        content.append(["tools", parse_tools(tools)])
     if media:
         content.append(["media", *map(list, media)])
     return _digest(content)

@@ -86,7 +86,7 @@ class Check:
         if self.tokens is not None:
             facts.append(f"about {self.tokens:,.0f} tokens")
         if self.seconds is not None:
-            facts.append(f"at most about {duration(self.seconds)}")
+            facts.append(f"{'at most about ' if self.seconds >= 1 else ''}{duration(self.seconds)}")
         return f"{self.stage}: {', '.join(filter(None, facts))}"
 
     def _long_rows(self) -> Iterator[str]:
@@ -94,8 +94,9 @@ class Check:
             return
         over = f"of {self.sampled} sampled rows are over {self.window:,} tokens"
         if self.windowed_rows is not None:
-            takes = f" and take {self.windows_a_row:.1f} windows on average"
-            yield f"{self.windowed_rows} {over}" + (takes if self.windowed_rows else "")
+            mean = self.windows_a_row
+            takes = "" if mean is None else f" and take {mean:.1f} windows on average"
+            yield f"{self.windowed_rows} {over}{takes}"
         if self.windowed_rows is None or self.truncated_rows:
             yield f"{self.truncated_rows} {over} and would be truncated"
 

@@ -107,8 +107,10 @@ class Layout:
             found = [name for name in names if name in own and name not in form.columns]
             self.columns[use].update(found)
             if use == "tools":
-                values = [own[name] for name in found]
-                self.text_tools &= all(isinstance(value, str | None) for value in values)
+                tools = [own[name] for name in found]
+                self.text_tools &= all(isinstance(value, str | None) for value in tools)
+                if any(map(_is_list_of_texts, tools)):
+                    self.forms.add(Form("other"))
 
     def _add_turns(self, turns: tuple[Turn, ...], objects: JSON, keys: TurnKeys) -> None:
         """Include turns and the objects in which the row has them.
@@ -116,7 +118,8 @@ class Layout:
         A system prompt that the row has in a column is a turn without an object.
         """
         raw = [item for item in objects if isinstance(item, dict)]  # type: ignore[union-attr]
-        if len(raw) > len(turns):  # a turn of the row became its column of tools
+        # A turn of the row became its column of tools, or one became two.
+        if len(raw) > len(turns) or any(map(_is_split, raw)):
             self.forms.add(Form("other"))
             return
         for item in raw:
@@ -207,6 +210,18 @@ def _alternate(parts: list[Part]) -> bool:
     inputs = set(turns[::2])
     outputs = set(turns[1::2])
     return inputs <= {"user", "tool"} and outputs <= {"assistant", "call"}
+
+
+def _is_split(item: Mapping[str, JSON]) -> bool:
+    """Return whether a turn of the row is several: it holds what tools answered, and more."""
+    content = item.get(CHAT_KEYS.text)
+    parts = content if isinstance(content, list) else []
+    kinds = [part.get("type") for part in parts if isinstance(part, dict)]
+    return len(parts) > 1 and "tool_result" in kinds
+
+
+def _is_list_of_texts(value: JSON) -> bool:
+    return isinstance(value, list) and any(isinstance(item, str) for item in value)
 
 
 def _has_call(fields: Mapping[str, JSON]) -> bool:

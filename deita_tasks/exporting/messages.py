@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from deita_tasks.conversations import Conversation, parse_json
+from deita_tasks.conversations import Conversation, parse_tools
 from deita_tasks.exporting.base import Columns, Survey
 from deita_tasks.exporting.jsonl import JsonLines
 from deita_tasks.exporting.turns import chat_turns
@@ -21,5 +21,5 @@ class Messages(JsonLines):
     optional_columns: ClassVar[tuple[str, ...]] = ("tools",)
 
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
-        tools = parse_json(conversation.tools)
+        tools = parse_tools(conversation.tools)
         return Columns({"messages": chat_turns(conversation), "tools": tools}, conversation.extra)

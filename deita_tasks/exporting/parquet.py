@@ -10,7 +10,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from deita_tasks import storage
-from deita_tasks.conversations import Conversation, parse_json
+from deita_tasks.conversations import Conversation, parse_tools
 from deita_tasks.exporting.arrow import (
     field_types,
     infer_type,
@@ -44,7 +44,7 @@ class Parquet(Exporter):
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
         """Return turns and tools in our own columns, and merge their types into the survey's."""
         messages = chat_turns(conversation)
-        tools = parse_json(conversation.tools)
+        tools = parse_tools(conversation.tools)
         for turn in messages:
             turn_type = _merge_turns(survey.own_types.get("messages"), turn)
             survey.own_types["messages"] = turn_type

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from deita_tasks.conversations import Conversation, parse_json
+from deita_tasks.conversations import Conversation, parse_tools
 from deita_tasks.exporting.base import Columns, Survey
 from deita_tasks.exporting.jsonl import JsonLines
 from deita_tasks.exporting.turns import chat_turns
@@ -36,7 +36,7 @@ class PromptResponse(JsonLines):
             turns = chat_turns(conversation)
             end = _prompt_length(conversation)
             own = {"prompt": turns[:end], "response": turns[end:]}
-        own["tools"] = parse_json(conversation.tools)
+        own["tools"] = parse_tools(conversation.tools)
         return Columns(own, conversation.extra)
 
 

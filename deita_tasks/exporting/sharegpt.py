@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import ClassVar
 
-from deita_tasks.conversations import Conversation
+from deita_tasks.conversations import Conversation, parse_tools
 from deita_tasks.exporting.base import Columns, Survey
 from deita_tasks.exporting.jsonl import JsonLines
 from deita_tasks.exporting.turns import sharegpt_turns
@@ -34,4 +34,4 @@ def tools_text(tools: JSON) -> JSON:
     """Return tools as LLaMA-Factory reads them: their JSON text; "" if there are none."""
     if not tools or isinstance(tools, str):
         return tools or ""
-    return json.dumps(tools, ensure_ascii=False)
+    return json.dumps(parse_tools(tools), ensure_ascii=False)

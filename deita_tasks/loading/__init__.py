@@ -21,7 +21,7 @@ from deita_tasks.conversations import Conversation, Quarantined
 from deita_tasks.errors import EmptyFile
 from deita_tasks.loading.base import RowFormat
 from deita_tasks.loading.folder import PoolFiles, find_pool, log_passed_over
-from deita_tasks.loading.in_memory import json_lines, save_pool
+from deita_tasks.loading.in_memory import encode_rows, save_pool
 from deita_tasks.loading.json_lines import rows as read_lines
 from deita_tasks.loading.pool import PoolFile, choose_layout, conversations, detect_file
 
@@ -94,7 +94,7 @@ def read_conversations(
     """
     layouts = load_layouts(format)  # so that a wrong format name is reported before a wrong file
     if not _are_uris(pool):
-        ahead, rows = tee(read_lines(json_lines(pool)))
+        ahead, rows = tee(read_lines(encode_rows(pool)))
         layout = choose_layout(ahead, ROWS, layouts, require_match=format == "auto")
         del ahead
         return conversations(rows, ROWS, layout)

@@ -12,8 +12,8 @@ from deita_tasks.conversations import (
     Turn,
     TurnKeys,
 )
-from deita_tasks.loading.base import BadRow, describe_type, require_text
-from deita_tasks.loading.content import Content, parse_content
+from deita_tasks.loading.base import BadRow, describe_type, list_names, require_text
+from deita_tasks.loading.content import Content, parse_content, split_results
 from deita_tasks.loading.json_text import parse
 from deita_tasks.loading.roles import CALL_ROLES, normalize, parse_role
 from deita_tasks.strict_json import JSON
@@ -27,9 +27,10 @@ def parse_turns(value: JSON, column: str) -> list[Turn]:
         kind = describe_type(value)
         raise BadRow("malformed_row", f"{column!r} is {kind}; expected a list of turns")
     turns = []
-    for number, item in enumerate(value, 1):
+    for number, whole in enumerate(value, 1):
         label = f"turn {number} of {column!r}"
-        turns.append(_parse_turn(item, label))
+        for item in split_results(whole):
+            turns.append(_parse_turn(item, label))
     return turns
 
 
@@ -52,7 +53,8 @@ def _parse_turn(turn: JSON, label: str) -> Turn:
         raise BadRow("malformed_row", f"{label} is {kind}; expected an object")
     keys = _keys_of(turn)
     if keys.role not in turn:
-        raise BadRow("missing_field", f"{label} has neither 'from' nor 'role'")
+        detail = f"{label} has neither 'from' nor 'role'; it has {list_names(turn)}"
+        raise BadRow("missing_field", detail)
     role_name = require_text(turn[keys.role], f"{keys.role!r} of {label}")
     role = parse_role(role_name, label)
     fields = {}

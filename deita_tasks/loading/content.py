@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
-from deita_tasks.conversations import MEDIA_KINDS
+from deita_tasks.conversations import CHAT_KEYS, MEDIA_KINDS
 from deita_tasks.loading.base import BadRow, describe_type, require_text
 from deita_tasks.strict_json import JSON
 
 TEXT_PARTS = {"text", "input_text", "output_text"}
+TOOL_RESULT = "tool_result"  # Anthropic's name for what a tool answered
 REASONING_PARTS = {"thinking", "reasoning"}
 MEDIA_PARTS = {
     *MEDIA_KINDS,
@@ -42,7 +44,7 @@ def parse_content(content: JSON, label: str) -> Content:
     if not content:
         raise BadRow("not_text", f"{label} is an empty list; expected a string")
     parts = [_Part.parse(part, label) for part in content]
-    texts = [part.text for part in parts if part.kind in ("text", "tool_result")]
+    texts = [part.text for part in parts if part.kind in ("text", TOOL_RESULT)]
     thoughts = [part.text for part in parts if part.kind == "reasoning"]
     shown = [part for part in parts if part.kind in ("text", "media")]
     has_media = any(part.kind == "media" for part in shown)
@@ -51,8 +53,35 @@ def parse_content(content: JSON, label: str) -> Content:
         parts=[part.value for part in shown] if has_media else None,
         reasoning="\n\n".join(thoughts),
         calls=[part.value for part in parts if part.kind == "tool_use"],
-        is_tool_output=all(part.kind == "tool_result" for part in parts),
+        is_tool_output=all(part.kind == TOOL_RESULT for part in parts),
     )
+
+
+def split_results(turn: JSON) -> list[JSON]:
+    """Return a turn as several where its parts are what tools answered, each by itself, and more.
+
+    (The API of Anthropic has no role for tools.) Other turns are returned as they are.
+    """
+    content = turn.get(CHAT_KEYS.text) if isinstance(turn, dict) else None
+    if not isinstance(turn, dict) or not isinstance(content, list):
+        return [turn]
+    turns: list[JSON] = []
+    for is_result, group in groupby(content, _is_result):
+        parts = list(group)
+        if is_result:
+            turns += [_result_turn(turn, part) for part in parts]
+        else:
+            turns.append({**turn, CHAT_KEYS.text: parts})
+    return turns or [turn]
+
+
+def _is_result(part: JSON) -> bool:
+    return isinstance(part, dict) and _kind_of(part) == TOOL_RESULT
+
+
+def _result_turn(turn: Mapping[str, JSON], part: JSON) -> JSON:
+    call_id = part.get("tool_use_id") if isinstance(part, dict) else None
+    return {**turn, CHAT_KEYS.text: [part], "tool_call_id": call_id}
 
 
 class _Part(NamedTuple):
@@ -86,9 +115,9 @@ class _Part(NamedTuple):
             function = {"name": fields.get("name"), "arguments": arguments}
             call = {"id": fields.get("id"), "type": "function", "function": function}
             return cls("tool_use", "", call)
-        if kind == "tool_result":
+        if kind == TOOL_RESULT:
             output = _output_text(fields, label)
-            return cls("tool_result", output, fields)
+            return cls(TOOL_RESULT, output, fields)
         described = kind or describe_type(part)
         detail = f"{label} is a list with {described!r:.40}; expected parts of type 'text'"
         raise BadRow("not_text", f"{detail}, images, audio or video")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from deita_tasks.conversations import Turn, parse_json
+from deita_tasks.conversations import Turn, parse_json, parse_tools
 from deita_tasks.strict_json import JSON
 
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
@@ -24,14 +24,24 @@ def take_context(turns: list[Turn], columns: dict[str, JSON]) -> Context:
     Removes these columns. Those that hold something else under such a name stay.
     """
     for name in reversed(SYSTEM_COLUMNS):
-        prompt = columns.get(name)
-        if prompt is not None and not isinstance(prompt, str):
+        prompt = _prompt_text(columns.get(name))
+        if prompt is None:
             continue
         columns.pop(name, None)
-        system = Turn("system", prompt or "")
+        system = Turn("system", prompt)
         if system.content.strip() and turns[:1] != [system]:
             turns = [system, *turns]
     return _take_tools(turns, columns)
+
+
+def _prompt_text(value: JSON) -> str | None:
+    """Return the text of a system prompt: a text, null or text parts; None for anything else."""
+    if isinstance(value, str | None):
+        return value or ""
+    parts = value if isinstance(value, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    known = [text for text in texts if isinstance(text, str)]
+    return "".join(known) if parts and len(known) == len(parts) else None
 
 
 def _take_tools(turns: list[Turn], columns: dict[str, JSON]) -> Context:
@@ -59,8 +69,8 @@ def _take_tools(turns: list[Turn], columns: dict[str, JSON]) -> Context:
 
 
 def _are_tools(value: JSON) -> bool:
-    """Return whether `value` describes tools: objects, or their JSON text; or is empty."""
-    parsed = parse_json(value)
+    """Return whether `value` describes tools: objects, or their JSON texts; or is empty."""
+    parsed = parse_tools(value)
     if not parsed:
         return True
     if isinstance(parsed, dict):

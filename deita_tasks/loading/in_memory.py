@@ -33,7 +33,7 @@ def save_pool(rows: Iterable[Any], store: str) -> str:
         draft = storage.join(folder, "rows.jsonl")
         digest = hashlib.sha256()
         with open(draft, "wb") as file:
-            for line in json_lines(rows):
+            for line in encode_rows(rows):
                 digest.update(line)
                 file.write(line)
             if not file.tell():
@@ -46,7 +46,7 @@ def save_pool(rows: Iterable[Any], store: str) -> str:
     return uri
 
 
-def json_lines(rows: Iterable[Any]) -> Iterator[bytes]:
+def encode_rows(rows: Iterable[Any]) -> Iterator[bytes]:
     """Yield each row as a line of JSON. Raises InputError for a value that JSON cannot hold."""
     for number, row in enumerate(_records(rows), 1):
         try:

@@ -57,6 +57,8 @@ def parse(text: str) -> JSON:
 def _explain(text: str, error: json.JSONDecodeError) -> str:
     if PYTHON_LITERAL.match(text):
         return "a Python literal (single quotes), not JSON; write it with json.dumps()"
+    if error.msg == "Extra data" and text[error.pos] == "{":
+        return "several JSON objects one after another; expected each in a line (with jq: jq -c)"
     return f"not JSON: {error.msg} at character {error.pos + 1}"
 
 

@@ -241,6 +241,9 @@ def test_preflight_says_the_cost(plain: Path) -> None:
     assert found.tokens == 2 * (5 + 16 + (16 + 3) + 3 * 16)
     line = "2 of 4 sampled rows are over 16 tokens and take 2.5 windows on average"
     assert line in str(found) and "truncated" not in str(found)
+    short = check("embedding", load(plain), rows[:1], rows=8)
+    assert "0 of 1 sampled rows are over 16 tokens, " in f"{short}, "
+    assert "windows" not in str(short) and "at most about under" not in str(short)
     beginning = check("embedding", load(plain, long_texts="beginning"), rows, rows=8)
     assert "2 of 4 sampled rows are over 16 tokens and would be truncated" in str(beginning)
     assert beginning.windowed_rows is None

@@ -22,6 +22,8 @@ SHAREGPT_TAGS = {
     "system_tag": "system",
 }
 
+CHAT = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+
 
 def entry(folder: Path) -> dict[str, Any]:
     """The entry of dataset_info.json."""
@@ -128,6 +130,34 @@ def test_role_names_of_the_pool(tmp_path: Path) -> None:
     assert "It skips 1 of the 3 rows" in section(folder, "LLaMA-Factory")
     assert dataset(folder)["roles"] == {"assistant": ["bot"], "user": ["human", "user"]}
     assert dataset(folder)["field_system"] == "system"
+
+
+CALL = {"type": "tool_use", "id": "1", "name": "f", "input": {}}
+RESULT = {"type": "tool_result", "tool_use_id": "1", "content": "21 C"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [*CHAT], "tools": ['{"name": "f"}']},
+        {
+            "messages": [
+                CHAT[0],
+                {"role": "assistant", "content": [CALL]},
+                {"role": "user", "content": [RESULT, {"type": "text", "text": "Warm?"}]},
+                CHAT[1],
+            ]
+        },
+    ],
+)
+def test_a_layout_that_no_trainer_reads_has_no_files(row: dict[str, Any], tmp_path: Path) -> None:
+    folder = write_subset([row], tmp_path / "as input", "input")
+    assert not (folder / "dataset_info.json").exists() and not (folder / "axolotl.yaml").exists()
+    assert "choose --output-format messages" in section(folder, "TRL")
+    in_messages = write_subset([row], tmp_path / "in messages", "messages")
+    assert dataset(in_messages)["field_messages"] == "messages"
+    lines = (in_messages / "selected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(lines[0]).get("tools", [{"name": "f"}]) == [{"name": "f"}]
 
 
 def test_several_layouts_have_no_files(tmp_path: Path) -> None:

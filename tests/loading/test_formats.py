@@ -213,6 +213,30 @@ def test_parts_of_tools_and_thoughts_are_read_as_what_they_are():
     assert conversation.pairs == [("Weather?", "Let me see.\n\nWarm.")]
 
 
+def test_what_tools_answered_is_no_word_of_the_user():
+    results = [
+        {"type": "tool_result", "tool_use_id": "1", "content": "21 C"},
+        {"type": "tool_result", "tool_use_id": "2", "content": "Rain."},
+    ]
+    call = {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}}
+    tools = (
+        Turn("tool", "21 C", {"tool_call_id": "1"}),
+        Turn("tool", "Rain.", {"tool_call_id": "2"}),
+    )
+    user = [{"role": "user", "content": "Weather?"}, {"role": "assistant", "content": [call]}]
+    said = {"type": "text", "text": "Is it warm?"}
+    answer = {"role": "assistant", "content": "Yes."}
+    asked = convert(
+        "messages", messages=[*user, {"role": "user", "content": [*results, said]}, answer]
+    )
+    assert asked.turns[2:] == (*tools, Turn("user", "Is it warm?"), Turn("assistant", "Yes."))
+    assert asked.pairs[1] == ("Is it warm?", "Yes.")
+    parts = [call, *results, {"type": "text", "text": "Warm and wet."}]
+    alone = convert("messages", messages=[user[0], {"role": "assistant", "content": parts}])
+    assert alone.turns[2:] == (*tools, Turn("assistant", "Warm and wet."))
+    assert alone.pairs == [("Weather?", "Warm and wet.")]
+
+
 def test_a_chat_column_may_be_json_text():
     text = '[{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]'
     assert turn_pairs(convert("messages", messages=text)) == WHY
@@ -244,6 +268,8 @@ def test_a_column_with_a_system_prompt_is_its_turn(column, format, row):
     conversation = convert(format, **row, **{column: "Be brief."})
     assert turn_pairs(conversation) == [("system", "Be brief."), *WHY]
     assert conversation.extra == {}
+    parts = [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]
+    assert convert(format, **row, **{column: parts}).turns == conversation.turns
     for empty in ("", None, " "):
         assert turn_pairs(convert(format, **row, **{column: empty})) == WHY
 
@@ -263,6 +289,13 @@ def test_tools_are_the_same_in_a_column_and_in_a_turn(column, tools):
     assert in_column.tools == in_turn.tools == tools
     assert in_column.id == in_turn.id != convert("messages", **answered()).id
     assert in_column.extra == {}
+
+
+def test_tools_may_be_a_list_of_json_texts():
+    texts = convert("messages", **answered(), tools=['{"name": "f"}'])
+    assert texts.id == convert("messages", **answered(), tools=[{"name": "f"}]).id
+    assert texts.id != convert("messages", **answered(), tools=['{"name": "g"}']).id
+    assert texts.extra == {}
 
 
 def test_a_column_of_tools_that_holds_something_else_stays():

@@ -72,6 +72,7 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         decisions = dict.fromkeys(printing.DECISION_NOTES, 0)
         return {
             "counts": {"read": 0, **decisions},
+            "left_out": 0,
             "computed": {},
             "reused": {},
             "timings": {},

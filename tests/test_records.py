@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deita_tasks.conversations import (
@@ -91,6 +91,7 @@ def test_only_the_text_makes_the_id() -> None:
     assert len({Conversation(different).id for different in [exchange, *others]}) == 6
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.sampled_from(ROLES), st.text(st.characters(exclude_categories=["Cs"]))),

@@ -168,7 +168,7 @@ def test_a_truncated_stream_gives_the_rows_before_and_then_says_so(tmp_path, com
     letters = random.Random(0)
     rows = [
         {"prompt": "".join(letters.choices("abcdefghijklmnop", k=2_000)), "response": str(i)}
-        for i in range(200)
+        for i in range(1_500)  # of more than one block of bzip2
     ]
     whole = COMPRESSORS[compression](json_lines(rows))
     path = tmp_path / "a"

@@ -135,10 +135,13 @@ def test_a_leading_system_turn_does_not_shift_the_pairs(folder):
             Turn("user", "Hi"),
             Turn("assistant", "Hello!"),
             Turn("user", "Bye"),
+            Turn("assistant", "See you."),
         )
     )
     scores = scorer(folder).score(conversation.pairs)
-    np.testing.assert_array_equal(scores, scorer(folder).score([("Hi", "Hello!"), ("Bye", "")]))
+    np.testing.assert_array_equal(
+        scores, scorer(folder).score([("Hi", "Hello!"), ("Bye", "See you.")])
+    )
     assert abs(scores[0] - scorer(folder).score([("Be brief.", "Hi")])[0]) > 1e-3
 
 

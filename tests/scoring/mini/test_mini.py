@@ -122,7 +122,8 @@ def test_only_what_the_encoder_does_not_read_counts_as_truncated(
     measured = complexity.compute([(EASY, long), (long, EASY)])
     assert measured.truncated_tokens.tolist() == [0, 302 - WINDOW]
     assert quality.compute([(long, long)]).truncated_tokens.tolist() == [0]
-    conversation = Conversation((Turn("user", long), Turn("assistant", "Yes."), Turn("user", EASY)))
+    texts = [("user", long), ("assistant", "Yes."), ("user", EASY), ("assistant", "Yes.")]
+    conversation = Conversation(tuple(Turn(role, text) for role, text in texts))  # type: ignore[arg-type]
     forecast = complexity.forecast([conversation])
     assert forecast.truncated_tokens is not None and forecast.tokens is not None
     assert forecast.truncated_tokens.tolist() == [302 - WINDOW]

@@ -28,7 +28,7 @@ Again = Callable[..., Run]
 
 
 def score(row: Row) -> float:
-    """As `row_score`; an unanswered row has 4 words and an empty response, which scores 1."""
+    """As `row_score`; the row SHORT has 4 words and a response without a word, which scores 1."""
     return row_score(row) if row is not SHORT else 1 + 5 * 4 / 29
 
 
@@ -345,7 +345,8 @@ def test_several_files_of_several_formats(tiny: None, tmp_path: Path) -> None:
         (str(sharegpt), "sharegpt", 3),
         (str(alpaca), "alpaca", 1),
     ]
-    assert mixed.selected[0]["messages"][0] == {"role": "user", "content": "Bake bread"}
+    assert mixed.selected[0]["instruction"] == "Bake bread"
+    assert mixed.selected[1]["conversations"][0] == {"from": "human", "value": "On stars 3"}
     assert [(row["source_uri"], row["source_row"]) for row in mixed.decided("selected")] == [
         (str(sharegpt), 3),
         (str(alpaca), 1),
@@ -392,6 +393,8 @@ def test_overwrite_replaces_the_whole_result(tiny: None, tmp_path: Path, small_p
         ".json",
         ".parquet",
         ".html",
+        ".md",
+        ".yaml",
     }
     assert {path.name for path in second.output.glob("*.parquet")} == {"decisions.parquet"}
 
@@ -487,7 +490,7 @@ def test_a_row_that_has_no_score_is_unscorable_and_not_lost(tiny: None, tmp_path
     assert done.kept == expected(healthy, 30)[0]
     with pytest.raises(TooManyBadRows) as caught:
         run(pool, tmp_path / "store", tmp_path / "out2", min_good_fraction=0.95, budget=30)
-    assert "quality: turn 2: no digit has any probability (7)" in str(caught.value)
+    assert "quality: turn 2: no digit has any probability: 7 rows" in str(caught.value)
     assert not (tmp_path / "out2").exists()
 
 

@@ -20,12 +20,20 @@ from tests.support.flow_runs import Run, run
 from tests.support.runs import LENGTHS
 from tests.support.small_pool import ROWS, write_rows
 
+# The answer of line 31 has no word, so its quality is exactly 1.
+SHORT = {
+    "messages": [
+        {"role": "user", "content": "Short and on bread"},
+        {"role": "assistant", "content": "..."},
+    ],
+    "number": 31,
+}
 # Line 32 repeats line 4, with other columns; line 33 has no user turn.
 AGAIN = {"messages": ROWS[3]["messages"], "number": 32, "note": "again"}
 BAD = {"messages": [{"role": "assistant", "content": "Nobody asked."}], "number": 33}
 BASE = (
     *ROWS,
-    {**ROWS[0], "messages": [{"role": "user", "content": "Short and on bread"}], "number": 31},
+    SHORT,
     AGAIN,
     BAD,
 )

@@ -85,7 +85,23 @@ def test_a_process_that_has_loaded_prefect_has_its_settings(
 ) -> None:
     monkeypatch.setitem(sys.modules, "prefect", object())  # type: ignore[misc]
     assert server.is_configured()
-    assert server.start_server()() is None  # nothing is started, and nothing to wait for
+    assert server.start_server() is server.check_server  # nothing is started
+
+
+@pytest.mark.slow
+def test_a_configured_server_that_is_away_is_said_in_one_line(tmp_path: Path) -> None:
+    environment = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    environment["PREFECT_HOME"] = str(tmp_path)
+    code = "from flows.cli.server import start_server; start_server()()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    last = ended.stderr.strip().splitlines()[-1]
+    assert "no Prefect server answers at PREFECT_API_URL = http://127.0.0.1:9/api" in last
 
 
 def answers(port: int) -> bool:

@@ -105,6 +105,7 @@ def _publish(
         )
     tasks.emit_selection_created(export.output, name, manifest, changes)
     versions.move_latest(export.output, name)
+    versions.write_card(export.output, name)
     _remove_old(export)
     subset = tasks.subset(uri, manifest, stage_results)
     return SubsetVersion(version=name, uri=uri, subset=subset, changes=changes)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deita_tasks import storage
 from deita_tasks.errors import OutputExists
@@ -48,6 +49,44 @@ def test_latest_is_the_version_it_was_moved_to(output: str) -> None:
     assert versions.has_digest(first, DIGESTS[0])
     assert not versions.has_digest(second, DIGESTS[0])
     assert not versions.has_digest(None, DIGESTS[0])
+
+
+def write_with_card(output: str, number: int) -> str:
+    name = write(output, number)
+    front = {"configs": [{"data_files": [{"split": "train", "path": "selected.jsonl"}]}]}
+    card = f"---\n{yaml.safe_dump(front)}---\n\n# Version {number}\n"
+    storage.write_bytes(
+        storage.join(versions.version_uri(output, name), "README.md"), card.encode()
+    )
+    return name
+
+
+def read_card(output: str) -> str:
+    with storage.open_read(storage.join(output, "README.md")) as handle:
+        return handle.read().decode()
+
+
+def test_the_card_beside_latest_names_the_files_of_that_version_alone(output: str) -> None:
+    for number in (0, 1):
+        name = write_with_card(output, number)
+        versions.move_latest(output, name)
+        versions.write_card(output, name)
+        _, front, body = read_card(output).split("---\n", 2)
+        (config,) = yaml.safe_load(front)["configs"]
+        (file,) = config["data_files"]
+        assert file["path"] == f"versions/{name}/selected.jsonl"
+        assert f"# Version {number}" in body
+
+
+def test_a_card_of_somebody_else_stays(output: str) -> None:
+    storage.write_bytes(storage.join(output, "README.md"), b"Mine.\n")
+    versions.write_card(output, write_with_card(output, 0))
+    assert read_card(output) == "Mine.\n"
+
+
+def test_a_version_without_a_card_gives_none(output: str) -> None:
+    versions.write_card(output, write(output, 0))
+    assert not storage.exists(storage.join(output, "README.md"))
 
 
 def test_on_a_disk_it_is_a_link_that_programs_can_follow(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ ROWS = [
 
 
 def data(rows: list[SweepRow] = ROWS, **fields: Any) -> SweepData:
-    shared = manifest(selected=1).model_dump(exclude={"seed", "counts", "truncated", "findings"})
+    of_selections = {"seed", "counts", "truncated", "findings", "left_out"}
+    shared = manifest(selected=1).model_dump(exclude=of_selections)
     made = SweepManifest(**{**shared, "candidates": 5000, "coverage_rows": 2000, **fields})
     overlap = np.eye(len(rows)) * 0.75 + 0.25
     return SweepData(made, rows, overlap)

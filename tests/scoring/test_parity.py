@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deita_tasks.conversations import Conversation, Turn
+from deita_tasks.conversations import Conversation, Pair, Turn
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.tokenizer import load_tokenizer
 from deita_tasks.scoring import load_scorer
@@ -26,18 +26,26 @@ pytestmark = [
 ]
 
 MODELS = {"complexity": "tiny-llama", "quality": "tiny-llama-quality"}
-ROLES = {"human": "user", "gpt": "assistant"}
 
 
 @pytest.fixture(scope="module")
 def conversations():
     rows = json.loads((PARITY / "conversations.json").read_text())
-    return [
-        Conversation(
-            tuple(Turn(ROLES[turn["from"]], turn["value"]) for turn in row["conversations"])
-        )
-        for row in rows
-    ]
+    return [[turn["value"] for turn in row["conversations"]] for row in rows]
+
+
+def original_pair(texts, turn):
+    """Turns 2i and 2i + 1; "" where a last user turn has no answer, which we do not score."""
+    instruction, response = [*texts, ""][2 * turn : 2 * turn + 2]
+    return Pair(instruction, response)
+
+
+def test_pairs_are_those_of_the_original_where_all_turns_are_answered(conversations):
+    for texts in conversations:
+        turns = [Turn(("user", "assistant")[i % 2], text) for i, text in enumerate(texts)]
+        answered = range(len(texts) // 2)
+        expected = [original_pair(texts, turn) for turn in answered]
+        assert Conversation(tuple(turns)).pairs == expected
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -46,7 +54,7 @@ def test_as_the_original(conversations, kind, batch_tokens):
     expected = pd.read_parquet(PARITY / "scores_llama.parquet").query("kind == @kind")
     folder = str(PARITY / MODELS[kind])
     pairs = [
-        conversations[sample].pairs[turn]
+        original_pair(conversations[sample], turn)
         for sample, turn in zip(expected["sample"], expected["turn"], strict=True)
     ]
     assert len(pairs) == 150

@@ -210,7 +210,9 @@ class _Table:
         raw = record.raw
         doubtful = record.fault or len(raw)
         opening = self._quotes.find_opening(raw)
-        if opening is not None and opening < doubtful:
+        # After another quote, this one may close a cell whose quotes are escaped by backslashes.
+        is_sure = opening is not None and opening < doubtful and b'"' not in raw[:opening]
+        if is_sure:
             yield from self._release(0)  # until then, all quotes did fit
         block = self._begin_block(record, str(record.problem))
         block.add(record.lines[:1])

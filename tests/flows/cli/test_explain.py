@@ -93,7 +93,7 @@ HOSTILE = (
 )
 ID = "ab" * 16
 HOSTILE_TEXT = Conversation(
-    (Turn("user", HOSTILE), Turn("assistant", "y" * 2000)), SourceRow(HOSTILE, 1), {}, ID
+    (Turn("user", HOSTILE), Turn("assistant", "y" * 2000)), SourceRow(HOSTILE, 1), id=ID
 )
 HOSTILE_ROW = LedgerRow(
     id=ID,

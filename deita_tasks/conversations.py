@@ -56,6 +56,11 @@ class TurnKeys(NamedTuple):
     text: str
 
 
+# Columns beside the turns that are part of a conversation, and the roles of turns that are calls.
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
+TOOLS_COLUMNS = ("tools", "functions")
+CALL_ROLES = ("function_call", "tool_call", "tool_calls")
+
 SHAREGPT_KEYS = TurnKeys("from", "value")
 CHAT_KEYS = TurnKeys("role", "content")
 

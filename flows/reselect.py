@@ -21,6 +21,7 @@ from deita_tasks.results import versions
 from deita_tasks.results.reading import checked_output, damage_of, read_manifest
 from deita_tasks.results.records import SubsetVersion
 from deita_tasks.results.selection import CHANGES_FILE
+from deita_tasks.results.version_card import write_version_card
 from flows.steps import ONE_AT_A_TIME, Clock, choose, open_pool, run_facts, score_and_embed
 
 log = logging.getLogger("deita_tasks.reselect")  # Prefect shows the log of this name
@@ -104,8 +105,8 @@ def _publish(
             "run again"
         )
     tasks.emit_selection_created(export.output, name, manifest, changes)
+    write_version_card(export.output, name)
     versions.move_latest(export.output, name)
-    versions.write_card(export.output, name)
     _remove_old(export)
     subset = tasks.subset(uri, manifest, stage_results)
     return SubsetVersion(version=name, uri=uri, subset=subset, changes=changes)

@@ -6,7 +6,7 @@ values back, and other readers see text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 import pyarrow as pa
@@ -95,18 +95,21 @@ def storage_type(column: pa.DataType) -> pa.DataType:
     It is string for parts that are null in every row, because some readers of Parquet refuse the
     null type.
     """
-    if pa.types.is_null(column):
-        return pa.string()
-    if column == SMALL_INTEGER:
-        return pa.int64()
+    return _replace_types(column, {pa.null(): pa.string(), SMALL_INTEGER: pa.int64()})
+
+
+def _replace_types(
+    column: pa.DataType, replacements: Mapping[pa.DataType, pa.DataType]
+) -> pa.DataType:
+    """Return `column` with some types replaced by others, at any depth."""
     if pa.types.is_list(column):
-        item_type = storage_type(column.value_type)
+        item_type = _replace_types(column.value_type, replacements)
         return pa.list_(item_type)
     if pa.types.is_struct(column):
         kinds = field_types(column)
-        fields = [(name, storage_type(kind)) for name, kind in kinds.items()]
+        fields = [(name, _replace_types(kind, replacements)) for name, kind in kinds.items()]
         return pa.struct(fields)
-    return column
+    return replacements.get(column, column)
 
 
 def to_array(values: Sequence[JSON], column: pa.DataType) -> pa.Array:
@@ -114,7 +117,7 @@ def to_array(values: Sequence[JSON], column: pa.DataType) -> pa.Array:
     stored = storage_type(column)
     texts = [_with_json_texts(value, stored) for value in values]
     # Arrow makes no arrays of an extension type from Python's values, but casts texts to it.
-    array = pa.array(texts, type=_as_text(stored))
+    array = pa.array(texts, type=_replace_types(stored, {JSON_TEXT: pa.string()}))
     return array.cast(stored)
 
 
@@ -135,17 +138,3 @@ def _with_json_texts(value: JSON, column: pa.DataType) -> JSON:
             texts[name] = _with_json_texts(item, kind)
         return texts
     return value
-
-
-def _as_text(column: pa.DataType) -> pa.DataType:
-    """Return a type with string in place of JSON_TEXT, at any depth."""
-    if column == JSON_TEXT:
-        return pa.string()
-    if pa.types.is_list(column):
-        item_type = _as_text(column.value_type)
-        return pa.list_(item_type)
-    if pa.types.is_struct(column):
-        kinds = field_types(column)
-        fields = [(name, _as_text(kind)) for name, kind in kinds.items()]
-        return pa.struct(fields)
-    return column

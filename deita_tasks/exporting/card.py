@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import yaml
-from huggingface_hub import DatasetCardData
+from huggingface_hub import DatasetCard, DatasetCardData
 
 from deita_tasks import storage
 from deita_tasks.exporting.base import LICENCE_COLUMNS, Survey
@@ -165,6 +165,19 @@ def render_card(contents: Contents, recipes: Recipes, manifest: Manifest | None)
         licences=licences,
         tallies=tallies,
     )
+
+
+def move_data_files(card: str, folder: str, mark: str) -> str:
+    """Return a card for a place from where its data files lie in `folder`.
+
+    mark: text that is put before its first line of Markdown.
+    """
+    moved = DatasetCard(card)
+    for config in moved.data["configs"]:
+        for files in config["data_files"]:
+            files["path"] = f"{folder}/{files['path']}"
+    moved.text = f"{mark}\n{moved.text}"
+    return str(moved)
 
 
 class Verbatim(str):

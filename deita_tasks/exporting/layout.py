@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 from deita_tasks.conversations import (
+    CALL_ROLES,
     CHAT_KEYS,
     SHAREGPT_KEYS,
+    SYSTEM_COLUMNS,
+    TOOLS_COLUMNS,
     Conversation,
     Turn,
     TurnKeys,
@@ -29,10 +32,9 @@ RESPONSE_COLUMNS = (
 SIDE_COLUMNS = {
     "query": ("input", "context"),  # of an instruction
     "history": ("history",),
-    "system": ("system", "system_prompt", "system_message"),
-    "tools": ("tools", "functions"),
+    "system": SYSTEM_COLUMNS,
+    "tools": TOOLS_COLUMNS,
 }
-CALL_NAMES = {"function_call", "tool_call", "tool_calls"}
 
 # What a turn is to a trainer: its role, or "call" for a turn whose text is a call.
 Part: TypeAlias = Literal["system", "developer", "user", "assistant", "call", "tool"]
@@ -195,7 +197,7 @@ def _keys_of(value: JSON) -> TurnKeys | None:
 
 def _part_of(turn: Turn, name: str) -> Part:
     """Return what a turn is to a trainer. name: what the row calls its role."""
-    if turn.role == "assistant" and name in CALL_NAMES:
+    if turn.role == "assistant" and name in CALL_ROLES:
         return "call"
     if turn.role == "developer" and name == "system":
         return "system"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from deita_tasks.conversations import (
+    CALL_ROLES,
     CHAT_KEYS,
     CONTENT_PARTS,
     SHAREGPT_KEYS,
@@ -15,7 +16,7 @@ from deita_tasks.conversations import (
 from deita_tasks.loading.base import BadRow, describe_type, list_names, require_text
 from deita_tasks.loading.content import Content, parse_content, split_results
 from deita_tasks.loading.json_text import parse
-from deita_tasks.loading.roles import CALL_ROLES, normalize, parse_role
+from deita_tasks.loading.roles import normalize, parse_role
 from deita_tasks.strict_json import JSON
 
 

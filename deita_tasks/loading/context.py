@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from deita_tasks.conversations import Turn, parse_json, parse_tools
+from deita_tasks.conversations import (
+    SYSTEM_COLUMNS,
+    TOOLS_COLUMNS,
+    Turn,
+    parse_json,
+    parse_tools,
+)
 from deita_tasks.strict_json import JSON
-
-SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
-TOOLS_COLUMNS = ("tools", "functions")
 
 
 class Context(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from deita_tasks.conversations import Role
+from deita_tasks.conversations import CALL_ROLES, Role
 from deita_tasks.loading.base import BadRow
 
 ROLES: dict[str, Role] = {
@@ -31,8 +31,6 @@ ROLES: dict[str, Role] = {
     "observation": "tool",
     "ipython": "tool",  # Llama 3.1
 }
-# Glaive and its successors: the text of the assistant's turn is a call.
-CALL_ROLES = {"function_call", "tool_call", "tool_calls"}
 # Dumps of conversations name the product that answered: chatgpt, gpt4, claude-3-opus, bing.
 _PRODUCT = re.compile(
     r"(chat)?gpt|bing|bard|claude|copilot|deepseek|gemini|grok|llama|mistral|qwen|vicuna"

@@ -17,7 +17,6 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-import yaml
 from fsspec.implementations.local import LocalFileSystem
 
 from deita_tasks import storage
@@ -27,8 +26,6 @@ from deita_tasks.storage.failures import storage_errors
 
 FOLDER = "versions"
 LATEST = "latest"
-CARD_FILE = "README.md"
-CARD_MARK = "<!-- The card of the latest version, made again with each version. -->"
 MAX_NAME_BYTES = 100  # read of `latest`, which may be a file of somebody else
 DAY = timedelta(days=1)
 NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{16}")
@@ -112,33 +109,6 @@ def move_latest(output: str, name: str) -> None:
                 if os.path.lexists(draft):
                     os.unlink(draft)
     storage.write_bytes(storage.join(output, LATEST), f"{name}\n".encode())
-
-
-def write_card(output: str, name: str) -> None:
-    """Write the card of the version `name` beside `latest`; a file of somebody else stays.
-
-    By it, `datasets.load_dataset(output)` loads this version alone, not all files of all versions.
-    """
-    place = storage.join(output, CARD_FILE)
-    card = storage.join(version_uri(output, name), CARD_FILE)
-    if not storage.exists(card) or not _is_our_card(place):
-        return
-    _, front, body = _read_text(card).split("---\n", 2)
-    metadata = yaml.safe_load(front)
-    for config in metadata["configs"]:
-        for file in config["data_files"]:
-            file["path"] = f"{FOLDER}/{name}/{file['path']}"
-    front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    storage.write_bytes(place, f"---\n{front}---\n{CARD_MARK}\n{body}".encode())
-
-
-def _is_our_card(place: str) -> bool:
-    return not storage.exists(place) or CARD_MARK in _read_text(place)
-
-
-def _read_text(uri: str) -> str:
-    with storage.open_read(uri) as handle:
-        return handle.read().decode(errors="replace")
 
 
 def _remove_drafts(output: str, now: datetime) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import DatasetCard
 
 from deita_tasks import storage
 from deita_tasks.errors import OutputExists
 from deita_tasks.results import versions
+from deita_tasks.results.version_card import write_version_card
 
 pytest_plugins = ["tests.support.s3_fixtures"]
 
@@ -53,7 +55,8 @@ def test_latest_is_the_version_it_was_moved_to(output: str) -> None:
 
 def write_with_card(output: str, number: int) -> str:
     name = write(output, number)
-    front = {"configs": [{"data_files": [{"split": "train", "path": "selected.jsonl"}]}]}
+    files = [{"split": "train", "path": "selected.jsonl"}]
+    front = {"configs": [{"config_name": "a---", "data_files": files}]}
     card = f"---\n{yaml.safe_dump(front)}---\n\n# Version {number}\n"
     storage.write_bytes(
         storage.join(versions.version_uri(output, name), "README.md"), card.encode()
@@ -70,22 +73,23 @@ def test_the_card_beside_latest_names_the_files_of_that_version_alone(output: st
     for number in (0, 1):
         name = write_with_card(output, number)
         versions.move_latest(output, name)
-        versions.write_card(output, name)
-        _, front, body = read_card(output).split("---\n", 2)
-        (config,) = yaml.safe_load(front)["configs"]
+        write_version_card(output, name)
+        card = DatasetCard(read_card(output))
+        (config,) = card.data["configs"]
         (file,) = config["data_files"]
         assert file["path"] == f"versions/{name}/selected.jsonl"
-        assert f"# Version {number}" in body
+        assert config["config_name"] == "a---"  # is not the end of the front matter
+        assert f"# Version {number}" in card.text
 
 
 def test_a_card_of_somebody_else_stays(output: str) -> None:
     storage.write_bytes(storage.join(output, "README.md"), b"Mine.\n")
-    versions.write_card(output, write_with_card(output, 0))
+    write_version_card(output, write_with_card(output, 0))
     assert read_card(output) == "Mine.\n"
 
 
 def test_a_version_without_a_card_gives_none(output: str) -> None:
-    versions.write_card(output, write(output, 0))
+    write_version_card(output, write(output, 0))
     assert not storage.exists(storage.join(output, "README.md"))
 
 

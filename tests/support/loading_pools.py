@@ -177,17 +177,17 @@ def parquet_of_texts(rows: Rows) -> bytes:
 
 
 def arrow_stream(rows: Rows) -> bytes:
-    table = pa.Table.from_pylist(rows)
-    out = io.BytesIO()
-    with pa.ipc.new_stream(out, table.schema) as writer:
-        writer.write_table(table, max_chunksize=2)
-    return out.getvalue()
+    return _write_arrow(rows, pa.ipc.new_stream)
 
 
 def arrow_file(rows: Rows) -> bytes:
+    return _write_arrow(rows, pa.ipc.new_file)
+
+
+def _write_arrow(rows: Rows, open_writer: Callable[..., Any]) -> bytes:
     table = pa.Table.from_pylist(rows)
     out = io.BytesIO()
-    with pa.ipc.new_file(out, table.schema) as writer:
+    with open_writer(out, table.schema) as writer:
         writer.write_table(table, max_chunksize=2)
     return out.getvalue()
 

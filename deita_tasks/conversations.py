@@ -42,6 +42,7 @@ SHOWN_FIELDS = (
 # The field that holds the parts of a content that is not only text, as the input has them.
 CONTENT_PARTS = "content_parts"
 MEDIA_KINDS = ("image", "video", "audio")
+MEDIA_COLUMNS = tuple(name for kind in MEDIA_KINDS for name in (kind, f"{kind}s"))
 
 # What the store keeps a value of a conversation by: all of it, or its text alone.
 RowKey = Literal["id", "text_id"]
@@ -290,13 +291,13 @@ def parse_tools(tools: JSON) -> JSON:
 def media_of(columns: Mapping[str, JSON]) -> Media:
     """Return the references to images, videos and audio in columns such as `image` and `images`."""
     media = []
-    for kind in MEDIA_KINDS:
-        for name in (kind, f"{kind}s"):
-            references = columns.get(name)
-            if references and isinstance(references, str | dict):
-                media.append((kind, [references]))
-            elif references and isinstance(references, list):
-                media.append((kind, references))
+    for name in MEDIA_COLUMNS:
+        references = columns.get(name)
+        kind = name.removesuffix("s")
+        if references and isinstance(references, str | dict):
+            media.append((kind, [references]))
+        elif references and isinstance(references, list):
+            media.append((kind, references))
     return media
 
 
@@ -311,10 +312,10 @@ def _count_media_parts(turn: Turn) -> int:
 def content_id(turns: Iterable[Turn], tools: JSON = None, media: Media = ()) -> str:
     """Return the id of a conversation, which depends on all that a model is shown of it.
 
-    It is the first 32 hex digits of the SHA-256 of the UTF-8 bytes of the canonical JSON (RFC 8785)
-    of [[role, content], ...], where a turn with SHOWN_FIELDS is [role, content, fields]; then come
-    ["tools", tools] and ["media", ...] if there are any. Calls and tools are the same as objects
-    and as the JSON texts of these.
+    It is the first 32 hex digits of the SHA-256 of the UTF-8 bytes of the canonical JSON (RFC 8785,
+    but numbers as Python writes them) of [[role, content], ...], where a turn with SHOWN_FIELDS is
+    [role, content, fields]; then come ["tools", tools] and ["media", ...] if there are any. Calls
+    and tools are the same as objects and as the JSON texts of these.
     """
     content: list[JSON] = [_shown(turn) for turn in turns]
     if tools:

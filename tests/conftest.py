@@ -11,10 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.small_pool import write_small_pool
 
 ROOT = Path(__file__).parents[1]
+
+# The same examples in every run: a fault that chance finds must not stop a change that is not its
+# cause. `pytest --hypothesis-profile=default` looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -14,16 +14,18 @@ import pyarrow as pa
 from deita_tasks.strict_json import JSON, is_encodable, strict_json
 
 JSON_TEXT = pa.json_()
-# In surveys, integers that a double holds exactly; they are stored as int64.
+# In surveys, integers that a double holds exactly; they are stored as int64. Beside other numbers
+# they become doubles.
 SMALL_INTEGER = pa.int32()
 SMALL_INTEGERS = range(-(2**53), 2**53 + 1)
 INT64 = range(-(2**63), 2**63)
 
 
-def infer_type(value: JSON) -> pa.DataType:
+def infer_type(value: JSON, integer: pa.DataType = SMALL_INTEGER) -> pa.DataType:
     """Return the type that holds the JSON value `value` exactly.
 
     It is JSON_TEXT for an empty object, an integer over 64 bits and a lone surrogate.
+    integer: the type of integers that a double holds; with int64, 1 beside 0.5 does not become 1.0.
     """
     match value:
         case None:
@@ -31,25 +33,25 @@ def infer_type(value: JSON) -> pa.DataType:
         case bool():
             return pa.bool_()
         case int():
-            return _integer_type(value)
+            return _integer_type(value, integer)
         case float():
             return pa.float64()
         case str():
             return pa.string() if is_encodable(value) else JSON_TEXT
         case list() | tuple():
-            item_types = map(infer_type, value)
+            item_types = [infer_type(item, integer) for item in value]
             item_type = reduce(merge_types, item_types, pa.null())
             return pa.list_(item_type)
         case dict() if value:
-            fields = [(name, infer_type(item)) for name, item in value.items()]
+            fields = [(name, infer_type(item, integer)) for name, item in value.items()]
             return pa.struct(fields)
     return JSON_TEXT
 
 
-def _integer_type(value: int) -> pa.DataType:
+def _integer_type(value: int, small: pa.DataType) -> pa.DataType:
     """Return the type of an integer: a double holds it, or 64 bits do, or only text."""
     if value in SMALL_INTEGERS:
-        return SMALL_INTEGER
+        return small
     return pa.int64() if value in INT64 else JSON_TEXT
 
 

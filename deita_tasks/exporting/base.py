@@ -13,9 +13,9 @@ from typing import ClassVar, NamedTuple
 import pyarrow as pa
 
 from deita_tasks.components import Component
-from deita_tasks.conversations import Conversation
+from deita_tasks.conversations import MEDIA_COLUMNS, Conversation
 from deita_tasks.errors import UsageError
-from deita_tasks.exporting.arrow import infer_type, merge_types
+from deita_tasks.exporting.arrow import SMALL_INTEGER, infer_type, merge_types
 from deita_tasks.strict_json import JSON
 
 SCORE_COLUMNS: dict[str, pa.DataType] = {
@@ -82,7 +82,9 @@ class Survey:
         self.used_columns.update(name for name, value in columns.own.items() if value)
         for name, value in columns.extra.items():
             known_type = self.extra_types.get(name, pa.null())
-            self.extra_types[name] = merge_types(known_type, infer_type(value))
+            integer = pa.int64() if name in MEDIA_COLUMNS else SMALL_INTEGER
+            inferred = infer_type(value, integer)
+            self.extra_types[name] = merge_types(known_type, inferred)
             if name in self.tallies and isinstance(value, str):
                 self.tallies[name][value] += 1
 

@@ -31,7 +31,8 @@ class Parquet(Exporter):
 
     Holds every conversation. A turn has the fields of all turns, such as tool_calls; null where it
     has no such field. Values of one type (numbers, texts, lists of them, objects that all have the
-    same keys) are stored in that type; any other ones as JSON text.
+    same keys) are stored in that type; any other ones as JSON text. What a model is shown is exact:
+    in turns, tools and media, integers beside doubles are JSON text, and become doubles elsewhere.
     Parquet has no absent values: a column that a row does not have is null there. So every column
     takes time and memory in every row group, and there may be at most 10,000.
     """
@@ -49,7 +50,7 @@ class Parquet(Exporter):
             turn_type = _merge_turns(survey.own_types.get("messages"), turn)
             survey.own_types["messages"] = turn_type
         known = survey.own_types.get("tools", pa.null())
-        inferred = infer_type(tools)
+        inferred = infer_type(tools, pa.int64())
         survey.own_types["tools"] = merge_types(known, inferred)
         own: dict[str, JSON] = {"messages": messages, "tools": tools}
         return Columns(own, conversation.extra)
@@ -66,7 +67,7 @@ def _merge_turns(known: pa.DataType | None, turn: Mapping[str, JSON]) -> pa.Data
     types = dict(TURN) if known is None else field_types(known)
     for name, value in turn.items():
         earlier = types.get(name, pa.null())
-        inferred = infer_type(value)
+        inferred = infer_type(value, pa.int64())
         types[name] = merge_types(earlier, inferred)
     return pa.struct(list(types.items()))
 

@@ -159,6 +159,26 @@ def test_parquet_gives_the_same_conversations_and_columns(name: str, tmp_path: P
     ]
 
 
+@pytest.mark.parametrize("name", ["parquet", "hf_dataset"])
+def test_integers_beside_doubles_stay_integers_in_all_that_a_model_is_shown(
+    name: str, tmp_path: Path
+) -> None:
+    def row(number: float) -> Conversation:
+        call = {"type": "function", "function": {"name": "f", "arguments": {"x": [number, 0.5]}}}
+        answer = Turn("assistant", "Because.", {"tool_calls": [call], "weight": number})
+        return Conversation(
+            (Turn("user", "Why?"), answer),
+            extra={"image": {"path": "x.png", "width": number}, "score": number},
+            tools=[{"name": "f", "default": [number, 0.0]}],
+        )
+
+    pool = [row(1), row(2.5)]
+    reread = read(export(name, pool, tmp_path), "messages")
+    assert [again.id for again in reread] == [each.id for each in pool]
+    assert json.dumps(reread[0].tools) == '[{"name": "f", "default": [1, 0.0]}]'
+    assert [each.extra["score"] for each in reread] == [1.0, 2.5]
+
+
 def test_added_columns_come_back_as_columns(tmp_path: Path) -> None:
     (path,) = load_exporter("messages").export([ExportRow(SINGLE, 2.5, 3)], tmp_path)
     (reread,) = read(path, "messages")

@@ -62,6 +62,7 @@ else:
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 RunnerName = Literal["thread", "process", "dask", "ray"]
 ScorePer = Literal["turn", "row"]
+Evaluation = Literal["lazy", "all"]
 # Two numbers; the component that takes them says more clearly what is wrong.
 Scale = Annotated[str, Field(json_schema_extra={"pattern": r"^\s*\S+\s*\.\.\s*\S+\s*$"})]
 
@@ -470,6 +471,12 @@ class Selection(Budget):
         title="Evol score",
         description="How to combine the turns of a conversation. Default: sum, the paper's, which "
         "favours long conversations.",
+    )
+    evaluation: Evaluation = Field(
+        "lazy",
+        title="Evaluation",
+        description="lazy: compute only the scores and vectors that can change the selection, "
+        "which is the same; all: compute every one, to see all scores in report and ledger.",
     )
     strata: str | None = Field(
         None,

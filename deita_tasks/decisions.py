@@ -27,6 +27,8 @@ class LedgerRow(NamedTuple):
     complexity: list[float] | None
     quality: list[float] | None
     evol_score: float | None
+    evol_lower: float | None
+    evol_upper: float | None
     rank: int | None
     decision: Decision
     nearest_id: str | None

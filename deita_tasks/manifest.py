@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -103,8 +103,10 @@ class RunFacts(JsonRecord):
     parameters: dict[str, JsonValue]  # by group, as the user set them
     models: list[Model]
     fingerprints: dict[str, Any]  # by stage; None for a stage that did not run
+    evaluation: Literal["lazy", "all"] = "all"
     computed: RowsByStage
     reused: RowsByStage
+    skipped: RowsByStage = RowsByStage()  # rows without a value, which could not matter
     # By stage, the languages that its model was made for, where it says so.
     languages: dict[str, list[str]] = Field(default_factory=dict)
     timings: dict[str, NonNegativeFloat]  # seconds by stage

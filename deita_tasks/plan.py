@@ -13,6 +13,7 @@ from deita_tasks.components import Component, component_class
 from deita_tasks.config import (
     Advanced,
     Embedding,
+    Evaluation,
     Export,
     Output,
     PresetName,
@@ -47,7 +48,7 @@ class Plan:
     """What a run will do: its files and components. No model is loaded yet.
 
     specs: by stage (complexity, quality, embedding, selection). scorers: complexity and quality.
-    embedder: None if the strategy needs no vectors.
+    embedder: None if the strategy needs no vectors. evaluation: as the user set it.
     """
 
     files: list[str]
@@ -55,6 +56,7 @@ class Plan:
     scorers: Mapping[str, Scorer]
     embedder: Embedder | None
     selector: Selector
+    evaluation: Evaluation = "all"
     passed_over: list[PassedOver] = field(default_factory=list)  # of the input
 
     def fingerprints(self) -> dict[str, Any]:
@@ -65,6 +67,21 @@ class Plan:
         fingerprints["embedding"] = self.embedder.fingerprint() if self.embedder else None
         fingerprints["selection"] = self.selector.fingerprint()
         return fingerprints
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether to compute only what the selection needs."""
+        return self.evaluation == "lazy" and self.why_all is None
+
+    @property
+    def why_all(self) -> str | None:
+        """Why the strategy needs every score and vector; None if it does not."""
+        strategy = self.specs["selection"]["name"]
+        if not self.selector.stops_at_budget:
+            return f"the strategy {strategy} looks at every row"
+        if self.selector.ranking == "length":
+            return "a ranking by length says nothing about scores, and a row needs them to be kept"
+        return None
 
     def components(self) -> dict[str, Scorer | Embedder]:
         """Return the components that compute something, by stage."""
@@ -134,7 +151,15 @@ def plan_run(
     running_of(advanced)
     storage.check_writable(advanced.store)
     embedder_or_none = embedder if selector.needs_embeddings else None
-    return Plan(files, specs, scorers, embedder_or_none, selector, found.passed_over)
+    return Plan(
+        files,
+        specs,
+        scorers,
+        embedder_or_none,
+        selector,
+        selection.evaluation,
+        found.passed_over,
+    )
 
 
 def _check_model(component: Component) -> None:
@@ -182,7 +207,8 @@ def selector_spec(preset: PresetName, selection: Selection, run: RunSettings) ->
     Raises UsageError for an option that the strategy does not have.
     """
     fields = component_class(SELECTORS, "strategy", selection.strategy).model_fields
-    options = selection.model_dump(exclude={"strategy", "seed", "target_size"}, exclude_none=True)
+    of_the_run = {"strategy", "seed", "target_size", "evaluation"}
+    options = selection.model_dump(exclude=of_the_run, exclude_none=True)
     for name, value in options.items():
         if name not in fields:
             raise UsageError(

@@ -22,7 +22,8 @@ from deita_tasks.results.reading import checked_output, damage_of, read_manifest
 from deita_tasks.results.records import SubsetVersion
 from deita_tasks.results.selection import CHANGES_FILE
 from deita_tasks.results.version_card import write_version_card
-from flows.steps import ONE_AT_A_TIME, Clock, choose, open_pool, run_facts, score_and_embed
+from deita_tasks.tasks.clock import Clock
+from flows.steps import ONE_AT_A_TIME, choose, open_pool, run_facts, score_and_embed
 
 log = logging.getLogger("deita_tasks.reselect")  # Prefect shows the log of this name
 
@@ -62,7 +63,8 @@ def reselect_subset(
             if damage is None:
                 return _nothing_new(current, pool, source, selection, export)
             log.warning("making the damaged version %s again: %s", current, damage)
-        stage_results = score_and_embed(plan, pool, advanced, clock)
+        previous = _previous_uri(export.output, current)
+        stage_results = score_and_embed(plan, pool, advanced, clock, previous)
         summary = choose(plan, pool, stage_results, source, selection, advanced, clock)
         models = {"scoring": scoring, "embedding": embedding}
         groups = {"source": source, **models, "selection": selection, "export": export}
@@ -71,7 +73,6 @@ def reselect_subset(
         if name is None:
             name = versions.new_name(digest)
             uri = versions.version_uri(export.output, name)
-            previous = _previous_uri(export.output, current)
             options = export.subset_options()
             tasks.export_selection(
                 pool, stage_results, summary, uri, options, facts, selection.seed, previous

@@ -10,7 +10,8 @@ from deita_tasks import tasks
 from deita_tasks.config import Advanced, Embedding, Export, Preset, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
 from deita_tasks.results.records import Subset
-from flows.steps import ONE_AT_A_TIME, Clock, choose, open_pool, run_facts, score_and_embed
+from deita_tasks.tasks.clock import Clock
+from flows.steps import ONE_AT_A_TIME, choose, open_pool, run_facts, score_and_embed
 
 
 @flow(

@@ -10,7 +10,8 @@ from deita_tasks import tasks
 from deita_tasks.config import Advanced, Budget, Embedding, Preset, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
 from deita_tasks.results.records import LimitSolution
-from flows.steps import ONE_AT_A_TIME, Clock, open_pool, score_and_embed
+from deita_tasks.tasks.clock import Clock
+from flows.steps import ONE_AT_A_TIME, open_pool, score_and_embed
 
 
 @flow(
@@ -33,7 +34,7 @@ def solve_for_budget(
     `candidates` conversations at that limit, below the budget only if even a limit of 1 selects
     fewer.
     """
-    selection = Selection(budget=budget.budget)
+    selection = Selection(budget=budget.budget, evaluation="all")
     plan = plan_run(source, preset, scoring, embedding, selection, None, advanced)
     with open_pool(plan, source, advanced, Clock()) as pool:
         stage_results = score_and_embed(plan, pool, advanced, Clock())

@@ -1,6 +1,6 @@
 """Steps that the flows share: score and embed a pool, and select from it."""
 
-import time
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,22 +13,12 @@ from deita_tasks.artifacts.selection import SelectionSummary, check_size
 from deita_tasks.config import Advanced, Group, PresetName, Selection, Source
 from deita_tasks.manifest import RowsByStage, RunFacts
 from deita_tasks.plan import Plan
+from deita_tasks.tasks.clock import Clock
+
+log = logging.getLogger("deita_tasks.steps")  # Prefect shows the log of this name
 
 # One model uses all cores of a machine, so shards are computed one after the other.
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
-
-
-class Clock:
-    """Seconds of wall time by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = round(time.perf_counter() - start, 3)
 
 
 @contextmanager
@@ -41,22 +31,32 @@ def open_pool(plan: Plan, source: Source, advanced: Advanced, clock: Clock) -> I
 
 
 def score_and_embed(
-    plan: Plan, pool: Pool, advanced: Advanced, clock: Clock
-) -> dict[str, tasks.StageResult]:
-    """Compute the scores and vectors of a pool that the store lacks; return the result by stage."""
+    plan: Plan, pool: Pool, advanced: Advanced, clock: Clock, previous: str | None = None
+) -> tasks.StageResults:
+    """Compute the scores and vectors of a pool that the store lacks; return the result by stage.
+
+    Everything, or what the selection needs. previous: an earlier result, with whose rows the new
+    ones are compared.
+    """
     tasks.tag_run()
     stages = tasks.list_stages(plan, advanced)
-    results = {}
     with tasks.ShardRunner(advanced, [stage.component for stage in stages]) as runner:
         with clock("preflight"):
-            plans = {stage.name: tasks.plan_stage(stage, pool, advanced) for stage in stages}
-            tasks.check_models(stages, plans, pool, advanced, runner)
+            missing = {stage.name: tasks.missing_rows(stage, pool) for stage in stages}
+            tasks.check_models(stages, missing, pool, advanced, runner)
+        if plan.is_lazy:
+            new_rows = tasks.new_rows(pool, previous)
+            return tasks.evaluate_lazily(
+                stages, pool, plan.selector, advanced, runner, clock, new_rows
+            )
+        if plan.evaluation == "lazy":
+            log.info("every score and vector is computed: %s", plan.why_all)
+        results = {}
         for stage in stages:
             with clock(stage.name):
-                results[stage.name] = tasks.run_stage(
-                    stage, pool, advanced, plans[stage.name], runner
-                )
-    return results
+                shards = tasks.plan_stage(stage, pool, advanced)
+                results[stage.name] = tasks.run_stage(stage, pool, advanced, shards, runner)
+        return results
 
 
 def choose(
@@ -74,7 +74,8 @@ def choose(
     """
     with clock("select"):
         summary = tasks.select(plan, pool, stage_results, advanced)
-    tasks.check_good_fraction(pool, summary.unscorable, source.min_good_fraction)
+    shares = {stage: result.share for stage, result in stage_results.items()}
+    tasks.check_good_fraction(pool, summary.unscorable, source.min_good_fraction, shares)
     check_size(summary.counts, selection)
     return summary
 
@@ -89,14 +90,17 @@ def run_facts(
     """Return what a manifest says of the run. groups: the flow's parameters by name."""
     computed = {stage: result.computed for stage, result in stage_results.items()}
     reused = {stage: result.reused for stage, result in stage_results.items()}
+    skipped = {stage: result.skipped for stage, result in stage_results.items()}
     return RunFacts(
         preset=preset,
         parameters={name: dict(group) for name, group in groups.items()},
         models=plan.models(),
         fingerprints=plan.fingerprints(),
         languages=plan.languages(),
+        evaluation="lazy" if plan.is_lazy else "all",
         computed=RowsByStage(**computed),
         reused=RowsByStage(**reused),
+        skipped=RowsByStage(**skipped),
         timings=clock.seconds,
         passed_over=plan.passed_over,
     )

@@ -19,7 +19,8 @@ from deita_tasks.config import (
 )
 from deita_tasks.plan import plan_run
 from deita_tasks.results.records import Sweep
-from flows.steps import ONE_AT_A_TIME, Clock, open_pool, run_facts, score_and_embed
+from deita_tasks.tasks.clock import Clock
+from flows.steps import ONE_AT_A_TIME, open_pool, run_facts, score_and_embed
 
 
 @flow(
@@ -46,7 +47,7 @@ def sweep_selections(
 
     Returns the manifest's fields, and the table as `selections`.
     """
-    selection = Selection(budget=max(grid.budgets))
+    selection = Selection(budget=max(grid.budgets), evaluation="all")
     plan = plan_run(source, preset, scoring, embedding, selection, output, advanced)
     clock = Clock()
     with open_pool(plan, source, advanced, clock) as pool:

@@ -43,6 +43,31 @@ def planned(tmp_path: Path, pool: Path | str, preset: Any = "mini", **groups: An
     return plan_run(preset=preset, **{**given, **groups})
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, None),
+        ({"strategy": "top_score"}, None),
+        ({"strategy": "quality_only"}, None),
+        ({"strategy": "k_center"}, "the strategy k_center looks at every row"),
+        ({"strategy": "mmr"}, "the strategy mmr looks at every row"),
+        ({"strategy": "random"}, "the strategy random looks at every row"),
+        ({"strategy": "length"}, "a ranking by length says nothing about scores"),
+        ({"ranking": "length"}, "a ranking by length says nothing about scores"),
+    ],
+)
+def test_lazy_where_the_strategy_stops_at_the_budget(
+    options: dict[str, Any], why: str | None, tmp_path: Path
+) -> None:
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("{}\n")
+    plan = planned(tmp_path, pool, selection=Selection(budget=5, **options))
+    assert plan.is_lazy == (why is None)
+    assert (plan.why_all or "").startswith(why or "")
+    whole = planned(tmp_path, pool, selection=Selection(budget=5, evaluation="all", **options))
+    assert not whole.is_lazy
+
+
 # ---- which component, with which options
 
 

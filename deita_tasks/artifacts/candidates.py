@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,32 +17,23 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deita_tasks import storage
-from deita_tasks.artifacts.part_tables import (
-    BLOCK_ROWS,
-    place_vectors,
-    vector_problems,
-    vector_width,
-)
-from deita_tasks.artifacts.parts import WIDTH, StageParts
+from deita_tasks.artifacts.part_tables import BLOCK_ROWS, place_vectors, vector_width
+from deita_tasks.artifacts.parts import StageParts
 from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.scores import (
+    ComputedValues,
+    PoolScores,
+    assemble_scores,
+    turns_of,
+    value_columns,
+)
 from deita_tasks.errors import StorageError, UsageError
 from deita_tasks.selecting.base import Selector
-from deita_tasks.selecting.evol import TurnAggregation, evol_scores_of_columns, ranking_scores
+from deita_tasks.selecting.evol import TurnAggregation, ranking_scores
 
 MEMORY_BYTES = 2**29  # larger vectors go to a scratch file
 
 StagesParts: TypeAlias = Mapping[str, StageParts]  # by stage: complexity, quality, embedding
-
-SCORES = pa.schema(
-    {
-        "id": pa.string(),
-        "complexity": pa.list_(pa.float32()),
-        "quality": pa.list_(pa.float32()),
-        "evol_score": pa.float64(),
-        "truncated": pa.bool_(),
-        "problem": pa.string(),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -73,7 +64,8 @@ class Candidates:
         """Return the score that `strategy` ranks by: float64 (n,). Length is in words."""
         lengths = None
         if strategy.ranking == "length":
-            lengths = self._columns(["n_words"])["n_words"].to_numpy()
+            words = _columns(self.pool, self.scores["id"], ["n_words"])
+            lengths = words["n_words"].to_numpy()
         return ranking_scores(
             strategy.ranking,
             strategy.evol_score,
@@ -87,37 +79,44 @@ class Candidates:
 
         Raises UsageError for a column that some row does not have.
         """
-        column = strategy.strata
-        if column is None:
+        if strategy.strata is None:
             return None
-        if column == "source_uri":
-            sources = self._columns(["source_uri"])
-            uris: list[str] = sources["source_uri"].to_pylist()
-            return uris
-        texts = self._columns(["extra"])["extra"].to_pylist()
-        extras = [json.loads(text) if text else {} for text in texts]
-        missing = sum(column not in extra for extra in extras)
-        if missing:
-            raise UsageError(
-                f"strata = {column!r}: {missing:,} of {len(extras):,} rows have no such column; "
-                "expected a column of every row"
-            )
-        values = [extra[column] for extra in extras]
-        return [json.dumps(value, sort_keys=True) for value in values]
+        return strata_of(self.pool, self.scores["id"], strategy.strata)
 
-    def _columns(self, columns: list[str]) -> pa.Table:
-        """Return columns of the pool for these rows, each from its first row in the pool."""
-        table = self.pool.index(["id", *columns])
-        pool_ids = table["id"].combine_chunks()
-        first = pc.index_in(self.scores["id"], value_set=pool_ids)
-        return table.take(first)
+
+def strata_of(pool: Pool, ids: pa.Array | pa.ChunkedArray, column: str) -> list[str]:
+    """Return the value of a column of each of `ids`, as text.
+
+    Raises UsageError for a column that some row does not have.
+    """
+    if column == "source_uri":
+        uris: list[str] = _columns(pool, ids, ["source_uri"])["source_uri"].to_pylist()
+        return uris
+    texts = _columns(pool, ids, ["extra"])["extra"].to_pylist()
+    extras = [json.loads(text) if text else {} for text in texts]
+    missing = sum(column not in extra for extra in extras)
+    if missing:
+        raise UsageError(
+            f"strata = {column!r}: {missing:,} of {len(extras):,} rows have no such column; "
+            "expected a column of every row"
+        )
+    values = [extra[column] for extra in extras]
+    return [json.dumps(value, sort_keys=True) for value in values]
+
+
+def _columns(pool: Pool, ids: pa.Array | pa.ChunkedArray, columns: list[str]) -> pa.Table:
+    """Return columns of the pool for `ids`, each from its first row in the pool."""
+    table = pool.index(["id", *columns])
+    pool_ids = table["id"].combine_chunks()
+    first = pc.index_in(ids, value_set=pool_ids)
+    return table.take(first)
 
 
 @contextmanager
 def all_candidates(pool: Pool, stage_parts: StagesParts) -> Iterator[Candidates]:
     """Give the candidates among the distinct rows of `pool`."""
-    scores, _ = read_scores(pool, stage_parts)
-    with open_candidates(pool, scores, stage_parts) as candidates:
+    scores = read_scores(pool, stage_parts)
+    with open_candidates(pool, scores.table, stage_parts) as candidates:
         yield candidates
 
 
@@ -182,44 +181,25 @@ def _with_problems(scores: pa.Table, reasons: Mapping[str, str]) -> pa.Table:
 
 def read_scores(
     pool: Pool, stage_parts: StagesParts, aggregation: TurnAggregation = "sum"
-) -> tuple[pa.Table, dict[str, int]]:
-    """Return SCORES of each distinct row of `pool`, in order, and the truncated rows by stage."""
+) -> PoolScores:
+    """Return the scores of each distinct row of `pool`, in order.
+
+    Raises StorageError for a row that is in no part of a stage.
+    """
     ids, _ = pool.distinct
-    if not len(ids):  # a pool of bad rows alone has no parts
-        return SCORES.empty_table(), dict.fromkeys(stage_parts, 0)
-    columns: dict[str, Any] = {"id": ids}
-    problem = pa.nulls(len(ids), pa.string())
-    truncated: dict[str, NDArray[np.bool_]] = {}
+    every_row = np.arange(len(ids))
+    tables = {}
     for stage, parts in stage_parts.items():
-        values = WIDTH if stage == "embedding" else "values"
-        keys = pool.keys_of(ids, parts.part_set.row_key)
-        gathered = parts.gather(["id", "cut", "problem", values])
-        table = _align(gathered, keys)
-        reason = vector_problems(table) if stage == "embedding" else table["problem"]
-        stage_problem = pc.binary_join_element_wise(stage, reason, ": ")
-        problem = pc.coalesce(problem, stage_problem)
-        truncated[stage] = table["cut"].to_numpy() > 0
-        if stage != "embedding":
-            columns[stage] = table["values"]
-    columns["evol_score"] = evol_scores_of_columns(
-        columns["complexity"], columns["quality"], aggregation
-    )
-    columns["truncated"] = np.logical_or.reduce(list(truncated.values()))
-    columns["problem"] = problem
-    counts = {stage: int(rows.sum()) for stage, rows in truncated.items()}
-    scores = pa.table(columns).select(SCORES.names)
-    return scores, counts
-
-
-def _align(table: pa.Table, keys: pa.Array) -> pa.Table:
-    """Return the row of `table` of each of `keys`. Raises StorageError for a missing key."""
-    rows = pc.index_in(keys, value_set=table["id"])
-    if rows.null_count:
-        raise StorageError(
-            f"{rows.null_count} of {len(rows)} rows are in no part; run again: they will be "
-            "computed"
-        )
-    return table.take(rows)
+        values = ComputedValues(stage, pool, parts.part_set.row_key)
+        for table in parts.tables(value_columns(stage)):
+            values.add(table)
+        missing = int(np.count_nonzero(~values.is_computed))
+        if missing:
+            raise StorageError(
+                f"{missing} of {len(ids)} rows are in no part; run again: they will be computed"
+            )
+        tables[stage] = values.take(every_row)
+    return assemble_scores(ids, turns_of(pool), tables, aggregation)
 
 
 @contextmanager

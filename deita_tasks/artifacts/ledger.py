@@ -24,8 +24,12 @@ SCHEMA = pa.schema(
         # One score a user turn; a duplicate has those of the row that it repeats.
         "complexity": pa.list_(pa.float32()),
         "quality": pa.list_(pa.float32()),
+        # Null for a row whose scores are not all computed: then it lies between the bounds.
         "evol_score": pa.float64(),
-        # 1-based position by (-evol_score, id) among the distinct rows that have an evol score.
+        "evol_lower": pa.float64(),
+        "evol_upper": pa.float64(),
+        # 1-based position by (-evol_score, id) among the distinct rows that have an evol score;
+        # null where a row that is not computed may come before.
         "rank": pa.int64(),
         "decision": pa.string(),
         "nearest_id": pa.string(),  # too_similar: the selected row that blocked it
@@ -35,6 +39,7 @@ SCHEMA = pa.schema(
         "truncated": pa.bool_(),  # a model read only a part of it
     }
 )
+EVOL_COLUMNS = ("evol_score", "evol_lower", "evol_upper")
 REJECTIONS = pa.schema(
     {
         "id": pa.string(),
@@ -78,8 +83,7 @@ def build_ledger(
 
     rows: id, source_uri, source_row of every good row in source order; a later row of an id is a
     duplicate of the first. quarantine: source_uri, source_row, reason, detail of every bad row.
-    scores: id, complexity, quality (list<float32>, one a turn), evol_score, truncated and problem
-    (why it has no score, or null) of every distinct id, in any order. result: a decision for every
+    scores: SCORES (see scores.py) of every distinct id, in any order. result: a decision for every
     distinct id without a problem.
 
     Raises ValueError for an id without scores, with no decision or more than one, and for an id
@@ -158,13 +162,19 @@ def _has_score(scores: pa.Table) -> NDArray[np.bool_]:
 
 
 def _ranks(ids: pa.Array, scores: pa.Table) -> NDArray[np.int64]:
-    """Return int64 (c,): 1 for the best by (-evol_score, id), 0 without an evol score."""
-    scored = np.flatnonzero(_has_score(scores))
-    table = pa.table({"evol_score": scores["evol_score"], "id": ids}).take(pa.array(scored))
-    keys = [("evol_score", "descending"), ("id", "ascending")]
-    order = pc.sort_indices(table, sort_keys=keys).to_numpy()
+    """Return int64 (c,): 1 for the best by (-evol_score, id).
+
+    0 without an evol score, and where a row without one may come before.
+    """
+    upper = scores["evol_upper"].to_numpy()
+    ranked = np.flatnonzero(np.isfinite(upper))
+    table = pa.table({"evol_upper": scores["evol_upper"], "id": ids}).take(pa.array(ranked))
+    keys = [("evol_upper", "descending"), ("id", "ascending")]
+    in_order = ranked[pc.sort_indices(table, sort_keys=keys).to_numpy()]
+    is_computed = _has_score(scores)[in_order]
+    certain = in_order[np.logical_and.accumulate(is_computed)]
     ranks = np.zeros(len(ids), np.int64)
-    ranks[scored[order]] = np.arange(1, len(scored) + 1)
+    ranks[certain] = np.arange(1, len(certain) + 1)
     return ranks
 
 
@@ -175,7 +185,6 @@ def _good_rows(pool: _Rows, scores: pa.Table, verdicts: _Verdicts) -> pa.Table:
     is_blocked = decisions == TOO_SIMILAR
     nearest = pa.array(pool.first[verdicts.nearest[codes]], mask=~is_blocked)
     ranks = _ranks(pool.ids, scores)[codes]
-    evol_scores = scores["evol_score"].cast(pa.float64()).to_numpy()[codes]
     code_of_row = pa.array(codes)
     columns = {
         "id": row_ids,
@@ -183,7 +192,7 @@ def _good_rows(pool: _Rows, scores: pa.Table, verdicts: _Verdicts) -> pa.Table:
         "source_row": pool.table["source_row"],
         "complexity": scores["complexity"].take(code_of_row),
         "quality": scores["quality"].take(code_of_row),
-        "evol_score": pa.array(evol_scores, mask=~_has_score(scores)[codes]),
+        **{name: _numbers(scores[name], codes) for name in EVOL_COLUMNS},
         "rank": pa.array(ranks, mask=pool.repeats | (ranks == 0)),
         "decision": pa.array(DECISIONS).take(pa.array(decisions)),
         "nearest_id": row_ids.take(nearest),
@@ -193,6 +202,12 @@ def _good_rows(pool: _Rows, scores: pa.Table, verdicts: _Verdicts) -> pa.Table:
         "truncated": scores["truncated"].take(code_of_row),
     }
     return pa.table(columns).cast(SCHEMA)
+
+
+def _numbers(column: pa.ChunkedArray, codes: NDArray[np.int64]) -> pa.Array:
+    """Return the number of each row; null for NaN."""
+    numbers = column.cast(pa.float64()).to_numpy()[codes]
+    return pa.array(numbers, mask=~np.isfinite(numbers))
 
 
 def _reasons(pool: _Rows, scores: pa.Table, decisions: NDArray[np.int8]) -> pa.Array:

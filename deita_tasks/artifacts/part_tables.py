@@ -123,11 +123,14 @@ def vector_width(parts: StageParts, keys: Sequence[str]) -> int:
 def vector_problems(table: pa.Table) -> pa.ChunkedArray:
     """Return why each row of `table` (problem, WIDTH) has no vector to compare, or null.
 
-    The reason is its part's, or that most vectors have another width.
+    The reason is its part's, or that most vectors have another width. A row that is not computed,
+    which has no width, has no reason.
     """
     common = _most_common_width(table)
     reasons = [
-        f"its vector has {width} numbers, where most have {common}" if width != common else None
+        f"its vector has {width} numbers, where most have {common}"
+        if width not in (None, common)
+        else None
         for width in table[WIDTH].to_pylist()
     ]
     return pc.coalesce(table["problem"], pa.array(reasons, pa.string()))

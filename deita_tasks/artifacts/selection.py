@@ -16,6 +16,7 @@ from pydantic import Field, JsonValue, NonNegativeInt
 
 from deita_tasks import storage
 from deita_tasks.artifacts.candidates import StagesParts, open_candidates, read_scores
+from deita_tasks.artifacts.evaluation import Evaluation, LazyPlan, Outcome
 from deita_tasks.artifacts.ledger import SCHEMA, build_ledger
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.config import Selection
@@ -23,6 +24,7 @@ from deita_tasks.errors import StorageError, TooFewRows
 from deita_tasks.manifest import Counts
 from deita_tasks.presets import Spec
 from deita_tasks.selecting import load_selector
+from deita_tasks.selecting.base import Selector
 from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JsonRecord
 
@@ -85,21 +87,20 @@ def is_selection(uri: str) -> bool:
 
 
 def write_selection(
-    uri: str, pool: Pool, stage_parts: StagesParts, selector: Spec
+    uri: str, pool: Pool, stage_parts: StagesParts, selector: Spec, lazy: LazyPlan | None = None
 ) -> SelectionSummary:
-    """Select from `pool` by the scores and vectors in `stage_parts`; write the artifact."""
+    """Select from `pool` by the scores and vectors in `stage_parts`; write the artifact.
+
+    lazy: how the pool was evaluated; None if every row is computed.
+    """
     rows = pool.index(["id", "source_uri", "source_row"])
     strategy = load_selector(selector["name"], **selector["options"])
-    scores, truncated = read_scores(pool, stage_parts, strategy.evol_score)
-    with open_candidates(pool, scores, stage_parts) as candidates:
-        result = strategy.select(
-            candidates.ids,
-            candidates.ranking(strategy),
-            candidates.vectors,
-            candidates.strata(strategy),
-        )
+    if lazy is None:
+        result, scores = _select(pool, stage_parts, strategy)
+    else:
+        result, scores = _evaluation(pool, stage_parts, strategy, lazy).outcome()
     quarantine = pool.quarantine(["source_uri", "source_row", "reason", "detail"])
-    ledger, counts = build_ledger(rows, quarantine, candidates.all_scores, result)
+    ledger, counts = build_ledger(rows, quarantine, scores.table, result)
     kept = pa.table({"id": pa.array(list(result.kept), pa.string())})
     provenance = SelectionProvenance(
         pool=pool.digest,
@@ -112,12 +113,34 @@ def write_selection(
         uri=uri,
         provenance=provenance,
         counts=counts,
-        truncated=truncated,
+        truncated=scores.truncated,
         unscorable=_count_reasons(ledger),
         files=_write_tables(uri, {DECISIONS_FILE: ledger, KEPT_FILE: kept}),
     )
     storage.write_record(storage.join(uri, SELECTION_FILE), summary)
     return summary
+
+
+def _select(pool: Pool, stage_parts: StagesParts, strategy: Selector) -> Outcome:
+    scores = read_scores(pool, stage_parts, strategy.evol_score)
+    with open_candidates(pool, scores.table, stage_parts) as candidates:
+        result = strategy.select(
+            candidates.ids,
+            candidates.ranking(strategy),
+            candidates.vectors,
+            candidates.strata(strategy),
+        )
+        return Outcome(result, scores._replace(table=candidates.all_scores))
+
+
+def _evaluation(
+    pool: Pool, stage_parts: StagesParts, strategy: Selector, lazy: LazyPlan
+) -> Evaluation:
+    part_sets = {stage: parts.part_set for stage, parts in stage_parts.items()}
+    evaluation = Evaluation(pool, strategy, part_sets, lazy)
+    for stage, parts in stage_parts.items():
+        evaluation.add(stage, parts.digests)
+    return evaluation
 
 
 def _write_tables(uri: str, tables: Mapping[str, pa.Table]) -> dict[str, FileInfo]:

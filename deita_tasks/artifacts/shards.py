@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -63,6 +65,18 @@ class ShardPlan:
         return sum(shard.rows for shard in self.missing)
 
 
+class PresentParts(NamedTuple):
+    """The parts that hold some of n rows, and which of the rows they hold: bool (n,)."""
+
+    shards: list[Shard]
+    is_present: NDArray[np.bool_]
+
+    @property
+    def missing_rows(self) -> int:
+        """The number of rows that no part holds."""
+        return int(np.count_nonzero(~self.is_present))
+
+
 def plan_shards(
     part_set: PartSet,
     store: str,
@@ -75,26 +89,56 @@ def plan_shards(
     positions: int64 (n,), where the ids stand in the pool. shard_rows: rows of a shard; None:
     SHARDS_PER_STAGE shards. Missing rows are divided in pool order.
     """
+    present = find_present(part_set, ids)
+    missing = np.flatnonzero(~present.is_present)
+    missing_ids = pa.array(ids).take(pa.array(missing))
+    shards = plan_missing(part_set, store, missing_ids, positions[missing], shard_rows)
+    return ShardPlan(present.shards, shards)
+
+
+def find_present(part_set: PartSet, ids: pa.Array) -> PresentParts:
+    """Return which parts hold some of the distinct `ids`."""
     row_of_id = pd.Index(pa.array(ids).to_pandas())
     is_present = np.zeros(len(row_of_id), np.bool_)
-    present = []
+    shards = []
     for digest, part_ids in part_set.index().items():
         rows = row_of_id.get_indexer(part_ids.to_pandas())
         rows = rows[rows >= 0]
         if len(rows):
             shard = Shard(digest=ids_digest(part_ids), rows=len(part_ids), part=digest)
-            present.append(shard)
+            shards.append(shard)
             is_present[rows] = True
-    missing = np.flatnonzero(~is_present)
-    if not len(missing):
-        return ShardPlan(present, [])
-    columns = {"id": pa.array(ids).take(pa.array(missing)), "position": positions[missing]}
+    return PresentParts(shards, is_present)
+
+
+def plan_missing(
+    part_set: PartSet,
+    store: str,
+    ids: pa.Array,
+    positions: NDArray[np.int64],
+    shard_rows: int | None,
+    least_share: float = 0.0,
+) -> list[Shard]:
+    """Return shards of the distinct `ids`, which are in no part.
+
+    positions, shard_rows: as in `plan_shards`. least_share: of a recent plan's shard, the share of
+    its rows that must be among `ids` for it to be taken over.
+    """
+    if not len(ids):
+        return []
     plans = storage.join(store, "plans")
-    rows = _name_shards(pa.table(columns), plans, part_set, shard_rows)
-    return ShardPlan(present, _write_plan(plans, part_set, rows))
+    rows = pa.table({"id": ids, "position": positions})
+    named = _name_shards(rows, plans, part_set, shard_rows, least_share)
+    return _write_plan(plans, part_set, named)
 
 
-def _name_shards(rows: pa.Table, plans: str, part_set: PartSet, shard_rows: int | None) -> pa.Table:
+def _name_shards(
+    rows: pa.Table,
+    plans: str,
+    part_set: PartSet,
+    shard_rows: int | None,
+    least_share: float,
+) -> pa.Table:
     """Return `rows` (id, position) with their shards, PLAN: those of recent plans, then new ones.
 
     A shard of a recent plan keeps its name, also if some of its rows are present now.
@@ -106,7 +150,8 @@ def _name_shards(rows: pa.Table, plans: str, part_set: PartSet, shard_rows: int 
         found = row_of_id.get_indexer(group["id"].to_pandas())
         found = found[found >= 0]
         has_room = shard_rows is None or len(found) <= shard_rows
-        if len(found) and has_room and not is_named[found].any():
+        is_enough = len(found) and len(found) >= least_share * len(group)
+        if is_enough and has_room and not is_named[found].any():
             is_named[found] = True
             names[found] = group["shard"][0].as_py()
     rest = np.flatnonzero(~is_named)
@@ -125,7 +170,13 @@ def _recent_shards(plans: str, part_set: PartSet) -> Iterator[pa.Table]:
         if datetime.now(UTC) - file.modified > LONGEST_RUN:
             return
         with suppress(DamagedArtifact, MissingFile):
-            yield from _shards_of(storage.join(plans, file.name))
+            yield from _known_shards_of(storage.join(plans, file.name))
+
+
+# A plan is never written anew under its name, and a lazy run looks at its own in each round.
+@lru_cache(maxsize=1024)
+def _known_shards_of(plan: str) -> list[pa.Table]:
+    return _shards_of(plan)
 
 
 def _shards_of(plan: str) -> list[pa.Table]:

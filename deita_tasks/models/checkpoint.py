@@ -160,6 +160,20 @@ def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
     return Checkpoint(model, commit)
 
 
+def weights_bytes(checkpoint: Checkpoint) -> int | None:
+    """Return the size of a checkpoint's safetensors; None if they are not on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    location, revision = checkpoint.location, checkpoint.revision
+    if revision is None:
+        return sum(path.stat().st_size for path in Path(location).glob("*.safetensors"))
+    for name in ("model.safetensors", "model.safetensors.index.json"):
+        path = try_to_load_from_cache(location, name, revision=revision)
+        if isinstance(path, str):  # the files of one commit are in one folder
+            return sum(file.stat().st_size for file in Path(path).parent.glob("*.safetensors"))
+    return None
+
+
 def _hub_file(model: str, name: str, revision: str) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field
@@ -80,6 +81,21 @@ def default_batch_tokens(device: str) -> int:
     2,048 took 30% longer.
     """
     return 1024 if device == "cpu" else 32768
+
+
+def free_memory(device: str) -> int:
+    """Return the bytes of models that a device takes: cpu, or cuda-0 by the machine's number.
+
+    The free memory of a GPU that this process sees; of a CPU, half of the machine's memory.
+    """
+    import torch
+
+    kind, _, number = device.partition("-")
+    index = int(number) if number.isdigit() else 0
+    if kind == "cuda" and index < torch.cuda.device_count():
+        free, _total = torch.cuda.mem_get_info(index)
+        return int(free)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def _has_amx() -> bool:

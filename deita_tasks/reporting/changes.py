@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 # By stage: of the earlier selection, and of the new one.
 Fingerprints: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]
 
+MEASURES = ("complexity", "quality", "evol_score")
+
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -115,33 +117,27 @@ def _numbers(rows: int, mean: float, median: float) -> dict[str, float | None]:
     return {"rows": rows, "mean": mean if rows else None, "median": median if rows else None}
 
 
-def compare(name: str, before: pa.Table, after: pa.Table, fingerprints: Fingerprints) -> Changes:
+def compare(
+    name: str,
+    before: pa.Table,
+    after: pa.Table,
+    fingerprints: Fingerprints,
+    samples: tuple[pa.Table, pa.Table] | None = None,
+) -> Changes:
     """Compare the ledger `before` of the version `name` with the ledger `after`.
 
-    Ignores duplicates: a conversation is compared with itself.
+    Ignores duplicates: a conversation is compared with itself. samples: id and scores of random
+    rows of the pool and of the new rows; if given, drift is measured over them, as `after` has the
+    scores of the best rows alone.
     """
     old, new = _distinct(before), _distinct(after)
     old_ids, new_ids = old["id"].combine_chunks(), new["id"].combine_chunks()
     was, now = _is_selected(old), _is_selected(new)
     fresh = pc.invert(pc.is_in(new_ids, value_set=old_ids))
-    table = pa.concat_tables(
-        [
-            _added_rows(
-                new.filter(
-                    pc.and_(now, pc.invert(pc.is_in(new_ids, value_set=old_ids.filter(was))))
-                ),
-                old,
-                fingerprints,
-            ),
-            _dropped_rows(
-                old.filter(
-                    pc.and_(was, pc.invert(pc.is_in(old_ids, value_set=new_ids.filter(now))))
-                ),
-                new,
-                new_ids.filter(fresh),
-            ),
-        ]
-    )
+    has_joined = pc.and_(now, pc.invert(pc.is_in(new_ids, value_set=old_ids.filter(was))))
+    has_left = pc.and_(was, pc.invert(pc.is_in(old_ids, value_set=new_ids.filter(now))))
+    added = _added_rows(new.filter(has_joined), old, fingerprints)
+    dropped = _dropped_rows(old.filter(has_left), new, new_ids.filter(fresh))
     budgets = (_budget(fingerprints[0]), _budget(fingerprints[1]))
     return Changes(
         before=name,
@@ -151,9 +147,22 @@ def compare(name: str, before: pa.Table, after: pa.Table, fingerprints: Fingerpr
         ),
         budget=budgets,
         settings=_settings(*fingerprints),
-        table=table,
-        drift=[_drift(measure, new, fresh) for measure in ("complexity", "quality", "evol_score")],
+        table=pa.concat_tables([added, dropped]),
+        drift=_measure_drift(new, fresh, old_ids, samples),
     )
+
+
+def _measure_drift(
+    new: pa.Table,
+    fresh: pa.Array,
+    old_ids: pa.Array,
+    samples: tuple[pa.Table, pa.Table] | None,
+) -> list[Drift]:
+    old_rows, new_rows = new.filter(pc.invert(fresh)), new.filter(fresh)
+    if samples is not None:
+        of_pool, new_rows = samples
+        old_rows = of_pool.filter(pc.is_in(of_pool["id"], value_set=old_ids))
+    return [_drift(measure, old_rows, new_rows) for measure in MEASURES]
 
 
 def _distinct(ledger: pa.Table) -> pa.Table:
@@ -267,10 +276,9 @@ def _table(
     ).cast(SCHEMA)
 
 
-def _drift(measure: str, new: pa.Table, is_new: pa.Array) -> Drift:
-    old_rows = new.filter(pc.invert(is_new))[measure]
-    new_rows = new.filter(is_new)[measure]
-    return Drift(measure.replace("_", " "), *_statistics(old_rows), *_statistics(new_rows))
+def _drift(measure: str, old_rows: pa.Table, new_rows: pa.Table) -> Drift:
+    name = measure.replace("_", " ")
+    return Drift(name, *_statistics(old_rows[measure]), *_statistics(new_rows[measure]))
 
 
 def _statistics(column: pa.ChunkedArray) -> tuple[int, float, float]:

@@ -72,7 +72,8 @@ class BadRows(NamedTuple):
 
 def best_selected(ledger: pa.Table) -> list[LedgerRow]:
     """Return the best selected rows."""
-    return _first(_with_decision(ledger, "selected"), [("rank", "ascending")], BEST)
+    keys = [("rank", "ascending"), ("evol_score", "descending")]
+    return _first(_with_decision(ledger, "selected"), keys, BEST)
 
 
 def closest_calls(ledger: pa.Table, measure: str = "similarity") -> list[LedgerRow]:
@@ -91,8 +92,9 @@ def nearest_copies(ledger: pa.Table, measure: str = "similarity") -> list[Ledger
 
 
 def best_below_budget(ledger: pa.Table) -> list[LedgerRow]:
-    """Return the best rows beyond the budget."""
-    return _first(_with_decision(ledger, "below_budget"), [("rank", "ascending")], BEST)
+    """Return the best rows beyond the budget, or those that may be if not all are scored."""
+    keys = [("rank", "ascending"), ("evol_upper", "descending")]
+    return _first(_with_decision(ledger, "below_budget"), keys, BEST)
 
 
 def _with_decision(ledger: pa.Table, decision: str) -> pa.Table:

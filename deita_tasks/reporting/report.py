@@ -34,13 +34,15 @@ from deita_tasks.reporting.statistics import (
     compares_by_cosine,
     distinct_rows,
     distributions,
+    is_partial,
     limit_measure,
+    pool_sample,
     selection_limit,
     selection_reach,
     summary_table,
     with_decision,
 )
-from deita_tasks.selecting.sampling import smallest_ids
+from deita_tasks.selecting.sampling import POOL_SAMPLE, smallest_ids
 from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
 
 # Ids are digests of the texts, so the smallest ones are a random sample, and the same one whatever
@@ -112,15 +114,24 @@ class VectorFacts(NamedTuple):
     explained: float
 
 
-def required_rows(ledger: pa.Table) -> RequiredRows:
+def required_rows(ledger: pa.Table, is_lazy: bool = False) -> RequiredRows:
     """Return which rows of the pool the report will show.
 
-    They are a few dozen texts, and at most SAMPLE_POOL + SAMPLE_KEPT vectors.
+    They are a few dozen texts, and at most SAMPLE_POOL + SAMPLE_KEPT vectors. is_lazy: whether only
+    some rows have vectors.
     """
     distinct = distinct_rows(ledger)
     selected = with_decision(distinct, "selected")
-    vectors = {*_sample(distinct["id"], SAMPLE_POOL), *_sample(selected["id"], SAMPLE_KEPT)}
+    of_pool = _map_ids(ledger, is_lazy)
+    vectors = {*of_pool, *_sample(selected["id"], SAMPLE_KEPT)}
     return RequiredRows(sorted(example_ids(ledger)), sorted(vectors))
+
+
+def _map_ids(ledger: pa.Table, is_lazy: bool) -> list[str]:
+    """Return the ids of the sample that stands for the pool on the map."""
+    rows = min(SAMPLE_POOL, POOL_SAMPLE) if is_lazy else SAMPLE_POOL
+    ids: list[str] = pool_sample(ledger, rows)["id"].to_pylist()
+    return ids
 
 
 def build_report(data: ReportData) -> Report:
@@ -144,6 +155,7 @@ def build_report(data: ReportData) -> Report:
         facts=facts,
         reach=selection_reach(data.ledger, manifest),
         summary=summary_table(splits),
+        partial=_describe_partial(data.ledger),
         groups=[group for group in groups if group.examples],
         measure=measure,
         bad=group_quarantined(data.quarantine),
@@ -153,6 +165,21 @@ def build_report(data: ReportData) -> Report:
         composition=lay_out(data.columns, manifest.findings.vanished),
     )
     return Report(page, drawings)
+
+
+def _describe_partial(ledger: pa.Table) -> str:
+    """Return which rows have scores, if only some have."""
+    distinct = distinct_rows(ledger)
+    if not is_partial(distinct):
+        return ""
+    scored = distinct.num_rows - distinct["evol_score"].null_count
+    sampled = pool_sample(ledger).num_rows
+    return (
+        f"Scores were computed only where they could change the selection: {scored:,} of "
+        f"{distinct.num_rows:,} rows have an evol score. The others cannot come before the last "
+        f"one selected. Where a score is not known for every row, a random sample of {sampled:,} "
+        "rows stands for the pool. With evaluation = all, every row is scored."
+    )
 
 
 def _draw_distributions(manifest: Manifest, splits: Mapping[str, Split]) -> dict[str, bytes]:
@@ -185,10 +212,11 @@ def _sample_vectors(data: ReportData, vectors: NDArray[np.float32]) -> Units:
     usable_ids = np.asarray(data.vector_ids, dtype=object)[usable]
     positions = {id_: position for position, id_ in enumerate(usable_ids)}
 
-    def sample(ids: pa.ChunkedArray, count: int) -> NDArray[np.float32]:
-        return units[[positions[id_] for id_ in _sample(ids, count) if id_ in positions]]
+    def units_of(ids: Sequence[str]) -> NDArray[np.float32]:
+        return units[[positions[id_] for id_ in ids if id_ in positions]]
 
-    return Units(sample(distinct["id"], SAMPLE_POOL), sample(selected, SAMPLE_KEPT), len(selected))
+    of_pool = units_of(_map_ids(data.ledger, data.manifest.evaluation == "lazy"))
+    return Units(of_pool, units_of(_sample(selected, SAMPLE_KEPT)), len(selected))
 
 
 def _draw_vectors(data: ReportData, units: Units) -> tuple[dict[str, bytes], VectorFacts]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from deita_tasks.decisions import Decision
 from deita_tasks.manifest import Manifest
 from deita_tasks.reporting.figures import Split
+from deita_tasks.selecting.sampling import POOL_SAMPLE, smallest_ids
 
 
 class Reach(NamedTuple):
@@ -38,14 +39,38 @@ def with_decision(ledger: pa.Table, decision: Decision) -> pa.Table:
     return ledger.filter(pc.field("decision") == decision)
 
 
+def is_partial(rows: pa.Table, column: str = "evol_score") -> bool:
+    """Return whether a score is not computed for some rows that may have one."""
+    not_computed = rows.filter(pc.is_null(pc.field(column)) & pc.is_valid(pc.field("evol_upper")))
+    return bool(not_computed.num_rows)
+
+
+def pool_sample(ledger: pa.Table, rows: int = POOL_SAMPLE) -> pa.Table:
+    """Return at most `rows` of the distinct rows: a random sample, the same for any order.
+
+    Of the first POOL_SAMPLE everything is computed, also where the pool is evaluated lazily.
+    """
+    distinct = distinct_rows(ledger)
+    return distinct.take(smallest_ids(distinct["id"], rows))
+
+
 def distributions(ledger: pa.Table, shapes: pa.Table) -> dict[str, Split]:
     """Return the values of the pool's distinct rows (or their user turns) and of the selected ones.
 
-    shapes: id, n_pairs (user turns) and n_words of every good row, in any order. A row without a
-    value is left out.
+    Where a score is not computed for all rows, those of a random sample stand for the pool. shapes:
+    id, n_pairs (user turns) and n_words of every good row, in any order. A row without a value is
+    left out.
     """
     distinct = distinct_rows(ledger)
     selected = with_decision(distinct, "selected")
+    sample = pool_sample(ledger)
+
+    def scores(column: str) -> Split:
+        pool = sample if is_partial(distinct, column) else distinct
+        values = [rows[column] for rows in (pool, selected)]
+        if pa.types.is_list(values[0].type):
+            values = [pc.list_flatten(lists) for lists in values]
+        return split(*values)
 
     def split(pool: pa.ChunkedArray, kept: pa.ChunkedArray) -> Split:
         return Split(pool.drop_null().to_numpy(), kept.drop_null().to_numpy())
@@ -54,9 +79,9 @@ def distributions(ledger: pa.Table, shapes: pa.Table) -> dict[str, Split]:
         positions = pc.index_in(rows["id"], value_set=shapes["id"])
         return shapes[column].take(positions)
 
-    splits = {"evol score": split(distinct["evol_score"], selected["evol_score"])}
+    splits = {"evol score": scores("evol_score")}
     for kind in ("complexity", "quality"):
-        splits[kind] = split(pc.list_flatten(distinct[kind]), pc.list_flatten(selected[kind]))
+        splits[kind] = scores(kind)
     for name, column in (("words", "n_words"), ("user turns", "n_pairs")):
         splits[name] = split(look_up(distinct, column), look_up(selected, column))
     return splits
@@ -78,10 +103,14 @@ def _mean_and_median(numbers: NDArray[Any]) -> list[str]:
 
 
 def selection_reach(ledger: pa.Table, manifest: Manifest) -> Reach | None:
-    """Return how far down the ranking the selection went; None if it skipped ranks on purpose."""
-    ranked = distinct_rows(ledger).filter(pc.is_valid(pc.field("rank")))
-    last = pc.max(with_decision(ranked, "selected")["rank"]).as_py()
-    if last is None:
+    """Return how far down the ranking the selection went.
+
+    None if it skipped ranks on purpose, or if the ranks are not known.
+    """
+    ranked = distinct_rows(ledger).filter(pc.is_valid(pc.field("evol_upper")))
+    ranks = with_decision(ranked, "selected")["rank"]
+    last = pc.max(ranks).as_py()
+    if last is None or ranks.null_count:
         return None
     upper = ranked.filter(pc.field("rank") <= last)
     if with_decision(upper, "below_budget").num_rows:

@@ -38,7 +38,8 @@ class Explanation:
     row: its row of the ledger; for a duplicate, the row that it repeats.
     duplicates: the rows that repeat it.
     selector: the fingerprint of the strategy.
-    ranked: number of rows that have a rank.
+    ranked: number of rows that have an evol score, known or not.
+    last_selected: the selected row with the lowest evol score.
     conversation: its text; None for a quarantined row, which has `raw` instead.
     blocker: for a row that is too similar, the selected row that blocked it.
     blocked: the most similar of the `blocked_rows` rows that it blocked.
@@ -53,6 +54,7 @@ class Explanation:
     blocker: RowWithText | None
     blocked: list[RowWithText]
     blocked_rows: int
+    last_selected: LedgerRow | None = None
 
 
 def explain(output: str, query: str, store: str | None = None, limit: int = 20) -> Explanation:
@@ -69,7 +71,8 @@ def explain(output: str, query: str, store: str | None = None, limit: int = 20) 
     pool = _open_pool(manifest.pool, store)
     row, duplicates = _find_row(ledger, pool, query, output)
     selector = manifest.fingerprints["selection"]
-    ranked = pc.max(ledger["rank"]).as_py() or 0
+    took_part = pc.is_valid(ledger["evol_upper"]), pc.is_null(ledger["duplicate_of"])
+    ranked = pc.sum(pc.and_(*took_part)).as_py() or 0
     if row.id is None:
         raw = _raw_text(pool, row)
         return Explanation(row, [], selector, ranked, None, raw, None, [], 0)
@@ -92,7 +95,15 @@ def explain(output: str, query: str, store: str | None = None, limit: int = 20) 
         blocker=RowWithText(blocker, texts[row.nearest_id]) if blocker and row.nearest_id else None,
         blocked=[RowWithText(other, texts[other.id]) for other in nearest if other.id],
         blocked_rows=blocked.num_rows,
+        last_selected=_last_selected(ledger),
     )
+
+
+def _last_selected(ledger: pa.Table) -> LedgerRow | None:
+    selected = ledger.filter(pc.field("decision") == "selected")
+    order = pc.sort_indices(selected, sort_keys=[("evol_score", "ascending")])
+    rows = ledger_rows(selected.take(order[:1]))
+    return rows[0] if rows else None
 
 
 def _read_manifest(output: str) -> EarlierManifest:

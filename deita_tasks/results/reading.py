@@ -59,7 +59,14 @@ def read_ledger(uri: str, outputs: Mapping[str, FileInfo]) -> pa.Table:
 
     Raises MissingFile, or DamagedArtifact if it is not the file that its manifest lists.
     """
-    return storage.read_table(checked_output(uri, DECISIONS_FILE, outputs), schema=SCHEMA)
+    place = checked_output(uri, DECISIONS_FILE, outputs)
+    table = storage.read_table(place)
+    for name in ("evol_lower", "evol_upper"):
+        if name not in table.column_names:  # of early versions, which computed every score
+            table = table.append_column(SCHEMA.field(name), table["evol_score"])
+    if set(table.column_names) != set(SCHEMA.names) or table.select(SCHEMA.names).schema != SCHEMA:
+        raise DamagedArtifact(f"{place}: columns {table.column_names}; expected {SCHEMA.names}")
+    return table.select(SCHEMA.names)
 
 
 def damage_of(uri: str) -> str | None:

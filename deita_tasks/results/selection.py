@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from deita_tasks import storage
 from deita_tasks.artifacts.candidates import StagesParts
+from deita_tasks.artifacts.evaluation import new_sample, sample_rows, scores_of_rows
 from deita_tasks.artifacts.part_tables import place_vectors, vector_width
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.selection import DECISIONS_FILE, KEPT_FILE, SelectionSummary
@@ -76,7 +77,7 @@ def write_output(
         left_out=len(kept) - len(rows),
         findings=examination.findings,
     )
-    changes = _compare(previous, ledger, manifest)
+    changes = _compare(previous, pool, stage_parts, ledger, manifest)
     data = _report_data(pool, stage_parts, ledger, manifest, changes)
     data = replace(data, columns=examination.columns)
     report = build_report(data)
@@ -109,7 +110,13 @@ def _write_changes(folder: Path, changes: Changes) -> None:
     (folder / CHANGES_FILE).write_text(text, encoding="utf-8")
 
 
-def _compare(previous: str | None, ledger: pa.Table, manifest: Manifest) -> Changes | None:
+def _compare(
+    previous: str | None,
+    pool: Pool,
+    stage_parts: StagesParts,
+    ledger: pa.Table,
+    manifest: Manifest,
+) -> Changes | None:
     """Return what differs from the result under `previous`; None if it cannot be read."""
     if previous is None:
         return None
@@ -121,7 +128,14 @@ def _compare(previous: str | None, ledger: pa.Table, manifest: Manifest) -> Chan
         return None
     name = previous.rsplit("/", 1)[1]
     fingerprints = (earlier.fingerprints, manifest.fingerprints)
-    return compare(name, earlier_ledger, ledger, fingerprints)
+    samples = None
+    if manifest.evaluation == "lazy":
+        ids, _ = pool.distinct
+        aggregation = manifest.fingerprints["selection"]["evol_score"]
+        rows = (sample_rows(ids), new_sample(ids, earlier_ledger["id"]))
+        of_pool, new = (scores_of_rows(pool, stage_parts, sample, aggregation) for sample in rows)
+        samples = (of_pool, new)
+    return compare(name, earlier_ledger, ledger, fingerprints, samples)
 
 
 def _export_rows(
@@ -152,7 +166,7 @@ def _report_data(
     changes: Changes | None,
 ) -> ReportData:
     """Collect the few dozen texts and the sample of vectors that the report shows."""
-    required = required_rows(ledger)
+    required = required_rows(ledger, manifest.evaluation == "lazy")
     vectors: NDArray[np.float32] | None = None
     if "embedding" in stage_parts and required.vectors:
         parts = stage_parts["embedding"]

@@ -44,6 +44,9 @@ class Selector(Component):
     """
 
     needs_embeddings: ClassVar[bool] = True
+    # Whether it takes rows from the best score down and stops: then it looks at no row beyond, and
+    # those need no scores.
+    stops_at_budget: ClassVar[bool] = False
 
     budget: int = Field(ge=1)
     ranking: Ranking = "evol"

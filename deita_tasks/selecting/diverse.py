@@ -6,7 +6,7 @@ Paper section 2.5, Algorithm 1, "Repr Filter".
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -52,6 +52,8 @@ class Diverse(Selector):
     Memory beside the embeddings: the kept rows in float32, a quarter more for their sketches, and 4
     bytes for each pair of a row of a block and a kept row.
     """
+
+    stops_at_budget: ClassVar[bool] = True
 
     metric: Literal["cosine", "dot", "euclidean", "manhattan"] = "cosine"
     # The default, for cosine alone, is DEFAULT_MAX_SIMILARITY.

@@ -103,7 +103,7 @@ def ranking_scores(
         return np.asarray(lengths, np.float64)
     if ranking == "evol":
         return evol_scores_of_columns(complexity, quality, aggregation)
-    column = _flatten(complexity if ranking == "complexity" else quality)
+    column = flatten(complexity if ranking == "complexity" else quality)
     return _aggregate_turns(column.offsets, column.values, aggregation)
 
 
@@ -115,8 +115,8 @@ def evol_scores_of_columns(
     Null rows and null turns give NaN. A single score of a row is for all its turns (see
     `evol_score`). Raises ComputeError if else a row has more scores of one kind than of the other.
     """
-    left = _flatten(complexity)
-    right = _flatten(quality)
+    left = flatten(complexity)
+    right = flatten(quality)
     null_rows = _check_same_turns(left, right)
     turns = np.maximum(np.diff(left.offsets), np.diff(right.offsets))
     left = _repeat_single_scores(left, turns)
@@ -177,7 +177,7 @@ def _are_offsets(offsets: Indices, turns: int) -> bool:
     return bool(in_range and (np.diff(offsets) >= 0).all())
 
 
-class _FlatColumn(NamedTuple):
+class FlatColumn(NamedTuple):
     """An Arrow list column of n rows: offsets (n + 1,), flat values, which rows are null (n,)."""
 
     offsets: Indices
@@ -185,17 +185,17 @@ class _FlatColumn(NamedTuple):
     null_rows: Mask
 
 
-def _flatten(column: ListColumn) -> _FlatColumn:
+def flatten(column: ListColumn) -> FlatColumn:
     """Flatten a list column, chunked or sliced or neither."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     lengths = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
     values = array.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
     null_rows = array.is_null().to_numpy(zero_copy_only=False)
-    return _FlatColumn(offsets, values, null_rows)
+    return FlatColumn(offsets, values, null_rows)
 
 
-def _check_same_turns(complexity: _FlatColumn, quality: _FlatColumn) -> Mask:
+def _check_same_turns(complexity: FlatColumn, quality: FlatColumn) -> Mask:
     """Return which rows are null in either column, (n,).
 
     Raises ComputeError if the others do not have the same turns in both.
@@ -219,17 +219,17 @@ def _check_same_turns(complexity: _FlatColumn, quality: _FlatColumn) -> Mask:
     return null_rows
 
 
-def _repeat_single_scores(column: _FlatColumn, turns: Indices) -> _FlatColumn:
+def _repeat_single_scores(column: FlatColumn, turns: Indices) -> FlatColumn:
     """Return `column` with the score of each row that has a single one `turns` (n,) times."""
     lengths = np.diff(column.offsets)
     repeats = np.where(lengths == 1, turns, 1)
     offsets = np.concatenate(([0], np.cumsum(lengths * repeats)))
     values = np.repeat(column.values, np.repeat(repeats, lengths))
-    return _FlatColumn(offsets, values, column.null_rows)
+    return FlatColumn(offsets, values, column.null_rows)
 
 
-def _clear_rows(column: _FlatColumn, rows: Mask) -> _FlatColumn:
+def _clear_rows(column: FlatColumn, rows: Mask) -> FlatColumn:
     """Return `column` with no turns in the `rows` (n,)."""
     lengths = np.diff(column.offsets)
     offsets = np.concatenate(([0], np.cumsum(np.where(rows, 0, lengths))))
-    return _FlatColumn(offsets, column.values[np.repeat(~rows, lengths)], rows)
+    return FlatColumn(offsets, column.values[np.repeat(~rows, lengths)], rows)

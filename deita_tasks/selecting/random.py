@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ class Random(TopScore):
     and a new row in the pool does not move the others. Rows without a finite evol score are
     unscorable here too: a control draws from the rows that the other strategies can choose.
     """
+
+    stops_at_budget: ClassVar[bool] = False
 
     seed: int = 0
 

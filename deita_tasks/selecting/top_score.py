@@ -17,6 +17,7 @@ class TopScore(Selector):
     """The first `budget` rows by (-evol_score, id)."""
 
     needs_embeddings: ClassVar[bool] = False
+    stops_at_budget: ClassVar[bool] = True
 
     def select(
         self,

@@ -2,6 +2,7 @@
 
 loading.py        load a pool from files
 stages.py         score and embed, shard by shard
+lazy.py           the same in rounds, only what a selection needs
 preflight.py      try the models before they work
 selecting.py      which rows, and at which limit
 exporting.py      write results
@@ -11,6 +12,7 @@ caching.py        cache keys, retries, where results are kept
 runners.py        threads, processes, Dask or Ray
 model_cache.py    the model that a worker keeps loaded
 device_slots.py   runs that share a GPU take turns
+clock.py          seconds by stage
 run_context.py    tags and log of a run
 ui_artifacts.py   what a run shows in Prefect's UI
 secrets.py        API keys from Prefect Secret blocks
@@ -18,13 +20,21 @@ secrets.py        API keys from Prefect Secret blocks
 
 from deita_tasks.tasks.events import emit_selection_created
 from deita_tasks.tasks.exporting import export_selection, export_sweep, subset
+from deita_tasks.tasks.lazy import evaluate_lazily, new_rows
 from deita_tasks.tasks.loading import check_good_fraction, open_pool
 from deita_tasks.tasks.preflight import check_models
 from deita_tasks.tasks.run_context import set_up_logging, tag_run
 from deita_tasks.tasks.runners import ShardRunner
 from deita_tasks.tasks.secrets import enable_secret_blocks
 from deita_tasks.tasks.selecting import select, selection_digest, solve
-from deita_tasks.tasks.stages import StageResult, StageResults, list_stages, plan_stage, run_stage
+from deita_tasks.tasks.stages import (
+    StageResult,
+    StageResults,
+    list_stages,
+    missing_rows,
+    plan_stage,
+    run_stage,
+)
 
 # Here, since every worker imports this package too.
 enable_secret_blocks()
@@ -37,9 +47,12 @@ __all__ = [
     "check_good_fraction",
     "check_models",
     "emit_selection_created",
+    "evaluate_lazily",
     "export_selection",
     "export_sweep",
     "list_stages",
+    "missing_rows",
+    "new_rows",
     "open_pool",
     "plan_stage",
     "run_stage",

@@ -107,29 +107,49 @@ def _read_rows(
 
 
 def check_good_fraction(
-    pool: Pool, unscorable: Mapping[str, int], min_good_fraction: float
+    pool: Pool,
+    unscorable: Mapping[str, int],
+    min_good_fraction: float,
+    shares: Mapping[str, float] | None = None,
 ) -> None:
     """Raise TooManyBadRows if a smaller share of the rows read is good.
 
-    unscorable: rows without a score, by reason.
+    unscorable: rows without a score, by reason, which begins with the stage. shares: of the pool's
+    rows, those that each stage has looked at; a stage that has looked at half of them is supposed
+    to find as many bad ones in the other half.
     """
     table = pool.quarantine(["reason", "detail", "source_uri", "source_row"])
     bad = Counter(table["reason"].to_pylist())
-    bad.update(unscorable)
     rows = pool.summary.rows
-    good = rows - sum(bad.values())
+    good = float(rows - sum(bad.values()))
+    for reason, count in unscorable.items():
+        good -= count / _share_of(reason, shares or {})
+    bad.update(unscorable)
     if good < min_good_fraction * rows:
         examples = _first_rows(table)
         lines = [
-            f"  {reason}: {count:,} {'row' if count == 1 else 'rows'}{examples.get(reason, '')}"
+            f"  {reason}: {count:,} {'row' if count == 1 else 'rows'}"
+            f"{_looked_at(reason, shares or {})}{examples.get(reason, '')}"
             for reason, count in bad.most_common(MAX_REASONS)
         ]
         raise TooManyBadRows(
-            f"{good:,} of {rows:,} rows are good, less than the required {min_good_fraction:.0%}:\n"
+            f"{good:,.0f} of {rows:,} rows are good, less than the required "
+            f"{min_good_fraction:.0%}:\n"
             + ";\n".join(lines)  # the command prints all in one line
             + f".\nEvery bad row is in {storage.join(pool.uri, QUARANTINE_FILE)}; fix the pool or "
             "lower min_good_fraction."
         )
+
+
+def _share_of(reason: str, shares: Mapping[str, float]) -> float:
+    """Return the share of the rows that the stage of a reason has looked at."""
+    stage, _, _ = reason.partition(": ")
+    return shares.get(stage, 1.0)
+
+
+def _looked_at(reason: str, shares: Mapping[str, float]) -> str:
+    share = _share_of(reason, shares)
+    return f" of the {share:.0%} of the pool that were looked at" if share < 1 else ""
 
 
 def _first_rows(table: pa.Table) -> dict[str, str]:

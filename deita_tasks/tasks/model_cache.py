@@ -1,4 +1,4 @@
-"""The model that a worker process keeps loaded, lent to one shard at a time.
+"""The models that a worker process keeps loaded, lent to one shard at a time.
 
 A shard gives its model back between batches when its run ends or its time is up.
 """
@@ -37,7 +37,7 @@ stop_event: ContextVar[threading.Event | None] = ContextVar("stop_event", defaul
 _load_lock = threading.Lock()
 # A model takes a whole device, and two threads may not share a tokenizer.
 _compute_lock = threading.Lock()
-_component: dict[str, Any] = {}  # the loaded component by its spec; at most one
+_components: dict[str, Any] = {}  # the loaded components by their specs, the last used last
 
 
 class Stopped(BaseException):
@@ -48,19 +48,21 @@ class ShardLimits(JsonRecord):
     """Limits on each shard of a run.
 
     seconds: that an attempt may take. slots: shards that may compute on one device at a time.
+    models: that a process keeps loaded.
     """
 
     seconds: float | None = None
     slots: int | None = None
+    models: int = 1
 
     @classmethod
-    def from_options(cls, options: Advanced) -> ShardLimits:
+    def from_options(cls, options: Advanced, models: int = 1) -> ShardLimits:
         """Return the limits that the run's parameters set."""
-        return cls(seconds=options.shard_timeout, slots=options.device_slots)
+        return cls(seconds=options.shard_timeout, slots=options.device_slots, models=models)
 
 
-def load_cached(kind: str, spec: Spec, fingerprint: str | None = None) -> Any:
-    """Return the component of a spec; it replaces the one that this process kept.
+def load_cached(kind: str, spec: Spec, fingerprint: str | None = None, models: int = 1) -> Any:
+    """Return the component of a spec; this process keeps the `models` that were used last.
 
     A component loads its model on first use. Raises ModelError if a worker process gets another
     component than the run, whose `fingerprint` this is.
@@ -68,12 +70,14 @@ def load_cached(kind: str, spec: Spec, fingerprint: str | None = None) -> Any:
     os.environ.update(worker_environment)
     name = json.dumps([kind, spec], sort_keys=True)
     with _load_lock:
-        if name not in _component:
-            _component.clear()
+        component = _components.pop(name, None)
+        while len(_components) >= models:
+            _components.pop(next(iter(_components)))
+        if component is None:
             component = LOADERS[kind](spec["name"], **spec["options"])
             _check_fingerprint(component, fingerprint)
-            _component[name] = component
-        return _component[name]
+        _components[name] = component
+        return component
 
 
 def _check_fingerprint(component: Any, fingerprint: str | None) -> None:
@@ -90,9 +94,9 @@ def _check_fingerprint(component: Any, fingerprint: str | None) -> None:
 
 
 def release_models() -> None:
-    """Release the model that this process keeps."""
+    """Release the models that this process keeps."""
     with _load_lock:
-        _component.clear()
+        _components.clear()
 
 
 def raise_if_run_ends() -> None:
@@ -122,7 +126,7 @@ def borrow_model(
             )
 
     with stopped_by(check):
-        component = load_cached(kind, spec, fingerprint)
+        component = load_cached(kind, spec, fingerprint, limits.models)
         devices = devices_of(component)
         with _computing_alone() if devices else nullcontext(), device_slot(devices, limits.slots):
             if limits.seconds:

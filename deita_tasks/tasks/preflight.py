@@ -11,8 +11,8 @@ from pydantic import JsonValue
 
 from deita_tasks import storage
 from deita_tasks.artifacts.pool import Pool
-from deita_tasks.artifacts.shards import ShardPlan
 from deita_tasks.config import Advanced
+from deita_tasks.conversations import Conversation
 from deita_tasks.errors import ServerError
 from deita_tasks.preflight import SAMPLE_ROWS, check, sample_warnings
 from deita_tasks.presets import Spec
@@ -49,9 +49,7 @@ def preflight(
     which retries.
     """
     logger = get_run_logger()
-    opened = Pool.open(pool)
-    rows = range(min(SAMPLE_ROWS, opened.summary.good))
-    sample = [conversation for _, conversation in opened.read(rows)]
+    sample = read_first_rows(Pool.open(pool))
     checks = []
     languages = {}
     for fields in reversed(components):  # the first stage's model, loaded last, stays loaded
@@ -75,23 +73,31 @@ def preflight(
     return checks[::-1]
 
 
+def read_first_rows(pool: Pool) -> list[Conversation]:
+    """Return the first good rows of a pool, SAMPLE_ROWS at most."""
+    rows = range(min(SAMPLE_ROWS, pool.summary.good))
+    return [conversation for _, conversation in pool.read(rows)]
+
+
 def check_models(
     stages: Sequence[Stage],
-    plans: Mapping[str, ShardPlan],
+    missing_rows: Mapping[str, int],
     pool: Pool,
     options: Advanced,
     runner: ShardRunner,
 ) -> None:
     """Check the component of each stage that has something to compute, on one of the workers.
 
+    missing_rows: by stage, the rows that the store lacks.
+
     Servers come first: a missing one shows within seconds, before a model loads.
     """
-    busy = [stage for stage in stages if plans[stage.name].missing]
+    busy = [stage for stage in stages if missing_rows[stage.name]]
     busy.sort(key=lambda stage: isinstance(stage.component, ServedScorer))  # the last is the first
     if not busy:
         return
     components = [
-        ComponentToCheck(stage.name, stage.kind, stage.spec, plans[stage.name].rows_to_compute)
+        ComponentToCheck(stage.name, stage.kind, stage.spec, missing_rows[stage.name])
         for stage in busy
     ]
     arguments = {

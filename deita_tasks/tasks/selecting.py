@@ -9,6 +9,7 @@ from prefect import task
 from pydantic import JsonValue
 
 from deita_tasks import storage
+from deita_tasks.artifacts.evaluation import LazyPlan
 from deita_tasks.artifacts.parts import StageParts
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.selection import SelectionSummary, is_selection, write_selection
@@ -19,19 +20,29 @@ from deita_tasks.presets import Spec
 from deita_tasks.results.records import LimitSolution
 from deita_tasks.results.sweep import find_limit
 from deita_tasks.tasks.caching import CACHED, call_cached
-from deita_tasks.tasks.stages import StageResults
+from deita_tasks.tasks.lazy import plan_lazily
+from deita_tasks.tasks.stages import StageResults, list_stages
 
 log = logging.getLogger(__name__)
 
-SELECT_VERSION = 4  # of the ledger; increase it to select anew
+SELECT_VERSION = 5  # of the ledger; increase it to select anew
 
 
 @task(name="select-rows", task_run_name="select", **CACHED)
 def select_rows(
-    key: str, pool: str, parts: Mapping[str, JsonValue], selector: Spec
+    key: str,
+    pool: str,
+    parts: Mapping[str, JsonValue],
+    selector: Spec,
+    lazy: Mapping[str, JsonValue] | None,
 ) -> dict[str, JsonValue]:
-    """Select, and write the artifact `key`; return its selection.json. parts: by stage."""
-    return write_selection(key, Pool.open(pool), parts_from_json(parts), selector).to_dict()
+    """Select, and write the artifact `key`; return its selection.json.
+
+    parts: by stage. lazy: the fields of a LazyPlan, if only what is needed was computed.
+    """
+    plan = None if lazy is None else LazyPlan.model_validate(lazy)
+    summary = write_selection(key, Pool.open(pool), parts_from_json(parts), selector, plan)
+    return summary.to_dict()
 
 
 def select(
@@ -41,7 +52,12 @@ def select(
     uri = storage.join(options.store, "selections", selection_digest(plan, pool.digest))
     selector = plan.specs["selection"]
     parts = parts_to_json(stage_results)
-    fields = call_cached(select_rows, options, is_selection(uri), uri, pool.uri, parts, selector)
+    lazy = None
+    if plan.is_lazy:
+        lazy = plan_lazily(list_stages(plan, options), pool).to_dict()
+    fields = call_cached(
+        select_rows, options, is_selection(uri), uri, pool.uri, parts, selector, lazy
+    )
     # The cached URI may be where the store was once mounted.
     summary = SelectionSummary.model_validate({**fields, "uri": uri})
     _log_counts(selector["name"], summary.counts)
@@ -81,6 +97,7 @@ def selection_digest(plan: Plan, pool: str) -> str:
             "pool": pool,
             "stages": stage_digests(plan),
             "selector": selector,
+            "evaluation": "lazy" if plan.is_lazy else "all",
             "version": SELECT_VERSION,
         }
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 from prefect import Task, task, unmapped
@@ -19,7 +20,7 @@ from deita_tasks.artifacts.compaction import merge_parts
 from deita_tasks.artifacts.part_tables import score_table, vector_table
 from deita_tasks.artifacts.parts import PartSet, StageParts
 from deita_tasks.artifacts.pool import Pool
-from deita_tasks.artifacts.shards import Shard, ShardPlan, plan_shards, read_plan
+from deita_tasks.artifacts.shards import Shard, ShardPlan, find_present, plan_shards, read_plan
 from deita_tasks.config import Advanced
 from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
@@ -163,15 +164,25 @@ class Stage:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did for a pool: where its values are, and rows computed and reused.
+    """What a stage did for a pool: where its values are, and rows computed, reused and skipped.
 
-    Of rows with the same text, one is computed, and the others reuse its value.
+    Of rows with the same text, one is computed, and the others reuse its value. Skipped are rows
+    without a value, which cannot change the selection.
     """
 
     parts: StageParts
     computed: int
     reused: int
     tasks: TaskCounts
+    skipped: int = 0
+
+    @property
+    def share(self) -> float:
+        """The share of the rows that have a value, or a reason for none; 1 of no rows."""
+        available = self.computed + self.reused
+        if not available:
+            return 1.0
+        return available / (available + self.skipped)
 
 
 StageResults: TypeAlias = Mapping[str, StageResult]  # by stage: complexity, quality, embedding
@@ -190,10 +201,16 @@ def list_stages(plan: Plan, options: Advanced) -> list[Stage]:
 
 
 def plan_stage(stage: Stage, pool: Pool, options: Advanced) -> ShardPlan:
-    """Return the shards of a stage over the distinct rows of a pool."""
+    """Return all shards of a stage over the distinct rows of a pool."""
     keys, positions = pool.distinct_by(stage.part_set.row_key)
     store = storage.absolute(options.store)
     return plan_shards(stage.part_set, store, keys, positions, options.shard_rows)
+
+
+def missing_rows(stage: Stage, pool: Pool) -> int:
+    """Return how many distinct rows of a pool the store has no value of."""
+    keys, _ = pool.distinct_by(stage.part_set.row_key)
+    return find_present(stage.part_set, keys).missing_rows
 
 
 def run_stage(
@@ -215,89 +232,146 @@ def run_stage(
         f"{total:,}",
         len(plan.missing),
     )
-    futures = _submit(stage, pool, options, plan, runner)
-    rows = {
-        future.task_run_id: shard.rows
-        for future, shard in zip(futures[len(plan.present) :], plan.missing, strict=True)
-    }
+    present = submit_present(stage, pool, options, plan.present)
+    missing = submit_missing(stage, pool, options, plan.missing, runner, stage.name)
+    rows = rows_of_futures(missing, plan.missing)
+    reused = total - planned
     try:
-        cached = _wait(stage.name, futures, rows, total=total, reused=total - planned)
+        with shown_progress(stage.name, total, reused) as advance:
+            cached = wait_for([*present, *missing], rows, advance)
     finally:
         release_models()
-    digests = [str(shard.part) for shard in plan.present]
-    computed = 0  # fewer than planned, if another run has computed some of them meanwhile
-    for future in futures[len(plan.present) :]:
+    shards = collect(missing)
+    return StageResult(
+        parts=StageParts(
+            part_set=stage.part_set,
+            digests=[*(str(shard.part) for shard in plan.present), *shards.digests],
+        ),
+        computed=shards.computed,  # fewer than planned, if another run computed some meanwhile
+        reused=total - shards.computed,
+        tasks=TaskCounts(cached=cached, run=len(present) + len(missing) - cached),
+    )
+
+
+class ComputedShards(NamedTuple):
+    """The parts that some shards are in, and the number of rows that were computed for them."""
+
+    digests: list[str]
+    computed: int
+
+
+def collect(futures: Sequence[PrefectFuture[Any]]) -> ComputedShards:
+    """Return what finished shards have given."""
+    digests: list[str] = []
+    computed = 0
+    for future in futures:
         result = future.result()
         digests += result["parts"]
         computed += result["computed"]
-    return StageResult(
-        parts=StageParts(part_set=stage.part_set, digests=digests),
-        computed=computed,
-        reused=total - computed,
-        tasks=TaskCounts(cached=cached, run=len(futures) - cached),
-    )
+    return ComputedShards(digests, computed)
 
 
-def _submit(
-    stage: Stage, pool: Pool, options: Advanced, plan: ShardPlan, runner: ShardRunner
+def submit_present(
+    stage: Stage, pool: Pool, options: Advanced, shards: Sequence[Shard]
 ) -> list[PrefectFuture[Any]]:
-    """Submit one task for each shard: the present ones first, then the missing ones."""
-    shards = [*plan.present, *plan.missing]
+    """Ask for parts that are present: the run shows them as Cached. Starts no worker."""
+    if not shards:
+        return []
+    arguments = _shard_arguments(stage, shards, stage.name)
+    constant = _constant_arguments(stage, pool, options)
+    bound = bind(stage.task, options).with_options(name=stage.name, task_run_name="{title}")
+    mapped: Any = bound.map
+    futures: list[PrefectFuture[Any]] = mapped(
+        **arguments, **{name: unmapped(value) for name, value in constant.items()}
+    )
+    return list(futures)
+
+
+def submit_missing(
+    stage: Stage,
+    pool: Pool,
+    options: Advanced,
+    shards: Sequence[Shard],
+    runner: ShardRunner,
+    title: str,
+    models: int = 1,
+) -> list[PrefectFuture[Any]]:
+    """Submit one task for each shard to compute.
+
+    title: what the run calls them, numbered. models: that a worker keeps loaded.
+    """
+    if not shards:
+        return []
+    bound = bind(stage.task, options).with_options(
+        name=stage.name,
+        task_run_name="{title}",
+        refresh_cache=True,
+        tags=[*run_tags(), f"stage:{stage.name}"],
+    )
+    arguments = _shard_arguments(stage, shards, title)
+    constant = _constant_arguments(stage, pool, options, models)
+    return runner.map(bound, stage.component, arguments, constant)
+
+
+def _shard_arguments(stage: Stage, shards: Sequence[Shard], title: str) -> dict[str, list[Any]]:
     fingerprint = stage.part_set.fingerprint
-    varying: dict[str, list[Any]] = {
+    return {
         "key": [f"{fingerprint}-{shard.digest}" for shard in shards],
-        "title": [f"{stage.name} {number}/{len(shards)}" for number in range(1, len(shards) + 1)],
+        "title": [f"{title} {number}/{len(shards)}" for number in range(1, len(shards) + 1)],
         "shard": [shard.to_dict() for shard in shards],
     }
-    constant: dict[str, Any] = {
+
+
+def _constant_arguments(
+    stage: Stage, pool: Pool, options: Advanced, models: int = 1
+) -> dict[str, Any]:
+    return {
         "part_set": stage.part_set.to_dict(),
         "pool": storage.absolute(pool.uri),
         "spec": stage.spec,
-        "limits": ShardLimits.from_options(options).to_dict(),
+        "limits": ShardLimits.from_options(options, models).to_dict(),
     }
-    bound = bind(stage.task, options).with_options(name=stage.name, task_run_name="{title}")
-    split = len(plan.present)
-    futures: list[PrefectFuture[Any]] = []
-    if plan.present:
-        arguments = {name: values[:split] for name, values in varying.items()}
-        mapped: Any = bound.map
-        futures += mapped(**arguments, **{name: unmapped(constant[name]) for name in constant})
-    if plan.missing:
-        arguments = {name: values[split:] for name, values in varying.items()}
-        tags = [*run_tags(), f"stage:{stage.name}"]
-        tagged = bound.with_options(refresh_cache=True, tags=tags)
-        futures += runner.map(tagged, stage.component, arguments, constant)
-    return futures
 
 
-def _wait(
-    name: str,
-    futures: Sequence[PrefectFuture[Any]],
-    rows: Mapping[Any, int],
-    total: int,
-    reused: int,
-) -> int:
-    """Wait for all futures; then raise the first failure, at once if it is a server's.
+def rows_of_futures(
+    futures: Sequence[PrefectFuture[Any]], shards: Sequence[Shard]
+) -> dict[Any, int]:
+    """Return the rows that each future computes, by task run id."""
+    return {future.task_run_id: shard.rows for future, shard in zip(futures, shards, strict=True)}
 
-    Shows a bar and a progress artifact. rows: of each future, by task run id. Return how many
-    futures were Cached.
-    """
-    finished = reused
-    shown = 100 * reused / max(total, 1)
+
+@contextmanager
+def shown_progress(name: str, total: int, finished: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar in the terminal and a progress artifact in the UI; give what advances both."""
+    shown = 100 * finished / max(total, 1)
     artifact: Any = create_progress_artifact(
         shown, key=f"{name}-progress", description=f"{name}: share of {total:,} rows done"
     )
-    with progress.bar(name, total, reused) as advance:
-        for future in as_completed(list(futures)):
-            future.wait()
-            _raise_if_server_is_away(future)
-            new_rows = rows.get(future.task_run_id, 0) if future.state.is_completed() else 0
-            advance(new_rows)
-            finished += new_rows
+    with progress.bar(name, total, finished) as advance_bar:
+
+        def advance(rows: int) -> None:
+            nonlocal finished, shown
+            advance_bar(rows)
+            finished += rows
             percent = 100 * finished / max(total, 1)
-            if new_rows and (finished == total or percent - shown > PROGRESS_STEP):
+            if rows and (finished == total or percent - shown > PROGRESS_STEP):
                 shown = percent
                 update_progress_artifact(artifact, shown)
+
+        yield advance
+
+
+def wait_for(
+    futures: Sequence[PrefectFuture[Any]], rows: Mapping[Any, int], advance: Callable[[int], None]
+) -> int:
+    """Wait for all futures; then raise the first failure, at once if it is a server's.
+
+    rows: of each future that computes, by task run id. Return how many futures were Cached.
+    """
+    for future in as_completed(list(futures)):
+        future.wait()
+        _raise_if_server_is_away(future)
+        advance(rows.get(future.task_run_id, 0) if future.state.is_completed() else 0)
     for future in futures:
         future.result()
     return sum(future.state.name == "Cached" for future in futures)

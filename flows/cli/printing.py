@@ -127,8 +127,10 @@ def _add_stage(table: Table, subset: Subset | Mapping[str, Any], stage: str) -> 
     tasks = subset["tasks"][stage]
     reused = subset["reused"][stage]
     truncated = subset["truncated"][stage]
+    skipped = subset["skipped"][stage]
+    not_needed = f", {skipped:,} not needed" if skipped else ""
     note = (
-        f"rows computed, {reused:,} taken from the store "
+        f"rows computed, {reused:,} taken from the store{not_needed} "
         f"({tasks['run']} tasks run, {tasks['cached']} Cached)"
     )
     table.add_row(stage, f"{subset['computed'][stage]:,}", note)
@@ -354,6 +356,11 @@ def _explanation_facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
             yield kind, "  ".join(f"{score:.2f}" for score in scores) + by_turn
     if row.evol_score is not None:
         yield "evol score", f"{row.evol_score:.3f}"
+    elif row.evol_lower is not None and row.evol_upper is not None:
+        bounds = f"between {row.evol_lower:.3f} and {row.evol_upper:.3f}"
+        missing = [kind for kind in ("complexity", "quality") if getattr(row, kind) is None]
+        not_computed = f"{' and '.join(missing)} not computed: no value could change the selection"
+        yield "evol score", f"{bounds}; {not_computed}"
     if row.rank is not None:
         yield "rank", f"{row.rank:,} of {explanation.ranked:,}"
     if row.truncated:
@@ -367,12 +374,29 @@ def _decision_sentence(explanation: Explanation) -> str:
         return f"{decision}: {_similarity_sentence(explanation, explanation.blocker.row)}"
     if row.decision == "below_budget":
         budget = explanation.selector["budget"]
-        return f"{decision}: not reached, the budget of {budget:,} was full before"
+        reason = f"{decision}: not reached, the budget of {budget:,} was full before"
+        return reason + _compare_with_last(explanation)
     if row.decision == "selected":
         count = explanation.blocked_rows
         rows = "row was" if count == 1 else "rows were"
         return f"{decision}; {count:,} {rows} too similar to it"
     return f"{decision}: {row.reason}"
+
+
+def _compare_with_last(explanation: Explanation) -> str:
+    """Return what a row lacks to come before the last one selected, if scores decided that."""
+    row, last = explanation.row, explanation.last_selected
+    selector = explanation.selector
+    by_evol_score = selector.get("ranking") == "evol" and selector.get("per_stratum") is None
+    if last is None or last.evol_score is None or row.evol_upper is None or not by_evol_score:
+        return ""
+    if row.evol_upper > last.evol_score:
+        return ""
+    score = "is" if row.evol_score is not None else "is at most"
+    return (
+        f"; its evol score {score} {row.evol_upper:.2f}, the last one selected has "
+        f"{last.evol_score:.2f}"
+    )
 
 
 def _similarity_sentence(explanation: Explanation, blocker: LedgerRow) -> str:
@@ -387,7 +411,8 @@ def _similarity_sentence(explanation: Explanation, blocker: LedgerRow) -> str:
     # Four digits, unless rounding would hide that it is beyond the limit.
     shown = f"{value:.4f}" if is_beyond else f"{value:.8f}"
     bound = "" if limit is None else f", {side} the limit of {limit}"
-    return f"{measure} {shown} to {_short_id(blocker)}, selected at rank {blocker.rank:,}{bound}"
+    rank = "" if blocker.rank is None else f" at rank {blocker.rank:,}"
+    return f"{measure} {shown} to {_short_id(blocker)}, selected{rank}{bound}"
 
 
 def _short_id(row: LedgerRow) -> str:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from deita_tasks.artifacts.ledger import SCHEMA, build_ledger
+from deita_tasks.artifacts.scores import SCORES
 from deita_tasks.decisions import DECISIONS, ledger_rows
 from deita_tasks.manifest import Counts
 from deita_tasks.records import Rejection, SelectorResult
@@ -17,16 +18,6 @@ from deita_tasks.records import Rejection, SelectorResult
 A, B, C, D, E = (letter * 32 for letter in "abcde")
 
 
-SCORES = pa.schema(
-    {
-        "id": pa.string(),
-        "complexity": pa.list_(pa.float32()),
-        "quality": pa.list_(pa.float32()),
-        "evol_score": pa.float64(),
-        "truncated": pa.bool_(),
-        "problem": pa.string(),
-    }
-)
 ScoreRow = tuple[str, list[float] | None, list[float] | None, float | None, bool, str | None]
 
 
@@ -52,7 +43,8 @@ def bad_rows(*rows: tuple[str, int, str, str | None]) -> pa.Table:
 
 
 def score_rows(*rows: ScoreRow) -> pa.Table:
-    return table_of(SCORES, rows)
+    """Score rows that are computed: both bounds are the score."""
+    return table_of(SCORES, [(*row[:4], row[3], row[3], *row[4:]) for row in rows])
 
 
 def evol_scores(*scores: tuple[str, float | None]) -> pa.Table:
@@ -194,6 +186,22 @@ def test_ranks_break_ties_by_id_and_leave_no_holes() -> None:
     assert [row.evol_score for row in ledger] == [None, 5.0, None, 5.0, 1.0], "NaN is no score"
 
 
+def test_a_rank_is_known_as_long_as_no_row_without_a_score_may_come_before() -> None:
+    rows = good_rows((A, "p", 1), (B, "p", 2), (C, "p", 3), (D, "p", 4))
+    bounded = (C, None, [2.0], float("nan"), 2.0, 12.0, False, None)
+    computed = [
+        (id, [s], [1.0], s, s, s, False, None) for id, s in ((A, 20.0), (B, 12.0), (D, 12.0))
+    ]
+    scores = table_of(SCORES, [*computed, bounded])
+    rejected = [Rejection(id, "below_budget") for id in (B, C, D)]
+    table, _ = build_ledger(rows, bad_rows(), scores, SelectorResult([A], rejected))
+    ledger = {row.id: row for row in ledger_rows(table)}
+    # C is at most 12: B comes before it by its id, D may come after it.
+    assert {id: row.rank for id, row in ledger.items()} == {A: 1, B: 2, C: None, D: None}
+    assert (ledger[C].evol_score, ledger[C].evol_lower, ledger[C].evol_upper) == (None, 2.0, 12.0)
+    assert (ledger[C].complexity, ledger[C].quality) == (None, [2.0])
+
+
 def test_a_row_with_a_score_but_no_vector_says_so() -> None:
     rows = good_rows((A, "p", 1), (B, "p", 2))
     rejected = [Rejection(A, "unscorable"), Rejection(B, "unscorable")]
@@ -300,7 +308,7 @@ def test_a_large_pool_in_chunks_adds_up_and_ranks_as_numpy_does() -> None:
         "id": ids,
         "complexity": ones,
         "quality": ones,
-        "evol_score": scores,
+        **dict.fromkeys(("evol_score", "evol_lower", "evol_upper"), scores),
         "truncated": pa.array([False] * len(ids)),
         "problem": pa.nulls(len(ids), pa.string()),
     }

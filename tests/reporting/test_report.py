@@ -97,7 +97,7 @@ def data(
     table = pa.table(
         {
             **scores,
-            "evol_score": evol_scores,
+            **dict.fromkeys(("evol_score", "evol_lower", "evol_upper"), evol_scores),
             "truncated": [False] * n,
             "problem": pa.nulls(n, pa.string()),
         }
@@ -367,7 +367,9 @@ def test_a_random_selection_is_not_said_to_go_from_the_top_down() -> None:
             **{
                 **given.__dict__,
                 "conversations": {one.id: one for one in pool()},
-                "ledger": ledger.set_column(6, "rank", pa.array(swapped, pa.int64())),
+                "ledger": ledger.set_column(
+                    ledger.schema.get_field_index("rank"), "rank", pa.array(swapped, pa.int64())
+                ),
             }
         )
     ).html

@@ -494,6 +494,7 @@ def test_every_field_can_be_given_as_a_flag(
             "min_distance": 0.25,
             "ranking": "length",
             "evol_score": "max",
+            "evaluation": "all",
             "strata": "topic",
             "per_stratum": 2,
             "weight": 0.75,

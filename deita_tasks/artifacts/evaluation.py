@@ -1,0 +1,401 @@
+"""What a selection still needs of a pool that is evaluated lazily, and its outcome.
+
+    evaluation = Evaluation(pool, strategy, part_sets, plan)
+    evaluation.add("quality", digests)              # what the store has, or a round has computed
+    while work := evaluation.next_work(): ...       # compute work.rows of work.stage, and add them
+    evaluation.outcome()
+
+The outcome depends on the pool and the strategy alone. What else the store may have, of other runs
+or of a round that was killed, neither changes the selection nor shows in its scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import NonNegativeInt
+
+from deita_tasks.artifacts.candidates import StagesParts, open_candidates, strata_of
+from deita_tasks.artifacts.parts import PartSet, StageParts
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.scores import (
+    EMBEDDING,
+    ComputedValues,
+    PoolScores,
+    assemble_scores,
+    partial_scores,
+    turns_of,
+    value_columns,
+)
+from deita_tasks.errors import ComputeError, StorageError
+from deita_tasks.records import SCORE_KINDS, Rejection, SelectorResult
+from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.bounds import (
+    HIGHEST,
+    LOWEST,
+    Order,
+    Reach,
+    Strata,
+    bound_scores,
+    limit_per_stratum,
+)
+from deita_tasks.selecting.evol import TurnAggregation
+from deita_tasks.selecting.sampling import POOL_SAMPLE, smallest_ids
+from deita_tasks.strict_json import JsonRecord
+
+# A round computes at least so many rows, or a share of the pool: rows that are not certain to be
+# needed, the likeliest first, fill it up.
+MIN_ROUND_ROWS = 256
+ROUND_SHARE = 1 / 200
+
+NEW_ROWS = 200  # scored in any case, to compare the new rows of a pool with the others
+
+Visible = Mapping[str, NDArray[np.bool_]]  # by stage: rows whose values may be looked at, bool (n,)
+
+
+class LazyPlan(JsonRecord):
+    """How a pool is evaluated lazily.
+
+    stages: those that compute only what the selection needs, scores in the order in which to
+    compute them; the others are complete. sample: rows that every stage computes whatever the
+    selection needs, so that reports know the pool; by their number among the distinct rows.
+    """
+
+    stages: list[str]
+    sample: list[NonNegativeInt]
+
+
+class Work(NamedTuple):
+    """What to compute next: a stage, and rows by their number among the distinct rows."""
+
+    stage: str
+    rows: NDArray[np.int64]
+
+
+class Outcome(NamedTuple):
+    """A finished selection: a decision for every row, and SCORES that show what it needed."""
+
+    result: SelectorResult
+    scores: PoolScores
+
+
+class Evaluation:
+    """The state of a lazy evaluation over the n distinct rows of a pool.
+
+    part_sets: of the stages that run. round_share: of the pool, computed in a round at least.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        strategy: Selector,
+        part_sets: Mapping[str, PartSet],
+        plan: LazyPlan,
+        round_share: float = ROUND_SHARE,
+    ) -> None:
+        self.ids, _ = pool.distinct
+        self.values = {
+            stage: ComputedValues(stage, pool, part_set.row_key)
+            for stage, part_set in part_sets.items()
+        }
+        self._pool = pool
+        self._strategy = strategy
+        self._part_sets = part_sets
+        self._digests: dict[str, list[str]] = {stage: [] for stage in part_sets}
+        self._lazy_stages = plan.stages
+        self._sample = np.array(plan.sample, np.int64)
+        self._least_rows = max(MIN_ROUND_ROWS, int(len(self.ids) * round_share))
+        self._turns = turns_of(pool)
+        self._order = Order(self.ids)
+        self._strata = _number_strata(pool, strategy)
+        self._kinds = _order_kinds(strategy, plan.stages)
+        self._upper = self._bound(np.arange(len(self.ids)), self._visible_in_order())
+        self._considered = np.zeros(0, np.int64)
+        self._result = SelectorResult([], [])
+        self._reach = self._reach_of([])
+
+    @property
+    def stage_parts(self) -> dict[str, StageParts]:
+        """Where the values are that were added, by stage."""
+        return {
+            stage: StageParts(part_set=part_set, digests=self._digests[stage])
+            for stage, part_set in self._part_sets.items()
+        }
+
+    def add(self, stage: str, digests: Sequence[str]) -> None:
+        """Take in parts of a stage."""
+        parts = StageParts(part_set=self._part_sets[stage], digests=list(digests))
+        self._digests[stage] += parts.digests
+        added = []
+        for table in parts.tables(value_columns(stage)):
+            if stage in SCORE_KINDS:
+                _check_range(stage, table)
+            added.append(self.values[stage].add(table))
+        if stage in SCORE_KINDS and added:
+            rows = np.unique(np.concatenate(added))
+            self._upper[rows] = self._bound(rows, self._visible_in_order())
+
+    def next_work(self) -> Work | None:
+        """Return what to compute next; None when the selection is certain.
+
+        Every row that it names is needed, but for those that fill up a round.
+        """
+        for stage in self._lazy_stages:
+            missing = self._missing(stage, self._sample)
+            if len(missing):
+                return Work(stage, missing)
+        self._select_considered()
+        doubtful = np.flatnonzero(self._reach.reaches(self._upper) & ~self._is_considered())
+        if not len(doubtful):
+            return None
+        required, spare = self._required_from(doubtful)
+        return self._work_on_scores(required, spare) or self._work_on_vectors(required)
+
+    def rows_in_doubt(self) -> int:
+        """Return how many rows are not computed and may be selected, as far as it can be told.
+
+        A few more may come in where others turn out to be too similar.
+        """
+        in_doubt = self._reach.reaches(self._upper) & ~self._is_considered()
+        scores = self._upper[self._is_scored()]
+        budget = self._strategy.budget
+        if len(scores) >= budget and self._strata is None:
+            least = np.partition(scores, len(scores) - budget)[len(scores) - budget]
+            in_doubt &= self._upper >= least
+        return int(np.count_nonzero(in_doubt))
+
+    def outcome(self) -> Outcome:
+        """Return the selection. Raises StorageError if something that it needs is not computed."""
+        work = self.next_work()
+        if work is not None:
+            raise StorageError(
+                f"{len(work.rows)} rows have no {work.stage} yet; run again: they will be computed"
+            )
+        scores = self._scores(np.arange(len(self.ids)), self._visible_at_end())
+        return Outcome(_decide_all(self._result, scores.table), scores)
+
+    # ---- what is needed
+
+    def _required_from(
+        self, doubtful: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows that the selection will reach for certain, and the likeliest ones next.
+
+        What was kept before the first doubtful row stays kept. Of the rows from there on, as many
+        as there is room for will be reached, since no other row can come before them.
+        """
+        first = int(self._order.first(doubtful, self._upper, 1)[0])
+        is_settled = self._order.up_to(self._upper, first, float(self._upper[first]))
+        is_settled[first] = False
+        kept = self._kept_rows()
+        kept = kept[is_settled[kept]]
+        rows = np.flatnonzero(~is_settled & ~np.isnan(self._upper))
+        budget = self._strategy.budget - len(kept)
+        least = self._least_rows
+        if self._strata is None:
+            rows = self._order.first(rows, self._upper, budget + least)
+        else:
+            rows = self._order.first(rows, self._upper, len(rows))
+            rows = limit_per_stratum(rows, self._strata.codes, self._strata.room(kept))
+        return rows[:budget], rows[budget : budget + least]
+
+    def _work_on_scores(self, required: NDArray[np.int64], spare: NDArray[np.int64]) -> Work | None:
+        """Return the score that most of the `required` rows lack, or None if they have all.
+
+        `spare` rows fill up the round.
+        """
+        missing = {kind: self._missing_score(kind, required) for kind in self._kinds}
+        if not any(map(len, missing.values())):
+            return None
+        stage = max(missing, key=lambda kind: len(missing[kind]))
+        rows = missing[stage]
+        room = max(0, self._least_rows - len(rows))
+        more = self._missing_score(stage, spare)[:room]
+        return Work(stage, np.concatenate([rows, more]))
+
+    def _work_on_vectors(self, required: NDArray[np.int64]) -> Work:
+        """Return which of the `required` rows lack a vector."""
+        return Work(EMBEDDING, self._missing(EMBEDDING, required))
+
+    def _missing(self, stage: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the `rows` that lack a value of the stage."""
+        return rows[~self.values[stage].is_computed[rows]]
+
+    def _missing_score(self, kind: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the `rows` that lack this score, and none of those that come before it."""
+        for earlier in self._kinds[: self._kinds.index(kind)]:
+            rows = rows[self.values[earlier].is_computed[rows]]
+        return self._missing(kind, rows)
+
+    # ---- the selection of the rows that are computed
+
+    def _is_scored(self) -> NDArray[np.bool_]:
+        """Return which rows have all their scores: bool (n,)."""
+        scored = ~np.isnan(self._upper)
+        for kind in self._kinds:
+            scored &= self.values[kind].is_computed
+        return scored
+
+    def _is_considered(self) -> NDArray[np.bool_]:
+        """Return which rows have all that the strategy looks at: bool (n,)."""
+        considered = self._is_scored()
+        if EMBEDDING in self.values:
+            considered &= self.values[EMBEDDING].is_computed
+        return considered
+
+    def _select_considered(self) -> None:
+        """Select from the rows that can be considered, unless they are those of the last time."""
+        considered = np.flatnonzero(self._is_considered())
+        if np.array_equal(considered, self._considered):
+            return
+        scores = self._scores(considered, self._all_visible())
+        with open_candidates(self._pool, scores.table, self.stage_parts) as candidates:
+            self._result = self._strategy.select(
+                candidates.ids,
+                candidates.ranking(self._strategy),
+                candidates.vectors,
+                candidates.strata(self._strategy),
+            )
+        self._considered = considered
+        self._reach = self._reach_of(self._result.kept)
+
+    def _kept_rows(self) -> NDArray[np.int64]:
+        """Return the number of each kept row, in order."""
+        kept = pa.array(self._result.kept, pa.string())
+        rows = pc.index_in(kept, value_set=self.ids)
+        return np.asarray(rows.to_numpy(zero_copy_only=False), np.int64)
+
+    def _reach_of(self, kept: Sequence[str]) -> Reach:
+        """Return how far a selection that kept these rows has looked."""
+        rows = self._kept_rows() if len(kept) else np.empty(0, np.int64)
+        return Reach(self._order, self._upper, rows, self._strategy.budget, self._strata)
+
+    # ---- what is visible of the values
+
+    def _all_visible(self) -> Visible:
+        """Return everything that is computed."""
+        return {stage: values.is_computed for stage, values in self.values.items()}
+
+    def _visible_in_order(self) -> Visible:
+        """Return which scores bounds may rest on: one whose earlier kinds are computed too.
+
+        So the work does not depend on what another run has computed in another order.
+        """
+        visible = {stage: values.is_computed for stage, values in self.values.items()}
+        for earlier, later in zip(self._kinds, self._kinds[1:], strict=False):
+            visible[later] = visible[later] & visible[earlier]
+        return visible
+
+    def _visible_at_end(self) -> Visible:
+        """Return what the finished selection needed of each stage, with the sample."""
+        visible = {stage: values.is_computed for stage, values in self.values.items()}
+        is_sampled = np.zeros(len(self.ids), np.bool_)
+        is_sampled[self._sample] = True
+        every_row = np.arange(len(self.ids))
+        for stage in self._lazy_stages:
+            visible[stage] = visible[stage] & is_sampled
+        for stage in [*self._kinds, EMBEDDING]:
+            if stage in self._lazy_stages:
+                upper = self._bound(every_row, visible)
+                is_required = self._reach.reaches(upper)
+                is_required &= self.values[stage].is_computed
+                visible[stage] = visible[stage] | is_required
+        return visible
+
+    def _bound(self, rows: NDArray[np.int64], visible: Visible) -> NDArray[np.float64]:
+        """Return the upper bounds of the scores that rank some rows.
+
+        NaN for a row that is known to lack any score: it is no candidate.
+        """
+        complexity, quality = (
+            partial_scores(self.values[kind].take(rows, visible[kind][rows]))
+            for kind in SCORE_KINDS
+        )
+        strategy = self._strategy
+        turns = self._turns[rows]
+        bounds = bound_scores(strategy.ranking, strategy.evol_score, complexity, quality, turns)
+        has_none = complexity.has_none | quality.has_none
+        return np.where(has_none, np.nan, bounds.upper)
+
+    def _scores(self, rows: NDArray[np.int64], visible: Visible) -> PoolScores:
+        tables = {
+            stage: values.take(rows, visible[stage][rows]) for stage, values in self.values.items()
+        }
+        ids = self.ids.take(pa.array(rows))
+        return assemble_scores(ids, self._turns[rows], tables, self._strategy.evol_score)
+
+
+def _check_range(stage: str, table: pa.Table) -> None:
+    """Raise ComputeError for a score outside the range that bounds rest on."""
+    scores = pc.list_flatten(table["values"])
+    extremes = pc.min_max(scores).as_py()
+    if len(scores) and not LOWEST <= extremes["min"] <= extremes["max"] <= HIGHEST:
+        raise ComputeError(
+            f"{stage}: scores from {extremes['min']:g} to {extremes['max']:g}, where lazy "
+            f"evaluation needs scores from {LOWEST:g} to {HIGHEST:g}; set evaluation to all"
+        )
+
+
+def sample_rows(ids: pa.Array) -> list[int]:
+    """Return the numbers of a random sample of `ids`, ascending: the same one for any order."""
+    return sorted(smallest_ids(ids, POOL_SAMPLE).tolist())
+
+
+def scores_of_rows(
+    pool: Pool, stage_parts: StagesParts, rows: Sequence[int], aggregation: TurnAggregation
+) -> pa.Table:
+    """Return the SCORES of some rows, by their numbers; null for what is not computed."""
+    ids, _ = pool.distinct
+    numbers = np.array(rows, np.int64)
+    tables: dict[str, pa.Table] = {}
+    for stage in SCORE_KINDS:
+        parts = stage_parts[stage]
+        values = ComputedValues(stage, pool, parts.part_set.row_key)
+        for table in parts.tables(value_columns(stage)):
+            values.add(table)
+        tables[stage] = values.take(numbers)
+    some_ids = ids.take(pa.array(numbers))
+    scores = assemble_scores(some_ids, turns_of(pool)[numbers], tables, aggregation).table
+    column = scores.schema.get_field_index("evol_score")
+    evol_scores = pa.array(scores["evol_score"].to_numpy(), from_pandas=True)
+    return scores.set_column(column, "evol_score", evol_scores)
+
+
+def new_sample(ids: pa.Array, earlier: pa.Array | pa.ChunkedArray) -> list[int]:
+    """Return the numbers of a random sample of those `ids` that are not among `earlier` ones."""
+    is_earlier = pc.is_in(ids, value_set=earlier)
+    new = np.flatnonzero(~is_earlier.to_numpy(zero_copy_only=False))
+    rows = new[smallest_ids(ids.take(pa.array(new)), NEW_ROWS)]
+    return sorted(rows.tolist())
+
+
+def _order_kinds(strategy: Selector, lazy_stages: Sequence[str]) -> list[str]:
+    """Return the scores that are computed lazily, those that the strategy ranks by first.
+
+    Another one cannot change the order; but a row that lacks it is no candidate.
+    """
+    kinds = [stage for stage in lazy_stages if stage in SCORE_KINDS]
+    return sorted(kinds, key=lambda kind: strategy.ranking not in ("evol", kind))
+
+
+def _number_strata(pool: Pool, strategy: Selector) -> Strata | None:
+    if strategy.strata is None or strategy.per_stratum is None:
+        return None
+    ids, _ = pool.distinct
+    codes, _ = pd.factorize(pd.Index(strata_of(pool, ids, strategy.strata)))
+    return Strata(codes.astype(np.int64), strategy.per_stratum)
+
+
+def _decide_all(result: SelectorResult, scores: pa.Table) -> SelectorResult:
+    """Return `result` with the rows that were not considered, as below the budget."""
+    rejected = list(result.rejected)
+    decided = {*result.kept, *(rejection.id for rejection in rejected)}
+    others = scores.filter(pc.is_null(scores["problem"]))["id"].to_pylist()
+    rejected += [Rejection(id, "below_budget") for id in others if id not in decided]
+    return SelectorResult(result.kept, rejected)

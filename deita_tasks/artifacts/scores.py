@@ -1,0 +1,154 @@
+"""The scores of the distinct rows of a pool, from what each stage has computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from deita_tasks.artifacts.part_tables import vector_problems
+from deita_tasks.artifacts.parts import WIDTH
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.conversations import RowKey
+from deita_tasks.records import SCORE_KINDS
+from deita_tasks.selecting.bounds import PartialScores, bound_scores
+from deita_tasks.selecting.evol import TurnAggregation
+
+EMBEDDING = "embedding"
+
+SCORES = pa.schema(
+    {
+        "id": pa.string(),
+        "complexity": pa.list_(pa.float32()),
+        "quality": pa.list_(pa.float32()),
+        "evol_score": pa.float64(),  # NaN if there is none, or a score is not computed
+        # Bounds of the evol score, equal where it is known; NaN for a row that cannot have one.
+        "evol_lower": pa.float64(),
+        "evol_upper": pa.float64(),
+        "truncated": pa.bool_(),
+        "problem": pa.string(),
+    }
+)
+VALUE_TYPES = {
+    "id": pa.string(),
+    "cut": pa.int32(),
+    "problem": pa.string(),
+    "values": pa.list_(pa.float32()),
+    WIDTH: pa.int32(),
+}
+
+
+def value_columns(stage: str) -> list[str]:
+    """Return the columns of a stage's parts that scores need: of vectors, only their width."""
+    return ["id", "cut", "problem", WIDTH if stage == EMBEDDING else "values"]
+
+
+class ComputedValues:
+    """What is computed of one stage, for the n distinct rows of a pool.
+
+    Several rows may share a key, and so a value. `keys`: each once, with the `positions` of their
+    first rows in the pool, int64. `key_of_row`: int64 (n,), the number of each row's key.
+    """
+
+    def __init__(self, stage: str, pool: Pool, row_key: RowKey) -> None:
+        ids, _ = pool.distinct
+        self.stage = stage
+        self.keys, self.positions = pool.distinct_by(row_key)
+        self._index = pd.Index(self.keys.to_pandas())
+        self.key_of_row = self._index.get_indexer(pool.keys_of(ids, row_key).to_pandas())
+        self._place_of_key = np.full(len(self.keys), -1, np.int64)  # in all tables, in a row
+        self._tables: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, table: pa.Table) -> NDArray[np.int64]:
+        """Add rows of a part (`value_columns`); return which rows of the pool they belong to."""
+        keys = self._index.get_indexer(table["id"].to_pandas())
+        is_of_pool = keys >= 0
+        keys = keys[is_of_pool]
+        self._place_of_key[keys] = self._rows + np.arange(len(keys))
+        self._tables.append(table.filter(pa.array(is_of_pool)))
+        self._rows += len(keys)
+        is_added = np.zeros(len(self.keys), np.bool_)
+        is_added[keys] = True
+        return np.flatnonzero(is_added[self.key_of_row])
+
+    @property
+    def is_computed(self) -> NDArray[np.bool_]:
+        """Which rows have a value, or a reason for none: bool (n,)."""
+        return np.asarray(self._place_of_key[self.key_of_row] >= 0)
+
+    def missing_keys(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers of the keys of `rows` that are not computed, each once, ascending."""
+        keys = np.unique(self.key_of_row[rows])
+        return np.asarray(keys[self._place_of_key[keys] < 0], np.int64)
+
+    def take(
+        self, rows: NDArray[np.int64], is_visible: NDArray[np.bool_] | None = None
+    ) -> pa.Table:
+        """Return the values of m rows (`value_columns`).
+
+        Nulls for a row that is not computed, or not visible. is_visible: bool (m,).
+        """
+        places = self._place_of_key[self.key_of_row[rows]]
+        is_hidden = places < 0
+        if is_visible is not None:
+            is_hidden |= ~is_visible
+        columns = value_columns(self.stage)
+        schema = pa.schema([(name, VALUE_TYPES[name]) for name in columns])
+        tables = [table.select(columns).cast(schema) for table in self._tables]
+        whole = pa.concat_tables([schema.empty_table(), *tables])
+        return whole.take(pa.array(places, mask=is_hidden))
+
+
+class PoolScores(NamedTuple):
+    """SCORES of some rows, and how many of them a model read only in part, by stage."""
+
+    table: pa.Table
+    truncated: dict[str, int]
+
+
+def assemble_scores(
+    ids: pa.Array,
+    turns: NDArray[np.int64],
+    stages: Mapping[str, pa.Table],
+    aggregation: TurnAggregation = "sum",
+) -> PoolScores:
+    """Return the scores of n rows. turns: int64 (n,). stages: what `ComputedValues.take` gives."""
+    problem = pa.chunked_array([pa.nulls(len(ids), pa.string())])
+    truncated: dict[str, NDArray[np.bool_]] = {}
+    for stage, table in stages.items():
+        reason = vector_problems(table) if stage == EMBEDDING else table["problem"]
+        stage_problem = pc.binary_join_element_wise(stage, reason, ": ")
+        problem = pc.coalesce(problem, stage_problem)
+        truncated[stage] = table["cut"].fill_null(0).to_numpy() > 0
+    scores = {kind: partial_scores(stages[kind]) for kind in SCORE_KINDS}
+    bounds = bound_scores("evol", aggregation, scores["complexity"], scores["quality"], turns)
+    is_complete = scores["complexity"].is_computed & scores["quality"].is_computed
+    columns: dict[str, Any] = {
+        "id": ids,
+        **{kind: values.values for kind, values in scores.items()},
+        "evol_score": np.where(is_complete, bounds.lower, np.nan),
+        "evol_lower": bounds.lower,
+        "evol_upper": bounds.upper,
+        "truncated": np.logical_or.reduce([np.zeros(len(ids), np.bool_), *truncated.values()]),
+        "problem": problem,
+    }
+    counts = {stage: int(rows.sum()) for stage, rows in truncated.items()}
+    return PoolScores(pa.table(columns, schema=SCORES), counts)
+
+
+def partial_scores(table: pa.Table) -> PartialScores:
+    """Return the scores in what `ComputedValues.take` gives."""
+    return PartialScores(table["values"], table["id"].is_valid().to_numpy())
+
+
+def turns_of(pool: Pool) -> NDArray[np.int64]:
+    """Return the number of scored turns of each distinct row: int64 (n,)."""
+    _, positions = pool.distinct
+    column = pool.index(["n_pairs"])["n_pairs"].to_numpy()
+    return np.asarray(column[positions], np.int64)

@@ -1,0 +1,305 @@
+"""Compute only the scores and vectors that a selection needs, in rounds of shards.
+
+Each round computes one stage for the rows that may still come before the end of the selection; what
+they turn out to be narrows down the next round (see `artifacts/evaluation.py`). A round is made of
+tasks like any others, cached and retried: `quality round 3 1/4`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from deita_tasks import storage
+from deita_tasks.artifacts.evaluation import (
+    ROUND_SHARE,
+    Evaluation,
+    LazyPlan,
+    Work,
+    new_sample,
+    sample_rows,
+)
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.shards import (
+    MIN_SHARD_ROWS,
+    SHARDS_PER_STAGE,
+    find_present,
+    plan_missing,
+)
+from deita_tasks.config import Advanced
+from deita_tasks.conversations import Conversation
+from deita_tasks.embedding.base import Embedder
+from deita_tasks.errors import StorageError
+from deita_tasks.models.checkpoint import find_checkpoint, weights_bytes
+from deita_tasks.models.hardware import free_memory
+from deita_tasks.results.reading import read_earlier_manifest, read_ledger
+from deita_tasks.results.records import TaskCounts
+from deita_tasks.scoring.base import Scorer
+from deita_tasks.selecting.base import Selector
+from deita_tasks.tasks.clock import Clock
+from deita_tasks.tasks.device_slots import devices_of
+from deita_tasks.tasks.model_cache import release_models
+from deita_tasks.tasks.preflight import read_first_rows
+from deita_tasks.tasks.runners import ShardRunner
+from deita_tasks.tasks.stages import (
+    Stage,
+    StageResult,
+    StageResults,
+    collect,
+    plan_stage,
+    rows_of_futures,
+    run_stage,
+    shown_progress,
+    submit_missing,
+    submit_present,
+    wait_for,
+)
+
+log = logging.getLogger(__name__)
+
+# Without room for all models at once, each round loads one: so there are fewer, larger rounds.
+LARGE_ROUND_SHARE = 1 / 20
+# A shard of an earlier plan is taken over if a round asks for half of it: for the rest of a round
+# that was killed, but not for a few rows of a plan of everything.
+LEAST_SHARE = 0.5
+
+
+def evaluate_lazily(
+    stages: Sequence[Stage],
+    pool: Pool,
+    strategy: Selector,
+    options: Advanced,
+    runner: ShardRunner,
+    clock: Clock,
+    new_rows: NDArray[np.int64],
+) -> StageResults:
+    """Compute what `strategy` needs of a pool; return the result by stage.
+
+    A stage without a model is complete in one go: it costs nothing. new_rows: rows whose scores are
+    computed too, to compare them with the others; by their number among the distinct rows.
+    """
+    plan = plan_lazily(stages, pool)
+    results: dict[str, StageResult] = {}
+    for stage in stages:
+        if stage.name not in plan.stages:
+            with clock(stage.name):
+                shards = plan_stage(stage, pool, options)
+                results[stage.name] = run_stage(stage, pool, options, shards, runner)
+    rounds = _Rounds(stages, pool, strategy, plan, options, runner, clock)
+    rounds.take_in(results)
+    rounds.run(new_rows)
+    return {**results, **rounds.results()}
+
+
+def plan_lazily(stages: Sequence[Stage], pool: Pool) -> LazyPlan:
+    """Return which stages compute only what is needed, the cheapest score first.
+
+    The first rows of the pool show how many tokens a model reads for a row.
+    """
+    with_model = [stage for stage in stages if has_model(stage.component)]
+    sample = read_first_rows(pool)
+    embeds = [stage.name for stage in with_model if stage.kind == "embedder"]
+    scores = [stage for stage in with_model if stage.kind == "scorer"]
+    scores.sort(key=lambda stage: _tokens_a_row(stage.component, sample))
+    ids, _ = pool.distinct
+    return LazyPlan(stages=[*(stage.name for stage in scores), *embeds], sample=sample_rows(ids))
+
+
+def new_rows(pool: Pool, previous: str | None) -> NDArray[np.int64]:
+    """Return a sample of the rows that the result `previous` did not have, by their numbers.
+
+    Empty without an earlier result that can be read.
+    """
+    if previous is None:
+        return np.empty(0, np.int64)
+    try:
+        earlier = read_ledger(previous, read_earlier_manifest(previous).outputs)
+    except StorageError:  # the comparison will say so
+        return np.empty(0, np.int64)
+    ids, _ = pool.distinct
+    rows = new_sample(ids, earlier["id"])
+    return np.array(rows, np.int64)
+
+
+def has_model(component: Scorer | Embedder) -> bool:
+    """Return whether a component computes with a model, here or behind a server."""
+    return bool(devices_of(component)) or hasattr(component, "base_url")
+
+
+def _tokens_a_row(component: Scorer | Embedder, sample: Sequence[Conversation]) -> float:
+    """Return what a row costs; infinity where only a server knows."""
+    tokens = component.forecast(sample).tokens
+    return float("inf") if tokens is None else float(tokens.sum())
+
+
+class _Rounds:
+    """The rounds of one run."""
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        pool: Pool,
+        strategy: Selector,
+        plan: LazyPlan,
+        options: Advanced,
+        runner: ShardRunner,
+        clock: Clock,
+    ) -> None:
+        self._stages = {stage.name: stage for stage in stages}
+        self._lazy = [stage for stage in stages if stage.name in plan.stages]
+        self._pool = pool
+        self._options = options
+        self._runner = runner
+        self._clock = clock
+        self._models = len(self._lazy) if all_fit(self._lazy) else 1
+        part_sets = {stage.name: stage.part_set for stage in stages}
+        share = ROUND_SHARE if self._models > 1 else LARGE_ROUND_SHARE
+        self._evaluation = Evaluation(pool, strategy, part_sets, plan, share)
+        self._numbers: Counter[str] = Counter()  # rounds so far, by stage
+        self._computed: Counter[str] = Counter()
+        self._cached: Counter[str] = Counter()
+        self._run: Counter[str] = Counter()
+        self._reused: dict[str, int] = {}
+        self._store = storage.absolute(options.store)
+
+    def take_in(self, results: Mapping[str, StageResult]) -> None:
+        """Take in the stages that are complete, and what the store has of the others."""
+        for stage in self._stages.values():
+            if stage.name in results:
+                self._evaluation.add(stage.name, results[stage.name].parts.digests)
+                continue
+            values = self._evaluation.values[stage.name]
+            present = find_present(stage.part_set, values.keys)
+            futures = submit_present(stage, self._pool, self._options, present.shards)
+            self._cached[stage.name] += wait_for(futures, {}, _ignore)
+            digests = [str(shard.part) for shard in present.shards]
+            self._evaluation.add(stage.name, digests)
+            self._reused[stage.name] = int(np.count_nonzero(values.is_computed))
+
+    def run(self, new_rows: NDArray[np.int64]) -> None:
+        """Compute round after round until the selection is certain."""
+        ids, _ = self._pool.distinct
+        total = len(ids)
+        try:
+            with shown_progress("evaluation", total, 0) as advance:
+                decided = 0
+                for work in self._works(new_rows):
+                    self._compute(work)
+                    undecided = self._evaluation.rows_in_doubt()
+                    advance(max(0, total - undecided - decided))
+                    decided = max(decided, total - undecided)
+                advance(total - decided)
+        finally:
+            release_models()
+        self._log_end(total)
+
+    def _works(self, new_rows: NDArray[np.int64]) -> Iterator[Work]:
+        for stage in self._lazy:
+            if stage.kind == "scorer" and len(new_rows):
+                yield Work(stage.name, new_rows)
+        while (work := self._evaluation.next_work()) is not None:
+            yield work
+
+    def _compute(self, work: Work) -> None:
+        """Compute one round."""
+        stage = self._stages[work.stage]
+        values = self._evaluation.values[work.stage]
+        keys = values.missing_keys(work.rows)
+        if not len(keys):
+            return
+        self._numbers[stage.name] += 1
+        title = f"{stage.name} round {self._numbers[stage.name]}"
+        log.info(
+            "%s: %s rows; %s of %s rows can still matter",
+            title,
+            f"{len(keys):,}",
+            f"{self._evaluation.rows_in_doubt():,}",
+            f"{len(self._evaluation.ids):,}",
+        )
+        with self._clock(stage.name):
+            shards = plan_missing(
+                stage.part_set,
+                self._store,
+                values.keys.take(pa.array(keys)),
+                values.positions[keys],
+                self._shard_rows(len(keys)),
+                LEAST_SHARE,
+            )
+            futures = submit_missing(
+                stage, self._pool, self._options, shards, self._runner, title, self._models
+            )
+            wait_for(futures, rows_of_futures(futures, shards), _ignore)
+        done = collect(futures)
+        self._run[stage.name] += len(futures)
+        self._computed[stage.name] += done.computed
+        self._evaluation.add(stage.name, done.digests)
+
+    def _shard_rows(self, rows: int) -> int:
+        """Return the rows of a shard: some for each worker, and not more than in other runs."""
+        if self._options.shard_rows is not None:
+            return self._options.shard_rows
+        whole = -(-len(self._evaluation.ids) // SHARDS_PER_STAGE)
+        share = -(-rows // self._runner.workers)
+        return max(MIN_SHARD_ROWS, min(whole, share))
+
+    def _log_end(self, total: int) -> None:
+        for stage in self._lazy:
+            values = self._evaluation.values[stage.name]
+            available = int(np.count_nonzero(values.is_computed))
+            log.info(
+                "%s: %s of %s rows computed or reused in %d rounds; the others cannot matter",
+                stage.name,
+                f"{available:,}",
+                f"{total:,}",
+                self._numbers[stage.name],
+            )
+
+    def results(self) -> StageResults:
+        """Return the results of the lazy stages."""
+        results = {}
+        parts = self._evaluation.stage_parts
+        total = len(self._evaluation.ids)
+        for stage in self._lazy:
+            name = stage.name
+            available = int(np.count_nonzero(self._evaluation.values[name].is_computed))
+            results[name] = StageResult(
+                parts=parts[name],
+                computed=self._computed[name],
+                reused=available - self._computed[name],
+                tasks=TaskCounts(cached=self._cached[name], run=self._run[name]),
+                skipped=total - available,
+            )
+        return results
+
+
+def _ignore(rows: int) -> None:
+    """Take no notice of finished rows: a round is too short for a bar of its own."""
+
+
+def all_fit(stages: Sequence[Stage]) -> bool:
+    """Return whether the models of all stages fit their devices together; logs it if not.
+
+    Supposes workers like this machine. A model whose size is not known is taken for small.
+    """
+    sizes: Counter[str] = Counter()
+    for stage in stages:
+        for device in devices_of(stage.component):
+            model = getattr(stage.component, "model", None)
+            if model is not None:
+                revision = getattr(stage.component, "revision", None)
+                sizes[device] += weights_bytes(find_checkpoint(model, revision)) or 0
+    for device, size in sizes.items():
+        if size > free_memory(device):
+            log.info(
+                "%s: the models, %.1f GB, do not fit it together; each round loads its own, so "
+                "rounds are fewer and larger",
+                device,
+                size / 1e9,
+            )
+            return False
+    return True

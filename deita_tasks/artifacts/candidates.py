@@ -137,7 +137,7 @@ def open_candidates(pool: Pool, scores: pa.Table, stage_parts: StagesParts) -> I
             for row, reason in reasons.items():
                 row_id = ids[row].as_py()
                 by_id[row_id] = reason
-            scores = _with_problems(scores, by_id)
+            scores = with_problems(scores, by_id)
         yield Candidates(pool, scores, vectors)
 
 
@@ -166,7 +166,7 @@ def _without_rows(vectors: NDArray[np.float32], rows: Sequence[int]) -> NDArray[
     return vectors[: len(kept)]
 
 
-def _with_problems(scores: pa.Table, reasons: Mapping[str, str]) -> pa.Table:
+def with_problems(scores: pa.Table, reasons: Mapping[str, str]) -> pa.Table:
     """Return `scores` with these problems, by id."""
     if not reasons:
         return scores

@@ -21,7 +21,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 
-from deita_tasks.artifacts.candidates import StagesParts, open_candidates, strata_of
+from deita_tasks.artifacts.candidates import (
+    StagesParts,
+    open_candidates,
+    strata_of,
+    with_problems,
+)
 from deita_tasks.artifacts.parts import PartSet, StageParts
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.scores import (
@@ -118,6 +123,7 @@ class Evaluation:
         self._upper = self._bound(np.arange(len(self.ids)), self._visible_in_order())
         self._considered = np.zeros(0, np.int64)
         self._result = SelectorResult([], [])
+        self._flaws: dict[str, str] = {}  # why a vector cannot be compared, by id
         self._reach = self._reach_of([])
 
     @property
@@ -177,7 +183,12 @@ class Evaluation:
             raise StorageError(
                 f"{len(work.rows)} rows have no {work.stage} yet; run again: they will be computed"
             )
-        scores = self._scores(np.arange(len(self.ids)), self._visible_at_end())
+        visible = self._visible_at_end()
+        scores = self._scores(np.arange(len(self.ids)), visible)
+        if EMBEDDING in visible:
+            has_vector = set(self.ids.filter(pa.array(visible[EMBEDDING])).to_pylist())
+            flaws = {id: flaw for id, flaw in self._flaws.items() if id in has_vector}
+            scores = scores._replace(table=with_problems(scores.table, flaws))
         return Outcome(_decide_all(self._result, scores.table), scores)
 
     # ---- what is needed
@@ -262,6 +273,7 @@ class Evaluation:
                 candidates.vectors,
                 candidates.strata(self._strategy),
             )
+            self._flaws = _added_problems(scores.table, candidates.all_scores)
         self._considered = considered
         self._reach = self._reach_of(self._result.kept)
 
@@ -390,6 +402,13 @@ def _number_strata(pool: Pool, strategy: Selector) -> Strata | None:
     ids, _ = pool.distinct
     codes, _ = pd.factorize(pd.Index(strata_of(pool, ids, strategy.strata)))
     return Strata(codes.astype(np.int64), strategy.per_stratum)
+
+
+def _added_problems(before: pa.Table, after: pa.Table) -> dict[str, str]:
+    """Return the problems that only the second of two tables of SCORES has, by id."""
+    is_added = pc.and_(pc.is_null(before["problem"]), pc.is_valid(after["problem"]))
+    added = after.filter(is_added)
+    return dict(zip(added["id"].to_pylist(), added["problem"].to_pylist(), strict=True))
 
 
 def _decide_all(result: SelectorResult, scores: pa.Table) -> SelectorResult:

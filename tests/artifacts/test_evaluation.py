@@ -34,7 +34,7 @@ FOLDERS = {
 REACHED = ("selected", "too_similar")
 # Few values, so that scores and similarities tie.
 SCORES = [1.0, 1.5, 2.0, 3.25, 5.0, 6.0]
-COMPONENTS = [-1.0, 0.0, 0.25, 1.0]
+COMPONENTS = [-1.0, 0.0, 0.0, 0.25]
 
 
 @dataclass
@@ -220,6 +220,10 @@ def begin(
     return state
 
 
+def is_ranked(row: Mapping[str, Any]) -> bool:
+    return row["decision"] == "selected" and row["rank"] is not None
+
+
 @pytest.fixture
 def small_rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(evaluation, "MIN_ROUND_ROWS", 2)
@@ -265,6 +269,10 @@ def test_the_selection_is_that_of_everything(
             assert row["rank"] == whole["rank"]
         for kind in ("complexity", "quality"):
             assert row[kind] is None or row[kind] == whole[kind]
+    last = max((row["rank"] for row in lazily.values() if is_ranked(row)), default=0)
+    for id, row in lazily.items():
+        if row["rank"] is not None and row["rank"] <= last:
+            assert row["decision"] == ledger[id]["decision"]
     for stage, ids in models.computed.items():
         assert len(ids) == len(set(ids)), f"{stage}: a row was computed twice"
     # What the store has from other runs, and interruptions, change nothing: not one byte.

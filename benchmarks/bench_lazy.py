@@ -45,7 +45,9 @@ from deita_tasks.artifacts.parts import PartSet, ids_digest
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.vicuna import render_vicuna
+from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.packaged import find_packaged_minilm
+from deita_tasks.models.tokenizer import load_tokenizer
 from deita_tasks.scoring.prompts import render
 from deita_tasks.selecting import Selector, load_selector
 
@@ -226,7 +228,7 @@ def main() -> None:
     parser.add_argument("--pool")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--budgets", type=int, nargs="*", help="rows; default: 1%%, 5%%, 10%%")
-    parser.add_argument("--tokenizer", help="folder with a tokenizer.json")
+    parser.add_argument("--tokenizer", help="folder or hub id of a checkpoint")
     parser.add_argument("--no-wall", action="store_true", help="only replay")
     parser.add_argument("--folder", help="keep what is computed here, and use it again")
     options = parser.parse_args()
@@ -243,17 +245,13 @@ def main() -> None:
         select(pool, store, folder / "out", *quiet, str(max(budgets)))
         every_score = ("--strategy", "top_score", "--evaluation", "all")
         select(pool, store, folder / "out", *quiet, str(max(budgets)), *every_score)
-        tokenizer = Tokenizer.from_file(_tokenizer_file(options.tokenizer))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
+        tokenizer = load_tokenizer(
+            find_checkpoint(options.tokenizer or str(find_packaged_minilm()))
+        )
         replay = Replay(store, tokenizer)
         for name, stages in PRESETS.items():
             for budget in budgets:
                 show(name, budget, replay.run(budget, stages))
-
-
-def _tokenizer_file(folder: str | None) -> str:
-    return str(Path(folder or str(find_packaged_minilm())) / "tokenizer.json")
 
 
 if __name__ == "__main__":

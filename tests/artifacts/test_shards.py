@@ -10,7 +10,13 @@ import pytest
 
 from deita_tasks import storage
 from deita_tasks.artifacts.parts import ids_digest
-from deita_tasks.artifacts.shards import MIN_SHARD_ROWS, SHARDS_PER_STAGE, Shard, read_plan
+from deita_tasks.artifacts.shards import (
+    MIN_SHARD_ROWS,
+    SHARDS_PER_STAGE,
+    Shard,
+    plan_missing,
+    read_plan,
+)
 from deita_tasks.errors import DamagedArtifact, MissingFile
 from tests.support.part_sets import add, ids_of, plan, score_set, scores_of
 
@@ -123,6 +129,18 @@ def test_a_shard_keeps_its_name_while_its_rows_come_in(place):
     (third,) = plan(part_set, place, 4, 1, 2, 3).missing
     assert third.digest == first.digest, "also from the plan of the second run"
     assert read_plan(second)["position"].to_pylist() == [0, 30], "its plan is as it was"
+
+
+def test_a_round_takes_over_a_shard_that_it_asks_for_in_large_part(place):
+    part_set = score_set(place)
+    plan(part_set, place, *range(1, 13), shard_rows=6)
+    positions = np.arange(7)
+    ids = pa.array(ids_of(1, 2, 3, 4, 8, 9, 20))
+    shards = plan_missing(part_set, place, ids, positions, 10, least_share=0.5)
+    assert {shard.digest for shard in shards} == {
+        shard_digest(*range(1, 7)),  # four of its six rows
+        shard_digest(8, 9, 20),  # 8 and 9 are two of six
+    }
 
 
 def test_runs_over_other_pools_do_not_hide_a_plan(place):

@@ -105,6 +105,22 @@ def test_a_new_and_better_row_takes_the_place_of_the_last() -> None:
     assert (evol.new_rows, evol.new_mean) == (1, 20.0)
 
 
+def test_drift_is_measured_over_samples_where_only_some_rows_are_scored() -> None:
+    after = ledger(
+        ("a", "selected", [3.0], None),
+        ("b", "below_budget", None, None),
+        ("e", "selected", [6.0], None),
+        ("f", "below_budget", None, None),
+    )
+    of_pool = ledger(("a", "selected", [3.0], None), ("d", "selected", [1.0], None))
+    new = ledger(("e", "selected", [6.0], None), ("f", "below_budget", [2.0], None))
+    fingerprints = ({"selection": {"budget": 2}}, {"selection": {"budget": 2}})
+    complexity, _, evol = compare("before", BEFORE, after, fingerprints, (of_pool, new)).drift
+    assert (complexity.old_rows, complexity.old_mean) == (2, 2.0)
+    assert (complexity.new_rows, complexity.new_mean, complexity.shift) == (2, 4.0, 2.0)
+    assert (evol.old_mean, evol.new_mean) == (5.0, 20.0)
+
+
 def test_a_new_row_blocks_an_old_one_and_frees_another() -> None:
     after = ledger(
         ("e", "selected", [4.0], None),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html.parser
 import re
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from deita_tasks.artifacts.ledger import build_ledger
@@ -17,6 +19,7 @@ from deita_tasks.findings import Findings
 from deita_tasks.manifest import Counts
 from deita_tasks.records import Rejection, SelectorResult
 from deita_tasks.reporting import report as report_module
+from deita_tasks.reporting import statistics as statistics_module
 from deita_tasks.reporting.composition import ColumnCounts, ValueCount, find_vanished
 from deita_tasks.reporting.figures import (
     WIDE,
@@ -501,3 +504,24 @@ def test_it_shows_what_the_selection_is_made_of_and_what_vanished() -> None:
 
 def test_without_columns_there_is_no_section_of_them() -> None:
     assert b'id="values"' not in common().html
+
+
+def test_where_only_some_rows_are_scored_a_sample_stands_for_the_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(statistics_module.pool_sample, "__defaults__", (5,))
+    whole = data(pool(), kept=10, similar=0, vectors=False)
+    table = whole.ledger
+    sample = statistics_module.pool_sample(table)["id"].to_pylist()
+    is_scored = pc.or_(pc.is_in(table["id"], pa.array(sample)), pc.less_equal(table["rank"], 10))
+    for name in ("evol_score", "complexity"):
+        values = pc.if_else(is_scored, table[name], pa.scalar(None, table[name].type))
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    splits = statistics_module.distributions(table, whole.shapes)
+    by_id = dict(zip(table["id"].to_pylist(), table["evol_score"].to_pylist(), strict=True))
+    assert sorted(splits["evol score"].pool) == sorted(by_id[id] for id in sample)
+    assert len(splits["evol score"].selected) == 10
+    assert len(splits["quality"].pool) > len(splits["complexity"].pool)
+    page = Page(build_report(replace(whole, ledger=table)).html).text
+    assert "a random sample of 5 rows stands for the pool" in page
+    assert "evol score at most" in page

@@ -210,6 +210,24 @@ def test_a_worker_that_has_another_model_refuses(monkeypatch: pytest.MonkeyPatch
         model_cache.load_cached("scorer", spec, "0" * 32)
 
 
+def test_a_process_keeps_as_many_models_as_a_run_allows() -> None:
+    from deita_tasks.tasks import model_cache
+
+    def load(scorer: str, models: int) -> object:
+        kind = "complexity" if scorer == "instruction_length" else "quality"
+        spec = {"name": scorer, "options": {"kind": kind}}
+        return model_cache.load_cached("scorer", spec, models=models)  # type: ignore[arg-type]
+
+    model_cache.release_models()
+    first = load("response_length", 2)
+    second = load("instruction_length", 2)
+    assert load("response_length", 2) is first
+    assert load("instruction_length", 2) is second
+    assert load("response_length", 1) is first, "the one in use stays"
+    assert load("instruction_length", 2) is not second, "the other one was released"
+    model_cache.release_models()
+
+
 # ---- threads: one model, one shard at a time
 
 

@@ -175,6 +175,43 @@ def test_nothing_in_a_text_can_act(
 
 
 @pytest.mark.parametrize(
+    ("lower", "upper", "score", "expected"),
+    [
+        (
+            1.9,
+            11.4,
+            None,
+            "full before; its evol score is at most 11.40, the last one",
+        ),
+        (11.4, 11.4, 11.4, "full before; its evol score is 11.40, the last one selected has 17.20"),
+    ],
+)
+def test_a_row_beyond_the_budget_is_compared_with_the_last_one_selected(
+    lower: float,
+    upper: float,
+    score: float | None,
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    row = HOSTILE_ROW._replace(
+        decision="below_budget", evol_score=score, evol_lower=lower, evol_upper=upper, quality=[1.9]
+    )
+    last = scored_row("selected")._replace(evol_score=17.2)
+    selector = {"budget": 6000, "ranking": "evol", "per_stratum": None}
+    printing.print_explanation(explanation_of(row, selector=selector, last_selected=last))
+    text = capsys.readouterr().out
+    assert expected in text
+    assert ("between 1.900 and 11.400; complexity not computed" in text) == (score is None)
+    # By another ranking, or with strata, the evol score did not decide.
+    for other in ({"ranking": "quality"}, {"per_stratum": 3}):
+        explanation = explanation_of(row, selector={**selector, **other}, last_selected=last)
+        printing.print_explanation(explanation)
+        assert "the last one selected" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     ("selector", "similarity", "decision"),
     [
         (

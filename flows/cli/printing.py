@@ -177,6 +177,10 @@ def print_checks(checks: Sequence[Check]) -> None:
             table.add_row(name, *(cell or "–" for cell in cells))
     console = new_console()
     console.print(table)
+    console.print(
+        "\nTokens and times are those of every row. `deita select` computes only what can change "
+        "the selection, unless evaluation is all or the strategy looks at every row."
+    )
     for check in checks:
         for warning in check.warnings:
             console.print(f"\nwarning: {warning}")

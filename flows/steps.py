@@ -41,16 +41,20 @@ def score_and_embed(
     tasks.tag_run()
     stages = tasks.list_stages(plan, advanced)
     with tasks.ShardRunner(advanced, [stage.component for stage in stages]) as runner:
-        with clock("preflight"):
-            missing = {stage.name: tasks.missing_rows(stage, pool) for stage in stages}
-            tasks.check_models(stages, missing, pool, advanced, runner)
+        missing = {stage.name: tasks.missing_rows(stage, pool) for stage in stages}
+
+        def check() -> None:
+            with clock("preflight"):
+                tasks.check_models(stages, missing, pool, advanced, runner)
+
         if plan.is_lazy:
             new_rows = tasks.new_rows(pool, previous)
             return tasks.evaluate_lazily(
-                stages, pool, plan.selector, advanced, runner, clock, new_rows
+                stages, pool, plan.selector, advanced, runner, clock, new_rows, check
             )
         if plan.evaluation == "lazy":
             log.info("every score and vector is computed: %s", plan.why_all)
+        check()
         results = {}
         for stage in stages:
             with clock(stage.name):

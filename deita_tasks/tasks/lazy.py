@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -77,22 +78,28 @@ def evaluate_lazily(
     runner: ShardRunner,
     clock: Clock,
     new_rows: NDArray[np.int64],
+    check: Callable[[], None],
 ) -> StageResults:
     """Compute what `strategy` needs of a pool; return the result by stage.
 
     A stage without a model is complete in one go: it costs nothing. new_rows: rows whose scores are
-    computed too, to compare them with the others; by their number among the distinct rows.
+    computed too, to compare them with the others; by their number among the distinct rows. check:
+    what to call once, before any model works.
     """
     plan = plan_lazily(stages, pool)
+    check = cache(check)
     results: dict[str, StageResult] = {}
     for stage in stages:
         if stage.name not in plan.stages:
             with clock(stage.name):
                 shards = plan_stage(stage, pool, options)
+            if shards.missing:
+                check()
+            with clock(stage.name):
                 results[stage.name] = run_stage(stage, pool, options, shards, runner)
     rounds = _Rounds(stages, pool, strategy, plan, options, runner, clock)
     rounds.take_in(results)
-    rounds.run(new_rows)
+    rounds.run(new_rows, check)
     return {**results, **rounds.results()}
 
 
@@ -181,14 +188,15 @@ class _Rounds:
             self._evaluation.add(stage.name, digests)
             self._reused[stage.name] = int(np.count_nonzero(values.is_computed))
 
-    def run(self, new_rows: NDArray[np.int64]) -> None:
-        """Compute round after round until the selection is certain."""
+    def run(self, new_rows: NDArray[np.int64], check: Callable[[], None]) -> None:
+        """Compute round after round until the selection is certain; `check` comes before."""
         ids, _ = self._pool.distinct
         total = len(ids)
         try:
             with shown_progress("evaluation", total, 0) as advance:
                 decided = 0
                 for work in self._works(new_rows):
+                    check()
                     self._compute(work)
                     undecided = self._evaluation.rows_in_doubt()
                     advance(max(0, total - undecided - decided))
@@ -200,7 +208,8 @@ class _Rounds:
 
     def _works(self, new_rows: NDArray[np.int64]) -> Iterator[Work]:
         for stage in self._lazy:
-            if stage.kind == "scorer" and len(new_rows):
+            missing = self._evaluation.values[stage.name].missing_keys(new_rows)
+            if stage.kind == "scorer" and len(missing):
                 yield Work(stage.name, new_rows)
         while (work := self._evaluation.next_work()) is not None:
             yield work

@@ -102,7 +102,8 @@ def compare_wall(pool: Path, budget: int, folder: Path) -> None:
 class Replay:
     """The rounds of lazy evaluations over a store that has every score."""
 
-    def __init__(self, store: Path, tokenizer: Tokenizer) -> None:
+    def __init__(self, store: Path, tokenizer: Tokenizer, sampled: bool) -> None:
+        self.sampled = sampled
         (uri,) = (path for path in (store / "pools").iterdir() if path.is_dir())
         self.pool = Pool.open(str(uri))
         self.part_sets = {
@@ -119,7 +120,7 @@ class Replay:
         """Replay the rounds of preset stages at a budget."""
         ids, _ = self.pool.distinct
         strategy = load_selector("diverse", budget=budget)
-        plan = LazyPlan(stages=list(stages), sample=sample_rows(ids))
+        plan = LazyPlan(stages=list(stages), sample=sample_rows(ids) if self.sampled else [])
         full = Evaluation(self.pool, strategy, self.part_sets, plan)
         for stage, part_set in self.part_sets.items():
             full.add(stage, part_set.digests())
@@ -230,6 +231,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="*", help="rows; default: 1%%, 5%%, 10%%")
     parser.add_argument("--tokenizer", help="folder or hub id of a checkpoint")
     parser.add_argument("--no-wall", action="store_true", help="only replay")
+    parser.add_argument("--no-sample", action="store_true", help="leave out the report's sample")
     parser.add_argument("--folder", help="keep what is computed here, and use it again")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -248,7 +250,7 @@ def main() -> None:
         tokenizer = load_tokenizer(
             find_checkpoint(options.tokenizer or str(find_packaged_minilm()))
         )
-        replay = Replay(store, tokenizer)
+        replay = Replay(store, tokenizer, not options.no_sample)
         for name, stages in PRESETS.items():
             for budget in budgets:
                 show(name, budget, replay.run(budget, stages))

@@ -1,0 +1,210 @@
+"""Conversations as tokens, with loss on what the assistant says and on nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jinja2 import TemplateError
+from pydantic import NonNegativeInt
+
+from deita_tasks import storage
+from deita_tasks.conversations import Conversation, SourceRow, parse_tools
+from deita_tasks.errors import InputError
+from deita_tasks.exporting.turns import chat_turns
+from deita_tasks.strict_json import JSON, JsonRecord
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100  # label of a token without loss, by torch's convention
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "input_ids": pa.list_(pa.int32()),
+        "labels": pa.list_(pa.int32()),
+    }
+)
+
+
+class Encoded(NamedTuple):
+    """A row of t tokens. labels: the token's id where there is loss, else IGNORED."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+    @property
+    def trained(self) -> int:
+        """The number of tokens under loss."""
+        return sum(label != IGNORED for label in self.labels)
+
+    def cut(self, max_length: int) -> Encoded:
+        """Return the first `max_length` tokens."""
+        return Encoded(self.input_ids[:max_length], self.labels[:max_length])
+
+
+class Example(NamedTuple):
+    """A row to train on. id: of its conversation. encoded: what the window holds of it."""
+
+    id: str
+    encoded: Encoded
+
+
+class LeftOut(NamedTuple):
+    """A row that is not trained on, and why."""
+
+    source: SourceRow
+    id: str
+    reason: str
+
+
+class CannotRender(Exception):
+    """A chat template cannot show a conversation. `str` says why."""
+
+
+class Survey(JsonRecord):
+    """What the window leaves of a training set, counted before training.
+
+    rows: that are trained on. tokens: that the model reads of them. trained_tokens: those under
+    loss. cut_rows: rows longer than the window; cut_tokens, cut_trained_tokens: what it leaves out
+    of them. left_out: rows that are not trained on, by reason. lengths: tokens of whole rows by
+    quantile, before the window.
+    """
+
+    rows: NonNegativeInt
+    tokens: NonNegativeInt
+    trained_tokens: NonNegativeInt
+    cut_rows: NonNegativeInt
+    cut_tokens: NonNegativeInt
+    cut_trained_tokens: NonNegativeInt
+    left_out: dict[str, NonNegativeInt]
+    lengths: dict[str, NonNegativeInt]
+
+    def sentences(self) -> list[str]:
+        """Return what to know before training, a line each."""
+        quantiles = ", ".join(f"{name} {tokens:,}" for name, tokens in self.lengths.items())
+        lines = [
+            f"{self.rows:,} rows, {self.tokens:,} tokens, {self.trained_tokens:,} of them under "
+            f"loss; tokens a row by quantile: {quantiles}"
+        ]
+        if self.cut_rows:
+            lines.append(
+                f"the window cuts {self.cut_rows:,} rows: {self.cut_tokens:,} tokens, "
+                f"{self.cut_trained_tokens:,} of them of answers"
+            )
+        for reason, count in self.left_out.items():
+            lines.append(f"{count:,} rows are left out: {reason}")
+        return lines
+
+
+class TrainingSet(NamedTuple):
+    """The examples by id, the rows left out, and both counted."""
+
+    examples: list[Example]
+    left_out: list[LeftOut]
+    survey: Survey
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, JSON]], tools: JSON = None
+) -> Encoded:
+    """Return a conversation as tokens, with loss on what the template marks as the assistant's.
+
+    Raises CannotRender if the template refuses it, or marks nothing.
+    """
+    renderer: Any = tokenizer
+    try:
+        output = renderer.apply_chat_template(
+            list(messages),
+            tools=tools or None,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise CannotRender(f"the chat template cannot show it: {reason}") from error
+    ids, mask = list(output["input_ids"]), output["assistant_masks"]
+    if not any(mask):
+        raise CannotRender("the chat template shows no word of the assistant")
+    labels = [id if marked else IGNORED for id, marked in zip(ids, mask, strict=True)]
+    return Encoded(ids, labels)
+
+
+def build_training_set(
+    conversations: Iterable[Conversation],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> TrainingSet:
+    """Return what to train on, by id, so that it does not depend on the order of the rows.
+
+    A row whose answers lie wholly beyond `max_length` tokens would teach nothing: it is left out,
+    as is one that the template cannot show. Raises InputError if no row is left.
+    """
+    whole: dict[int, Encoded] = {}
+    examples: list[Example] = []
+    left_out: list[LeftOut] = []
+    for number, conversation in enumerate(conversations):
+        try:
+            encoded = encode(tokenizer, chat_turns(conversation), parse_tools(conversation.tools))
+        except CannotRender as error:
+            left_out.append(LeftOut(conversation.source, conversation.id, str(error)))
+            continue
+        whole[number] = encoded
+        window = encoded.cut(max_length)
+        if window.trained:
+            examples.append(Example(conversation.id, window))
+        else:
+            reason = f"its answers begin beyond the window of {max_length:,} tokens"
+            left_out.append(LeftOut(conversation.source, conversation.id, reason))
+    examples.sort(key=lambda example: example.id)
+    survey = _survey(list(whole.values()), examples, left_out, max_length)
+    if not examples:
+        raise InputError(f"no row can be trained on: {'; '.join(survey.sentences()[1:])}")
+    return TrainingSet(examples, left_out, survey)
+
+
+def _survey(
+    whole: Sequence[Encoded],
+    examples: Sequence[Example],
+    left_out: Sequence[LeftOut],
+    max_length: int,
+) -> Survey:
+    lengths = np.array([len(row.input_ids) for row in whole], np.int64)
+    kept_long = [row for row in whole if len(row.input_ids) > max_length]
+    kept_long = [row for row in kept_long if row.cut(max_length).trained]
+    quantiles = {}
+    if len(lengths):
+        values = np.quantile(lengths, QUANTILES, method="inverted_cdf")
+        names = ["longest" if share == 1 else f"{share:.0%}" for share in QUANTILES]
+        quantiles = dict(zip(names, map(int, values), strict=True))
+    reasons = Counter(row.reason for row in left_out)
+    return Survey(
+        rows=len(examples),
+        tokens=sum(len(example.encoded.input_ids) for example in examples),
+        trained_tokens=sum(example.encoded.trained for example in examples),
+        cut_rows=len(kept_long),
+        cut_tokens=sum(len(row.input_ids) - max_length for row in kept_long),
+        cut_trained_tokens=sum(row.trained - row.cut(max_length).trained for row in kept_long),
+        left_out=dict(reasons.most_common()),
+        lengths=quantiles,
+    )
+
+
+def write_examples(path: str, examples: Sequence[Example]) -> None:
+    """Write what the trainer reads, as one Parquet file."""
+    columns = {
+        "id": [example.id for example in examples],
+        "input_ids": [example.encoded.input_ids for example in examples],
+        "labels": [example.encoded.labels for example in examples],
+    }
+    storage.write_table(path, pa.table(columns, schema=SCHEMA))
+
+
+def data_digest(examples: Sequence[Example]) -> str:
+    """Return a digest of the tokens and labels of a training set."""
+    return storage.digest_of([[*example.encoded] for example in examples])

@@ -43,6 +43,7 @@ from deita_tasks.presets import (
     SERVER_KEY_ENV,
     SERVER_TIMEOUT,
 )
+from deita_tasks.recipes import RECIPES
 
 if TYPE_CHECKING:
     PresetName = str
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     StrategyName = str
     InputFormat = str
     OutputFormat = str
+    RecipeName = str
 else:
     PresetName = Literal[tuple(PRESETS)]
     ScorerName = Literal[tuple(SCORERS)]
@@ -58,6 +60,7 @@ else:
     StrategyName = Literal[tuple(SELECTORS)]
     InputFormat = Literal[("auto", *INPUT_FORMATS)]
     OutputFormat = Literal[tuple(OUTPUT_FORMATS)]
+    RecipeName = Literal[tuple(RECIPES)]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 RunnerName = Literal["thread", "process", "dask", "ray"]
@@ -635,30 +638,43 @@ class Grid(Group):
         return list(dict.fromkeys(names))
 
 
-class Advanced(Group):
-    """How a run works; never what it selects."""
+class Runtime(Group):
+    """Where a run keeps things, and where it works; never what it makes."""
 
     store: Uri = Field(
         ".deita",
         title="Store",
-        description="Folder or s3:// URI that keeps pools, scores, embeddings and selections "
-        "between runs.",
+        description="Folder or s3:// URI that keeps pools, scores, embeddings, selections and "
+        "trained models between runs.",
     )
+    retries: int = Field(
+        2,
+        ge=0,
+        title="Retries",
+        description="Retries of a failed shard or training, with growing pauses. At least 0.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", title="Device", description="Where models run; auto: CUDA if there is any."
+    )
+    device_slots: int | None = Field(
+        None,
+        ge=0,
+        title="Shards per device",
+        description="Shards or trainings that compute on one device at a time, over all runs of a "
+        "Prefect server; 0: no limit. At least 0. Default: 1 on a GPU; no limit on a CPU, or if "
+        "the command starts its own server.",
+    )
+
+
+class Advanced(Runtime):
+    """How a run works; never what it selects."""
+
     shard_rows: int | None = Field(
         None,
         ge=1,
         title="Rows per shard",
         description="Rows that one task scores or embeds. At least 1. Default: a fiftieth of the "
         "rows to compute, at least 128.",
-    )
-    retries: int = Field(
-        2,
-        ge=0,
-        title="Retries",
-        description="Retries of a failed shard, with growing pauses. At least 0.",
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", title="Device", description="Where models run; auto: CUDA if there is any."
     )
     allow_bin: bool = Field(
         False,
@@ -695,18 +711,146 @@ class Advanced(Group):
         "least 0. Default: 1 if this machine has CUDA. If only the cluster does, set device to "
         "cuda.",
     )
-    device_slots: int | None = Field(
-        None,
-        ge=0,
-        title="Shards per device",
-        description="Shards that compute on one device at a time, over all runs of a Prefect "
-        "server; 0: no limit. At least 0. Default: 1 on a GPU; no limit on a CPU, or if the "
-        "command starts its own server.",
-    )
     shard_timeout: float | None = Field(
         None,
         gt=0,
         title="Shard timeout",
         description="Give up on a shard after this many seconds; checked between batches. More "
         "than 0. Default: no limit.",
+    )
+
+
+class TrainingData(Source):
+    """What to train on, and how to read it."""
+
+    input: list[Uri] = Field(
+        title="Input",
+        description="Output of select or of reselect (its latest version); or files, folders, "
+        "globs, s3:// or hf:// URIs of conversations in any format that select reads.",
+        min_length=1,
+    )
+    min_good_fraction: float = Field(
+        0.95,
+        ge=0,
+        le=1,
+        title="Minimum share of good rows",
+        description="Fail if a smaller share of the rows can be read and trained on. Between 0 "
+        "and 1.",
+    )
+
+
+class Training(Group):
+    """The model to start from, and how to train it. Empty fields follow the recipe."""
+
+    base: Uri = Field(title="Base model", description="Hub id or local folder.")
+    base_revision: str | None = Field(
+        None,
+        title="Base model revision",
+        description="Branch, tag or commit on the hub. Default: the pinned commit, else main.",
+    )
+    recipe: RecipeName = Field(
+        "cpu",
+        title="Recipe",
+        description="; ".join(f"{name}: {recipe.purpose}" for name, recipe in RECIPES.items())
+        + ".",
+    )
+    chat_template: Literal["own", "vicuna", "chatml"] | None = Field(
+        None,
+        title="Chat template",
+        description="How a conversation becomes text. own: the base model's; vicuna: the paper's; "
+        "chatml. Default: the base model's if it has one, else vicuna.",
+    )
+    epochs: float | None = Field(
+        None,
+        gt=0,
+        title="Epochs",
+        description="How often each row is trained on. More than 0. Default: the recipe's.",
+    )
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        title="Learning rate",
+        description="At its highest, after the warm-up. More than 0. Default: the recipe's.",
+    )
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        title="Batch size",
+        description="Rows of one update, over all devices. At least 1. Default: the recipe's.",
+    )
+    device_batch_size: int | None = Field(
+        None,
+        ge=1,
+        title="Rows per device",
+        description="Rows that a device holds at once; halved if memory runs out. At least 1. "
+        "Default: the recipe's.",
+    )
+    max_length: int | None = Field(
+        None,
+        ge=8,
+        title="Window",
+        description="Tokens of a row that are trained on; the rest is cut, and counted. At least "
+        "8. Default: the recipe's.",
+    )
+    lora_rank: int | None = Field(
+        None,
+        ge=0,
+        title="LoRA rank",
+        description="Rank of the adapter; 0: train all weights. At least 0. Default: the recipe's.",
+    )
+    seed: int = Field(
+        0, ge=0, title="Seed", description="Of the order of rows, dropout and adapter. At least 0."
+    )
+    checkpoint_steps: int | None = Field(
+        None,
+        ge=1,
+        title="Updates per checkpoint",
+        description="Save a checkpoint after so many updates, from which a killed run goes on. At "
+        "least 1. Default: a tenth of all updates.",
+    )
+    launcher: str | None = Field(
+        None,
+        title="Launcher",
+        description="Options of `accelerate launch`, for several devices: --multi-gpu "
+        "--num-processes 8. Default: train in this process, on one device.",
+    )
+
+    @property
+    def name(self) -> str:
+        """The base model's name in run names: the last step of its id or path."""
+        return self.base.rstrip("/").rsplit("/", 1)[-1][:MAX_NAME_LENGTH]
+
+
+class Preferences(Group):
+    """Preference pairs for DPO, which follows if there are any. Empty fields follow the recipe."""
+
+    preferences: list[Uri] | None = Field(
+        None,
+        title="Preferences",
+        description="Files with the columns prompt, chosen and rejected. Default: no DPO.",
+    )
+    dpo_epochs: float | None = Field(
+        None,
+        gt=0,
+        title="DPO epochs",
+        description="How often each pair is trained on. More than 0. Default: the recipe's.",
+    )
+    dpo_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        title="DPO learning rate",
+        description="At its highest, after the warm-up. More than 0. Default: the recipe's.",
+    )
+    dpo_batch_size: int | None = Field(
+        None,
+        ge=1,
+        title="DPO batch size",
+        description="Pairs of one update, over all devices. At least 1. Default: the recipe's.",
+    )
+    beta: float | None = Field(
+        None,
+        gt=0,
+        title="Beta",
+        description="How strongly the model after SFT holds the trained one. More than 0. "
+        "Default: the recipe's.",
     )

@@ -10,6 +10,7 @@
     │   └── TooFewRows        fewer rows than the budget, and the target size is exact
     ├── ModelError            a model folder, tokenizer or checkpoint cannot be used
     ├── ComputeError          a model returned something that is not a score or a vector
+    │   ├── TrainingFailed    a training cannot go on with these parameters
     │   └── ServerError       a model server does not answer; trying again later may help
     │       └── ServerUnreachable   nothing was ever heard of it: most often a wrong address
     └── StorageError          an artifact could not be read or written
@@ -82,6 +83,12 @@ class ModelError(DeitaError):
 
 class ComputeError(DeitaError):
     """A model returned something that is not a score or a vector."""
+
+
+class TrainingFailed(ComputeError):
+    """A training cannot go on with its parameters: its loss is no number, or memory runs out."""
+
+    exit_status = 2
 
 
 class ServerError(ComputeError):

@@ -117,15 +117,16 @@ def _utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
-class Provenance(RunFacts):
-    """How a result was made and which files it is: what every kind of manifest.json says."""
+class ResultManifest(JsonRecord):
+    """What every kind of manifest.json says: from what a result was made, and its files."""
 
     format_version: int = FORMAT_VERSION
     created: Annotated[AwareDatetime, AfterValidator(_utc)] = Field(
         default_factory=lambda: datetime.now(UTC)
     )
+    parameters: dict[str, JsonValue]  # by group, as the user set them
+    fingerprints: dict[str, Any]
     inputs: list[InputFile]
-    pool: str  # URI of the pool artifact in the store
     versions: dict[str, str] = Field(default_factory=lambda: package_versions())
     outputs: dict[str, FileInfo] = Field(default_factory=dict)
 
@@ -151,6 +152,12 @@ class Provenance(RunFacts):
     def pretty(value: JsonValue) -> str:
         """Return a JSON value over several lines."""
         return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+class Provenance(ResultManifest, RunFacts):
+    """How a selection or a sweep was made."""
+
+    pool: str  # URI of the pool artifact in the store
 
 
 class Manifest(Provenance):

@@ -1,9 +1,9 @@
-"""Deploy select, reselect and sweep to the Prefect server: `python -m deployments.deploy`.
+"""Deploy select, reselect, sweep and align to the Prefect server: `python -m deployments.deploy`.
 
 The server is the one at PREFECT_API_URL. Works from a checkout and from an installed package.
 Creates the work pool, of type process, if it is missing; a worker then runs what you start in the
-UI: `prefect worker start --pool deita`. Deploying again keeps reselect's schedule as it is in the
-UI.
+UI: `prefect worker start --pool deita`. Deploying again keeps reselect's schedule, and the
+automation that starts align, as they are in the UI.
 """
 
 from __future__ import annotations

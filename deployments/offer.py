@@ -23,6 +23,7 @@ from deita_tasks.terminal import escape
 YAML = Path(__file__).with_name("prefect.yaml")
 NIGHTLY = "0 3 * * *"
 RESELECT = "reselect-subset/reselect"
+ALIGN_AUTOMATION = "align each new selection"
 
 
 def build_parser(description: str | None) -> argparse.ArgumentParser:
@@ -45,13 +46,19 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="turn the schedule on; default: unchanged, at first off",
     )
+    parser.add_argument(
+        "--align",
+        action=argparse.BooleanOptionalAction,
+        help="start align for each new version of reselect; default: unchanged, at first off",
+    )
     return parser
 
 
 def environment(options: argparse.Namespace, client: SyncPrefectClient) -> dict[str, str]:
     """Return the variables of `prefect.yaml`.
 
-    A schedule on the server keeps its hour and stays on or off, unless the options differ.
+    A schedule on the server keeps its hour, and it and the automation stay on or off, unless the
+    options differ.
     """
     root = Path(options.root).resolve()
     if not root.is_dir():
@@ -63,7 +70,15 @@ def environment(options: argparse.Namespace, client: SyncPrefectClient) -> dict[
         "DEITA_ROOT": str(root),
         "DEITA_INPUT": pool,
         **_schedule_variables(options, _read_schedules(client)),
+        "DEITA_ALIGN": str(_is_automation_on(options.align, client)).lower(),
     }
+
+
+def _is_automation_on(wanted: bool | None, client: SyncPrefectClient) -> bool:
+    """Return whether new versions start align: as wanted, else as it is on the server."""
+    if wanted is not None:
+        return wanted
+    return any(each.enabled for each in client.read_automations_by_name(ALIGN_AUTOMATION))
 
 
 def _read_schedules(client: SyncPrefectClient) -> list[DeploymentSchedule]:

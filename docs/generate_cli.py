@@ -20,6 +20,7 @@ COMMANDS = (
     "reselect",
     "sweep",
     "solve",
+    "align",
     "preflight",
     "explain",
     "store",

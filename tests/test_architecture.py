@@ -49,7 +49,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "deita_tasks.words",
         "deita_tasks.languages",
     ),
-    ("deita_tasks.conversations", "deita_tasks.findings"),
+    ("deita_tasks.conversations", "deita_tasks.findings", "deita_tasks.recipes"),
     (
         "deita_tasks.records",
         "deita_tasks.progress",
@@ -59,14 +59,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("deita_tasks.storage",),
     ("deita_tasks.manifest", "deita_tasks.models"),
     tuple(f"deita_tasks.{stage}" for stage in STAGES),
-    ("deita_tasks.artifacts", "deita_tasks.training"),
+    ("deita_tasks.artifacts", "deita_tasks.training", "deita_tasks.finetuning"),
     ("deita_tasks.reporting",),
     ("deita_tasks.results",),
     ("deita_tasks.plan",),
     ("deita_tasks.preflight",),
     ("deita_tasks.tasks",),
     ("flows.steps",),
-    ("flows.select", "flows.reselect", "flows.sweep", "flows.solve"),
+    ("flows.select", "flows.reselect", "flows.sweep", "flows.solve", "flows.align"),
     ("flows.cli",),
     ("deployments", "benchmarks"),
 )
@@ -235,6 +235,9 @@ def test_nothing_heavy_loads_unasked(wanted: str) -> None:
         "datasets",
         "matplotlib",
         "tokenizers",
+        "trl",
+        "peft",
+        "accelerate",
     )
     code = f"import sys, {wanted}; print(*sorted(set({heavy}) & set(sys.modules)))"
     done = subprocess.run(

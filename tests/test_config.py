@@ -20,10 +20,14 @@ from deita_tasks.config import (
     Grid,
     Group,
     Output,
+    Preferences,
+    Runtime,
     Scoring,
     Selection,
     Source,
     SubsetOptions,
+    Training,
+    TrainingData,
     Versions,
 )
 from deita_tasks.embedding import EMBEDDERS
@@ -47,13 +51,18 @@ COMMANDS: dict[str, list[type[BaseModel]]] = {
     "preflight": [],
     "reselect": [Versions],
 }
-GROUPS = [*MODELS, *(group for own in COMMANDS.values() for group in own)]
+COMMANDS = {command: [*MODELS, *own] for command, own in COMMANDS.items()} | {
+    "align": [TrainingData, Training, Preferences, Output, Runtime],
+}
+GROUPS = [group for own in COMMANDS.values() for group in own]
 FIELDS = [(group, name) for group in GROUPS for name in group.model_fields]
 REQUIRED = {
     Source: {"input": ["pool.jsonl"]},
     Export: {"output": "out"},
     Output: {"output": "out"},
     Versions: {"output": "out"},
+    TrainingData: {"input": ["selection"]},
+    Training: {"base": "model"},
 }
 
 
@@ -67,7 +76,7 @@ def test_these_are_all_the_groups() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_field_names_are_unique_over_the_groups_of_a_command(command: str) -> None:
-    names = [name for group in [*MODELS, *COMMANDS[command]] for name in group.model_fields]
+    names = [name for group in COMMANDS[command] for name in group.model_fields]
     assert len(names) == len(set(names))
     assert not {"preset", "config", "verbose", "help"} & set(names)
 

@@ -110,10 +110,11 @@ def test_reference_of_the_command_line_is_what_it_prints() -> None:
 
 HOW_TO_PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-# Of pip, vLLM, Prefect and Dask; of the modules in deployments/.
+# Of pip, vLLM, Prefect, Dask and accelerate; of the modules in deployments/.
 OTHER_OPTIONS = {
     *("--index-url", "--port", "--logprobs-mode", "--pool", "--nthreads", "--resources"),
-    *("--root", "--cron", "--active", "--no-active"),
+    *("--root", "--cron", "--active", "--no-active", "--align", "--no-align"),
+    *("--multi-gpu", "--num-processes"),
 }
 
 

@@ -1,19 +1,18 @@
 """Train a base model on conversations, and measure what came out. TRL, peft and accelerate train.
 
+options.py          what the parameters of a run mean
 chat_templates.py   how a conversation becomes text, and which of it is an answer
 base_model.py       the model to start from, and its tokenizer
 examples.py         rows as tokens with loss on the answers alone; what the window cuts
 preferences.py      prompts with a chosen and a rejected answer
 job.py              one training, and the address that its result has
+trained.py          prepare a training in the store, train, keep the model there
+launch.py           train in this process, or in those that accelerate starts
+worker.py           a process that accelerate starts
+trainer.py          SFT and DPO by TRL
 checkpoints.py      the trainer's checkpoints in the store
-trainer.py          SFT and DPO, to their end or from the last checkpoint
-worker.py           the same as a program that accelerate starts on several devices
-launch.py           one or the other
-evaluation.py       loss on held-out rows, preference accuracy
-judge.py            which of two answers is better, asked of a model behind a server
+evaluation.py       loss on held-out rows, preference accuracy, answers
 harness.py          tasks of lm-eval
-arms.py             the data that a comparison trains on
-statistics.py       intervals, and what they let one say
 """
 
 import importlib.util

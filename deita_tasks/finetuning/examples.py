@@ -12,9 +12,8 @@ from jinja2 import TemplateError
 from pydantic import NonNegativeInt
 
 from deita_tasks import storage
-from deita_tasks.conversations import Conversation, SourceRow, parse_tools
+from deita_tasks.conversations import SourceRow
 from deita_tasks.errors import InputError
-from deita_tasks.exporting.turns import chat_turns
 from deita_tasks.strict_json import JSON, JsonRecord
 
 if TYPE_CHECKING:
@@ -54,6 +53,15 @@ class Example(NamedTuple):
     encoded: Encoded
 
 
+class ChatRow(NamedTuple):
+    """A conversation as chat templates read it: messages of role and content, and tools."""
+
+    id: str
+    source: SourceRow
+    messages: Sequence[Mapping[str, JSON]]
+    tools: JSON = None
+
+
 class LeftOut(NamedTuple):
     """A row that is not trained on, and why."""
 
@@ -64,6 +72,17 @@ class LeftOut(NamedTuple):
 
 class CannotRender(Exception):
     """A chat template cannot show a conversation. `str` says why."""
+
+
+class LengthQuantile(JsonRecord):
+    """The length of a row at a share of all rows, from the shortest on. tokens: in the row."""
+
+    share: float
+    tokens: NonNegativeInt
+
+    def __str__(self) -> str:
+        name = "longest" if self.share == 1 else f"{self.share:.0%}"
+        return f"{name} {self.tokens:,}"
 
 
 class Survey(JsonRecord):
@@ -82,11 +101,11 @@ class Survey(JsonRecord):
     cut_tokens: NonNegativeInt
     cut_trained_tokens: NonNegativeInt
     left_out: dict[str, NonNegativeInt]
-    lengths: dict[str, NonNegativeInt]
+    lengths: list[LengthQuantile]
 
     def sentences(self) -> list[str]:
         """Return what to know before training, a line each."""
-        quantiles = ", ".join(f"{name} {tokens:,}" for name, tokens in self.lengths.items())
+        quantiles = ", ".join(map(str, self.lengths))
         lines = [
             f"{self.rows:,} rows, {self.tokens:,} tokens, {self.trained_tokens:,} of them under "
             f"loss; tokens a row by quantile: {quantiles}"
@@ -96,7 +115,7 @@ class Survey(JsonRecord):
                 f"the window cuts {self.cut_rows:,} rows: {self.cut_tokens:,} tokens, "
                 f"{self.cut_trained_tokens:,} of them of answers"
             )
-        for reason, count in self.left_out.items():
+        for reason, count in Counter(self.left_out).most_common():
             lines.append(f"{count:,} rows are left out: {reason}")
         return lines
 
@@ -136,33 +155,37 @@ def encode(
 
 
 def build_training_set(
-    conversations: Iterable[Conversation],
+    rows: Iterable[ChatRow | LeftOut],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> TrainingSet:
     """Return what to train on, by id, so that it does not depend on the order of the rows.
 
     A row whose answers lie wholly beyond `max_length` tokens would teach nothing: it is left out,
-    as is one that the template cannot show. Raises InputError if no row is left.
+    as is one that the template cannot show, or that could not be read. Raises InputError if no row
+    is left.
     """
-    whole: dict[int, Encoded] = {}
+    whole: list[Encoded] = []
     examples: list[Example] = []
     left_out: list[LeftOut] = []
-    for number, conversation in enumerate(conversations):
-        try:
-            encoded = encode(tokenizer, chat_turns(conversation), parse_tools(conversation.tools))
-        except CannotRender as error:
-            left_out.append(LeftOut(conversation.source, conversation.id, str(error)))
+    for row in rows:
+        if isinstance(row, LeftOut):
+            left_out.append(row)
             continue
-        whole[number] = encoded
+        try:
+            encoded = encode(tokenizer, row.messages, row.tools)
+        except CannotRender as error:
+            left_out.append(LeftOut(row.source, row.id, str(error)))
+            continue
+        whole.append(encoded)
         window = encoded.cut(max_length)
         if window.trained:
-            examples.append(Example(conversation.id, window))
+            examples.append(Example(row.id, window))
         else:
             reason = f"its answers begin beyond the window of {max_length:,} tokens"
-            left_out.append(LeftOut(conversation.source, conversation.id, reason))
+            left_out.append(LeftOut(row.source, row.id, reason))
     examples.sort(key=lambda example: example.id)
-    survey = _survey(list(whole.values()), examples, left_out, max_length)
+    survey = _survey(whole, examples, left_out, max_length)
     if not examples:
         raise InputError(f"no row can be trained on: {'; '.join(survey.sentences()[1:])}")
     return TrainingSet(examples, left_out, survey)
@@ -177,11 +200,13 @@ def _survey(
     lengths = np.array([len(row.input_ids) for row in whole], np.int64)
     kept_long = [row for row in whole if len(row.input_ids) > max_length]
     kept_long = [row for row in kept_long if row.cut(max_length).trained]
-    quantiles = {}
+    quantiles = []
     if len(lengths):
         values = np.quantile(lengths, QUANTILES, method="inverted_cdf")
-        names = ["longest" if share == 1 else f"{share:.0%}" for share in QUANTILES]
-        quantiles = dict(zip(names, map(int, values), strict=True))
+        quantiles = [
+            LengthQuantile(share=share, tokens=int(value))
+            for share, value in zip(QUANTILES, values, strict=True)
+        ]
     reasons = Counter(row.reason for row in left_out)
     return Survey(
         rows=len(examples),

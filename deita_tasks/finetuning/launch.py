@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from deita_tasks import errors, storage
-from deita_tasks.errors import ComputeError, DeitaError
+from deita_tasks.errors import ComputeError, DeitaError, TrainingFailed
 from deita_tasks.finetuning.job import Outcome, OutOfMemory, Workplace
 from deita_tasks.models.stopping import STOP_INTERVAL, raise_if_stopped
 from deita_tasks.strict_json import JsonRecord
@@ -41,8 +41,8 @@ def run_training(workplace: Workplace, launcher: str | None, report: Report) -> 
     """Train to the end; the model is left in the workplace.
 
     launcher: options of `accelerate launch`, for several devices. If a device runs out of memory,
-    it holds half as many rows from then on, and the batch stays what it is. Raises ComputeError if
-    a single row is too much.
+    it holds half as many rows from then on, and the batch stays what it is. Raises TrainingFailed
+    if a single row is too much.
     """
     while True:
         try:
@@ -51,7 +51,7 @@ def run_training(workplace: Workplace, launcher: str | None, report: Report) -> 
             return _run_launched(workplace, launcher, report)
         except OutOfMemory as error:
             if error.rows == 1:
-                raise ComputeError(
+                raise TrainingFailed(
                     "out of memory with a single row; lower max_length, take the recipe "
                     "lora_24gb, or share the model between devices by --launcher"
                 ) from error

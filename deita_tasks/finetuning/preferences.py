@@ -6,13 +6,11 @@ and rejected alone, two conversations that begin alike. These are the layouts th
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deita_tasks import storage
 from deita_tasks.conversations import SourceRow
-from deita_tasks.errors import InputError
 from deita_tasks.finetuning.examples import (
     IGNORED,
     CannotRender,
@@ -20,9 +18,6 @@ from deita_tasks.finetuning.examples import (
     LeftOut,
     encode,
 )
-from deita_tasks.loading import load_layouts, pool_files
-from deita_tasks.loading.pool import detect_file
-from deita_tasks.loading.reading import read_rows
 from deita_tasks.strict_json import JSON
 
 if TYPE_CHECKING:
@@ -62,42 +57,8 @@ class NotAPreference(Exception):
     """A row without a prompt and two different answers. `str` says why."""
 
 
-def read_preferences(uris: Sequence[str]) -> tuple[list[Preference], list[LeftOut]]:
-    """Return the preferences in files, by id, and the rows that are none.
-
-    Raises InputError if there is none at all.
-    """
-    preferences: list[Preference] = []
-    left_out: list[LeftOut] = []
-    for uri in pool_files(list(uris)):
-        for source, columns in _read_columns(uri):
-            try:
-                preferences.append(_parse(columns, source))
-            except NotAPreference as error:
-                left_out.append(LeftOut(source, "", str(error)))
-    if not preferences:
-        reasons = Counter(row.reason for row in left_out).most_common(3)
-        problem = "; ".join(f"{count:,} rows: {reason}" for reason, count in reasons)
-        raise InputError(
-            f"{', '.join(uris)}: no preference pair ({problem or 'no rows'}); expected the columns "
-            "prompt, chosen and rejected"
-        )
-    return sorted(preferences, key=lambda preference: preference.id), left_out
-
-
-def _read_columns(uri: str) -> Iterator[tuple[SourceRow, Mapping[str, JSON] | str]]:
-    """Yield the columns of each row of a file, or what is wrong with the row."""
-    file = detect_file(uri, load_layouts(), require_match=False)
-    for row in read_rows(uri, file.compression, file.container):
-        yield (
-            SourceRow(uri, row.number),
-            row.columns if row.columns is not None else str(row.problem),
-        )
-
-
-def _parse(columns: Mapping[str, JSON] | str, source: SourceRow) -> Preference:
-    if isinstance(columns, str):
-        raise NotAPreference(f"it cannot be read: {columns}")
+def parse_preference(columns: Mapping[str, JSON], source: SourceRow) -> Preference:
+    """Return the preference that a row holds. Raises NotAPreference if it holds none."""
     chosen = _messages(columns.get("chosen"), "assistant", "chosen")
     rejected = _messages(columns.get("rejected"), "assistant", "rejected")
     if columns.get("prompt") is None:

@@ -201,9 +201,10 @@ def train_prepared(store: str, address: str, launcher: str | None, report: Repor
     Does nothing if the model is there. Its data and checkpoints are removed at the end.
     """
     target = model_uri(store, address)
-    if is_trained(target):
-        return read_model(target)
     source = training_uri(store, address)
+    if is_trained(target):
+        storage.remove(source)  # left by a run that was killed at its end
+        return read_model(target)
     preparation = storage.read_record(storage.join(source, PREPARATION_FILE), Preparation)
     with _workplace(store, source, preparation) as workplace:
         outcome = run_training(workplace, launcher, report)

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from deita_tasks import storage
-from deita_tasks.errors import ComputeError
+from deita_tasks.errors import TrainingFailed
 from deita_tasks.finetuning.base_model import load_model, lora_config
 from deita_tasks.finetuning.checkpoints import PICKLED, Checkpoints
 from deita_tasks.finetuning.examples import SCHEMA
@@ -59,7 +59,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         values = curve_values(logs or {})
         for name in ("loss", "grad_norm"):
             if not math.isfinite(values.get(name, 0.0)):
-                raise ComputeError(
+                raise TrainingFailed(
                     f"the {name} of update {state.global_step} of {state.max_steps} is "
                     f"{values[name]}; lower the learning rate, or raise the batch size; the last "
                     "checkpoint was before it"
@@ -83,7 +83,7 @@ def curve_values(logs: dict[str, Any]) -> dict[str, float]:
 def train(workplace: Workplace, report: Report) -> Outcome:
     """Train to the end, and leave the model in the folder `model` of the workplace.
 
-    Raises OutOfMemory if a device cannot hold `most_rows`, ComputeError if the loss is no number,
+    Raises OutOfMemory if a device cannot hold `most_rows`, TrainingFailed if the loss is no number,
     StorageError if a disk is full.
     """
     job = workplace.job

@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from deita_tasks import storage
 from deita_tasks.errors import DamagedArtifact, StorageError
-from deita_tasks.manifest import MANIFEST, Provenance, digest_outputs
+from deita_tasks.manifest import MANIFEST, ResultManifest, digest_outputs
 from deita_tasks.storage.failures import storage_errors
 
 UNFINISHED = ".unfinished"  # in an output while it changes in place; lists our files
@@ -31,7 +31,7 @@ DRAFTS = ".new-"
 LEFTOVERS = (DRAFTS, f".{UNFINISHED}.")  # of killed runs
 DAY_SECONDS = 86_400.0
 
-AnyManifest = TypeVar("AnyManifest", bound=Provenance)
+AnyManifest = TypeVar("AnyManifest", bound=ResultManifest)
 
 
 def publish_result(

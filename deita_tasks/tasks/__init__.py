@@ -6,6 +6,7 @@ lazy.py           the same in rounds, only what a selection needs
 preflight.py      try the models before they work
 selecting.py      which rows, and at which limit
 exporting.py      write results
+aligning.py       train a model
 events.py         announce a new selection
 
 caching.py        cache keys, retries, where results are kept
@@ -18,6 +19,13 @@ ui_artifacts.py   what a run shows in Prefect's UI
 secrets.py        API keys from Prefect Secret blocks
 """
 
+from deita_tasks.tasks.aligning import (
+    check_alignment,
+    export_model,
+    prepare_preferences,
+    prepare_training,
+    train,
+)
 from deita_tasks.tasks.events import emit_selection_created
 from deita_tasks.tasks.exporting import export_selection, export_sweep, subset
 from deita_tasks.tasks.lazy import evaluate_lazily, new_rows
@@ -44,10 +52,12 @@ __all__ = [
     "ShardRunner",
     "StageResult",
     "StageResults",
+    "check_alignment",
     "check_good_fraction",
     "check_models",
     "emit_selection_created",
     "evaluate_lazily",
+    "export_model",
     "export_selection",
     "export_sweep",
     "list_stages",
@@ -55,10 +65,13 @@ __all__ = [
     "new_rows",
     "open_pool",
     "plan_stage",
+    "prepare_preferences",
+    "prepare_training",
     "run_stage",
     "select",
     "selection_digest",
     "solve",
     "subset",
     "tag_run",
+    "train",
 ]

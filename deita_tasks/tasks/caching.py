@@ -24,10 +24,16 @@ from pydantic import Field, JsonValue
 
 from deita_tasks import storage
 from deita_tasks.artifacts.task_results import CLASS_NAMES, StoredResult
-from deita_tasks.config import Advanced
-from deita_tasks.errors import InputError, ModelError, ServerUnreachable, UsageError
+from deita_tasks.config import Runtime
+from deita_tasks.errors import (
+    InputError,
+    ModelError,
+    ServerUnreachable,
+    TrainingFailed,
+    UsageError,
+)
 
-NOT_WORTH_RETRYING = (UsageError, InputError, ModelError, ServerUnreachable)
+NOT_WORTH_RETRYING = (UsageError, InputError, ModelError, ServerUnreachable, TrainingFailed)
 
 
 def cache_key(context: Any, arguments: Mapping[str, Any]) -> str:
@@ -88,7 +94,7 @@ CACHED: dict[str, Any] = {
 
 
 def call_cached(
-    task: Task[..., Any], options: Advanced, artifact_exists: bool, *arguments: Any
+    task: Task[..., Any], options: Runtime, artifact_exists: bool, *arguments: Any
 ) -> dict[str, JsonValue]:
     """Call a task; if its artifact does not exist, run it whatever Prefect has cached."""
     bound: Any = bind(task, options).with_options(refresh_cache=not artifact_exists)
@@ -96,7 +102,7 @@ def call_cached(
     return result
 
 
-def bind(task: Task[..., Any], options: Advanced) -> Task[..., Any]:
+def bind(task: Task[..., Any], options: Runtime) -> Task[..., Any]:
     """Return `task` with the run's retries, and with its results in the run's own store.
 
     Without tags: for each run of a task with a tag Prefect asks its server for a slot, and waits.

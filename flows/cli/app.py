@@ -24,11 +24,17 @@ from flows.cli.options import (
     Export,
     Grid,
     Output,
+    Preferences,
     Run,
     RunOptions,
+    Runtime,
     Scoring,
     Selection,
     Source,
+    Training,
+    TrainingData,
+    TrainingRun,
+    TrainingRunOptions,
     Versions,
     apply_config,
     check_options,
@@ -36,6 +42,7 @@ from flows.cli.options import (
 )
 from flows.cli.printing import (
     guard_log,
+    print_aligned,
     print_checks,
     print_explanation,
     print_solution,
@@ -193,6 +200,35 @@ def solve(
         advanced=advanced,
     )
     print_solution(solution, budget.budget)
+
+
+@app.command
+def align(
+    *,
+    source: TrainingData,
+    training: Training,
+    output: Output,
+    run: TrainingRun = TrainingRunOptions(),  # noqa: B008
+    preferences: Preferences = config.Preferences(),  # noqa: B008
+    advanced: Runtime = config.Runtime(),  # noqa: B008
+) -> None:
+    """Train a model on a selection by SFT, and on preference pairs by DPO."""
+    from deita_tasks.finetuning import require_packages
+
+    require_packages("align")
+    quiet_prefect(run.verbose)
+    wait = start_server()
+    from flows.align import align_model
+
+    wait()
+    aligned = align_model(
+        source=source,
+        training=training,
+        output=output,
+        preferences=preferences,
+        advanced=advanced,
+    )
+    print_aligned(aligned, output.output)
 
 
 @app.command

@@ -42,7 +42,18 @@ COMMON_OPTIONS = {
     *("preset", "complexity", "quality", "embedding"),
     *("budget", "strategy", "max_similarity", "budgets", "similarities", "strategies"),
     *("keep_versions", "config"),
+    *("base", "recipe", "preferences", "epochs", "max_length"),
 }
+
+ConfigFile = Annotated[
+    Path | None,
+    Field(description="YAML file with parameters by section; options override it."),
+]
+Verbose = Annotated[
+    bool,
+    Parameter(alias="-v", negative=""),
+    Field(description="Show Prefect's log, task by task."),
+]
 
 
 class RunOptions(BaseModel):
@@ -51,18 +62,24 @@ class RunOptions(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     preset: PresetName = Field("mini", description=config.PRESET_HELP)
-    config: Path | None = Field(
-        None, description="YAML file with parameters by section; options override it."
-    )
-    verbose: Annotated[bool, Parameter(alias="-v", negative="")] = Field(
-        False, description="Show Prefect's log, task by task."
-    )
+    config: ConfigFile = None
+    verbose: Verbose = False
+
+
+class TrainingRunOptions(BaseModel):
+    """Options of every command that trains, beside the flow's parameters."""
+
+    model_config = ConfigDict(frozen=True)
+
+    config: ConfigFile = None
+    verbose: Verbose = False
 
 
 # The panels of help, in this order; each is a section of the YAML file.
 PANELS = (
     *("source", "export", "output", "run", "scoring", "embedding"),
-    *("selection", "grid", "budget", "advanced"),
+    *("selection", "grid", "budget", "comparison", "training", "preferences", "measures"),
+    "advanced",
 )
 
 
@@ -82,7 +99,12 @@ Output = Annotated[config.Output, _section("output")]
 Grid = Annotated[config.Grid, _section("grid")]
 Budget = Annotated[config.Budget, _section("budget")]
 Advanced = Annotated[config.Advanced, _section("advanced")]
+Runtime = Annotated[config.Runtime, _section("advanced")]
+TrainingData = Annotated[config.TrainingData, _section("source")]
+Training = Annotated[config.Training, _section("training")]
+Preferences = Annotated[config.Preferences, _section("preferences")]
 Run = Annotated[RunOptions, _section("run")]
+TrainingRun = Annotated[TrainingRunOptions, _section("run")]
 
 
 def flag(name: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deita_tasks.decisions import LedgerRow
     from deita_tasks.findings import Findings
     from deita_tasks.preflight import Check
+    from deita_tasks.results.alignment import AlignedModel
     from deita_tasks.results.explain import Explanation
     from deita_tasks.results.records import LimitSolution, Subset, SubsetVersion, Sweep
 
@@ -284,6 +285,25 @@ def _sweep_cells(row: Mapping[str, Any]) -> list[str]:
     ]
     numbers = ["–" if value is None else f"{value:.{digits}f}" for value, digits in measures]
     return [row["strategy"], limit, f"{row['budget']:,}", f"{only}{row['kept']:,}", *numbers]
+
+
+# ---- align
+
+
+def print_aligned(aligned: AlignedModel, output: str) -> None:
+    """Print what was trained, and where the model is."""
+    console = new_console()
+    for stage in aligned.manifest.stages:
+        if stage.survey is not None:
+            for line in stage.survey.sentences():
+                console.print(Text(safe(line)))
+        losses = ""
+        if stage.first_loss is not None and stage.last_loss is not None:
+            losses = f", loss {stage.first_loss:.4f} to {stage.last_loss:.4f}"
+        console.print(f"{stage.stage}: {stage.updates:,} updates{losses}")
+    for remedy in aligned.manifest.remedies:
+        console.print(Text(safe(remedy)))
+    _print_files(console, output, list(aligned.manifest.outputs))
 
 
 # ---- solve

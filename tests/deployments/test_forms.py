@@ -20,12 +20,14 @@ VARIABLES = {
     "DEITA_INPUT": "/srv/pools/new",
     "DEITA_CRON": "0 3 * * *",
     "DEITA_ACTIVE": "false",
+    "DEITA_ALIGN": "false",
 }
 VARIABLES |= {"DEITA_TIMEZONE": "UTC"}
 CARDS = {
     "select": ["source", "export", "preset", "scoring", "embedding", "selection", "advanced"],
     "reselect": ["source", "export", "preset", "scoring", "embedding", "selection", "advanced"],
     "sweep": ["source", "output", "preset", "scoring", "embedding", "grid", "advanced"],
+    "align": ["source", "training", "output", "preferences", "advanced"],
 }
 BOXES = {
     "string",
@@ -92,6 +94,8 @@ def test_the_cards_are_the_groups(name: str) -> None:
     for card, group in cards(name).items():
         assert group["description"].endswith("."), f"{card} does not say what it is"
         assert group["additionalProperties"] is False
+    if name == "align":
+        return
     preset = properties["preset"]
     assert preset["enum"] == list(PRESETS)
     assert preset["default"] == "mini"
@@ -142,7 +146,8 @@ def test_a_default_is_a_value_that_the_form_takes(name: str, card: str, field: s
 def test_what_the_form_opens_with_is_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = opened(name, monkeypatch)
     refuse(name, parameters)
-    assert parameters["source"]["input"] == ["/srv/pools/new"]
+    expected = "/srv/pools/results/reselect" if name == "align" else "/srv/pools/new"
+    assert parameters["source"]["input"] == [expected]
     assert parameters["advanced"]["store"].startswith("/srv/pools/")
     for card, group in cards(name).items():
         assert set(group.get("required", ())) <= set(parameters.get(card, ())), (

@@ -19,6 +19,7 @@ class Server:
     """A client of a server that has reselect with these schedules, or has no deployment yet."""
 
     def __init__(self, *schedules: tuple[Any, bool]) -> None:
+        self.automations: list[bool] = []
         self.held = [
             SimpleNamespace(schedule=schedule, active=active) for schedule, active in schedules
         ]
@@ -28,6 +29,10 @@ class Server:
         if not self.held:
             raise ObjectNotFound(Exception())
         return SimpleNamespace(schedules=self.held)
+
+    def read_automations_by_name(self, name: str) -> list[Any]:
+        assert name == read_deployments()[-1]["triggers"][0]["name"]
+        return [SimpleNamespace(enabled=enabled) for enabled in self.automations]
 
 
 def filled(server: Server, *arguments: str) -> dict[str, str]:
@@ -42,6 +47,7 @@ def test_paths_begin_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "DEITA_CRON": NIGHTLY,
         "DEITA_TIMEZONE": "UTC",
         "DEITA_ACTIVE": "false",
+        "DEITA_ALIGN": "false",
     }
     (tmp_path / "site").mkdir()
     given = filled(Server(), "--root", "site", "--input", "pool.jsonl")
@@ -126,6 +132,7 @@ def test_what_is_served_is_what_is_deployed(monkeypatch: pytest.MonkeyPatch) -> 
         "DEITA_INPUT": "/srv/pools",
         "DEITA_CRON": NIGHTLY,
         "DEITA_ACTIVE": "true",
+        "DEITA_ALIGN": "true",
     }
     variables["DEITA_TIMEZONE"] = "Europe/Berlin"
     for name in variables:
@@ -137,7 +144,8 @@ def test_what_is_served_is_what_is_deployed(monkeypatch: pytest.MonkeyPatch) -> 
         assert made.entrypoint == one["entrypoint"], (
             "a module, so that it is found from wherever it is served"
         )
-        assert made.parameters["source"] == {"input": ["/srv/pools"]}
+        pool = "/srv/results/reselect" if one["name"] == "align" else "/srv/pools"
+        assert made.parameters["source"] == {"input": [pool]}
         assert made.description
         assert made.tags == one["tags"]
         assert "work_pool_name" in made.model_fields_set
@@ -149,6 +157,29 @@ def test_what_is_served_is_what_is_deployed(monkeypatch: pytest.MonkeyPatch) -> 
     assert reselect.concurrency_options is not None
     assert reselect.concurrency_options.collision_strategy == "CANCEL_NEW"
     assert not served["select"].schedules
+    (trigger,) = served["align"].triggers
+    assert trigger.enabled
+    assert trigger.expect == {"deita.selection.created"}
+    assert trigger.parameters["source"] == {"input": ["{{ event.payload.uri }}"]}, (
+        "Prefect fills it in when the event comes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("automations", "arguments", "expected"),
+    [
+        ([], (), "false"),
+        ([True], (), "true"),
+        ([True], ("--no-align",), "false"),
+        ([], ("--align",), "true"),
+    ],
+)
+def test_the_automation_stays_as_it_is_unless_it_is_asked_for(
+    automations: list[bool], arguments: tuple[str, ...], expected: str
+) -> None:
+    server = Server()
+    server.automations = automations
+    assert filled(server, *arguments)["DEITA_ALIGN"] == expected
 
 
 def test_a_server_of_our_own_has_nothing_of_another(

@@ -12,7 +12,7 @@ from deita_tasks.errors import InputError, ModelError
 from deita_tasks.exporting.turns import chat_turns
 from deita_tasks.finetuning.base_model import BaseName, Tokenization, load_tokenizer
 from deita_tasks.finetuning.examples import IGNORED, build_training_set, data_digest, encode
-from tests.support.tiny_base import END, conversation, conversations, write_base
+from tests.support.tiny_base import END, chat_rows, conversation, conversations, write_base
 
 TWO_EXCHANGES = Conversation(
     (
@@ -70,7 +70,9 @@ def test_what_the_window_cuts_is_counted(tokenization: Tokenization) -> None:
         for row in (short, long_answer, long_question)
     }
     window = len(whole[short.id].input_ids) + 5
-    data = build_training_set([long_question, short, long_answer], tokenization.tokenizer, window)
+    data = build_training_set(
+        chat_rows([long_question, short, long_answer]), tokenization.tokenizer, window
+    )
     assert [example.id for example in data.examples] == sorted([short.id, long_answer.id])
     assert [(row.source.row, row.reason) for row in data.left_out] == [
         (3, f"its answers begin beyond the window of {window} tokens")
@@ -84,30 +86,31 @@ def test_what_the_window_cuts_is_counted(tokenization: Tokenization) -> None:
     assert survey.cut_trained_tokens == cut.trained - cut.cut(window).trained > 0
     assert survey.trained_tokens == whole[short.id].trained + cut.cut(window).trained
     lengths = sorted(len(row.input_ids) for row in whole.values())
-    assert [survey.lengths[name] for name in ("5%", "50%", "longest")] == lengths
+    by_share = {quantile.share: quantile.tokens for quantile in survey.lengths}
+    assert [by_share[share] for share in (0.05, 0.5, 1.0)] == lengths
     assert any("left out" in line for line in survey.sentences())
 
 
 def test_no_row_at_all_is_an_error(tokenization: Tokenization) -> None:
     with pytest.raises(InputError, match=r"no row can be trained on: .*beyond the window of 8"):
-        build_training_set(conversations(3), tokenization.tokenizer, 8)
+        build_training_set(chat_rows(conversations(3)), tokenization.tokenizer, 8)
 
 
 def test_data_do_not_depend_on_the_order_of_rows(tokenization: Tokenization) -> None:
     rows = conversations(9)
     digests = {
-        data_digest(build_training_set(order, tokenization.tokenizer, 512).examples)
+        data_digest(build_training_set(chat_rows(order), tokenization.tokenizer, 512).examples)
         for order in (rows, rows[::-1], rows[4:] + rows[:4])
     }
     assert len(digests) == 1
-    fewer = build_training_set(rows[:-1], tokenization.tokenizer, 512).examples
+    fewer = build_training_set(chat_rows(rows[:-1]), tokenization.tokenizer, 512).examples
     assert data_digest(fewer) not in digests
 
 
 def test_what_a_template_cannot_show_is_left_out_and_named(tokenization: Tokenization) -> None:
     call = {"tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {}}}]}
     calling = Conversation((Turn("user", "1 + 2?"), Turn("assistant", "", call)))
-    data = build_training_set([calling, *conversations(2)], tokenization.tokenizer, 512)
+    data = build_training_set(chat_rows([calling, *conversations(2)]), tokenization.tokenizer, 512)
     assert len(data.examples) == 2
     (row,) = data.left_out
     assert row.id == calling.id

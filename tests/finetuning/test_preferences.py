@@ -11,7 +11,8 @@ import pytest
 from deita_tasks.errors import InputError
 from deita_tasks.finetuning.base_model import Tokenization
 from deita_tasks.finetuning.examples import IGNORED
-from deita_tasks.finetuning.preferences import encode_preferences, read_preferences
+from deita_tasks.finetuning.preferences import encode_preferences
+from deita_tasks.results.preference_files import read_preferences
 from tests.support.tiny_base import END
 
 USER = {"role": "user", "content": "Why?"}

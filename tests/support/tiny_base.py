@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
 from deita_tasks.conversations import Conversation, SourceRow, Turn
+from deita_tasks.finetuning.examples import ChatRow, LeftOut
+from deita_tasks.results.training_data import chat_row
 from tests.support.checkpoints import byte_level_tokenizer, write_model
 
 END = "<|end_of_text|>"
@@ -23,7 +26,6 @@ def write_base(folder: Path, **tokens: Any) -> Path:
         vocabulary=len(tokenizer),
         max_position_embeddings=512,
         initializer_range=0.02,
-        attention_dropout=0.1,
     )
     (folder / "generation_config.json").unlink()
     tokenizer.save_pretrained(folder)
@@ -33,6 +35,10 @@ def write_base(folder: Path, **tokens: Any) -> Path:
 def conversation(question: str, answer: str, row: int = 1) -> Conversation:
     turns = (Turn("user", question), Turn("assistant", answer))
     return Conversation(turns, SourceRow("pool.jsonl", row))
+
+
+def chat_rows(rows: Sequence[Conversation]) -> list[ChatRow | LeftOut]:
+    return [chat_row(row) for row in rows]
 
 
 def conversations(count: int) -> list[Conversation]:

@@ -1,0 +1,78 @@
+"""Tasks of lm-eval (EleutherAI's evaluation harness), by its public `simple_evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deita_tasks.errors import ComputeError, UsageError
+from deita_tasks.finetuning import require_packages
+from deita_tasks.finetuning.job import ADAPTER_FILE
+from deita_tasks.strict_json import JsonRecord
+
+# The metric of a task that counts, the first that it has: those normalised by length come first.
+METRICS = ("acc_norm", "exact_match", "acc", "f1")
+
+
+class TaskScores(JsonRecord):
+    """A task of the harness: its metric, and the value of each item by the item's number."""
+
+    task: str
+    metric: str
+    items: dict[str, float]
+
+
+def evaluate_tasks(
+    folder: str, tasks: Sequence[str], limit: int | None, device: str
+) -> list[TaskScores]:
+    """Return the scores of the model in a folder at the tasks of the harness, item by item.
+
+    limit: items of each task, all if None. Raises MissingExtra if lm-eval is not installed,
+    UsageError for a task that it does not know.
+    """
+    require_packages("tasks", ("lm_eval",), "eval")
+    import lm_eval
+
+    try:
+        results: Any = lm_eval.simple_evaluate(
+            model="hf",
+            model_args=_model_arguments(folder),
+            tasks=list(tasks),
+            limit=limit,
+            device=device,
+            log_samples=True,
+            bootstrap_iters=0,  # the intervals are ours: paired, and over several trainings
+        )
+    except KeyError as error:
+        raise UsageError(
+            f"tasks = {', '.join(tasks)}: lm-eval does not know {error}; `lm-eval ls tasks` lists "
+            "those that it knows"
+        ) from error
+    samples: Mapping[str, Sequence[Mapping[str, Any]]] = results["samples"]
+    return [_scores(task, samples[task]) for task in sorted(samples)]
+
+
+def _model_arguments(folder: str) -> dict[str, str]:
+    """Return how lm-eval loads a model, or an adapter on top of its base."""
+    arguments = {"pretrained": folder, "dtype": "float32"}
+    adapter = Path(folder, ADAPTER_FILE)
+    if adapter.is_file():
+        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        arguments |= {"pretrained": str(base), "peft": folder, "tokenizer": folder}
+    return arguments
+
+
+def _scores(task: str, samples: Sequence[Mapping[str, Any]]) -> TaskScores:
+    for metric in METRICS:
+        values = {
+            str(sample["doc_id"]): float(sample[metric]) for sample in samples if metric in sample
+        }
+        if values:
+            return TaskScores(task=task, metric=metric, items=values)
+    names = sorted(set().union(*samples)) if samples else []
+    raise ComputeError(
+        f"{task}: has none of the metrics {', '.join(METRICS)}, only {', '.join(names)}; choose "
+        "another task"
+    )

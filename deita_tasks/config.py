@@ -854,3 +854,102 @@ class Preferences(Group):
         description="How strongly the model after SFT holds the trained one. More than 0. "
         "Default: the recipe's.",
     )
+
+
+class Comparison(Group):
+    """The selection to compare, and the other choices of rows that are trained on like it."""
+
+    selection: Uri = Field(
+        title="Selection",
+        description="Output of select, or of reselect (its latest version). Its pool must still "
+        "be in the store.",
+    )
+    arms: list[Literal["random", "longest", "top_score", "everything"]] = Field(
+        ["random", "longest", "top_score"],
+        title="Arms",
+        description="What the selection is compared with. random: rows drawn from its pool; "
+        "longest: those with the longest answers; top_score: the best evol scores, similar rows "
+        "too; everything: the whole pool.",
+        min_length=1,
+    )
+    draws: int = Field(
+        3, ge=1, title="Random draws", description="How often random rows are drawn. At least 1."
+    )
+    budget_by: Literal["rows", "tokens"] = Field(
+        "rows",
+        title="Budget by",
+        description="What all arms but everything have as many of as the selection.",
+    )
+    seeds: int = Field(
+        1,
+        ge=1,
+        title="Seeds",
+        description="How often each arm is trained, with seeds from the training's on. At least 1.",
+    )
+
+    @property
+    def name(self) -> str:
+        """The selection's name in run names: the last step of its path."""
+        return self.selection.rstrip("/").rsplit("/", 1)[-1][:MAX_NAME_LENGTH]
+
+    @field_validator("arms")
+    @classmethod
+    def _distinct_arms(cls, names: list[str]) -> list[str]:
+        return list(dict.fromkeys(names))
+
+
+class Measures(Group):
+    """How the trained models are measured. At least one of the first three has to be set."""
+
+    held_out: list[Uri] | None = Field(
+        None,
+        title="Held-out rows",
+        description="Conversations of your own use, whose answers the models predict. Default: "
+        "none.",
+    )
+    pairs: list[Uri] | None = Field(
+        None,
+        title="Preference pairs",
+        description="Files with the columns prompt, chosen and rejected: which answer does a "
+        "model find more probable? Default: none.",
+    )
+    tasks: list[str] | None = Field(
+        None,
+        title="Tasks of lm-eval",
+        description="Names of tasks of EleutherAI's harness (extra eval). Default: none.",
+    )
+    task_limit: int | None = Field(
+        None,
+        ge=1,
+        title="Items per task",
+        description="Use only so many items of each task. At least 1. Default: all.",
+    )
+    prompts: int = Field(
+        5,
+        ge=0,
+        title="Prompts",
+        description="Held-out prompts that the models answer, for the report and the judge. At "
+        "least 0.",
+    )
+    judge_url: str | None = Field(
+        None,
+        title="Judge",
+        description="Base URL of an OpenAI-compatible API, such as http://localhost:8000/v1, "
+        "whose model says which answer is better. Default: no judge.",
+    )
+    judge_model: str | None = Field(
+        None, title="Judge model", description="For the judge: its name on the server."
+    )
+    judge_key_env: str = Field(
+        SERVER_KEY_ENV,
+        title="Judge key variable",
+        description="Environment variable that holds the judge's API key.",
+    )
+
+    @model_validator(mode="after")
+    def _check_judge(self) -> "Measures":
+        if (self.judge_url is None) != (self.judge_model is None):
+            raise ValueError("a judge needs both judge_url and judge_model")
+        if self.judge_url is not None and not (self.held_out and self.prompts):
+            raise ValueError("a judge needs held_out rows, and prompts above 0")
+        return self

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
-
-from deita_tasks.strict_json import JsonRecord
+from pydantic import BaseModel, ConfigDict, Field
 
 PAPER = "DEITA, arXiv 2312.15685, appendix A, and the original's training scripts"
 LORA_RATE = (
@@ -16,7 +14,13 @@ LORA_RATE = (
 )
 
 
-class Lora(JsonRecord):
+class Settings(BaseModel):
+    """Base class of what a recipe consists of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Lora(Settings):
     """A LoRA adapter on all linear layers (arXiv 2106.09685; all layers: QLoRA, arXiv 2305.14314).
 
     An adapter's output is scaled by alpha / rank.
@@ -27,7 +31,7 @@ class Lora(JsonRecord):
     dropout: float = Field(0.05, ge=0, lt=1)
 
 
-class Recipe(JsonRecord):
+class Recipe(Settings):
     """How one stage trains; what SFT and DPO share.
 
     batch_size: rows of one update, over all devices. device_batch_size: rows that a device holds at
@@ -63,7 +67,7 @@ class DpoRecipe(Recipe):
     beta: float = Field(0.1, gt=0)
 
 
-class RecipePair(JsonRecord):
+class RecipePair(Settings):
     """The SFT of a recipe, and the DPO that may follow."""
 
     purpose: str

@@ -21,6 +21,7 @@ COMMANDS = (
     "sweep",
     "solve",
     "align",
+    "compare",
     "preflight",
     "explain",
     "store",

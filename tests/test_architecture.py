@@ -46,10 +46,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "deita_tasks.terminal",
         "deita_tasks.catalogue",
         "deita_tasks.presets",
+        "deita_tasks.recipes",
         "deita_tasks.words",
         "deita_tasks.languages",
     ),
-    ("deita_tasks.conversations", "deita_tasks.findings", "deita_tasks.recipes"),
+    ("deita_tasks.conversations", "deita_tasks.findings"),
     (
         "deita_tasks.records",
         "deita_tasks.progress",
@@ -66,7 +67,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("deita_tasks.preflight",),
     ("deita_tasks.tasks",),
     ("flows.steps",),
-    ("flows.select", "flows.reselect", "flows.sweep", "flows.solve", "flows.align"),
+    (
+        "flows.select",
+        "flows.reselect",
+        "flows.sweep",
+        "flows.solve",
+        "flows.align",
+        "flows.compare",
+    ),
     ("flows.cli",),
     ("deployments", "benchmarks"),
 )

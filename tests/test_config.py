@@ -15,10 +15,12 @@ from deita_tasks.components import Table
 from deita_tasks.config import (
     Advanced,
     Budget,
+    Comparison,
     Embedding,
     Export,
     Grid,
     Group,
+    Measures,
     Output,
     Preferences,
     Runtime,
@@ -53,6 +55,7 @@ COMMANDS: dict[str, list[type[BaseModel]]] = {
 }
 COMMANDS = {command: [*MODELS, *own] for command, own in COMMANDS.items()} | {
     "align": [TrainingData, Training, Preferences, Output, Runtime],
+    "compare": [Comparison, Training, Measures, Output, Runtime],
 }
 GROUPS = [group for own in COMMANDS.values() for group in own]
 FIELDS = [(group, name) for group in GROUPS for name in group.model_fields]
@@ -63,6 +66,7 @@ REQUIRED = {
     Versions: {"output": "out"},
     TrainingData: {"input": ["selection"]},
     Training: {"base": "model"},
+    Comparison: {"selection": "out"},
 }
 
 

@@ -70,6 +70,19 @@ class LeftOut(NamedTuple):
     reason: str
 
 
+class EncodedRow(NamedTuple):
+    """A whole row as tokens, before the window."""
+
+    id: str
+    source: SourceRow
+    whole: Encoded
+
+    def beyond(self, max_length: int) -> LeftOut:
+        """Return the row as left out by the window."""
+        reason = f"its answers begin beyond the window of {max_length:,} tokens"
+        return LeftOut(self.source, self.id, reason)
+
+
 class CannotRender(Exception):
     """A chat template cannot show a conversation. `str` says why."""
 
@@ -154,70 +167,62 @@ def encode(
     return Encoded(ids, labels)
 
 
-def build_training_set(
-    rows: Iterable[ChatRow | LeftOut],
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-) -> TrainingSet:
+def encode_row(row: ChatRow | LeftOut, tokenizer: PreTrainedTokenizerBase) -> EncodedRow | LeftOut:
+    """Return a row as tokens, or why it has none."""
+    if isinstance(row, LeftOut):
+        return row
+    try:
+        return EncodedRow(row.id, row.source, encode(tokenizer, row.messages, row.tools))
+    except CannotRender as error:
+        return LeftOut(row.source, row.id, str(error))
+
+
+def build_training_set(rows: Iterable[EncodedRow | LeftOut], max_length: int) -> TrainingSet:
     """Return what to train on, by id, so that it does not depend on the order of the rows.
 
-    A row whose answers lie wholly beyond `max_length` tokens would teach nothing: it is left out,
-    as is one that the template cannot show, or that could not be read. Raises InputError if no row
-    is left.
+    A row whose answers lie wholly beyond `max_length` tokens would teach nothing: it is left out.
+    Raises InputError if no row is left.
     """
-    whole: list[Encoded] = []
     examples: list[Example] = []
     left_out: list[LeftOut] = []
+    lengths: list[int] = []
+    cut: list[Encoded] = []
     for row in rows:
         if isinstance(row, LeftOut):
             left_out.append(row)
             continue
-        try:
-            encoded = encode(tokenizer, row.messages, row.tools)
-        except CannotRender as error:
-            left_out.append(LeftOut(row.source, row.id, str(error)))
+        lengths.append(len(row.whole.input_ids))
+        window = row.whole.cut(max_length)
+        if not window.trained:
+            left_out.append(row.beyond(max_length))
             continue
-        whole.append(encoded)
-        window = encoded.cut(max_length)
-        if window.trained:
-            examples.append(Example(row.id, window))
-        else:
-            reason = f"its answers begin beyond the window of {max_length:,} tokens"
-            left_out.append(LeftOut(row.source, row.id, reason))
+        examples.append(Example(row.id, window))
+        if lengths[-1] > max_length:
+            cut.append(row.whole)
     examples.sort(key=lambda example: example.id)
-    survey = _survey(whole, examples, left_out, max_length)
+    survey = Survey(
+        rows=len(examples),
+        tokens=sum(len(example.encoded.input_ids) for example in examples),
+        trained_tokens=sum(example.encoded.trained for example in examples),
+        cut_rows=len(cut),
+        cut_tokens=sum(len(row.input_ids) - max_length for row in cut),
+        cut_trained_tokens=sum(row.trained - row.cut(max_length).trained for row in cut),
+        left_out=dict(Counter(row.reason for row in left_out).most_common()),
+        lengths=_quantiles(lengths),
+    )
     if not examples:
         raise InputError(f"no row can be trained on: {'; '.join(survey.sentences()[1:])}")
     return TrainingSet(examples, left_out, survey)
 
 
-def _survey(
-    whole: Sequence[Encoded],
-    examples: Sequence[Example],
-    left_out: Sequence[LeftOut],
-    max_length: int,
-) -> Survey:
-    lengths = np.array([len(row.input_ids) for row in whole], np.int64)
-    kept_long = [row for row in whole if len(row.input_ids) > max_length]
-    kept_long = [row for row in kept_long if row.cut(max_length).trained]
-    quantiles = []
-    if len(lengths):
-        values = np.quantile(lengths, QUANTILES, method="inverted_cdf")
-        quantiles = [
-            LengthQuantile(share=share, tokens=int(value))
-            for share, value in zip(QUANTILES, values, strict=True)
-        ]
-    reasons = Counter(row.reason for row in left_out)
-    return Survey(
-        rows=len(examples),
-        tokens=sum(len(example.encoded.input_ids) for example in examples),
-        trained_tokens=sum(example.encoded.trained for example in examples),
-        cut_rows=len(kept_long),
-        cut_tokens=sum(len(row.input_ids) - max_length for row in kept_long),
-        cut_trained_tokens=sum(row.trained - row.cut(max_length).trained for row in kept_long),
-        left_out=dict(reasons.most_common()),
-        lengths=quantiles,
-    )
+def _quantiles(lengths: Sequence[int]) -> list[LengthQuantile]:
+    if not lengths:
+        return []
+    values = np.quantile(lengths, QUANTILES, method="inverted_cdf")
+    return [
+        LengthQuantile(share=share, tokens=int(value))
+        for share, value in zip(QUANTILES, values, strict=True)
+    ]
 
 
 def write_examples(path: str, examples: Sequence[Example]) -> None:

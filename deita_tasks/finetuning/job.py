@@ -19,6 +19,7 @@ from deita_tasks.strict_json import JsonRecord
 
 VERSION = 1  # raise it to train everything anew
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
+FEW_UPDATES = 10
 CHECKPOINTS = 10  # of a training, unless the parameters say how often
 
 MODEL_FILE = "model.json"
@@ -62,6 +63,16 @@ class Job(JsonRecord):
         """The number of updates."""
         in_an_epoch = math.ceil(self.rows / self.recipe.batch_size)
         return math.ceil(in_an_epoch * self.recipe.epochs)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is odd about the training, a line each."""
+        if self.steps >= FEW_UPDATES:
+            return []
+        return [
+            f"only {self.steps} updates, the first of them at the rate 0 of the warm-up; lower "
+            "batch_size or raise epochs"
+        ]
 
     @property
     def save_steps(self) -> int:

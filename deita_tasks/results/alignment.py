@@ -64,7 +64,7 @@ class TrainingFacts(JsonRecord):
             stage=job.recipe.stage,
             address=model.address,
             base=job.base,
-            recipe=job.recipe.to_dict(),
+            recipe=job.recipe.model_dump(mode="json"),
             seed=job.seed,
             rows=job.rows,
             updates=job.steps,
@@ -126,7 +126,7 @@ def write_alignment(
         chat_template=first.chat_template,
         parents=list(parents),
         stages=stages,
-        remedies=first.remedies,
+        remedies=[*first.remedies, *first.job.warnings],
         is_adapter=last.is_adapter,
     )
     write = partial(_write_files, models=models, store=store, manifest=manifest)

@@ -61,7 +61,7 @@ class AnswerPair(NamedTuple):
         return AnswerPair(self.prompt, self.second, self.first)
 
 
-class Comparison(JsonRecord):
+class PairVerdicts(JsonRecord):
     """The judge's verdicts on pairs of answers, and how many words each answer has.
 
     verdicts: None where the judge gave none in one of the orders. disagreements: ties because the
@@ -75,7 +75,7 @@ class Comparison(JsonRecord):
     problems: list[str]
 
 
-def compare_answers(pairs: Sequence[AnswerPair], options: JudgeOptions) -> Comparison:
+def compare_answers(pairs: Sequence[AnswerPair], options: JudgeOptions) -> PairVerdicts:
     """Return which answer of each pair is better.
 
     Raises what `http_client.Server.post` raises for a server that is away or refuses the key, and
@@ -149,7 +149,7 @@ def parse_verdict(reply: str) -> str | None:
     return None if match is None else match[1].lower()
 
 
-def _combine(pairs: Sequence[AnswerPair], replies: Sequence[str | _NoVerdict]) -> Comparison:
+def _combine(pairs: Sequence[AnswerPair], replies: Sequence[str | _NoVerdict]) -> PairVerdicts:
     verdicts: list[Verdict | None] = []
     problems: list[str] = []
     disagreements = 0
@@ -165,7 +165,7 @@ def _combine(pairs: Sequence[AnswerPair], replies: Sequence[str | _NoVerdict]) -
         else:
             verdicts.append("tie")
             disagreements += straight == swapped != "tie"
-    return Comparison(
+    return PairVerdicts(
         verdicts=verdicts,
         first_words=[count_words(pair.first) for pair in pairs],
         second_words=[count_words(pair.second) for pair in pairs],

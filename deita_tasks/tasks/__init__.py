@@ -7,6 +7,7 @@ preflight.py      try the models before they work
 selecting.py      which rows, and at which limit
 exporting.py      write results
 aligning.py       train a model
+comparing.py      train and measure models side by side
 events.py         announce a new selection
 
 caching.py        cache keys, retries, where results are kept
@@ -25,6 +26,14 @@ from deita_tasks.tasks.aligning import (
     prepare_preferences,
     prepare_training,
     train,
+)
+from deita_tasks.tasks.comparing import (
+    answer_prompts,
+    export_comparison,
+    judge_answers,
+    measure_arms,
+    plan_comparison,
+    train_arms,
 )
 from deita_tasks.tasks.events import emit_selection_created
 from deita_tasks.tasks.exporting import export_selection, export_sweep, subset
@@ -52,18 +61,23 @@ __all__ = [
     "ShardRunner",
     "StageResult",
     "StageResults",
+    "answer_prompts",
     "check_alignment",
     "check_good_fraction",
     "check_models",
     "emit_selection_created",
     "evaluate_lazily",
+    "export_comparison",
     "export_model",
     "export_selection",
     "export_sweep",
+    "judge_answers",
     "list_stages",
     "missing_rows",
     "new_rows",
+    "measure_arms",
     "open_pool",
+    "plan_comparison",
     "plan_stage",
     "prepare_preferences",
     "prepare_training",
@@ -74,4 +88,5 @@ __all__ = [
     "subset",
     "tag_run",
     "train",
+    "train_arms",
 ]

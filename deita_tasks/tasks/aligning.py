@@ -20,7 +20,7 @@ from deita_tasks.config import Group, Output, Preferences, Runtime, Training, Tr
 from deita_tasks.errors import TooManyBadRows
 from deita_tasks.finetuning import require_packages
 from deita_tasks.finetuning.base_model import Tokenization, load_tokenizer
-from deita_tasks.finetuning.examples import Survey, build_training_set
+from deita_tasks.finetuning.examples import Survey, build_training_set, encode_row
 from deita_tasks.finetuning.job import Preparation, TrainedModel
 from deita_tasks.finetuning.launch import Report
 from deita_tasks.finetuning.options import base_of, dpo_recipe, sft_recipe
@@ -76,10 +76,14 @@ def prepare_training(
     base = base_of(training)
     recipe = sft_recipe(training)
     tokenization = load_tokenizer(base)
-    data = build_training_set(found.rows(), tokenization.tokenizer, recipe.max_length)
+    rows = (encode_row(row, tokenization.tokenizer) for row in found.rows())
+    data = build_training_set(rows, recipe.max_length)
     _log_survey(tokenization, data.survey)
     check_left_out(data.survey, source.min_good_fraction)
-    return prepare_sft(base, data, tokenization, recipe, settings_of(training, options))
+    preparation = prepare_sft(base, data, tokenization, recipe, settings_of(training, options))
+    for line in preparation.job.warnings:
+        get_run_logger().warning("%s", line)
+    return preparation
 
 
 def settings_of(training: Training, options: Runtime) -> Settings:

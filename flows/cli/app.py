@@ -20,9 +20,11 @@ from flows.cli.options import (
     Advanced,
     BriefHelp,
     Budget,
+    Comparison,
     Embedding,
     Export,
     Grid,
+    Measures,
     Output,
     Preferences,
     Run,
@@ -44,6 +46,7 @@ from flows.cli.printing import (
     guard_log,
     print_aligned,
     print_checks,
+    print_comparison,
     print_explanation,
     print_solution,
     print_summary,
@@ -213,14 +216,9 @@ def align(
     advanced: Runtime = config.Runtime(),  # noqa: B008
 ) -> None:
     """Train a model on a selection by SFT, and on preference pairs by DPO."""
-    from deita_tasks.finetuning import require_packages
-
-    require_packages("align")
-    quiet_prefect(run.verbose)
-    wait = start_server()
+    get_ready_to_train("align", run)
     from flows.align import align_model
 
-    wait()
     aligned = align_model(
         source=source,
         training=training,
@@ -229,6 +227,42 @@ def align(
         advanced=advanced,
     )
     print_aligned(aligned, output.output)
+
+
+@app.command
+def compare(
+    *,
+    comparison: Comparison,
+    training: Training,
+    output: Output,
+    measures: Measures = config.Measures(),  # noqa: B008
+    run: TrainingRun = TrainingRunOptions(),  # noqa: B008
+    advanced: Runtime = config.Runtime(),  # noqa: B008
+) -> None:
+    """Compare models trained on a selection, on random rows and on others of the same size."""
+    get_ready_to_train("compare", run)
+    from flows.compare import compare_models
+
+    compared = compare_models(
+        comparison=comparison,
+        training=training,
+        measures=measures,
+        output=output,
+        advanced=advanced,
+    )
+    print_comparison(compared, output.output)
+
+
+def get_ready_to_train(command: str, run: TrainingRunOptions) -> None:
+    """Check that the extra is installed, and start a server while the flow's packages load."""
+    from deita_tasks.finetuning import require_packages
+
+    require_packages(command)
+    quiet_prefect(run.verbose)
+    wait = start_server()
+    import deita_tasks.tasks  # noqa: F401 - takes seconds, as the server does
+
+    wait()
 
 
 @app.command

@@ -43,6 +43,7 @@ COMMON_OPTIONS = {
     *("budget", "strategy", "max_similarity", "budgets", "similarities", "strategies"),
     *("keep_versions", "config"),
     *("base", "recipe", "preferences", "epochs", "max_length"),
+    *("selection", "arms", "draws", "seeds", "held_out", "pairs", "tasks"),
 }
 
 ConfigFile = Annotated[
@@ -103,6 +104,8 @@ Runtime = Annotated[config.Runtime, _section("advanced")]
 TrainingData = Annotated[config.TrainingData, _section("source")]
 Training = Annotated[config.Training, _section("training")]
 Preferences = Annotated[config.Preferences, _section("preferences")]
+Comparison = Annotated[config.Comparison, _section("comparison")]
+Measures = Annotated[config.Measures, _section("measures")]
 Run = Annotated[RunOptions, _section("run")]
 TrainingRun = Annotated[TrainingRunOptions, _section("run")]
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from deita_tasks.findings import Findings
     from deita_tasks.preflight import Check
     from deita_tasks.results.alignment import AlignedModel
+    from deita_tasks.results.comparison import ComparedModels
     from deita_tasks.results.explain import Explanation
     from deita_tasks.results.records import LimitSolution, Subset, SubsetVersion, Sweep
 
@@ -304,6 +305,37 @@ def print_aligned(aligned: AlignedModel, output: str) -> None:
     for remedy in aligned.manifest.remedies:
         console.print(Text(safe(remedy)))
     _print_files(console, output, list(aligned.manifest.outputs))
+
+
+# ---- compare
+
+
+def print_comparison(compared: ComparedModels, output: str) -> None:
+    """Print what can be said, the table behind it, and where the files are."""
+    console = new_console()
+    table = Table(box=None, pad_edge=False)
+    for name in ("measure", "group", "mean", "selection minus group", "95% interval"):
+        justify: Any = "left" if name in ("measure", "group") else "right"
+        table.add_column(name, justify=justify, no_wrap=True)
+    for result in compared.measures:
+        differences = {contrast.group: contrast for contrast in result.contrasts}
+        for group in result.groups:
+            contrast = differences.get(group.group)
+            cells = ["", ""]
+            if contrast is not None:
+                cells = [
+                    f"{contrast.difference:+.4f}",
+                    f"{contrast.low:+.4f} to {contrast.high:+.4f}",
+                ]
+            table.add_row(result.label, group.group, f"{group.mean:.4f}", *cells)
+    console.print(table)
+    manifest = compared.manifest
+    for kind, count in manifest.removed.items():
+        if count:
+            console.print(f"{count:,} {kind} were removed: their prompts stand in an arm")
+    for line in (manifest.sentence, *manifest.notes):
+        console.print(Text(f"\n{safe(line)}"))
+    _print_files(console, output, list(manifest.outputs))
 
 
 # ---- solve

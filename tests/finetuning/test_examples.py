@@ -12,7 +12,7 @@ from deita_tasks.errors import InputError, ModelError
 from deita_tasks.exporting.turns import chat_turns
 from deita_tasks.finetuning.base_model import BaseName, Tokenization, load_tokenizer
 from deita_tasks.finetuning.examples import IGNORED, build_training_set, data_digest, encode
-from tests.support.tiny_base import END, chat_rows, conversation, conversations, write_base
+from tests.support.tiny_base import END, conversation, conversations, encoded, write_base
 
 TWO_EXCHANGES = Conversation(
     (
@@ -70,9 +70,7 @@ def test_what_the_window_cuts_is_counted(tokenization: Tokenization) -> None:
         for row in (short, long_answer, long_question)
     }
     window = len(whole[short.id].input_ids) + 5
-    data = build_training_set(
-        chat_rows([long_question, short, long_answer]), tokenization.tokenizer, window
-    )
+    data = build_training_set(encoded([long_question, short, long_answer], tokenization), window)
     assert [example.id for example in data.examples] == sorted([short.id, long_answer.id])
     assert [(row.source.row, row.reason) for row in data.left_out] == [
         (3, f"its answers begin beyond the window of {window} tokens")
@@ -93,24 +91,24 @@ def test_what_the_window_cuts_is_counted(tokenization: Tokenization) -> None:
 
 def test_no_row_at_all_is_an_error(tokenization: Tokenization) -> None:
     with pytest.raises(InputError, match=r"no row can be trained on: .*beyond the window of 8"):
-        build_training_set(chat_rows(conversations(3)), tokenization.tokenizer, 8)
+        build_training_set(encoded(conversations(3), tokenization), 8)
 
 
 def test_data_do_not_depend_on_the_order_of_rows(tokenization: Tokenization) -> None:
     rows = conversations(9)
     digests = {
-        data_digest(build_training_set(chat_rows(order), tokenization.tokenizer, 512).examples)
+        data_digest(build_training_set(encoded(order, tokenization), 512).examples)
         for order in (rows, rows[::-1], rows[4:] + rows[:4])
     }
     assert len(digests) == 1
-    fewer = build_training_set(chat_rows(rows[:-1]), tokenization.tokenizer, 512).examples
+    fewer = build_training_set(encoded(rows[:-1], tokenization), 512).examples
     assert data_digest(fewer) not in digests
 
 
 def test_what_a_template_cannot_show_is_left_out_and_named(tokenization: Tokenization) -> None:
     call = {"tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {}}}]}
     calling = Conversation((Turn("user", "1 + 2?"), Turn("assistant", "", call)))
-    data = build_training_set(chat_rows([calling, *conversations(2)]), tokenization.tokenizer, 512)
+    data = build_training_set(encoded([calling, *conversations(2)], tokenization), 512)
     assert len(data.examples) == 2
     (row,) = data.left_out
     assert row.id == calling.id

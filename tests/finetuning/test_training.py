@@ -35,7 +35,7 @@ from deita_tasks.finetuning.trained import (
 from deita_tasks.recipes import RECIPES, DpoRecipe, Lora, SftRecipe
 from tests.support.checkpoints import poison
 from tests.support.runs import ROOT
-from tests.support.tiny_base import chat_rows, conversations
+from tests.support.tiny_base import conversations, encoded
 
 pytest_plugins = ["tests.support.s3_fixtures"]
 
@@ -53,9 +53,7 @@ def prepare(
     base: BaseName, store: str, recipe: SftRecipe = SFT, rows: int = 20, **settings: Any
 ) -> Preparation:
     tokenization = load_tokenizer(base)
-    data = build_training_set(
-        chat_rows(conversations(rows)), tokenization.tokenizer, recipe.max_length
-    )
+    data = build_training_set(encoded(conversations(rows), tokenization), recipe.max_length)
     return prepare_sft(base, data, tokenization, recipe, Settings(store, device="cpu", **settings))
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from deita_tasks.conversations import Conversation, SourceRow, Turn
-from deita_tasks.finetuning.examples import ChatRow, LeftOut
+from deita_tasks.finetuning.base_model import Tokenization
+from deita_tasks.finetuning.examples import EncodedRow, LeftOut, encode_row
 from deita_tasks.results.training_data import chat_row
 from tests.support.checkpoints import byte_level_tokenizer, write_model
 
@@ -37,8 +38,8 @@ def conversation(question: str, answer: str, row: int = 1) -> Conversation:
     return Conversation(turns, SourceRow("pool.jsonl", row))
 
 
-def chat_rows(rows: Sequence[Conversation]) -> list[ChatRow | LeftOut]:
-    return [chat_row(row) for row in rows]
+def encoded(rows: Sequence[Conversation], tokenization: Tokenization) -> list[EncodedRow | LeftOut]:
+    return [encode_row(chat_row(row), tokenization.tokenizer) for row in rows]
 
 
 def conversations(count: int) -> list[Conversation]:

@@ -12,8 +12,8 @@ from deita_tasks.errors import ComputeError
 from deita_tasks.finetuning.base_model import load_model
 from deita_tasks.finetuning.examples import IGNORED, Encoded, Example
 from deita_tasks.finetuning.preferences import EncodedPreference
+from deita_tasks.measuring.scores import HeldOutLoss, PreferenceLosses
 from deita_tasks.models.stopping import raise_if_stopped
-from deita_tasks.strict_json import JsonRecord
 
 if TYPE_CHECKING:
     import torch
@@ -27,24 +27,6 @@ class RowLoss(NamedTuple):
 
     total: float
     tokens: int
-
-
-class HeldOutLoss(JsonRecord):
-    """Of each held-out row: its id, the loss summed over the tokens of its answers, and these."""
-
-    ids: list[str]
-    total: list[float]
-    tokens: list[int]
-
-
-class PreferenceLosses(JsonRecord):
-    """Of each pair: its id, and the loss and the tokens of both answers."""
-
-    ids: list[str]
-    chosen: list[float]
-    chosen_tokens: list[int]
-    rejected: list[float]
-    rejected_tokens: list[int]
 
 
 class Evaluator:

@@ -10,18 +10,10 @@ from typing import Any
 from deita_tasks.errors import ComputeError, UsageError
 from deita_tasks.finetuning import require_packages
 from deita_tasks.finetuning.job import ADAPTER_FILE
-from deita_tasks.strict_json import JsonRecord
+from deita_tasks.measuring.scores import TaskScores
 
 # The metric of a task that counts, the first that it has: those normalised by length come first.
 METRICS = ("acc_norm", "exact_match", "acc", "f1")
-
-
-class TaskScores(JsonRecord):
-    """A task of the harness: its metric, and the value of each item by the item's number."""
-
-    task: str
-    metric: str
-    items: dict[str, float]
 
 
 def evaluate_tasks(

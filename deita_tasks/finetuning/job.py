@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,6 @@ from pydantic import Field, NonNegativeInt
 from deita_tasks import storage
 from deita_tasks.errors import UsageError
 from deita_tasks.finetuning.examples import Survey
-from deita_tasks.manifest import package_versions
 from deita_tasks.recipes import DpoRecipe, Recipe, SftRecipe
 from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JsonRecord
@@ -29,6 +29,11 @@ ADAPTER_FILE = "adapter_config.json"
 DATA_FILE = "data.parquet"
 TOKENIZER_FOLDER = "tokenizer"
 MODEL_FOLDER = "model"
+
+
+def library_versions() -> dict[str, str]:
+    """Return the version of each library that trains."""
+    return {name: metadata.version(name) for name in LIBRARIES}
 
 
 class Job(JsonRecord):
@@ -53,7 +58,7 @@ class Job(JsonRecord):
         """The digest of everything that the weights depend on."""
         fields = self.model_dump(mode="json", exclude={"checkpoint_steps", "recipe"})
         recipe = self.recipe.model_dump(mode="json", exclude={"source"})
-        versions = package_versions(LIBRARIES)
+        versions = library_versions()
         return storage.digest_of(
             {**fields, "recipe": recipe, "versions": versions, "version": VERSION}
         )

@@ -23,7 +23,6 @@ from deita_tasks.finetuning.examples import LeftOut, TrainingSet, data_digest, w
 from deita_tasks.finetuning.job import (
     DATA_FILE,
     LEFT_OUT_FILE,
-    LIBRARIES,
     MODEL_FILE,
     MODEL_FOLDER,
     PREPARATION_FILE,
@@ -33,11 +32,11 @@ from deita_tasks.finetuning.job import (
     TrainedModel,
     Workplace,
     copy_files,
+    library_versions,
     relative_files,
 )
 from deita_tasks.finetuning.launch import Report, run_training
 from deita_tasks.finetuning.preferences import Preference, as_rows, encode_preferences
-from deita_tasks.manifest import package_versions
 from deita_tasks.models.hardware import choose_device
 from deita_tasks.recipes import DpoRecipe, SftRecipe
 
@@ -216,7 +215,7 @@ def train_prepared(store: str, address: str, launcher: str | None, report: Repor
     model = TrainedModel(
         preparation=preparation,
         outcome=outcome,
-        versions=package_versions(("deita-tasks", *LIBRARIES)),
+        versions=library_versions(),
         files=files,
     )
     storage.write_record(storage.join(target, MODEL_FILE), model)

@@ -18,8 +18,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from pydantic import JsonValue, NonNegativeInt
 
-from deita_tasks.finetuning.measures import NAMES, SELECTION, MeasureResult, RunScores
 from deita_tasks.manifest import ResultManifest
+from deita_tasks.measuring.measures import NAMES, SELECTION, MeasureResult, RunScores
 from deita_tasks.reporting import figures
 from deita_tasks.reporting.render import render
 from deita_tasks.strict_json import JsonRecord

@@ -10,9 +10,10 @@ import numpy as np
 from pydantic import JsonValue
 
 from deita_tasks.errors import InputError
-from deita_tasks.finetuning.intervals import ItemScores, compare
 from deita_tasks.finetuning.job import LIBRARIES, TrainedModel
-from deita_tasks.finetuning.measures import (
+from deita_tasks.manifest import PACKAGES, package_versions
+from deita_tasks.measuring.intervals import ItemScores, compare
+from deita_tasks.measuring.measures import (
     SELECTION,
     MeasureResult,
     RunScores,
@@ -20,7 +21,6 @@ from deita_tasks.finetuning.measures import (
     measure,
     verdict,
 )
-from deita_tasks.manifest import PACKAGES, package_versions
 from deita_tasks.reporting.comparison import (
     CompareManifest,
     ComparisonData,

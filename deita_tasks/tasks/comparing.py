@@ -20,12 +20,13 @@ from deita_tasks.config import Comparison, Group, Measures, Output, Runtime, Tra
 from deita_tasks.errors import UsageError
 from deita_tasks.finetuning import require_packages
 from deita_tasks.finetuning.base_model import BaseName, Tokenization, load_tokenizer
-from deita_tasks.finetuning.evaluation import Evaluator, HeldOutLoss, PreferenceLosses
-from deita_tasks.finetuning.harness import TaskScores, evaluate_tasks
+from deita_tasks.finetuning.evaluation import Evaluator
+from deita_tasks.finetuning.harness import evaluate_tasks
 from deita_tasks.finetuning.job import TrainedModel
-from deita_tasks.finetuning.measures import SELECTION, MeasureResult, RunScores
 from deita_tasks.finetuning.options import base_of, sft_recipe
 from deita_tasks.finetuning.trained import local_model, model_uri, prepare_sft, read_model
+from deita_tasks.measuring.measures import SELECTION, MeasureResult, RunScores
+from deita_tasks.measuring.scores import HeldOutLoss, PreferenceLosses, TaskScores
 from deita_tasks.models.hardware import choose_device, require_device
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.plan import check_output, check_outside

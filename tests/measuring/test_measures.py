@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deita_tasks.finetuning.evaluation import HeldOutLoss, PreferenceLosses
-from deita_tasks.finetuning.harness import TaskScores
-from deita_tasks.finetuning.measures import RunScores, caveats, measure, verdict
+from deita_tasks.measuring.measures import RunScores, caveats, measure, verdict
+from deita_tasks.measuring.scores import HeldOutLoss, PreferenceLosses, TaskScores
 
 IDS = [f"row {number}" for number in range(40)]
 

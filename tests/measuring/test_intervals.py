@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deita_tasks.finetuning.intervals import ItemScores, compare
+from deita_tasks.measuring.intervals import ItemScores, compare
 
 
 def scores(*runs: list[float], weights: list[float] | None = None) -> ItemScores:

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from deita_tasks.finetuning.evaluation import HeldOutLoss, PreferenceLosses
-from deita_tasks.finetuning.harness import TaskScores
-from deita_tasks.finetuning.intervals import LEVEL, Interval, ItemScores, compare
+from deita_tasks.measuring.intervals import LEVEL, Interval, ItemScores, compare
+from deita_tasks.measuring.scores import HeldOutLoss, PreferenceLosses, TaskScores
 from deita_tasks.strict_json import JsonRecord
 
 SELECTION = "selection"

@@ -61,14 +61,15 @@ def artifacts(site: Site, run: FlowRun) -> dict[str, Any]:
     return {one.key: one.data for one in found if one.key}
 
 
-def test_three_deployments_that_explain_themselves(deployed: Site) -> None:
+def test_four_deployments_that_explain_themselves(deployed: Site) -> None:
     found = {one.name: one for one in deployed.client.read_deployments()}
-    assert set(found) == {"select", "reselect", "sweep"}
+    assert set(found) == {"select", "reselect", "sweep", "align"}
     for one in found.values():
         assert one.work_pool_name == "deita"
         assert one.description
         assert not one.paused
-        assert one.parameters["source"] == {"input": [str(deployed.root / "pools")]}
+        pool = "results/reselect" if one.name == "align" else "pools"
+        assert one.parameters["source"] == {"input": [str(deployed.root / pool)]}
     assert deployed.client.read_work_pool("deita").type == "process"
     [nightly] = found["reselect"].schedules
     assert (nightly.schedule.cron, nightly.active) == ("0 3 * * *", False)  # type: ignore[union-attr]
@@ -122,6 +123,55 @@ def test_a_run_started_through_the_api(deployed: Site, worker: Any) -> None:
     best = json.loads(shown["deita-best"])
     assert best
     assert max(row["evol score"] for row in best) == best[0]["evol score"]
+
+
+@pytest.fixture(scope="session")
+def base_model(deployed: Site) -> Path:
+    """A tiny model where the deployment's form looks for one."""
+    pytest.importorskip("trl", reason="the extra train is not installed")
+    from tests.support.tiny_base import write_base
+
+    return write_base(deployed.root / "base-model")
+
+
+def test_align_as_its_form_opens(deployed: Site, worker: Any, base_model: Path) -> None:
+    align = deployed.client.read_deployment_by_name("align-model/align")
+    source = {"input": [str(deployed.root / "pools")], "min_good_fraction": 0}
+    run = ended(
+        deployed.client,
+        deployed.client.create_flow_run_from_deployment(
+            align.id, parameters={**align.parameters, "source": source}
+        ).id,
+    )
+    assert run.state is not None
+    assert run.state.name == "Completed", run.state.message
+    output = deployed.root / "results" / "align"
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert (output / "model.safetensors").is_file()
+    assert {"sft", "export"} <= set(task_names(deployed, run))
+    shown = artifacts(deployed, run)
+    assert shown["training-progress"] == 100
+    losses = [point["loss"] for point in json.loads(shown["training-curve"])]
+    assert losses[0] == manifest["stages"][0]["first_loss"]
+
+
+def test_a_new_version_starts_align(deployed: Site, worker: Any, base_model: Path) -> None:
+    deployed.run("deployments.deploy", "--align")
+    client = deployed.client
+    align = client.read_deployment_by_name("align-model/align")
+    before = {run.id for run in of(deployed, align.id)}
+    output = deployed.root / "results" / "watched"
+    selected = start(deployed, "reselect-subset/reselect", {"export": {"output": str(output)}})
+    assert ended(client, selected.id).state.name == "Completed"  # type: ignore[union-attr]
+    until(lambda: {run.id for run in of(deployed, align.id)} - before)
+    [started] = {run.id for run in of(deployed, align.id)} - before
+    run = ended(client, started)
+    deployed.run("deployments.deploy", "--no-align")
+    assert run.state is not None
+    assert run.state.name == "Completed", run.state.message
+    [model] = (deployed.root / "results" / "watched-models").iterdir()
+    manifest = json.loads((model / "manifest.json").read_text())
+    assert manifest["parents"][0]["version"] == model.name
 
 
 def test_what_is_wrong_is_told(deployed: Site, worker: Any) -> None:

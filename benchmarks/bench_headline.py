@@ -52,10 +52,12 @@ def main() -> None:
     if not (base / "config.json").exists():
         make_base(options.gguf, base)
     data = options.data
-    pool = sample(data / "pool_100k.jsonl.xz", options.pool_rows, work / "pool.jsonl")
+    pool = sample(
+        data / "pool_100k.jsonl.xz", options.pool_rows, work / f"pool-{options.pool_rows}.jsonl"
+    )
     held_out = write(work / "held_out.jsonl", best_answers(data, options.held_out))
     pairs = write(work / "pairs.jsonl", preferences(data, options.pairs))
-    selection = work / f"selection-{options.budget}"
+    selection = work / f"selection-{options.budget}-of-{options.pool_rows}"
     if not selection.exists():
         select_subset(
             Source(input=[str(pool)]),

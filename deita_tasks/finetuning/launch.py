@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -82,7 +84,9 @@ def _run_launched(workplace: Workplace, launcher: str, report: Report) -> Outcom
 def _wait(command: list[str], folder: Path, report: Report) -> None:
     """Run a command to its end; report what it writes to PROGRESS. It ends when the run stops."""
     with (folder / LOG).open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
         seen = 0
         try:
             while process.poll() is None:
@@ -93,7 +97,7 @@ def _wait(command: list[str], folder: Path, report: Report) -> None:
                     seen = _report_news(folder / PROGRESS, seen, report)
         finally:
             if process.poll() is None:
-                process.terminate()
+                os.killpg(process.pid, signal.SIGTERM)  # accelerate and all that it started
                 process.wait()
     _report_news(folder / PROGRESS, seen, report)
 

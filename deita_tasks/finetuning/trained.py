@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from deita_tasks import storage
-from deita_tasks.errors import StorageError
+from deita_tasks.errors import DamagedArtifact, InputError, StorageError
 from deita_tasks.finetuning.base_model import BaseName, Tokenization, load_tokenizer
 from deita_tasks.finetuning.examples import LeftOut, TrainingSet, data_digest, write_examples
 from deita_tasks.finetuning.job import (
@@ -37,6 +37,7 @@ from deita_tasks.finetuning.job import (
 )
 from deita_tasks.finetuning.launch import Report, run_training
 from deita_tasks.finetuning.preferences import Preference, as_rows, encode_preferences
+from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.hardware import choose_device
 from deita_tasks.recipes import DpoRecipe, SftRecipe
 
@@ -117,16 +118,22 @@ def prepare_dpo(
     """Put the data of a DPO that follows the training `base` into the store.
 
     unread: rows that are no preferences; they are counted with those that the window excludes.
+    Raises InputError if no pair fits the window.
     """
     tokenization = load_tokenizer(_base_of(base))
     encoded, too_long = encode_preferences(preferences, tokenization.tokenizer, recipe.max_length)
     left_out = [*unread, *too_long]
+    if not encoded:
+        raise InputError(
+            f"none of {len(preferences):,} preference pairs fits the window of "
+            f"{recipe.max_length:,} tokens; raise max_length"
+        )
     fitting = {pair.id for pair in encoded}
     kept = [preference for preference in preferences if preference.id in fitting]
     job = Job(
         base={"training": base.job.address},
         data=storage.digest_of(as_rows(kept)),
-        rows=max(1, len(kept)),
+        rows=len(kept),
         template=base.job.template,
         recipe=recipe,
         seed=to.seed,
@@ -204,7 +211,7 @@ def train_prepared(store: str, address: str, launcher: str | None, report: Repor
     if is_trained(target):
         storage.remove(source)  # left by a run that was killed at its end
         return read_model(target)
-    preparation = storage.read_record(storage.join(source, PREPARATION_FILE), Preparation)
+    preparation = _read_preparation(source, address)
     with _workplace(store, source, preparation) as workplace:
         outcome = run_training(workplace, launcher, report)
         folder = workplace.folder / MODEL_FOLDER
@@ -221,6 +228,32 @@ def train_prepared(store: str, address: str, launcher: str | None, report: Repor
     storage.write_record(storage.join(target, MODEL_FILE), model)
     storage.remove(source)
     return model
+
+
+def _read_preparation(uri: str, address: str) -> Preparation:
+    """Return what was prepared under `address`.
+
+    Raises DamagedArtifact if it is something else, or if the base model has changed since.
+    """
+    preparation = storage.read_record(storage.join(uri, PREPARATION_FILE), Preparation)
+    job = preparation.job
+    if job.address != address:
+        raise DamagedArtifact(
+            f"{uri}: prepared for the training {job.address}, by other libraries or other data; "
+            "run again"
+        )
+    if "training" in job.base:
+        expected = model_uri(uri.rsplit("/", 2)[0], job.base["training"])
+        is_same = preparation.model == expected
+    else:
+        identity = find_checkpoint(preparation.model, preparation.revision).identity()
+        is_same = {name: str(value) for name, value in identity.items()} == job.base
+    if not is_same:
+        raise DamagedArtifact(
+            f"{preparation.model}: is not the base model that the training was prepared for; run "
+            "again when nothing changes it"
+        )
+    return preparation
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import gc
 import logging
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from accelerate import PartialState
@@ -17,7 +19,7 @@ from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from deita_tasks import storage
-from deita_tasks.errors import TrainingFailed
+from deita_tasks.errors import DamagedArtifact, TrainingFailed
 from deita_tasks.finetuning.base_model import load_model, lora_config
 from deita_tasks.finetuning.checkpoints import PICKLED, Checkpoints
 from deita_tasks.finetuning.examples import SCHEMA
@@ -120,7 +122,8 @@ def _train(workplace: Workplace, rows: int, processes: int, report: Report) -> O
     resumed = [int(last.rsplit("-", 1)[1])] if last else []
     if resumed:
         log.info("going on from update %d", resumed[0])
-    trainer.train(resume_from_checkpoint=last)
+    with _readable(last):
+        trainer.train(resume_from_checkpoint=last)
     _save(trainer, str(workplace.folder / MODEL_FOLDER))
     curve = [
         CurvePoint(step=int(entry["step"]), values=curve_values(entry))
@@ -128,6 +131,20 @@ def _train(workplace: Workplace, rows: int, processes: int, report: Report) -> O
         if "loss" in entry
     ]
     return Outcome(device_batch_size=rows, processes=processes, resumed=resumed, curve=curve)
+
+
+@contextmanager
+def _readable(checkpoint: str | None) -> Iterator[None]:
+    """Raise DamagedArtifact for a checkpoint that holds more than tensors; it is not run."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise DamagedArtifact(
+            f"{checkpoint}: holds something else than tensors, and is not loaded; remove it, and "
+            "the training goes on without it"
+        ) from error
 
 
 def _shared(path: Any) -> str | None:

@@ -52,7 +52,7 @@ from deita_tasks.tasks.aligning import settings_of, train
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.device_slots import device_slot, visible_gpus
 from deita_tasks.tasks.model_cache import raise_if_run_ends
-from deita_tasks.terminal import escape
+from deita_tasks.templating import escape_markdown, one_line
 
 
 @dataclass(frozen=True)
@@ -358,7 +358,7 @@ def export_comparison(
 
 def _show(compared: ComparedModels, samples: Sequence[Sample]) -> None:
     """Show the sentence, the table and the answers side by side on the run's page."""
-    lines = [escape(compared.manifest.sentence), *map(escape, compared.manifest.notes)]
+    lines = list(map(escape_markdown, (compared.manifest.sentence, *compared.manifest.notes)))
     create_markdown_artifact("\n\n".join(lines), key="deita-comparison")
     create_table_artifact(
         [line for result in compared.measures for line in _table(result)],
@@ -367,10 +367,15 @@ def _show(compared: ComparedModels, samples: Sequence[Sample]) -> None:
     )
     if samples:
         create_table_artifact(
-            [{"prompt": sample.prompt, **sample.answers} for sample in samples],
+            [_side_by_side(sample) for sample in samples],
             key="deita-answers",
             description="Answers of one training of each group, side by side",
         )
+
+
+def _side_by_side(sample: Sample) -> dict[str, str]:
+    answers = {group: one_line(answer) for group, answer in sample.answers.items()}
+    return {"prompt": one_line(sample.prompt), **answers}
 
 
 def _table(result: MeasureResult) -> list[dict[str, Any]]:

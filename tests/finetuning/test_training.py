@@ -13,13 +13,22 @@ from shutil import copytree
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from deita_tasks import storage
 from deita_tasks.conversations import SourceRow
-from deita_tasks.errors import ComputeError, StorageError, TrainingFailed, UsageError
+from deita_tasks.errors import (
+    ComputeError,
+    DamagedArtifact,
+    InputError,
+    StorageError,
+    TrainingFailed,
+    UsageError,
+)
 from deita_tasks.finetuning import launch, trainer
 from deita_tasks.finetuning.base_model import BaseName, load_tokenizer
+from deita_tasks.finetuning.checkpoints import Checkpoints
 from deita_tasks.finetuning.examples import build_training_set
 from deita_tasks.finetuning.job import OutOfMemory, Preparation, TrainedModel, device_batch_size
 from deita_tasks.finetuning.preferences import Preference
@@ -139,8 +148,6 @@ def test_checkpoints_and_models_in_s3(s3: Any, base: BaseName, tmp_path: Path) -
 
 
 def test_a_damaged_checkpoint_is_passed_over(base: BaseName, tmp_path: Path) -> None:
-    from deita_tasks.finetuning.checkpoints import Checkpoints
-
     checkpoints = Checkpoints(tmp_path, str(tmp_path))
     assert checkpoints.restore() is None
     (tmp_path / "checkpoint-3").mkdir()
@@ -150,6 +157,56 @@ def test_a_damaged_checkpoint_is_passed_over(base: BaseName, tmp_path: Path) -> 
     assert checkpoints.restore() == tmp_path / "checkpoint-3"
     (tmp_path / "checkpoint-3" / "weights").write_bytes(b"1235")
     assert checkpoints.restore() is None
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at(base: BaseName, store: str, update: int) -> str:
+    """Train with a checkpoint after every update, and end early; return the address."""
+    address = prepare(base, store, checkpoint_steps=1).job.address
+
+    def interrupt(step: int, steps: int, values: dict[str, float]) -> None:
+        if step == update:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train_prepared(store, address, None, interrupt)
+    return address
+
+
+def test_a_planted_checkpoint_is_not_run(base: BaseName, tmp_path: Path) -> None:
+    """Who can write to the store can write its digests too."""
+    store, ran = str(tmp_path / "store"), tmp_path / "ran"
+    address = interrupt_at(base, store, update=2)
+    folder = Path(store, "trainings", address)
+
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(ran),)
+
+    torch.save(Bomb(), folder / "checkpoint-1" / "optimizer.pt")
+    Checkpoints(folder, str(folder)).keep(1)
+    with pytest.raises(DamagedArtifact, match="holds something else than tensors"):
+        train_prepared(store, address, None, silent)
+    assert not ran.exists()
+
+
+def test_a_base_that_has_changed_since_is_told(base_folder: Path, tmp_path: Path) -> None:
+    folder = copytree(base_folder, tmp_path / "base")
+    address = prepare(BaseName(model=str(folder)), str(tmp_path / "store")).job.address
+    poison(folder, " twice")
+    with pytest.raises(DamagedArtifact, match="is not the base model that the training was"):
+        train_prepared(str(tmp_path / "store"), address, None, silent)
+
+
+def test_a_preparation_under_another_address_is_told(base: BaseName, tmp_path: Path) -> None:
+    address = prepare(base, str(tmp_path)).job.address
+    other = "0" * 32
+    os.rename(tmp_path / "trainings" / address, tmp_path / "trainings" / other)
+    with pytest.raises(DamagedArtifact, match=f"prepared for the training {address}"):
+        train_prepared(str(tmp_path), other, None, silent)
 
 
 # ---- DPO
@@ -190,6 +247,14 @@ def test_dpo_moves_the_margin(
     assert model.is_adapter == (sft.lora is not None)
     assert not any("ref/" in name for name in model.files)
     assert not are_equal(weights(store, model), weights(store, first))
+
+
+def test_pairs_that_all_exceed_the_window_are_an_error(base: BaseName, tmp_path: Path) -> None:
+    narrow = DPO.model_copy(update={"max_length": 20})
+    with pytest.raises(InputError, match="none of 3 preference pairs fits the window of 20 tokens"):
+        prepare_dpo(
+            prepare(base, str(tmp_path)), preferences(3), [], narrow, Settings(str(tmp_path))
+        )
 
 
 # ---- faults

@@ -121,15 +121,8 @@ def prepare_dpo(
     Raises InputError if no pair fits the window.
     """
     tokenization = load_tokenizer(_base_of(base))
-    encoded, too_long = encode_preferences(preferences, tokenization.tokenizer, recipe.max_length)
+    kept, too_long = _fitting(preferences, tokenization, recipe.max_length)
     left_out = [*unread, *too_long]
-    if not encoded:
-        raise InputError(
-            f"none of {len(preferences):,} preference pairs fits the window of "
-            f"{recipe.max_length:,} tokens; raise max_length"
-        )
-    fitting = {pair.id for pair in encoded}
-    kept = [preference for preference in preferences if preference.id in fitting]
     job = Job(
         base={"training": base.job.address},
         data=storage.digest_of(as_rows(kept)),
@@ -154,6 +147,20 @@ def prepare_dpo(
         storage.write_table(str(folder / DATA_FILE), pa.Table.from_pylist(as_rows(kept)))
 
     return _put(preparation, tokenization, left_out, write_data, to.store)
+
+
+def _fitting(
+    preferences: Sequence[Preference], tokenization: Tokenization, max_length: int
+) -> tuple[list[Preference], list[LeftOut]]:
+    """Return the preferences that fit the window, and the others. Raises InputError for none."""
+    encoded, too_long = encode_preferences(preferences, tokenization.tokenizer, max_length)
+    if not encoded:
+        raise InputError(
+            f"none of {len(preferences):,} preference pairs fits the window of {max_length:,} "
+            "tokens; raise max_length"
+        )
+    fitting = {pair.id for pair in encoded}
+    return [preference for preference in preferences if preference.id in fitting], too_long
 
 
 def _base_of(preparation: Preparation) -> BaseName:

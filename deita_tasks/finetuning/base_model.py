@@ -90,7 +90,7 @@ def load_model(location: str, revision: str | None, dtype: str) -> PreTrainedMod
         return _load_adapter(location, dtype)
     try:
         with quiet_loading():
-            return AutoModelForCausalLM.from_pretrained(
+            model = AutoModelForCausalLM.from_pretrained(
                 location,
                 revision=revision,
                 dtype=dtype,
@@ -102,6 +102,12 @@ def load_model(location: str, revision: str | None, dtype: str) -> PreTrainedMod
             f"{location}: cannot be loaded as a causal language model ({_first_line(error)}); "
             "expected config.json and weights as safetensors"
         ) from error
+    if getattr(model.config, "quantization_config", None):
+        raise ModelError(
+            f"{location}: its weights are quantized, and cannot be trained; expected the model "
+            "before it was quantized"
+        )
+    return model
 
 
 def _load_adapter(folder: str, dtype: str) -> Any:

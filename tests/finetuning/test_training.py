@@ -22,6 +22,7 @@ from deita_tasks.errors import (
     ComputeError,
     DamagedArtifact,
     InputError,
+    ModelError,
     StorageError,
     TrainingFailed,
     UsageError,
@@ -264,6 +265,16 @@ def test_a_loss_that_is_no_number_ends_it(base_folder: Path, tmp_path: Path, off
     folder = copytree(base_folder, tmp_path / "base")
     poison(folder, " twice")
     with pytest.raises(TrainingFailed, match=r"of update 1 of 6 is nan; lower the learning rate"):
+        trained(BaseName(model=str(folder)), str(tmp_path / "store"))
+
+
+def test_a_quantized_base_is_told(base_folder: Path, tmp_path: Path, offline: None) -> None:
+    """As a GGUF file that was saved as a checkpoint: the weights are plain, the mark has stayed."""
+    folder = copytree(base_folder, tmp_path / "base")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gguf"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="its weights are quantized, and cannot be trained"):
         trained(BaseName(model=str(folder)), str(tmp_path / "store"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -300,7 +301,8 @@ def find_source(checkpoint: Checkpoint) -> ModelSource:
     required = ("modules.json", "config.json", "model.safetensors")
     cached = [try_to_load_from_cache(location, name, revision=revision) for name in required]
     if all(isinstance(path, str) for path in cached):
-        return ModelSource(location, revision, is_local=True)
+        # As a folder: given a hub id, transformers asks the hub for adapters where peft is there.
+        return ModelSource(str(Path(str(cached[0])).parent), None, is_local=True)
     if (location, revision) == (MINILM, MINILM_REVISION):
         folder = find_packaged_minilm()
         if folder is not None:

@@ -1,6 +1,8 @@
-"""Batches within a token budget, the longest rows first.
+"""Batches of rows of one width within a token budget, the widest first.
 
-So there is little padding, and memory runs out at the start or not at all.
+A row's width is its length rounded up to a multiple of WIDTH_STEP, whatever the rows beside it. A
+product sums in an order that depends on the width, so a row of a fixed width has the same result in
+every batch. The widest come first: memory runs out at the start or not at all.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from deita_tasks.models.stopping import raise_if_stopped
 
 log = logging.getLogger(__name__)
 
-MIN_LENGTH_RATIO = 0.75  # of a batch's shortest row to its longest, once it is a quarter full
+WIDTH_STEP = 16  # tokens; a multiple of what a processor adds up at once
 
 
 @dataclass
@@ -26,6 +28,11 @@ class BatchLimit:
     tokens: int | None = None
 
 
+def padded_width(length: int) -> int:
+    """Return the tokens that a row of `length` tokens is padded to."""
+    return max(1, -(-length // WIDTH_STEP)) * WIDTH_STEP
+
+
 def run_batches(
     lengths: Sequence[int],
     batch_tokens: int,
@@ -34,9 +41,8 @@ def run_batches(
 ) -> list[int]:
     """Call `run(positions)` with batches that cover every position of `lengths`.
 
-    A batch holds at most `batch_tokens` tokens, each row counted as long as the longest; a longer
-    row is a batch of its own. Once a quarter full, a batch takes no row under three quarters of its
-    longest: another batch costs less than the padding.
+    `run` must pad each row to its `padded_width`, which all rows of a batch share. A batch holds at
+    most `batch_tokens` tokens, padding included; a wider row is a batch of its own.
 
     When memory runs out, the budget is halved for the batches that follow, and for later calls with
     the same `limit`. Returns the positions of rows that did not fit even alone.
@@ -44,25 +50,26 @@ def run_batches(
     limit = limit or BatchLimit()
     if limit.tokens is not None:
         batch_tokens = min(batch_tokens, limit.tokens)
-    order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
+    widths = [padded_width(length) for length in lengths]
+    order = sorted(range(len(widths)), key=lambda position: (-widths[position], position))
     too_long: list[int] = []
     start = 0
     while start < len(order):
         raise_if_stopped()
-        batch = _next_batch(order, start, lengths, batch_tokens)
+        batch = _next_batch(order, start, widths, batch_tokens)
         if _run_batch(run, batch):
             start += len(batch)
         elif len(batch) == 1:
             too_long.append(batch[0])
             start += 1
         else:
-            longest = max(lengths[batch[0]], 1)
-            batch_tokens = longest * len(batch) // 2
+            width = widths[batch[0]]
+            batch_tokens = width * len(batch) // 2
             limit.tokens = batch_tokens
             log.warning(
                 "out of memory with %d rows of %d tokens; continuing with %d tokens per batch",
                 len(batch),
-                longest,
+                width,
                 batch_tokens,
             )
     return too_long
@@ -74,17 +81,13 @@ def out_of_memory_problem(device: object, tokens: int) -> str:
 
 
 def _next_batch(
-    order: Sequence[int], start: int, lengths: Sequence[int], batch_tokens: int
+    order: Sequence[int], start: int, widths: Sequence[int], batch_tokens: int
 ) -> list[int]:
-    """Return the positions of the batch at `start` of `order`, which is sorted by length."""
-    longest = max(lengths[order[start]], 1)
-    most = max(1, batch_tokens // longest)
-    batch = list(order[start : start + most])
-    quarter = max(1, -(-batch_tokens // (4 * longest)))  # rounded up
-    for size in range(quarter, len(batch)):
-        if lengths[batch[size]] < MIN_LENGTH_RATIO * longest:
-            return batch[:size]
-    return batch
+    """Return the positions of the batch at `start` of `order`, which is sorted by width."""
+    width = widths[order[start]]
+    most = max(1, batch_tokens // width)
+    batch = order[start : start + most]
+    return [position for position in batch if widths[position] == width]
 
 
 def _run_batch(run: Callable[[list[int]], None], batch: list[int]) -> bool:

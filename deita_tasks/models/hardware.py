@@ -82,6 +82,16 @@ def default_batch_tokens(device: str) -> int:
     return 1024 if device == "cpu" else 32768
 
 
+def batch_threads(device: str) -> int | None:
+    """Return how many batches `run_batches` computes at a time: torch's threads on a CPU.
+
+    None on other devices: one at a time, in the caller's thread.
+    """
+    import torch
+
+    return torch.get_num_threads() if device == "cpu" else None
+
+
 def _has_amx() -> bool:
     import torch
 

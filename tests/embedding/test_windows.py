@@ -179,14 +179,14 @@ def test_one_window_without_a_value_is_a_row_without_a_vector(
     expected = embedder.embed(rows)
     from sentence_transformers import SentenceTransformer
 
-    encode = SentenceTransformer.encode
+    preprocess = SentenceTransformer.preprocess
 
-    def encode_all_but_one(self: Any, texts: list[str], **options: Any) -> Any:
+    def preprocess_all_but_one(self: Any, texts: list[str], **options: Any) -> Any:
         if any("SELECT" in text for text in texts):
             raise MemoryError
-        return encode(self, texts, **options)
+        return preprocess(self, texts, **options)
 
-    monkeypatch.setattr(SentenceTransformer, "encode", encode_all_but_one)
+    monkeypatch.setattr(SentenceTransformer, "preprocess", preprocess_all_but_one)
     output = load(plain).compute(rows)
     assert list(output.problems) == [1] and "out of memory on cpu" in output.problems[1]
     assert np.isnan(output.values[1]).all()

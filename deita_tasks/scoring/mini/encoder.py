@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.errors import ModelError
-from deita_tasks.models.batches import out_of_memory_problem, run_batches
+from deita_tasks.models.batches import out_of_memory_problem, padded_width, run_batches
 from deita_tasks.models.checkpoint import Checkpoint
-from deita_tasks.models.hardware import default_batch_tokens, require_device
+from deita_tasks.models.hardware import batch_threads, default_batch_tokens, require_device
 from deita_tasks.models.packaged import find_packaged_minilm
 from deita_tasks.models.quiet import quiet_loading
 from deita_tasks.models.tokenizer import Tokens, load_tokenizer
@@ -84,7 +84,7 @@ class MiniEncoder:
             states[batch] = self._forward([tokens[position].ids for position in batch])
 
         budget = batch_tokens or default_batch_tokens(self.device)
-        too_long = run_batches(lengths, budget, run)
+        too_long = run_batches(lengths, budget, run, threads=batch_threads(self.device))
         problems = {
             position: out_of_memory_problem(self.device, lengths[position]) for position in too_long
         }
@@ -95,7 +95,8 @@ class MiniEncoder:
         import torch
 
         lengths = torch.tensor([len(ids) for ids in batch])
-        padded = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long)
+        width = padded_width(int(lengths.max()))
+        padded = torch.zeros(len(batch), width, dtype=torch.long)
         for row, ids in enumerate(batch):
             padded[row, : len(ids)] = torch.tensor(ids)
         mask = torch.arange(padded.shape[1]) < lengths[:, None]
@@ -104,9 +105,8 @@ class MiniEncoder:
             output = self.model(
                 padded.to(self.device), attention_mask=mask.long(), output_hidden_states=True
             )
-            weights = mask.float() / mask.sum(1, keepdim=True)
-            means = [
-                torch.einsum("nld,nl->nd", output.hidden_states[layer], weights) for layer in LAYERS
-            ]
+            weights = (mask.float() / mask.sum(1, keepdim=True))[:, :, None]
+            # Not a product of matrices: its rounding would depend on the number of rows.
+            means = [(output.hidden_states[layer] * weights).sum(1) for layer in LAYERS]
             states: NDArray[np.float32] = torch.cat(means, 1).float().cpu().numpy()
         return states

@@ -11,6 +11,8 @@ from time import process_time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.errors import UsageError
@@ -29,6 +31,7 @@ from deita_tasks.scoring.mini.head import (
     gaussian_kernel,
 )
 from deita_tasks.scoring.mini.scorer import WEIGHTS, MiniScorer
+from tests.support.threads import torch_threads
 
 EASY = "Who wrote Hamlet?"
 HARD = (
@@ -54,6 +57,7 @@ PAIRS = [
     (EASY, LOOP),
     (" \n\t", "\0"),
     (HARD * 40, GOOD * 400),
+    *(((HARD[: 9 * size], GOOD[:size])) for size in range(1, 40, 4)),
 ]
 
 
@@ -82,15 +86,30 @@ def test_scores_are_between_one_and_six_whatever_the_text(
 
 
 @pytest.mark.parametrize("kind", SCORE_KINDS)
-def test_a_score_depends_neither_on_its_batch_nor_on_its_place_in_it(
-    kind: ScoreKind, request: pytest.FixtureRequest
+@settings(max_examples=5, deadline=None)
+@given(
+    order=st.permutations(range(len(PAIRS))),
+    shard=st.integers(1, len(PAIRS)),
+    batch_tokens=st.sampled_from([1, 50, 100, 200, 1024, 100_000]),
+    threads=st.sampled_from([1, 2, 3]),
+)
+def test_a_score_is_the_same_to_the_bit_whatever_its_batch(
+    kind: ScoreKind,
+    request: pytest.FixtureRequest,
+    order: list[int],
+    shard: int,
+    batch_tokens: int,
+    threads: int,
 ) -> None:
     together = scorer_of(kind, request).score(PAIRS)
-    small = load_scorer("mini", kind=kind, device="cpu", batch_tokens=1)
-    np.testing.assert_allclose(small.score(PAIRS[::-1])[::-1], together, atol=1e-5, rtol=0)
-    alone = np.concatenate([scorer_of(kind, request).score([pair]) for pair in PAIRS])
-    np.testing.assert_allclose(alone, together, atol=1e-5, rtol=0)
-    np.testing.assert_array_equal(scorer_of(kind, request).score(PAIRS), together)
+    scorer = MiniScorer(kind=kind, device="cpu", batch_tokens=batch_tokens)
+    scorer._encoder = scorer_of(kind, request)._encoder  # type: ignore[attr-defined]
+    scores = np.full(len(PAIRS), np.nan, np.float32)
+    with torch_threads(threads):
+        for start in range(0, len(order), shard):
+            rows = order[start : start + shard]
+            scores[rows] = scorer.score([PAIRS[row] for row in rows])
+    assert scores.tobytes() == together.tobytes()
 
 
 def test_what_demands_more_is_more_complex(complexity: Scorer) -> None:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from deita_tasks.models.stopping import raise_if_stopped
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 WIDTH_STEP = 16  # tokens; a multiple of what a processor adds up at once
 
@@ -26,6 +29,10 @@ class BatchLimit:
     """
 
     tokens: int | None = None
+
+    def lower(self, tokens: int) -> int:
+        """Return `tokens`, or the limit if that is less."""
+        return tokens if self.tokens is None else min(tokens, self.tokens)
 
 
 def padded_width(length: int) -> int:
@@ -48,8 +55,7 @@ def run_batches(
     the same `limit`. Returns the positions of rows that did not fit even alone.
     """
     limit = limit or BatchLimit()
-    if limit.tokens is not None:
-        batch_tokens = min(batch_tokens, limit.tokens)
+    batch_tokens = limit.lower(batch_tokens)
     widths = [padded_width(length) for length in lengths]
     order = sorted(range(len(widths)), key=lambda position: (-widths[position], position))
     too_long: list[int] = []
@@ -57,7 +63,7 @@ def run_batches(
     while start < len(order):
         raise_if_stopped()
         batch = _next_batch(order, start, widths, batch_tokens)
-        if _run_batch(run, batch):
+        if fits_in_memory(run, batch):
             start += len(batch)
         elif len(batch) == 1:
             too_long.append(batch[0])
@@ -90,7 +96,7 @@ def _next_batch(
     return [position for position in batch if widths[position] == width]
 
 
-def _run_batch(run: Callable[[list[int]], None], batch: list[int]) -> bool:
+def fits_in_memory(run: Callable[[T], None], batch: T) -> bool:
     """Run a batch. Return False if memory ran out."""
     try:
         run(batch)

@@ -37,7 +37,7 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
     here that is counted. Unlike there, no padding token or side and no CUDA device is needed.
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2  # of 1, last bits depended on the texts beside
 
     only_answer: bool = Field(
         False, description="embed the assistant turns alone, joined by newlines"

@@ -14,11 +14,13 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from dataclasses import dataclass
 from itertools import takewhile
 from threading import Barrier, Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from deita_tasks.models.stopping import raise_if_stopped
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 WIDTH_STEP = 16  # tokens; a multiple of what a processor adds up at once
 
@@ -31,6 +33,10 @@ class BatchLimit:
     """
 
     tokens: int | None = None
+
+    def lower(self, tokens: int) -> int:
+        """Return `tokens`, or the limit if that is less."""
+        return tokens if self.tokens is None else min(tokens, self.tokens)
 
 
 def padded_width(length: int) -> int:
@@ -58,7 +64,7 @@ def run_batches(
     that did not fit even alone.
     """
     limit = limit or BatchLimit()
-    batch_tokens = min(batch_tokens, limit.tokens or batch_tokens)
+    batch_tokens = limit.lower(batch_tokens)
     widths = [padded_width(length) for length in lengths]
     pending = sorted(range(len(widths)), key=lambda position: (-widths[position], position))
     too_long: list[int] = []
@@ -69,7 +75,7 @@ def run_batches(
             while pending and len(running) < at_once:
                 raise_if_stopped()
                 batch = _Batch(_take(pending, widths, batch_tokens), is_alone=at_once == 1)
-                running[pool.submit(_run_batch, run, batch.positions)] = batch
+                running[pool.submit(fits_in_memory, run, batch.positions)] = batch
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 positions, is_alone = running.pop(future)
                 if future.result():
@@ -153,7 +159,7 @@ def _halve(width: int, rows: int) -> int:
     return batch_tokens
 
 
-def _run_batch(run: Callable[[list[int]], None], batch: list[int]) -> bool:
+def fits_in_memory(run: Callable[[T], None], batch: T) -> bool:
     """Run a batch. Return False if memory ran out."""
     try:
         run(batch)

@@ -10,30 +10,29 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from deita_tasks.errors import ModelError
-from deita_tasks.models.batches import BatchLimit, run_batches
+from deita_tasks.models.batches import BatchLimit
 from deita_tasks.models.checkpoint import Checkpoint, rope_threshold
-from deita_tasks.models.hardware import default_batch_tokens, torch_dtype
+from deita_tasks.models.fixed_batches import FixedBatch, run_fixed_batches
+from deita_tasks.models.hardware import fixed_batch_tokens, torch_dtype
 from deita_tasks.models.quiet import quiet_loading
 
 if TYPE_CHECKING:
     import torch
 
+    from deita_tasks.models.forward import ForwardPass
     from deita_tasks.models.prefix import SharedPrefix
 
 log = logging.getLogger(__name__)
 
 TokenIds: TypeAlias = Sequence[int]
-PROBE_IDS = range(3, 11)  # arbitrary tokens, to compare two ways of computing a state
+HEAD_ROWS = 256  # of a block of last states that the head reads
 
 
 class TextGroup(NamedTuple):
-    """Texts that are computed in the same way.
-
-    `rows`: their positions. `prefix`: the beginning that they share, None if there is none.
-    """
+    """The positions of texts that are computed in the same way, and this way."""
 
     rows: list[int]
-    prefix: SharedPrefix | None
+    forward: ForwardPass
 
 
 class CausalLM:
@@ -42,6 +41,10 @@ class CausalLM:
     `head`: float32 (k, d), the rows of lm_head for `head_ids`, and `bias`, float32 (k,) or None;
     both None without `head_ids`. `prefix`: the token ids that most texts begin with, if any; they
     are computed once, here.
+
+    A state depends on its text alone, to the last bit: every batch has the same number of tokens,
+    and no text sees another. `layout` says how the model reads texts packed into one row; it is
+    None for a model that cannot, whose texts are padded.
     """
 
     def __init__(
@@ -54,6 +57,10 @@ class CausalLM:
         head_ids: Sequence[int] | None = None,
         prefix: TokenIds = (),
     ) -> None:
+        import torch
+
+        from deita_tasks.models.forward import PaddedForward, choose_forward
+
         has_head = head_ids is not None
         model = _load(checkpoint, torch_dtype(dtype), device, allow_bin, has_head)
         self.location = checkpoint.location
@@ -61,15 +68,20 @@ class CausalLM:
         self.limit = BatchLimit()
         self.head: torch.Tensor | None = None
         self.bias: torch.Tensor | None = None
-        self.prefix: SharedPrefix | None = None
-        self.base: Any = model
+        self.base: Any = model if head_ids is None else model.base_model
+        self.forward: ForwardPass = PaddedForward(self.base, device)
+        self.has_experts = _has_experts(model)
         self.rope_threshold = rope_threshold(model.config, "longrope")
-        if head_ids is not None:
-            self.base = model.base_model
-            self._set_head(model, list(head_ids))
-        if prefix:
-            self._set_prefix(list(prefix))
+        with torch.inference_mode():
+            if head_ids is not None:
+                self._set_head(model, list(head_ids))
+            self.forward = choose_forward(self.base, list(prefix), device, self.location)
         log.info("loaded %s on %s, %s", checkpoint.location, device, dtype)
+
+    @property
+    def prefix(self) -> SharedPrefix | None:
+        """The beginning that is not computed again, if texts have one."""
+        return self.forward.prefix
 
     def last_hidden(
         self, texts: Sequence[TokenIds], batch_tokens: int | None = None
@@ -78,9 +90,7 @@ class CausalLM:
 
         float32 (n, d), on the device; and the positions of texts that did not fit memory even
         alone. Their rows, and those of texts without tokens, are NaN. Equal texts are computed
-        once. Rows are padded on the right, which a causal model cannot see: so no mask is needed,
-        the attention kernels take their fast path, and neither the tokenizer's padding side nor its
-        padding token matters.
+        once. `batch_tokens`: the tokens of a batch on a GPU; on a CPU they do not change.
         """
         import torch
 
@@ -88,8 +98,9 @@ class CausalLM:
         row_of = {ids: row for row, ids in enumerate(distinct)}
         no_row = len(distinct)
         rows = [row_of.get(tuple(ids), no_row) for ids in texts]
+        tokens = fixed_batch_tokens(self.device, batch_tokens or self.forward.gpu_tokens)
         with torch.inference_mode():
-            states, too_long = self._distinct_states(distinct, batch_tokens)
+            states, too_long = self._distinct_states(distinct, tokens)
             index = torch.tensor(rows, dtype=torch.long, device=self.device)
             hidden = states[index]
         return hidden, [position for position, row in enumerate(rows) if row in too_long]
@@ -97,16 +108,22 @@ class CausalLM:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the raw logits of the head's ids, float32 (n, k).
 
-        The product is in float32, whatever the model's number type.
+        The product is in float32, whatever the model's number type, and in blocks of one size.
         """
         import torch
 
         if self.head is None:
             raise ValueError("this CausalLM was loaded without head_ids")
-        return torch.nn.functional.linear(hidden, self.head, self.bias)
+        padding = -len(hidden) % HEAD_ROWS
+        padded = torch.nn.functional.pad(hidden, (0, 0, 0, padding))
+        blocks = [
+            torch.nn.functional.linear(block, self.head, self.bias)
+            for block in torch.split(padded, HEAD_ROWS)
+        ]
+        return torch.cat(blocks)[: len(hidden)]
 
     def _distinct_states(
-        self, texts: Sequence[TokenIds], batch_tokens: int | None
+        self, texts: Sequence[TokenIds], tokens: int
     ) -> tuple[torch.Tensor, set[int]]:
         """Return the states of n texts, float32 (n + 1, d), and the rows that did not fit memory.
 
@@ -114,12 +131,11 @@ class CausalLM:
         """
         import torch
 
-        budget = batch_tokens or default_batch_tokens(self.device)
         rows: list[int] = []
         parts: list[torch.Tensor] = []
         too_long: set[int] = set()
         for group in self._group_texts(texts):
-            too_long |= self._run_group(texts, group, budget, rows, parts)
+            too_long |= self._run_group(texts, group, tokens, rows, parts)
         states = torch.full(
             (len(texts) + 1, self.base.config.hidden_size),
             torch.nan,
@@ -131,28 +147,24 @@ class CausalLM:
         return states, too_long
 
     def _group_texts(self, texts: Sequence[TokenIds]) -> list[TextGroup]:
-        """Return the texts that begin with the prefix, and those that are computed whole.
+        """Return the texts that may share a batch.
 
-        Texts beyond `rope_threshold` are a group of their own: transformers takes a whole batch's
-        frequencies from its longest text.
+        Texts beyond `rope_threshold` are a group of their own, and are computed whole: transformers
+        takes a whole batch's frequencies from its longest text.
         """
-        shared: list[int] = []
-        whole: list[int] = []
-        beyond: list[int] = []
-        for row, ids in enumerate(texts):
-            if self.rope_threshold is not None and len(ids) > self.rope_threshold:
-                beyond.append(row)
-            elif self.prefix is not None and self.prefix.fits(ids):
-                shared.append(row)
-            else:
-                whole.append(row)
-        return [TextGroup(shared, self.prefix), TextGroup(whole, None), TextGroup(beyond, None)]
+        threshold = self.rope_threshold
+        if threshold is None:
+            return [TextGroup(list(range(len(texts))), self.forward)]
+        within = [row for row, ids in enumerate(texts) if len(ids) <= threshold]
+        beyond = [row for row, ids in enumerate(texts) if len(ids) > threshold]
+        whole = self.forward.without_prefix()
+        return [TextGroup(within, self.forward), TextGroup(beyond, whole)]
 
     def _run_group(
         self,
         texts: Sequence[TokenIds],
         group: TextGroup,
-        budget: int,
+        tokens: int,
         rows: list[int],
         parts: list[torch.Tensor],
     ) -> set[int]:
@@ -160,66 +172,19 @@ class CausalLM:
 
         Return the positions of texts that did not fit memory.
         """
-        prefix_length = len(group.prefix.ids) if group.prefix is not None else 0
-        lengths = [len(texts[row]) - prefix_length for row in group.rows]
+        forward = group.forward
+        lengths = [forward.length(texts[row]) for row in group.rows]
 
-        def run(batch: list[int]) -> None:
-            batch_rows = [group.rows[position] for position in batch]
-            batch_texts = [texts[row] for row in batch_rows]
-            parts.append(self._forward(batch_texts, group.prefix).float())
+        def run(batch: FixedBatch) -> None:
+            batch_rows = [group.rows[position] for position in batch.positions]
+            states = forward.run([texts[row] for row in batch_rows], batch.tokens)
+            parts.append(states.float())
             rows.extend(batch_rows)
 
-        too_long = run_batches(lengths, budget, run, self.limit)
+        if self.has_experts:  # the rows of an expert's product are those that the batch sends there
+            tokens = 0  # so each text is a batch of its own
+        too_long = run_fixed_batches(lengths, tokens, run, forward.plan, self.limit)
         return {group.rows[position] for position in too_long}
-
-    def _forward(
-        self, batch: Sequence[TokenIds], prefix: SharedPrefix | None = None
-    ) -> torch.Tensor:
-        """Return the last states of a batch, (b, d) in the model's number type.
-
-        With a `prefix`, which each text begins with, only the tokens after it are computed. On CUDA
-        this does not wait for the device.
-        """
-        import torch
-
-        skip = len(prefix.ids) if prefix is not None else 0
-        lengths = torch.tensor([len(ids) - skip for ids in batch])
-        padded = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long)
-        for row, ids in zip(padded, batch, strict=True):
-            row[: len(ids) - skip] = torch.as_tensor(ids[skip:])
-        if self.device.startswith("cuda"):
-            padded = padded.pin_memory()
-            lengths = lengths.pin_memory()
-        padded = padded.to(self.device, non_blocking=True)
-        lengths = lengths.to(self.device, non_blocking=True)
-        if prefix is None:
-            output = self.base(input_ids=padded, use_cache=False)
-        else:
-            output = self.base(input_ids=padded, use_cache=True, past_key_values=prefix)
-        states: torch.Tensor = output.last_hidden_state
-        return states[torch.arange(len(batch), device=self.device), lengths - 1]
-
-    def _set_prefix(self, ids: list[int]) -> None:
-        """Compute the prefix, and keep it if texts have the same states with it and without."""
-        import torch
-
-        from deita_tasks.models.prefix import compute_prefix
-
-        probe = [[*ids, *range(token, token + 1 + token % 2)] for token in PROBE_IDS]
-        tolerance = 1e-3 if self.base.dtype is torch.float32 else 0.1
-        with torch.inference_mode():
-            prefix = compute_prefix(self.base, ids, self.device)
-            if prefix is not None:
-                whole = self._forward(probe).float()
-                continued = self._forward(probe, prefix).float()
-                if relative_distance(continued, whole) <= tolerance:
-                    self.prefix = prefix
-        if self.prefix is None:
-            log.info(
-                "%s: %s computes the prompt's beginning anew for each text",
-                self.location,
-                type(self.base).__name__,
-            )
 
     def _set_head(self, model: Any, head_ids: list[int]) -> None:
         """Keep the head's rows for `head_ids`, and check that they give the model's logits.
@@ -233,13 +198,11 @@ class CausalLM:
         self.head = output.weight[head_ids].detach().float()
         if bias is not None:
             self.bias = bias[head_ids].detach().float()
-        probe = list(PROBE_IDS)
-        with torch.inference_mode():
-            input_ids = torch.tensor([probe], device=self.device)
-            whole = model(input_ids=input_ids, use_cache=False, logits_to_keep=1)
-            expected = whole.logits[0, -1, head_ids].float()
-            hidden, _ = self.last_hidden([probe])
-            logits = self.logits(hidden)[0]
+        probe = range(3, 11)  # arbitrary tokens
+        input_ids = torch.tensor([list(probe)], device=self.device)
+        whole = model(input_ids=input_ids, use_cache=False, logits_to_keep=1)
+        expected = whole.logits[0, -1, head_ids].float()
+        logits = self.logits(self.forward.run([probe], len(probe)).float())[0]
         tolerance = 1e-4 if model.dtype is torch.float32 else 0.05
         if not torch.allclose(logits, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
             raise ModelError(
@@ -249,20 +212,9 @@ class CausalLM:
             )
 
 
-def relative_distance(states: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return the greatest distance of two rows, relative to the row's length; NaN if a state is.
-
-    Each component is measured in its own mean magnitude: a few components of a decoder are a
-    hundred times larger than the others, nearly equal for every text, and would hide all
-    differences. (Tiny models in bfloat16: at most 0.015; with keys 2% off 0.015 to 0.3, 10% off
-    0.06 to 0.9, with the keys of other tokens 1.3 and more.)
-    """
-    import torch
-
-    magnitude = expected.abs().mean(0).clamp(min=torch.finfo(torch.float32).tiny)
-    distances = ((states - expected) / magnitude).norm(dim=1)
-    lengths = (expected / magnitude).norm(dim=1)
-    return float((distances / lengths).max())
+def _has_experts(model: Any) -> bool:
+    """Return whether the model is a mixture of experts, which takes tokens apart."""
+    return any("Experts" in type(module).__name__ for module in model.modules())
 
 
 def _load(

@@ -14,7 +14,7 @@ from deita_tasks.components import Component
 from deita_tasks.models.batches import out_of_memory_problem
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import Checkpoint
-from deita_tasks.models.hardware import BatchTokens, Device, Dtype, choose_dtype, require_device
+from deita_tasks.models.hardware import Device, Dtype, choose_dtype, require_device
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.prefetch import prefetch
 from deita_tasks.models.tokenizer import Tokens
@@ -50,7 +50,11 @@ class CausalLMComponent(Component):
     )
     dtype: Dtype = "auto"
     device: Device = "auto"
-    batch_tokens: BatchTokens = None
+    batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="tokens of every batch on a GPU, which last bits depend on; default: 8,192",
+    )
     allow_bin: bool = Field(
         False, description="read pytorch_model.bin if there is no safetensors file"
     )

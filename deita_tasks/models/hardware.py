@@ -108,6 +108,21 @@ def batch_threads(device: str) -> int | None:
     return torch.get_num_threads() if device == "cpu" else None
 
 
+def fixed_batch_tokens(device: str, gpu_tokens: int) -> int:
+    """Return the tokens of every batch of a decoder: 1,024 on a CPU, else `gpu_tokens`.
+
+    A product's last bits depend on this number, so on a CPU no option changes it. A number that
+    cannot be cut into equal pieces for the threads is rounded up: elementwise functions take the
+    last few numbers of a piece by another formula, so a piece must end where a vector does.
+    """
+    import torch
+
+    if device != "cpu":
+        return gpu_tokens
+    step = 8 * torch.get_num_threads()
+    return -(-1024 // step) * step
+
+
 def _has_amx() -> bool:
     import torch
 

@@ -33,7 +33,7 @@ class CausalLMScorer(CausalLMComponent, PromptScorer):
     counted; no 3.0 if something fails. As there, a missing response is scored as "".
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2  # of 1, last bits depended on the texts beside
 
     kind: ScoreKind
     max_length: int | None = Field(

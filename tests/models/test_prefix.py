@@ -6,7 +6,7 @@ import torch
 
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import find_checkpoint
-from deita_tasks.models.prefix import MAX_LENGTH_RATIO, SharedPrefix
+from deita_tasks.models.prefix import compute_prefix
 from tests.support.checkpoints import reference_model, write_model
 
 BEGINNING = list(range(3, 15))
@@ -34,23 +34,11 @@ FAMILIES = {
         "max_window_layers": 1,
     },  # the second layer alone has a window
     "OPT": {"ffn_dim": 48, "word_embed_proj_dim": 32},  # learned positions
-    "Bloom": {"n_head": 4, "n_layer": 2},  # no positions but in the attention
 }
 
 
 def load(folder, dtype="float32", **options):
     return CausalLM(find_checkpoint(str(folder)), dtype=dtype, device="cpu", **options)
-
-
-def counted(model):
-    """A list to which each call of the model adds the number of tokens given to it, padding
-    included.
-    """
-    calls = []
-    model.base.register_forward_pre_hook(
-        lambda module, args, kwargs: calls.append(kwargs["input_ids"].numel()), with_kwargs=True
-    )
-    return calls
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +65,7 @@ def test_states_are_those_of_whole_texts_in_every_batch(tmp_path, family):
     states = expected(tmp_path, TEXTS)
     model = load(tmp_path, prefix=BEGINNING)
     assert model.prefix is not None
-    for batch_tokens in (1, 70, 100_000):
+    for batch_tokens in (16, 100_000):
         for order in (range(len(TEXTS)), range(len(TEXTS))[::-1]):
             hidden, too_much = model.last_hidden([TEXTS[i] for i in order], batch_tokens)
             assert too_much == []
@@ -116,27 +104,17 @@ def test_texts_beyond_the_turn_of_longrope_are_computed_by_themselves(tmp_path):
 
 def test_only_what_follows_the_beginning_is_computed(folder):
     model = load(folder, prefix=BEGINNING)
-    calls = counted(model)
-    model.last_hidden(TEXTS, 1)
-    assert sum(calls) == 1 + 5 + 30 + 60 + 60 + sum(map(len, TEXTS[5:]))
-    assert all(
-        layer.keys.shape[:3:2] == (1, len(BEGINNING)) for layer in model.prefix.layers
-    )  # as it was before
-
-
-def test_long_texts_are_computed_whole(folder):
-    model = load(folder, prefix=BEGINNING[:4])
-    calls = counted(model)
-    rest = MAX_LENGTH_RATIO * 4 - 4
-    model.last_hidden([[*BEGINNING[:4], *text(rest)], [*BEGINNING[:4], *text(rest + 1)]], 1)
-    assert sorted(calls) == [rest, MAX_LENGTH_RATIO * 4 + 1]
+    lengths = [model.forward.length(ids) for ids in TEXTS]
+    assert lengths == [1, 5, 30, 60, 60, *map(len, TEXTS[5:])]
 
 
 def test_a_text_that_comes_several_times_is_computed_once(folder):
     model = load(folder)
-    calls = counted(model)
-    hidden, _ = model.last_hidden([TEXTS[0], TEXTS[8], TEXTS[0], [], TEXTS[0]], 1)
-    assert sum(calls) == len(TEXTS[0]) + len(TEXTS[8])
+    computed = []
+    run = model.forward.run
+    model.forward.run = lambda texts, tokens: computed.extend(texts) or run(texts, tokens)
+    hidden, _ = model.last_hidden([TEXTS[0], TEXTS[8], TEXTS[0], [], TEXTS[0]])
+    assert sorted(computed) == sorted([tuple(TEXTS[0]), tuple(TEXTS[8])])
     assert torch.equal(hidden[0], hidden[2]) and torch.equal(hidden[0], hidden[4])
     assert not torch.equal(hidden[0], hidden[1])
     assert hidden[3].isnan().all()
@@ -167,6 +145,17 @@ def outlier(tmp_path_factory):
     return folder
 
 
+def change_prefix(monkeypatch, keys=1.0, values=1.0):
+    def changed(*arguments):
+        prefix = compute_prefix(*arguments)
+        return prefix._replace(
+            keys=[keys * layer for layer in prefix.keys],
+            values=[values * layer for layer in prefix.values],
+        )
+
+    monkeypatch.setattr("deita_tasks.models.forward.compute_prefix", changed)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_right_beginning_is_used_in_bfloat16(tmp_path, family):
     write_model(tmp_path, family, **FAMILIES[family])
@@ -176,22 +165,12 @@ def test_a_right_beginning_is_used_in_bfloat16(tmp_path, family):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_beginning_is_judged_by_all_components(outlier, monkeypatch, dtype):
     assert load(outlier, dtype, prefix=BEGINNING).prefix is not None
-    update = SharedPrefix.update
-    monkeypatch.setattr(
-        SharedPrefix,
-        "update",
-        lambda self, keys, values, *rest, **more: update(self, keys, values * 1.5, *rest, **more),
-    )
+    change_prefix(monkeypatch, values=1.5)
     assert load(outlier, dtype, prefix=BEGINNING).prefix is None
 
 
 def test_a_prefix_that_changes_states_is_not_used(folder, monkeypatch):
-    update = SharedPrefix.update
-    monkeypatch.setattr(
-        SharedPrefix,
-        "update",
-        lambda self, keys, values, *rest, **more: update(self, keys * 1.1, values, *rest, **more),
-    )
+    change_prefix(monkeypatch, keys=1.1)
     model = load(folder, prefix=BEGINNING)
     assert model.prefix is None
     torch.testing.assert_close(model.last_hidden(TEXTS)[0], load(folder).last_hidden(TEXTS)[0])

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, normalizers
 from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.errors import ComputeError, ModelError, UsageError
 from deita_tasks.models.causal_lm import CausalLM
+from deita_tasks.models.forward import PackedForward
 from deita_tasks.models.prefetch import prefetch
 from deita_tasks.scoring import load_scorer
 from tests.support.checkpoints import (
@@ -360,71 +361,43 @@ def test_bin_weights_only_where_they_are_allowed(tmp_path, folder):
     )
 
 
-def test_out_of_memory_halves_the_batch(folder, monkeypatch):
-    forward = CausalLM._forward
-    sizes = []
+def limit_memory(monkeypatch, most_tokens):
+    """Let the device have room for batches of `most_tokens` tokens; return the sizes that fail."""
+    run, failed = PackedForward.run, []
 
-    def small(self, batch, prefix=None):
-        sizes.append(len(batch))
-        if len(batch) > 2:
+    def small(self, texts, tokens):
+        if tokens > most_tokens:
+            failed.append(tokens)
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, batch, prefix)
+        return run(self, texts, tokens)
 
-    expected = scorer(folder).score(PAIRS)
-    causal_lm = scorer(folder, batch_tokens=100_000)
-    causal_lm.score([])  # loads it, with memory enough for the proofs
-    monkeypatch.setattr(CausalLM, "_forward", small)
-    np.testing.assert_allclose(causal_lm.score(PAIRS), expected, atol=1e-5)
-    assert max(sizes) == len(PAIRS)
-
-    def never_the_longest(self, batch, prefix=None):
-        if max(map(len, batch)) > 70:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, batch, prefix)
-
-    monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
-    measured = scorer(folder).compute(PAIRS)
-    assert measured.problems and all(
-        "out of memory" in problem for problem in measured.problems.values()
-    )
-    assert np.isnan(measured.values[list(measured.problems)]).all()
+    monkeypatch.setattr(PackedForward, "run", small)
+    return failed
 
 
 def test_what_memory_has_room_for_is_learnt_once_for_all_pieces(folder, monkeypatch):
-    forward, failed = CausalLM._forward, []
-
-    def small(self, batch, prefix=None):
-        if len(batch) > 2:
-            failed.append(len(batch))
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, batch, prefix)
-
     pairs = [(f"Write {number}.", "Yes.") for number in range(10, 50)]
     expected = scorer(folder).score(pairs)
     monkeypatch.setattr("deita_tasks.models.component.prefetch", partial(prefetch, size=8))
-    causal_lm = scorer(folder, batch_tokens=100_000)
+    causal_lm = scorer(folder)
     causal_lm.score([])  # loads it, with memory enough for the proofs
-    monkeypatch.setattr(CausalLM, "_forward", small)
+    failed = limit_memory(monkeypatch, 256)
     np.testing.assert_allclose(causal_lm.score(pairs), expected, atol=1e-5)
-    assert failed == [8, 4]
+    assert failed == [1024, 512]
     causal_lm.score(pairs)  # the next shard
-    assert failed == [8, 4]
+    assert failed == [1024, 512]
 
 
 def test_a_problem_belongs_to_its_own_pair_whatever_its_piece(folder, monkeypatch):
-    forward = CausalLM._forward
-
-    def never_the_longest(self, batch, prefix=None):
-        if max(map(len, batch)) > 100:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, batch, prefix)
-
     pairs = [("a", "b")] * 7 + [("a", words(150, "r"))] + [("c", "d")] * 3
     expected = scorer(folder).score(pairs)
     monkeypatch.setattr("deita_tasks.models.component.prefetch", partial(prefetch, size=3))
-    monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
-    measured = scorer(folder).compute(pairs)
+    causal_lm = scorer(folder)
+    causal_lm.score([])
+    limit_memory(monkeypatch, 128)
+    measured = causal_lm.compute(pairs)
     assert measured.problems == {7: "out of memory on cpu, even alone: 256 tokens"}
+    assert np.isnan(measured.values[7])
     np.testing.assert_allclose(np.delete(measured.values, 7), np.delete(expected, 7), atol=1e-5)
 
 

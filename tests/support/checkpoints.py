@@ -149,7 +149,7 @@ def write_model(
     }
     config = getattr(transformers, f"{family}Config")(**{**settings, **options})
     torch.manual_seed(seed)
-    model = getattr(transformers, f"{family}ForCausalLM")(config)
+    model = transformers.AutoModelForCausalLM.from_config(config)
     (model if head else model.model).save_pretrained(folder)
     # What the original reads, and we must not: a sampling configuration that would turn digits into
     # -inf.

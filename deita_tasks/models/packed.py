@@ -1,0 +1,259 @@
+"""Texts of a batch in one row, one after the other, each with an attention of its own.
+
+There is no padding between them and no mask. The attention is registered with transformers under
+the name ATTENTION, so that the code of a model family is used as it is.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import pad, scaled_dot_product_attention
+from transformers import AttentionInterface, DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from deita_tasks.models.prefix import SharedPrefix
+
+ATTENTION = "deita_packed"
+
+# As torch.nn.attention.varlen.varlen_attn: (query, key, value, cu_seq_q, cu_seq_k, max_q, max_k),
+# scale, window_size and enable_gqa by keyword. Where there are more keys than queries, the last
+# query sees the last key.
+VarlenAttention: TypeAlias = Callable[..., Any]
+
+# What transformers hands to an attention function and what does not change its result.
+_HARMLESS = {"dropout", "is_causal", "position_ids", "cache_position", "use_cache"}
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """s texts, one after the other in one row of t tokens; the last one is filler if need be.
+
+    `input_ids`, `position_ids`: int64 (1, t). `query_starts`, `key_starts`: int32 (s + 1,), where
+    each text's queries and keys begin, and the end. `key_index`: int64, the rows of prefix and own
+    keys, one after the other, that make up the keys of each text; None if no text has the prefix.
+    `last`: int64 (n,), where the last token of each text is. `windows`: for each layer the tokens
+    that its attention reaches back, or None.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    query_starts: torch.Tensor
+    key_starts: torch.Tensor
+    key_index: torch.Tensor | None
+    last: torch.Tensor
+    longest_query: int
+    longest_key: int
+    prefix: SharedPrefix | None
+    windows: Sequence[int | None]
+    attention: VarlenAttention
+
+
+class PackedLayout:
+    """How one model reads packed batches: its windows, its attention kernel and its device."""
+
+    def __init__(self, windows: Sequence[int | None], dtype: torch.dtype, device: str) -> None:
+        self.windows = windows
+        self.device = device
+        self.attention = choose_attention(device, dtype)
+
+    def pack(
+        self, texts: Sequence[Sequence[int]], tokens: int, prefix: SharedPrefix | None
+    ) -> PackedBatch:
+        """Return a batch of `tokens` tokens of the given token ids.
+
+        Texts that begin with `prefix` go on after it. Filler is a text of its own that no other
+        sees; all its tokens are at position 0, as some models have few positions.
+        """
+        shared = 0 if prefix is None else len(prefix.ids)
+        skips = [shared if prefix is not None and prefix.fits(ids) else 0 for ids in texts]
+        lengths = [len(ids) - skip for ids, skip in zip(texts, skips, strict=True)]
+        filler = tokens - sum(lengths)
+        input_ids = np.zeros((1, tokens), np.int64)
+        own = chain.from_iterable(ids[skip:] for ids, skip in zip(texts, skips, strict=True))
+        input_ids[0, : tokens - filler] = np.fromiter(own, np.int64)
+        if filler:
+            lengths.append(filler)
+            skips.append(0)
+        queries = _starts(lengths)
+        positions = np.arange(tokens) - np.repeat(queries[:-1] - skips, lengths)
+        positions[tokens - filler :] = 0
+        key_lengths = np.add(lengths, skips)
+        return PackedBatch(
+            input_ids=self._to_device(input_ids),
+            position_ids=self._to_device(positions[None]),
+            query_starts=self._to_device(queries.astype(np.int32)),
+            key_starts=self._to_device(_starts(key_lengths).astype(np.int32)),
+            key_index=self._to_device(_key_index(skips, lengths, shared)) if any(skips) else None,
+            last=self._to_device(queries[1 : len(texts) + 1] - 1),
+            longest_query=max(lengths),
+            longest_key=int(key_lengths.max()),
+            prefix=prefix,
+            windows=self.windows,
+            attention=self.attention,
+        )
+
+    def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        if not self.device.startswith("cuda"):
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def layer_windows(config: Any) -> list[int | None] | None:
+    """Return how many tokens each layer's attention reaches back, None for all.
+
+    None for a model with other layers than those of an attention, such as a recurrent one.
+    """
+    layers = DynamicCache(config=config).layers
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    if not layers or any(type(layer) not in plain for layer in layers):
+        return None
+    return [getattr(layer, "sliding_window", None) for layer in layers]
+
+
+def choose_attention(device: str, dtype: torch.dtype) -> VarlenAttention:
+    """Return torch's kernel for texts of different lengths, or one text after the other.
+
+    The kernel is for 16-bit numbers on GPUs from Ampere on, in torch 2.10 and later. It must not
+    split the keys of a text: how it would depends on the longest text of the batch.
+    """
+    if device.startswith("cuda") and dtype in (torch.bfloat16, torch.float16):
+        try:
+            from torch.nn.attention.varlen import varlen_attn
+        except ImportError:
+            return attention_by_text
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            if "num_splits" in inspect.signature(varlen_attn).parameters:
+                return partial(varlen_attn, num_splits=1)
+            return varlen_attn
+    return attention_by_text
+
+
+def attention_by_text(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, 0),
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Return causal attention, one text after the other: (t, heads, size of a head).
+
+    Each text is copied, so that neither its neighbours nor its place in memory matter.
+    """
+    query_lengths = cu_seq_q.diff().tolist()
+    key_lengths = cu_seq_k.diff().tolist()
+    texts = zip(
+        torch.split(query, query_lengths),
+        torch.split(key, key_lengths),
+        torch.split(value, key_lengths),
+        strict=True,
+    )
+    outputs = []
+    for queries, *keys_and_values in texts:
+        keys, values = (rows.transpose(0, 1)[None].contiguous() for rows in keys_and_values)
+        skip = keys.shape[2] - len(queries)
+        # queries before the first one make the causal mask a square, which needs no memory
+        queries = pad(queries.transpose(0, 1)[None], (0, 0, skip, 0)).contiguous()
+        mask = _window_mask(keys.shape[2], window_size[0], query.device)
+        output = scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scale,
+            enable_gqa=enable_gqa,
+        )
+        outputs.append(output[0, :, skip:].transpose(0, 1))
+    return torch.cat(outputs)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    packed: PackedBatch | None = None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return a layer's attention over a packed batch; called by transformers.
+
+    `query`: (1, heads, t, size of a head). Raises ValueError for a model that asks for more than
+    causal attention with a window, such as a soft cap or sinks.
+    """
+    if packed is None:
+        raise ValueError("it does not hand options on to its attention")
+    unknown = sorted(
+        name for name, option in options.items() if option is not None and name not in _HARMLESS
+    )
+    layer: Any = module.layer_idx
+    window = packed.windows[layer]
+    if attention_mask is not None:
+        unknown.append("attention_mask")
+    if sliding_window != window:
+        unknown.append(f"a window of {window} that it does not hand on")
+    if unknown:
+        raise ValueError(f"its attention has {', '.join(unknown)}")
+    keys, values = key[0].transpose(0, 1), value[0].transpose(0, 1)
+    if packed.key_index is not None and packed.prefix is not None:
+        keys = torch.cat([packed.prefix.keys[layer], keys])[packed.key_index]
+        values = torch.cat([packed.prefix.values[layer], values])[packed.key_index]
+    # These maxima choose a kernel: a single query, or a window that no text reaches, would take
+    # another one.
+    longest_key = packed.longest_key if window is None else max(packed.longest_key, window + 1)
+    output = packed.attention(
+        query[0].transpose(0, 1),
+        keys,
+        values,
+        packed.query_starts,
+        packed.key_starts,
+        max(packed.longest_query, 2),
+        longest_key,
+        scale=scaling,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return output[None], None
+
+
+def _starts(lengths: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _key_index(skips: Sequence[int], lengths: Sequence[int], shared: int) -> NDArray[np.int64]:
+    """Return for each text the positions of the prefix, if it has it, and those of its own keys."""
+    starts = shared + _starts(lengths)
+    pieces: list[NDArray[np.int64]] = []
+    for skip, start, end in zip(skips, starts[:-1], starts[1:], strict=True):
+        pieces += [np.arange(skip), np.arange(start, end)]
+    return np.concatenate(pieces)
+
+
+def _window_mask(length: int, reach: int, device: torch.device) -> torch.Tensor | None:
+    """Return which keys each query sees, bool (length, length); None if it sees all before it."""
+    if not 0 <= reach < length - 1:
+        return None
+    every = torch.ones(length, length, dtype=torch.bool, device=device)
+    return every.tril().triu(-reach)
+
+
+AttentionInterface.register(ATTENTION, packed_attention)

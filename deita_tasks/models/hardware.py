@@ -55,8 +55,8 @@ def choose_dtype(dtype: Dtype, device: str) -> str:
     """Return `dtype`; for "auto" bfloat16 if the hardware multiplies it natively, else float32.
 
     CUDA devices do, and CPUs with AMX. bfloat16 moves a score by up to 0.02, and its rounding
-    depends on the shape of the batch. Use float32 if results must agree to 1e-5 on every machine
-    and in every batch.
+    depends on the hardware and the number of threads. Use float32 if results must agree to 1e-5 on
+    every machine.
     """
     if dtype != "auto":
         return dtype

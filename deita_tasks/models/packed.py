@@ -7,7 +7,7 @@ the name ATTENTION, so that the code of a model family is used as it is.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -183,22 +183,6 @@ def attention_by_text(
     return torch.cat(outputs)
 
 
-def _check_attention(
-    options: Mapping[str, Any], sliding_window: int | None, window: int | None
-) -> None:
-    """Raise ValueError for options that packed attention does not have.
-
-    sliding_window: what the layer hands on. window: what its configuration says.
-    """
-    unknown = sorted(
-        name for name, option in options.items() if option is not None and name not in _HARMLESS
-    )
-    if sliding_window != window:
-        unknown.append(f"a window of {window} that it does not hand on")
-    if unknown:
-        raise ValueError(f"its attention has {', '.join(unknown)}")
-
-
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -220,8 +204,9 @@ def packed_attention(
         raise ValueError("it does not hand options on to its attention")
     layer: Any = module.layer_idx
     window = packed.windows[layer]
-    given = {**options, "attention_mask": attention_mask}
-    _check_attention(given, sliding_window, window)
+    _check_options({**options, "attention_mask": attention_mask})
+    if sliding_window != window:
+        raise ValueError(f"its attention has a window of {window} that it does not hand on")
     keys, values = key[0].transpose(0, 1), value[0].transpose(0, 1)
     if packed.key_index is not None and packed.prefix is not None:
         keys = torch.cat([packed.prefix.keys[layer], keys])[packed.key_index]
@@ -242,6 +227,14 @@ def packed_attention(
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return output[None], None
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Raise ValueError for an option that changes an attention's result."""
+    given = [name for name, option in options.items() if option is not None]
+    unknown = sorted(set(given) - _HARMLESS)
+    if unknown:
+        raise ValueError(f"its attention has {', '.join(unknown)}")
 
 
 def _starts(lengths: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:

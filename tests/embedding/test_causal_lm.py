@@ -15,6 +15,7 @@ from deita_tasks.embedding import load_embedder
 from deita_tasks.embedding.vicuna import render_answers, render_vicuna
 from deita_tasks.errors import ComputeError, UsageError
 from deita_tasks.models.causal_lm import CausalLM
+from deita_tasks.models.forward import PackedForward
 from deita_tasks.models.prefetch import prefetch
 from tests.support.checkpoints import FAMILIES, llama, qwen2, reference_ids, reference_model
 
@@ -146,16 +147,16 @@ def test_more_conversations_than_are_tokenised_at_a_time(folder):
 
 
 def test_a_problem_belongs_to_its_own_conversation_whatever_its_piece(folder, monkeypatch):
-    forward, longest = CausalLM._forward, len(plain_ids(folder, TEXTS[4]))
+    run, longest = PackedForward.run, len(plain_ids(folder, TEXTS[4]))
 
-    def never_the_longest(self, batch, prefix=None):
-        if max(map(len, batch)) >= longest:
+    def never_the_longest(self, texts, tokens):
+        if max(map(len, texts)) >= longest:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, batch, prefix)
+        return run(self, texts, tokens)
 
     expected = embedder(folder).embed(POOL)
     monkeypatch.setattr("deita_tasks.models.component.prefetch", partial(prefetch, size=2))
-    monkeypatch.setattr(CausalLM, "_forward", never_the_longest)
+    monkeypatch.setattr(PackedForward, "run", never_the_longest)
     measured = embedder(folder).compute(POOL)
     assert (
         list(measured.problems) == [4] and f"even alone: {longest} tokens" in measured.problems[4]

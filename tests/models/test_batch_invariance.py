@@ -18,7 +18,7 @@ from tests.support.checkpoints import llama, write_model
 
 BEGINNING = list(range(3, 15))
 RNG = np.random.default_rng(0)
-LENGTHS = (1, 2, 7, 15, 16, 17, 40, 60, 100, 200, 240, 230, 220, 3, 3, 90, 33, 180, 190)
+LENGTHS = (1, 16, 17, 60, 240, 239, 235, 201, 240)  # more than one batch
 TEXTS = [
     [*(BEGINNING if number % 2 else []), *RNG.integers(3, 600, length).tolist()]
     for number, length in enumerate(LENGTHS)
@@ -28,13 +28,13 @@ WIDE = {"hidden_size": 768, "intermediate_size": 2048, "initializer_range": 0.04
 FAMILIES = {
     "Llama": WIDE,
     "Mistral": {"sliding_window": 8},
-    "Qwen2": WIDE,
+    "Qwen2": {},
     "Qwen3": {},
     "Gemma3Text": {"head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8},
     "GPT2": {"n_embd": 32, "n_head": 4, "n_layer": 2},
-    "Mixtral": {"num_local_experts": 4, **WIDE, "intermediate_size": 256},
+    "Mixtral": {"num_local_experts": 4},
     "Gemma2": {"head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8},  # padded
-    "Falcon": {"hidden_size": 768, "initializer_range": 0.04},  # padded
+    "Falcon": {},  # padded
 }
 PADDED = {"Gemma2", "Falcon"}
 
@@ -58,8 +58,7 @@ def load(tmp_path_factory):
     return load
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("dtype", "threads"), [("float32", 2), ("float32", 3), ("bfloat16", 2)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_state_does_not_depend_on_its_neighbours(load, family, threads, dtype):
     model = load(family, dtype)
@@ -68,11 +67,10 @@ def test_a_state_does_not_depend_on_its_neighbours(load, family, threads, dtype)
     expected = torch.cat([model.last_hidden([text])[0] for text in TEXTS])
     assert expected.isfinite().all()
     # the same texts in other batches, in other places and beside others
-    fillers = [[[token] * length] for token, length in ((3, 5), (4, 90), (5, 31))]
-    for others in ([], *fillers):
-        for order in (range(len(TEXTS)), range(len(TEXTS))[::-1], RNG.permutation(len(TEXTS))):
-            states, _ = model.last_hidden([*others, *(TEXTS[i] for i in order)])
-            assert torch.equal(states[len(others) :], expected[list(order)])
+    for others in ([], [[4] * 90]):
+        order = RNG.permutation(len(TEXTS)).tolist()
+        states, _ = model.last_hidden([*others, *(TEXTS[i] for i in order)])
+        assert torch.equal(states[len(others) :], expected[order])
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +89,7 @@ CONVERSATIONS = [
 ]
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     st.permutations(range(len(CONVERSATIONS))),
     st.integers(1, len(CONVERSATIONS)),

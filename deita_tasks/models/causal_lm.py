@@ -116,11 +116,12 @@ class CausalLM:
             raise ValueError("this CausalLM was loaded without head_ids")
         padding = -len(hidden) % HEAD_ROWS
         padded = torch.nn.functional.pad(hidden, (0, 0, 0, padding))
-        blocks = [
-            torch.nn.functional.linear(block, self.head, self.bias)
-            for block in torch.split(padded, HEAD_ROWS)
-        ]
-        return torch.cat(blocks)[: len(hidden)]
+        blocks = []
+        for block in torch.split(padded, HEAD_ROWS):
+            product = torch.nn.functional.linear(block, self.head, self.bias)
+            blocks.append(product)
+        logits = torch.cat(blocks)
+        return logits[: len(hidden)]
 
     def _distinct_states(
         self, texts: Sequence[TokenIds], tokens: int
@@ -155,8 +156,13 @@ class CausalLM:
         threshold = self.rope_threshold
         if threshold is None:
             return [TextGroup(list(range(len(texts))), self.forward)]
-        within = [row for row, ids in enumerate(texts) if len(ids) <= threshold]
-        beyond = [row for row, ids in enumerate(texts) if len(ids) > threshold]
+        within: list[int] = []
+        beyond: list[int] = []
+        for row, ids in enumerate(texts):
+            if len(ids) > threshold:
+                beyond.append(row)
+            else:
+                within.append(row)
         whole = self.forward.without_prefix()
         return [TextGroup(within, self.forward), TextGroup(beyond, whole)]
 

@@ -63,7 +63,9 @@ def run_fixed_batches(
         )
         tokens //= 2
         limit.tokens = tokens
-        rest = [position for other in (batch, *batches) for position in other.positions]
+        rest = list(batch.positions)
+        for other in batches:
+            rest += other.positions
         batches = deque(plan(lengths, rest, tokens))
     return too_long
 
@@ -86,7 +88,9 @@ def plan_packed(lengths: Sequence[int], positions: Sequence[int], tokens: int) -
             continue
         while first < len(rooms) and rooms[first] == 0:
             first += 1
-        index = next((i for i in range(first, len(rooms)) if rooms[i] >= length), len(rooms))
+        index = first
+        while index < len(rooms) and rooms[index] < length:
+            index += 1
         if index == len(rooms):
             batches.append(FixedBatch([], tokens))
             rooms.append(tokens)
@@ -96,7 +100,10 @@ def plan_packed(lengths: Sequence[int], positions: Sequence[int], tokens: int) -
 
 
 def plan_padded(
-    lengths: Sequence[int], positions: Sequence[int], tokens: int, multiple: int = 1
+    lengths: Sequence[int],
+    positions: Sequence[int],
+    tokens: int,
+    multiple: int = 1,
 ) -> list[FixedBatch]:
     """Return batches of one width, with the rows that fit in `tokens` tokens.
 
@@ -108,7 +115,9 @@ def plan_padded(
         needed = padded_width(lengths[position])
         if needed != width or len(batches[-1].positions) == rows:
             width = needed
-            rows = max(1, tokens // width // multiple * multiple)
+            rows = tokens // width
+            rows -= rows % multiple
+            rows = max(rows, 1)
             batches.append(FixedBatch([], rows * width))
         batches[-1].positions.append(position)
     return batches

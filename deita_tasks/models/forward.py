@@ -34,7 +34,10 @@ class ForwardPass(Protocol):
         """Return how many tokens of a text are computed."""
 
     def plan(
-        self, lengths: Sequence[int], positions: Sequence[int], tokens: int
+        self,
+        lengths: Sequence[int],
+        positions: Sequence[int],
+        tokens: int,
     ) -> list[FixedBatch]:
         """Return batches of `tokens` tokens that cover the `positions` of `lengths`."""
 
@@ -66,7 +69,10 @@ class PaddedForward:
         return len(text)
 
     def plan(
-        self, lengths: Sequence[int], positions: Sequence[int], tokens: int
+        self,
+        lengths: Sequence[int],
+        positions: Sequence[int],
+        tokens: int,
     ) -> list[FixedBatch]:
         multiple = torch.get_num_threads() if self.device == "cpu" else 1
         return plan_padded(lengths, positions, tokens, multiple)
@@ -79,7 +85,9 @@ class PaddedForward:
             row[: len(ids)] = torch.as_tensor(ids)
         output = self.base(input_ids=padded.to(self.device), use_cache=False)
         states: torch.Tensor = output.last_hidden_state
-        return states[torch.arange(len(texts)), lengths - 1]
+        rows = torch.arange(len(texts))
+        last = lengths - 1
+        return states[rows, last]
 
     def without_prefix(self) -> PaddedForward:
         return self
@@ -106,7 +114,10 @@ class PackedForward:
         return len(text)
 
     def plan(
-        self, lengths: Sequence[int], positions: Sequence[int], tokens: int
+        self,
+        lengths: Sequence[int],
+        positions: Sequence[int],
+        tokens: int,
     ) -> list[FixedBatch]:
         return plan_packed(lengths, positions, tokens)
 
@@ -131,8 +142,11 @@ def choose_forward(base: Any, prefix_ids: Sequence[int], device: str, location: 
     With the prefix if that gives them too. `location`: the checkpoint, for the log.
     """
     padded = PaddedForward(base, device)
-    probe: list[TokenIds] = [range(token, 2 * token) for token in PROBE_IDS]
-    probe += [[*prefix_ids, *range(token, token + 1 + token % 2)] for token in PROBE_IDS]
+    probe: list[TokenIds] = []
+    for token in PROBE_IDS:
+        probe.append(range(token, 2 * token))
+        following = range(token, token + 1 + token % 2)
+        probe.append([*prefix_ids, *following])
     expected = torch.cat([padded.run([text], 0) for text in probe])
     name = type(base).__name__
     try:

@@ -56,6 +56,13 @@ class PackedBatch:
     windows: Sequence[int | None]
     attention: VarlenAttention
 
+    def add_prefix(self, shared: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """Return the keys or values of each text, the prefix's first where it has it."""
+        if self.key_index is None:
+            return own
+        both = torch.cat([shared, own])
+        return both[self.key_index]
+
 
 class PackedLayout:
     """How one model reads packed batches: its windows, its attention kernel and its device."""
@@ -66,7 +73,10 @@ class PackedLayout:
         self.attention = choose_attention(device, dtype)
 
     def pack(
-        self, texts: Sequence[Sequence[int]], tokens: int, prefix: SharedPrefix | None
+        self,
+        texts: Sequence[Sequence[int]],
+        tokens: int,
+        prefix: SharedPrefix | None,
     ) -> PackedBatch:
         """Return a batch of `tokens` tokens of the given token ids.
 
@@ -84,7 +94,8 @@ class PackedLayout:
             lengths.append(filler)
             skips.append(0)
         queries = _starts(lengths)
-        positions = np.arange(tokens) - np.repeat(queries[:-1] - skips, lengths)
+        first_positions = queries[:-1] - skips
+        positions = np.arange(tokens) - np.repeat(first_positions, lengths)
         positions[tokens - filler :] = 0
         key_lengths = np.add(lengths, skips)
         return PackedBatch(
@@ -164,23 +175,29 @@ def attention_by_text(
         strict=True,
     )
     outputs = []
-    for queries, *keys_and_values in texts:
-        keys, values = (rows.transpose(0, 1)[None].contiguous() for rows in keys_and_values)
-        skip = keys.shape[2] - len(queries)
+    for queries, keys, values in texts:
+        length = len(keys)
+        skip = length - len(queries)
         # queries before the first one make the causal mask a square, which needs no memory
-        queries = pad(queries.transpose(0, 1)[None], (0, 0, skip, 0)).contiguous()
-        mask = _window_mask(keys.shape[2], window_size[0], query.device)
+        square = pad(queries, (0, 0, 0, 0, skip, 0))
+        mask = _window_mask(length, window_size[0], query.device)
         output = scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
+            _heads_first(square),
+            _heads_first(keys),
+            _heads_first(values),
             attn_mask=mask,
             is_causal=mask is None,
             scale=scale,
             enable_gqa=enable_gqa,
         )
-        outputs.append(output[0, :, skip:].transpose(0, 1))
+        own = output[0, :, skip:]
+        outputs.append(own.transpose(0, 1))
     return torch.cat(outputs)
+
+
+def _heads_first(rows: torch.Tensor) -> torch.Tensor:
+    """Return (1, heads, length, size of a head) of (length, heads, size of a head), as a copy."""
+    return rows.transpose(0, 1)[None].contiguous()
 
 
 def packed_attention(
@@ -197,8 +214,7 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Return a layer's attention over a packed batch; called by transformers.
 
-    `query`: (1, heads, t, size of a head). Raises ValueError for a model that asks for more than
-    causal attention with a window, such as a soft cap or sinks.
+    `query`: (1, heads, t, size of a head). Raises ValueError for more than a causal window.
     """
     if packed is None:
         raise ValueError("it does not hand options on to its attention")
@@ -207,23 +223,23 @@ def packed_attention(
     _check_options({**options, "attention_mask": attention_mask})
     if sliding_window != window:
         raise ValueError(f"its attention has a window of {window} that it does not hand on")
-    keys, values = key[0].transpose(0, 1), value[0].transpose(0, 1)
-    if packed.key_index is not None and packed.prefix is not None:
-        keys = torch.cat([packed.prefix.keys[layer], keys])[packed.key_index]
-        values = torch.cat([packed.prefix.values[layer], values])[packed.key_index]
-    # These maxima choose a kernel: a single query, or a window that no text reaches, would take
-    # another one.
-    longest_key = packed.longest_key if window is None else max(packed.longest_key, window + 1)
+    keys = key[0].transpose(0, 1)
+    values = value[0].transpose(0, 1)
+    if packed.prefix is not None:
+        keys = packed.add_prefix(packed.prefix.keys[layer], keys)
+        values = packed.add_prefix(packed.prefix.values[layer], values)
+    reach = -1 if window is None else window - 1
     output = packed.attention(
         query[0].transpose(0, 1),
         keys,
         values,
         packed.query_starts,
         packed.key_starts,
+        # these choose the kernel: another one for single queries, or a window out of reach
         max(packed.longest_query, 2),
-        longest_key,
+        max(packed.longest_key, reach + 2),
         scale=scaling,
-        window_size=(-1 if window is None else window - 1, 0),
+        window_size=(reach, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return output[None], None
@@ -255,7 +271,8 @@ def _window_mask(length: int, reach: int, device: torch.device) -> torch.Tensor 
     if not 0 <= reach < length - 1:
         return None
     every = torch.ones(length, length, dtype=torch.bool, device=device)
-    return every.tril().triu(-reach)
+    causal = every.tril()
+    return causal.triu(-reach)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)

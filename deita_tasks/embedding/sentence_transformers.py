@@ -169,7 +169,8 @@ class SentenceTransformersEmbedder(Embedder):
 
         def run(batch: list[int]) -> None:
             texts = [pieces[position].text for position in batch]
-            vectors[batch] = self._forward(model, texts).float().cpu()
+            output = self._forward(model, texts)
+            vectors[batch] = output.float().cpu()
 
         device = model.device.type
         budget = self.batch_tokens or default_batch_tokens(device)
@@ -185,16 +186,18 @@ class SentenceTransformersEmbedder(Embedder):
         import torch
         from sentence_transformers.util import batch_to_device
 
-        padding = {"pad_to_multiple_of": WIDTH_STEP} if _can_pad(model) else {}
+        can_pad = _can_pad(model)
+        options = {}
+        if can_pad:
+            options["processing_kwargs"] = {"text": {"pad_to_multiple_of": WIDTH_STEP}}
         prompt = self.prompt or model.prompts.get(model.default_prompt_name)
         with self._tokenizing.get(Lock):  # a tokenizer is for one thread at a time
-            options = {"processing_kwargs": {"text": padding}} if padding else {}
             features = model.preprocess(texts, prompt=prompt, **options)
         with torch.inference_mode():
             features = batch_to_device(features, model.device)
             if model.device.type != "cpu":
                 vectors = model(features)["sentence_embedding"]
-            elif len(texts) == 1 or (padding and _has_own_widths(features)):
+            elif len(texts) == 1 or (can_pad and _has_own_widths(features)):
                 vectors = _embed_exactly(model, features, len(texts))
             else:
                 return torch.cat([self._forward(model, [text]) for text in texts])
@@ -250,14 +253,18 @@ def _can_pad(model: SentenceTransformer) -> bool:
     """
     from sentence_transformers.base.modules import Transformer
 
+    if not isinstance(model[0], Transformer):
+        return False
     window = model.max_seq_length
-    return isinstance(model[0], Transformer) and bool(window) and window % WIDTH_STEP == 0
+    return window is not None and window % WIDTH_STEP == 0
 
 
 def _has_own_widths(features: Mapping[str, Any]) -> bool:
     """Return whether each text of a batch is padded to its own width."""
     mask = features["attention_mask"]
-    return all(padded_width(length) == mask.shape[1] for length in mask.sum(1).tolist())
+    width = mask.shape[1]
+    lengths = mask.sum(1).tolist()
+    return all(padded_width(length) == width for length in lengths)
 
 
 def _embed_exactly(model: SentenceTransformer, features: dict[str, Any], rows: int) -> torch.Tensor:
@@ -272,10 +279,10 @@ def _embed_exactly(model: SentenceTransformer, features: dict[str, Any], rows: i
     features = first(features)
     vectors = []
     for row in range(rows):
-        own = {
-            name: value[row : row + 1] if _has_rows(value, rows) else value
-            for name, value in features.items()
-        }
+        own = dict(features)
+        for name, value in features.items():
+            if _has_rows(value, rows):
+                own[name] = value[row : row + 1]
         for module in others:
             own = module(own)
         vectors.append(own["sentence_embedding"])

@@ -84,7 +84,8 @@ class MiniEncoder:
             states[batch] = self._forward([tokens[position].ids for position in batch])
 
         budget = batch_tokens or default_batch_tokens(self.device)
-        too_long = run_batches(lengths, budget, run, threads=batch_threads(self.device))
+        threads = batch_threads(self.device)
+        too_long = run_batches(lengths, budget, run, threads=threads)
         problems = {
             position: out_of_memory_problem(self.device, lengths[position]) for position in too_long
         }
@@ -105,7 +106,8 @@ class MiniEncoder:
             output = self.model(
                 padded.to(self.device), attention_mask=mask.long(), output_hidden_states=True
             )
-            weights = (mask.float() / mask.sum(1, keepdim=True))[:, :, None]
+            weights = mask.float() / mask.sum(1, keepdim=True)
+            weights = weights[:, :, None]
             # Not a product of matrices: its rounding would depend on the number of rows.
             means = [(output.hidden_states[layer] * weights).sum(1) for layer in LAYERS]
             states: NDArray[np.float32] = torch.cat(means, 1).float().cpu().numpy()

@@ -112,7 +112,7 @@ def test_a_run_started_through_the_api(deployed: Site, worker: Any) -> None:
         "load pool",
         "complexity 1/1",
         "quality 1/1",
-        "embedding 1/1",
+        "embedding round 1 1/1",
         "select",
         "export",
     } <= set(task_names(deployed, run))

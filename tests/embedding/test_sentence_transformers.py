@@ -216,7 +216,7 @@ def test_the_hub_s_cache_comes_before_the_package(monkeypatch, tmp_path):
     snapshot = shutil.copytree(MINILM, repository / "snapshots" / presets.MINILM_REVISION)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     checkpoint = find_checkpoint(presets.MINILM)
-    cached = ModelSource(presets.MINILM, presets.MINILM_REVISION, is_local=True)
+    cached = ModelSource(str(snapshot), None, is_local=True)
     assert find_source(checkpoint) == cached
     (snapshot / "model.safetensors").unlink()  # half a copy is none
     assert find_source(checkpoint) == ModelSource(str(MINILM), None, is_local=True)

@@ -10,8 +10,8 @@ them at budgets of 1%, 5% and 10% of the pool: for preset mini, and for preset p
 scores as stand-ins. The tokens of paper are counted with the tokenizer in --tokenizer, which is
 that of the embedding model unless it is set.
 
---pool takes what `deita select` takes; by default generated conversations. --rows takes the first
-rows of it alone.
+--pool takes JSON Lines, also .xz; by default it generates conversations. --rows takes so many of
+its rows, evenly spread.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Steps that the flows share: score and embed a pool, and select from it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -41,9 +41,8 @@ def score_and_embed(
     tasks.tag_run()
     stages = tasks.list_stages(plan, advanced)
     with tasks.ShardRunner(advanced, [stage.component for stage in stages]) as runner:
-        missing = {stage.name: tasks.missing_rows(stage, pool) for stage in stages}
 
-        def check() -> None:
+        def check(missing: Mapping[str, int]) -> None:
             with clock("preflight"):
                 tasks.check_models(stages, missing, pool, advanced, runner)
 
@@ -54,11 +53,12 @@ def score_and_embed(
             )
         if plan.evaluation == "lazy":
             log.info("every score and vector is computed: %s", plan.why_all)
-        check()
+        plans = {stage.name: tasks.plan_stage(stage, pool, advanced) for stage in stages}
+        check({stage: shards.rows_to_compute for stage, shards in plans.items()})
         results = {}
         for stage in stages:
             with clock(stage.name):
-                shards = tasks.plan_stage(stage, pool, advanced)
+                shards = plans[stage.name]
                 results[stage.name] = tasks.run_stage(stage, pool, advanced, shards, runner)
         return results
 

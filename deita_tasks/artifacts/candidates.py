@@ -25,9 +25,9 @@ from deita_tasks.artifacts.scores import (
     PoolScores,
     assemble_scores,
     turns_of,
-    value_columns,
 )
 from deita_tasks.errors import StorageError, UsageError
+from deita_tasks.records import SelectorResult
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.evol import TurnAggregation, ranking_scores
 
@@ -72,6 +72,12 @@ class Candidates:
             self.scores["complexity"],
             self.scores["quality"],
             lengths,
+        )
+
+    def select(self, strategy: Selector) -> SelectorResult:
+        """Return what `strategy` selects from the candidates."""
+        return strategy.select(
+            self.ids, self.ranking(strategy), self.vectors, self.strata(strategy)
         )
 
     def strata(self, strategy: Selector) -> list[str] | None:
@@ -190,9 +196,7 @@ def read_scores(
     every_row = np.arange(len(ids))
     tables = {}
     for stage, parts in stage_parts.items():
-        values = ComputedValues(stage, pool, parts.part_set.row_key)
-        for table in parts.tables(value_columns(stage)):
-            values.add(table)
+        values = ComputedValues.read(stage, pool, parts)
         missing = int(np.count_nonzero(~values.is_computed))
         if missing:
             raise StorageError(

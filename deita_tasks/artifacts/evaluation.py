@@ -27,6 +27,7 @@ from deita_tasks.artifacts.candidates import (
     strata_of,
     with_problems,
 )
+from deita_tasks.artifacts.ledger import rejection_table
 from deita_tasks.artifacts.parts import PartSet, StageParts
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.scores import (
@@ -39,7 +40,7 @@ from deita_tasks.artifacts.scores import (
     value_columns,
 )
 from deita_tasks.errors import ComputeError, StorageError
-from deita_tasks.records import SCORE_KINDS, Rejection, SelectorResult
+from deita_tasks.records import SCORE_KINDS, SelectorResult
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.bounds import (
     HIGHEST,
@@ -51,6 +52,7 @@ from deita_tasks.selecting.bounds import (
     limit_per_stratum,
 )
 from deita_tasks.selecting.evol import TurnAggregation
+from deita_tasks.selecting.rejections import BELOW_BUDGET, REASONS, Rejections
 from deita_tasks.selecting.sampling import POOL_SAMPLE, smallest_ids
 from deita_tasks.strict_json import JsonRecord
 
@@ -189,7 +191,7 @@ class Evaluation:
             has_vector = set(self.ids.filter(pa.array(visible[EMBEDDING])).to_pylist())
             flaws = {id: flaw for id, flaw in self._flaws.items() if id in has_vector}
             scores = scores._replace(table=with_problems(scores.table, flaws))
-        return Outcome(_decide_all(self._result, scores.table), scores)
+        return Outcome(_decide_all(self._result, self.ids, scores.table), scores)
 
     # ---- what is needed
 
@@ -267,21 +269,14 @@ class Evaluation:
             return
         scores = self._scores(considered, self._all_visible())
         with open_candidates(self._pool, scores.table, self.stage_parts) as candidates:
-            self._result = self._strategy.select(
-                candidates.ids,
-                candidates.ranking(self._strategy),
-                candidates.vectors,
-                candidates.strata(self._strategy),
-            )
+            self._result = candidates.select(self._strategy)
             self._flaws = _added_problems(scores.table, candidates.all_scores)
         self._considered = considered
         self._reach = self._reach_of(self._result.kept)
 
     def _kept_rows(self) -> NDArray[np.int64]:
         """Return the number of each kept row, in order."""
-        kept = pa.array(self._result.kept, pa.string())
-        rows = pc.index_in(kept, value_set=self.ids)
-        return np.asarray(rows.to_numpy(zero_copy_only=False), np.int64)
+        return _positions(pa.array(self._result.kept, pa.string()), self.ids)
 
     def _reach_of(self, kept: Sequence[str]) -> Reach:
         """Return how far a selection that kept these rows has looked."""
@@ -290,7 +285,7 @@ class Evaluation:
 
     # ---- what is visible of the values
 
-    def _all_visible(self) -> Visible:
+    def _all_visible(self) -> dict[str, NDArray[np.bool_]]:
         """Return everything that is computed."""
         return {stage: values.is_computed for stage, values in self.values.items()}
 
@@ -299,14 +294,14 @@ class Evaluation:
 
         So the work does not depend on what another run has computed in another order.
         """
-        visible = {stage: values.is_computed for stage, values in self.values.items()}
+        visible = self._all_visible()
         for earlier, later in zip(self._kinds, self._kinds[1:], strict=False):
             visible[later] = visible[later] & visible[earlier]
         return visible
 
     def _visible_at_end(self) -> Visible:
         """Return what the finished selection needed of each stage, with the sample."""
-        visible = {stage: values.is_computed for stage, values in self.values.items()}
+        visible = self._all_visible()
         is_sampled = np.zeros(len(self.ids), np.bool_)
         is_sampled[self._sample] = True
         every_row = np.arange(len(self.ids))
@@ -331,9 +326,11 @@ class Evaluation:
         )
         strategy = self._strategy
         turns = self._turns[rows]
-        bounds = bound_scores(strategy.ranking, strategy.evol_score, complexity, quality, turns)
+        upper = bound_scores(
+            strategy.ranking, strategy.evol_score, complexity, quality, turns, HIGHEST
+        )
         has_none = complexity.has_none | quality.has_none
-        return np.where(has_none, np.nan, bounds.upper)
+        return np.where(has_none, np.nan, upper)
 
     def _scores(self, rows: NDArray[np.int64], visible: Visible) -> PoolScores:
         tables = {
@@ -367,11 +364,7 @@ def scores_of_rows(
     numbers = np.array(rows, np.int64)
     tables: dict[str, pa.Table] = {}
     for stage in SCORE_KINDS:
-        parts = stage_parts[stage]
-        values = ComputedValues(stage, pool, parts.part_set.row_key)
-        for table in parts.tables(value_columns(stage)):
-            values.add(table)
-        tables[stage] = values.take(numbers)
+        tables[stage] = ComputedValues.read(stage, pool, stage_parts[stage]).take(numbers)
     some_ids = ids.take(pa.array(numbers))
     scores = assemble_scores(some_ids, turns_of(pool)[numbers], tables, aggregation).table
     column = scores.schema.get_field_index("evol_score")
@@ -411,10 +404,32 @@ def _added_problems(before: pa.Table, after: pa.Table) -> dict[str, str]:
     return dict(zip(added["id"].to_pylist(), added["problem"].to_pylist(), strict=True))
 
 
-def _decide_all(result: SelectorResult, scores: pa.Table) -> SelectorResult:
-    """Return `result` with the rows that were not considered, as below the budget."""
-    rejected = list(result.rejected)
-    decided = {*result.kept, *(rejection.id for rejection in rejected)}
-    others = scores.filter(pc.is_null(scores["problem"]))["id"].to_pylist()
-    rejected += [Rejection(id, "below_budget") for id in others if id not in decided]
-    return SelectorResult(result.kept, rejected)
+def _decide_all(result: SelectorResult, ids: pa.Array, scores: pa.Table) -> SelectorResult:
+    """Return `result` with the rows that were not considered, as below the budget.
+
+    ids: of all rows, in the order of `scores`.
+    """
+    rejected = rejection_table(result.rejected)
+    kept = _positions(pa.array(result.kept, pa.string()), ids)
+    positions = _positions(rejected["id"], ids)
+    is_open = pc.is_null(scores["problem"]).to_numpy()
+    is_open[kept] = False
+    is_open[positions] = False
+    others = np.flatnonzero(is_open)
+    codes = pc.index_in(rejected["reason"], value_set=pa.array(REASONS)).to_numpy()
+    nearest = _positions(rejected["nearest_id"], ids)
+    similarities = rejected["similarity"].to_numpy()
+    rejections = Rejections(
+        ids.to_pylist(),
+        np.concatenate([positions, others]),
+        np.concatenate([codes, np.full(len(others), BELOW_BUDGET)]).astype(np.int8),
+        np.concatenate([nearest, np.full(len(others), -1)]),
+        np.concatenate([similarities, np.full(len(others), np.nan, np.float32)]),
+    )
+    return SelectorResult(result.kept, rejections)
+
+
+def _positions(some_ids: pa.Array | pa.ChunkedArray, ids: pa.Array) -> NDArray[np.int64]:
+    """Return the place of each of `some_ids` among `ids`; -1 for none."""
+    places = pc.index_in(some_ids, value_set=ids).fill_null(-1)
+    return np.asarray(places.to_numpy(), np.int64)

@@ -119,7 +119,7 @@ def _verdicts(ids: pa.Array, scores: pa.Table, result: SelectorResult) -> _Verdi
 
     An id with a problem may be left out of the result.
     """
-    rejections = _rejection_table(result.rejected)
+    rejections = rejection_table(result.rejected)
     selected = _positions(
         pa.array(result.kept, pa.string()), ids, "selected ids are not in the pool"
     )
@@ -276,7 +276,7 @@ def _check(ids: pa.Array | pa.ChunkedArray, is_right: NDArray[np.bool_], complai
     raise ValueError(f"the ledger does not add up: {len(wrong)} {complaint}, the first {some}")
 
 
-def _rejection_table(rejected: Sequence[Rejection]) -> pa.Table:
+def rejection_table(rejected: Sequence[Rejection]) -> pa.Table:
     """Return REJECTIONS, one row for every rejection."""
     if isinstance(rejected, RejectionColumns):
         return pa.table(dict(rejected.columns()), schema=REJECTIONS)

@@ -143,11 +143,7 @@ class Pool:
 
     def is_intact(self) -> bool:
         """Return whether every file is the one that was written (see `storage.is_same`)."""
-        for name, info in self.summary.file_infos().items():
-            place = storage.join(self.uri, name)
-            if not storage.is_same(place, info):
-                return False
-        return True
+        return storage.are_same(self.uri, self.summary.file_infos())
 
     def index(self, columns: Sequence[str] = INDEX_COLUMNS) -> pa.Table:
         """Return some columns of every good row, in source order; row i has position i.

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deita_tasks.artifacts.part_tables import vector_problems
-from deita_tasks.artifacts.parts import WIDTH
+from deita_tasks.artifacts.parts import WIDTH, StageParts
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.conversations import RowKey
 from deita_tasks.records import SCORE_KINDS
-from deita_tasks.selecting.bounds import PartialScores, bound_scores
+from deita_tasks.selecting.bounds import HIGHEST, LOWEST, PartialScores, bound_scores
 from deita_tasks.selecting.evol import TurnAggregation
 
 EMBEDDING = "embedding"
@@ -64,6 +64,14 @@ class ComputedValues:
         self._place_of_key = np.full(len(self.keys), -1, np.int64)  # in all tables, in a row
         self._tables: list[pa.Table] = []
         self._rows = 0
+
+    @classmethod
+    def read(cls, stage: str, pool: Pool, parts: StageParts) -> ComputedValues:
+        """Return the values in some parts of a stage."""
+        values = cls(stage, pool, parts.part_set.row_key)
+        for table in parts.tables(value_columns(stage)):
+            values.add(table)
+        return values
 
     def add(self, table: pa.Table) -> NDArray[np.int64]:
         """Add rows of a part (`value_columns`); return which rows of the pool they belong to."""
@@ -127,14 +135,17 @@ def assemble_scores(
         problem = pc.coalesce(problem, stage_problem)
         truncated[stage] = table["cut"].fill_null(0).to_numpy() > 0
     scores = {kind: partial_scores(stages[kind]) for kind in SCORE_KINDS}
-    bounds = bound_scores("evol", aggregation, scores["complexity"], scores["quality"], turns)
+    lower, upper = (
+        bound_scores("evol", aggregation, scores["complexity"], scores["quality"], turns, score)
+        for score in (LOWEST, HIGHEST)
+    )
     is_complete = scores["complexity"].is_computed & scores["quality"].is_computed
     columns: dict[str, Any] = {
         "id": ids,
         **{kind: values.values for kind, values in scores.items()},
-        "evol_score": np.where(is_complete, bounds.lower, np.nan),
-        "evol_lower": bounds.lower,
-        "evol_upper": bounds.upper,
+        "evol_score": np.where(is_complete, lower, np.nan),
+        "evol_lower": lower,
+        "evol_upper": upper,
         "truncated": np.logical_or.reduce([np.zeros(len(ids), np.bool_), *truncated.values()]),
         "problem": problem,
     }

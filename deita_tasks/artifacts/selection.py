@@ -80,8 +80,7 @@ def read_selection(uri: str) -> SelectionSummary:
 def is_selection(uri: str) -> bool:
     """Return whether a complete, undamaged selection lies under `uri`."""
     try:
-        files = read_selection(uri).files
-        return all(storage.is_same(storage.join(uri, name), files[name]) for name in files)
+        return storage.are_same(uri, read_selection(uri).files)
     except StorageError:
         return False
 
@@ -124,12 +123,7 @@ def write_selection(
 def _select(pool: Pool, stage_parts: StagesParts, strategy: Selector) -> Outcome:
     scores = read_scores(pool, stage_parts, strategy.evol_score)
     with open_candidates(pool, scores.table, stage_parts) as candidates:
-        result = strategy.select(
-            candidates.ids,
-            candidates.ranking(strategy),
-            candidates.vectors,
-            candidates.strata(strategy),
-        )
+        result = candidates.select(strategy)
         return Outcome(result, scores._replace(table=candidates.all_scores))
 
 

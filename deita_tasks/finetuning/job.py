@@ -137,6 +137,11 @@ class Outcome(JsonRecord):
     resumed: list[NonNegativeInt]
     curve: list[CurvePoint]
 
+    @property
+    def losses(self) -> list[float]:
+        """The loss of each update."""
+        return [point.values["loss"] for point in self.curve]
+
 
 class TrainedModel(JsonRecord):
     """model.json: a finished training in the store. files: of the model, all that a user loads."""

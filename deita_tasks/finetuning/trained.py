@@ -69,8 +69,7 @@ def read_model(uri: str) -> TrainedModel:
 def is_trained(uri: str) -> bool:
     """Return whether a complete, undamaged model lies under `uri`."""
     try:
-        files = read_model(uri).files
-        return all(storage.is_same(storage.join(uri, name), files[name]) for name in files)
+        return storage.are_same(uri, read_model(uri).files)
     except StorageError:
         return False
 

@@ -43,8 +43,8 @@ class CausalLM:
     are computed once, here.
 
     A state depends on its text alone, to the last bit: every batch has the same number of tokens,
-    and no text sees another. `layout` says how the model reads texts packed into one row; it is
-    None for a model that cannot, whose texts are padded.
+    and no text sees another. `forward`: the way that texts are computed, packed into one row, or
+    padded for a model that cannot read them so.
     """
 
     def __init__(

@@ -99,8 +99,7 @@ class PackedForward:
     On CUDA a batch does not wait for the device.
     """
 
-    # An earlier version computed 3% fewer prompts a second with 8,192 than with 32,768 (7B LLaMA,
-    # H100), and less needs less memory.
+    # A guess between memory and full matrix products: not measured on a GPU yet.
     gpu_tokens = 8192
 
     def __init__(self, base: Any, layout: PackedLayout, prefix: SharedPrefix | None) -> None:

@@ -59,7 +59,7 @@ class TrainingFacts(JsonRecord):
         """Return the facts of a training."""
         preparation, outcome = model.preparation, model.outcome
         job = preparation.job
-        losses = [point.values["loss"] for point in outcome.curve]
+        losses = outcome.losses
         return cls(
             stage=job.recipe.stage,
             address=model.address,

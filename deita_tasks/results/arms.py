@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 
 from deita_tasks import storage
 from deita_tasks.artifacts.pool import POOL_FILE, Pool, pool_uri
-from deita_tasks.artifacts.selection import DECISIONS_FILE
 from deita_tasks.config import Comparison
 from deita_tasks.conversations import Conversation
 from deita_tasks.errors import StorageError, UsageError
@@ -22,13 +21,13 @@ from deita_tasks.finetuning.examples import (
     build_training_set,
     encode_row,
 )
+from deita_tasks.measuring.measures import SELECTION
 from deita_tasks.reporting.comparison import ArmFacts
-from deita_tasks.results.reading import checked_output, read_earlier_manifest
+from deita_tasks.reporting.statistics import distinct_rows
+from deita_tasks.results.reading import read_earlier_manifest, read_ledger
 from deita_tasks.results.training_data import chat_row, resolve_version
 from deita_tasks.words import count_words
 
-SELECTION = "selection"
-UPPER_BOUND = "evol_upper"  # of a row whose evol score select did not need
 CHUNK = 512  # rows read and encoded at a time
 
 
@@ -76,11 +75,7 @@ class SelectionResult:
     @property
     def candidates(self) -> pa.Table:
         """The ledger's lines of distinct rows that could be read."""
-        is_row = pc.is_in(
-            self.ledger["decision"],
-            value_set=pa.array(["selected", "too_similar", "below_budget", "unscorable"]),
-        )
-        return self.ledger.filter(is_row)
+        return distinct_rows(self.ledger)
 
     def ids(self) -> list[str]:
         """Return the ids of all candidates."""
@@ -116,7 +111,7 @@ def open_selection(uri: str, store: str, tokenizer: Any, max_length: int) -> Sel
     return SelectionResult(
         uri=uri,
         pool=_open_pool(manifest.pool, store),
-        ledger=storage.read_table(checked_output(uri, DECISIONS_FILE, manifest.outputs)),
+        ledger=read_ledger(uri, manifest.outputs),
         tokenizer=tokenizer,
         max_length=max_length,
     )
@@ -202,10 +197,8 @@ def _by_score(selection: SelectionResult) -> _Ranking:
         pc.and_(pc.invert(has_score), pc.equal(table["decision"], "below_budget"))
     )
     if unknown.num_rows:
-        bound = None
-        if UPPER_BOUND in unknown.column_names:
-            bounds = unknown[UPPER_BOUND]
-            bound = pc.max(bounds).as_py() if not bounds.null_count else None
+        bounds = unknown["evol_upper"]
+        bound = None if bounds.null_count else pc.max(bounds).as_py()
         certain = pa.scalar(float("inf") if bound is None else bound)
         known = known.filter(pc.greater(known["evol_score"], certain))
     return _Ranking(known["id"].to_pylist(), is_complete=not unknown.num_rows)

@@ -132,9 +132,9 @@ def _compare(
     if manifest.evaluation == "lazy":
         ids, _ = pool.distinct
         aggregation = manifest.fingerprints["selection"]["evol_score"]
-        rows = (sample_rows(ids), new_sample(ids, earlier_ledger["id"]))
-        of_pool, new = (scores_of_rows(pool, stage_parts, sample, aggregation) for sample in rows)
-        samples = (of_pool, new)
+        sample, new = sample_rows(ids), new_sample(ids, earlier_ledger["id"])
+        scores = scores_of_rows(pool, stage_parts, [*sample, *new], aggregation)
+        samples = (scores.slice(0, len(sample)), scores.slice(len(sample)))
     return compare(name, earlier_ledger, ledger, fingerprints, samples)
 
 

@@ -60,34 +60,25 @@ class Strata(NamedTuple):
         return self.per_stratum - counts
 
 
-class Bounds(NamedTuple):
-    """Bounds of the ranking scores of n rows: float64 (n,), equal for a row that is computed.
-
-    NaN for a row without a score.
-    """
-
-    lower: Doubles
-    upper: Doubles
-
-
 def bound_scores(
     ranking: Ranking,
     aggregation: TurnAggregation,
     complexity: PartialScores,
     quality: PartialScores,
     turns: Indices,
-) -> Bounds:
-    """Return the bounds of the scores that `ranking_scores` would return. turns: int64 (n,)."""
-    lower, upper = (
-        ranking_scores(
-            ranking,
-            aggregation,
-            _fill(complexity, turns, score),
-            _fill(quality, turns, score),
-        )
-        for score in (LOWEST, HIGHEST)
+    score: float,
+) -> Doubles:
+    """Return the scores that `ranking_scores` gives with `score` for what is not computed.
+
+    float64 (n,): with LOWEST the lower bounds, with HIGHEST the upper ones; both are the score of a
+    row that is computed. NaN for a row without one. turns: int64 (n,).
+    """
+    return ranking_scores(
+        ranking,
+        aggregation,
+        _fill(complexity, turns, score),
+        _fill(quality, turns, score),
     )
-    return Bounds(lower, upper)
 
 
 def _fill(scores: PartialScores, turns: Indices, score: float) -> pa.ListArray:

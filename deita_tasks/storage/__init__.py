@@ -10,6 +10,7 @@ failures.py      what can go wrong, in one line
 
 from deita_tasks.storage.digests import (
     FileInfo,
+    are_same,
     check_file,
     checked_file,
     content_digest,
@@ -63,6 +64,7 @@ __all__ = [
     "Upload",
     "abort_upload",
     "absolute",
+    "are_same",
     "as_record",
     "check_file",
     "check_writable",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Mapping
 
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import NonNegativeInt
@@ -63,6 +64,11 @@ def is_same(uri: str, info: FileInfo) -> bool:
     except (MissingFile, DamagedArtifact):
         return False
     return True
+
+
+def are_same(folder: str, infos: Mapping[str, FileInfo]) -> bool:
+    """Return whether each file of a folder still is what `infos` says, by its name (`is_same`)."""
+    return all(is_same(join(folder, name), info) for name, info in infos.items())
 
 
 def content_digest(uri: str) -> str:

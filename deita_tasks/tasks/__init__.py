@@ -43,7 +43,6 @@ from deita_tasks.tasks.stages import (
     StageResult,
     StageResults,
     list_stages,
-    missing_rows,
     plan_stage,
     run_stage,
 )
@@ -69,7 +68,6 @@ __all__ = [
     "judge_answers",
     "list_stages",
     "measure_arms",
-    "missing_rows",
     "new_rows",
     "open_pool",
     "plan_comparison",

@@ -121,7 +121,7 @@ def train_arms(
 
 
 def _run(arm: Arm, seed: int, model: TrainedModel) -> RunScores:
-    losses = [point.values["loss"] for point in model.outcome.curve]
+    losses = model.outcome.losses
     return RunScores(
         arm=arm.name,
         group=arm.group,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.shards import (
     MIN_SHARD_ROWS,
     SHARDS_PER_STAGE,
+    PresentParts,
     find_present,
     plan_missing,
 )
@@ -53,7 +54,6 @@ from deita_tasks.tasks.stages import (
     StageResults,
     collect,
     plan_stage,
-    rows_of_futures,
     run_stage,
     shown_progress,
     submit_missing,
@@ -78,28 +78,34 @@ def evaluate_lazily(
     runner: ShardRunner,
     clock: Clock,
     new_rows: NDArray[np.int64],
-    check: Callable[[], None],
+    check: Callable[[Mapping[str, int]], None],
 ) -> StageResults:
     """Compute what `strategy` needs of a pool; return the result by stage.
 
     A stage without a model is complete in one go: it costs nothing. new_rows: rows whose scores are
     computed too, to compare them with the others; by their number among the distinct rows. check:
-    what to call once, before any model works.
+    what to call once, before any model works, with the rows that the store lacks, by stage.
     """
     plan = plan_lazily(stages, pool)
-    check = cache(check)
+    shards = {
+        stage.name: plan_stage(stage, pool, options)
+        for stage in stages
+        if stage.name not in plan.stages
+    }
+    rounds = _Rounds(stages, pool, strategy, plan, options, runner, clock)
+    present = rounds.find_present()
+    missing = {name: planned.rows_to_compute for name, planned in shards.items()}
+    missing |= {name: parts.missing_rows for name, parts in present.items()}
+    check_once = cache(partial(check, missing))
     results: dict[str, StageResult] = {}
     for stage in stages:
-        if stage.name not in plan.stages:
+        if stage.name in shards:
+            if shards[stage.name].missing:
+                check_once()
             with clock(stage.name):
-                shards = plan_stage(stage, pool, options)
-            if shards.missing:
-                check()
-            with clock(stage.name):
-                results[stage.name] = run_stage(stage, pool, options, shards, runner)
-    rounds = _Rounds(stages, pool, strategy, plan, options, runner, clock)
-    rounds.take_in(results)
-    rounds.run(new_rows, check)
+                results[stage.name] = run_stage(stage, pool, options, shards[stage.name], runner)
+    rounds.take_in(results, present)
+    rounds.run(new_rows, check_once)
     return {**results, **rounds.results()}
 
 
@@ -171,22 +177,26 @@ class _Rounds:
         self._computed: Counter[str] = Counter()
         self._cached: Counter[str] = Counter()
         self._run: Counter[str] = Counter()
-        self._reused: dict[str, int] = {}
         self._store = storage.absolute(options.store)
 
-    def take_in(self, results: Mapping[str, StageResult]) -> None:
+    def find_present(self) -> dict[str, PresentParts]:
+        """Return what the store has of each lazy stage."""
+        return {
+            stage.name: find_present(stage.part_set, self._evaluation.values[stage.name].keys)
+            for stage in self._lazy
+        }
+
+    def take_in(
+        self, results: Mapping[str, StageResult], present: Mapping[str, PresentParts]
+    ) -> None:
         """Take in the stages that are complete, and what the store has of the others."""
-        for stage in self._stages.values():
-            if stage.name in results:
-                self._evaluation.add(stage.name, results[stage.name].parts.digests)
-                continue
-            values = self._evaluation.values[stage.name]
-            present = find_present(stage.part_set, values.keys)
-            futures = submit_present(stage, self._pool, self._options, present.shards)
+        for name, result in results.items():
+            self._evaluation.add(name, result.parts.digests)
+        for stage in self._lazy:
+            shards = present[stage.name].shards
+            futures = submit_present(stage, self._pool, self._options, shards)
             self._cached[stage.name] += wait_for(futures, {}, _ignore)
-            digests = [str(shard.part) for shard in present.shards]
-            self._evaluation.add(stage.name, digests)
-            self._reused[stage.name] = int(np.count_nonzero(values.is_computed))
+            self._evaluation.add(stage.name, [str(shard.part) for shard in shards])
 
     def run(self, new_rows: NDArray[np.int64], check: Callable[[], None]) -> None:
         """Compute round after round until the selection is certain; `check` comes before."""
@@ -242,7 +252,7 @@ class _Rounds:
             futures = submit_missing(
                 stage, self._pool, self._options, shards, self._runner, title, self._models
             )
-            wait_for(futures, rows_of_futures(futures, shards), _ignore)
+            wait_for(futures, {}, _ignore)
         done = collect(futures)
         self._run[stage.name] += len(futures)
         self._computed[stage.name] += done.computed
@@ -258,15 +268,17 @@ class _Rounds:
 
     def _log_end(self, total: int) -> None:
         for stage in self._lazy:
-            values = self._evaluation.values[stage.name]
-            available = int(np.count_nonzero(values.is_computed))
             log.info(
                 "%s: %s of %s rows computed or reused in %d rounds; the others cannot matter",
                 stage.name,
-                f"{available:,}",
+                f"{self._available(stage.name):,}",
                 f"{total:,}",
                 self._numbers[stage.name],
             )
+
+    def _available(self, stage: str) -> int:
+        """Return how many rows have a value of a stage, or a reason for none."""
+        return int(np.count_nonzero(self._evaluation.values[stage].is_computed))
 
     def results(self) -> StageResults:
         """Return the results of the lazy stages."""
@@ -275,7 +287,7 @@ class _Rounds:
         total = len(self._evaluation.ids)
         for stage in self._lazy:
             name = stage.name
-            available = int(np.count_nonzero(self._evaluation.values[name].is_computed))
+            available = self._available(name)
             results[name] = StageResult(
                 parts=parts[name],
                 computed=self._computed[name],

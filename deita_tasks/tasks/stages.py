@@ -20,7 +20,7 @@ from deita_tasks.artifacts.compaction import merge_parts
 from deita_tasks.artifacts.part_tables import score_table, vector_table
 from deita_tasks.artifacts.parts import PartSet, StageParts
 from deita_tasks.artifacts.pool import Pool
-from deita_tasks.artifacts.shards import Shard, ShardPlan, find_present, plan_shards, read_plan
+from deita_tasks.artifacts.shards import Shard, ShardPlan, plan_shards, read_plan
 from deita_tasks.config import Advanced
 from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
@@ -207,12 +207,6 @@ def plan_stage(stage: Stage, pool: Pool, options: Advanced) -> ShardPlan:
     return plan_shards(stage.part_set, store, keys, positions, options.shard_rows)
 
 
-def missing_rows(stage: Stage, pool: Pool) -> int:
-    """Return how many distinct rows of a pool the store has no value of."""
-    keys, _ = pool.distinct_by(stage.part_set.row_key)
-    return find_present(stage.part_set, keys).missing_rows
-
-
 def run_stage(
     stage: Stage, pool: Pool, options: Advanced, plan: ShardPlan, runner: ShardRunner
 ) -> StageResult:
@@ -234,7 +228,9 @@ def run_stage(
     )
     present = submit_present(stage, pool, options, plan.present)
     missing = submit_missing(stage, pool, options, plan.missing, runner, stage.name)
-    rows = rows_of_futures(missing, plan.missing)
+    rows = {
+        future.task_run_id: shard.rows for future, shard in zip(missing, plan.missing, strict=True)
+    }
     reused = total - planned
     try:
         with shown_progress(stage.name, total, reused) as advance:
@@ -331,13 +327,6 @@ def _constant_arguments(
         "spec": stage.spec,
         "limits": ShardLimits.from_options(options, models).to_dict(),
     }
-
-
-def rows_of_futures(
-    futures: Sequence[PrefectFuture[Any]], shards: Sequence[Shard]
-) -> dict[Any, int]:
-    """Return the rows that each future computes, by task run id."""
-    return {future.task_run_id: shard.rows for future, shard in zip(futures, shards, strict=True)}
 
 
 @contextmanager

@@ -92,10 +92,13 @@ def without_scores(selection: SelectionResult, *rows: str, **columns: Any) -> Se
     ]
     for name, values in (("evol_score", scores), ("decision", decisions)):
         ledger = ledger.set_column(ledger.column_names.index(name), name, pa.array(values))
-    ledger = ledger.drop_columns(["evol_upper"])  # as ledgers of early versions
+    # As `read_ledger` fills the column in for ledgers of early versions.
+    given = {"evol_upper": scores}
     for name, bound in columns.items():
-        uppers = [bound if row_id in ids else None for row_id in ledger["id"].to_pylist()]
-        ledger = ledger.append_column(name, pa.array(uppers, pa.float64()))
+        given[name] = [bound if row_id in ids else None for row_id in ledger["id"].to_pylist()]
+    for name, values in given.items():
+        column = pa.array(values, pa.float64())
+        ledger = ledger.set_column(ledger.column_names.index(name), name, column)
     selection.ledger = ledger
     return selection
 

@@ -161,6 +161,15 @@ class PartSet(JsonRecord):
         """Return the URI of the claim on a shard."""
         return storage.join(self.uri, f"{CLAIM}{shard}.json")
 
+    def claimed_shards(self) -> set[str]:
+        """Return the digests of the shards with a claim."""
+        names = [uri.rsplit("/", 1)[1] for uri in storage.list_files(self.uri, ".json")]
+        return {
+            name.removeprefix(CLAIM).removesuffix(".json")
+            for name in names
+            if name.startswith(CLAIM)
+        }
+
     def write(self, shard: str, tables: Iterable[pa.Table]) -> str:
         """Write `tables`, at least one, as a part of a shard, atomically; return its digest.
 

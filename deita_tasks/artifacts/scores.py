@@ -95,6 +95,11 @@ class ComputedValues:
         keys = np.unique(self.key_of_row[rows])
         return np.asarray(keys[self._place_of_key[keys] < 0], np.int64)
 
+    def count_missing(self, keys: pa.ChunkedArray) -> int:
+        """Return how many of some keys are of this pool and not computed."""
+        numbers = self._index.get_indexer(keys.to_pandas())
+        return int(np.count_nonzero(self._place_of_key[numbers[numbers >= 0]] < 0))
+
     def take(
         self, rows: NDArray[np.int64], is_visible: NDArray[np.bool_] | None = None
     ) -> pa.Table:

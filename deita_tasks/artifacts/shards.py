@@ -9,7 +9,7 @@ shards, and none is computed twice (`claims.py`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +31,9 @@ from deita_tasks.strict_json import JsonRecord
 SHARDS_PER_STAGE = 50
 MIN_SHARD_ROWS = 128
 LONGEST_RUN = timedelta(days=2)
+# A lazy round takes over a shard of a recent plan if it asks for half of what is left of it: for
+# the rest of a round that was killed, but not for a few rows of a plan of everything.
+LEAST_SHARE = 0.5
 
 PLAN = pa.schema({"id": pa.string(), "position": pa.int64(), "shard": pa.string()})
 
@@ -117,18 +120,18 @@ def plan_missing(
     ids: pa.Array,
     positions: NDArray[np.int64],
     shard_rows: int | None,
-    least_share: float = 0.0,
+    count_missing: Callable[[pa.ChunkedArray], int] | None = None,
 ) -> list[Shard]:
     """Return shards of the distinct `ids`, which are in no part.
 
-    positions, shard_rows: as in `plan_shards`. least_share: of a recent plan's shard, the share of
-    its rows that must be among `ids` for it to be taken over.
+    positions, shard_rows: as in `plan_shards`. count_missing: returns how many of some rows are in
+    no part; None if there are no others than `ids`.
     """
     if not len(ids):
         return []
     plans = storage.join(store, "plans")
     rows = pa.table({"id": ids, "position": positions})
-    named = _name_shards(rows, plans, part_set, shard_rows, least_share)
+    named = _name_shards(rows, plans, part_set, shard_rows, count_missing)
     return _write_plan(plans, part_set, named)
 
 
@@ -137,23 +140,28 @@ def _name_shards(
     plans: str,
     part_set: PartSet,
     shard_rows: int | None,
-    least_share: float,
+    count_missing: Callable[[pa.ChunkedArray], int] | None,
 ) -> pa.Table:
     """Return `rows` (id, position) with their shards, PLAN: those of recent plans, then new ones.
 
     A shard of a recent plan keeps its name, also if some of its rows are present now.
     """
     row_of_id = pd.Index(rows["id"].to_pandas())
+    claimed = part_set.claimed_shards() if count_missing else set()
     names = np.empty(len(rows), object)
     is_named = np.zeros(len(rows), np.bool_)
     for group in _recent_shards(plans, part_set):
+        name = group["shard"][0].as_py()
         found = row_of_id.get_indexer(group["id"].to_pandas())
         found = found[found >= 0]
+        if not len(found) or is_named[found].any():
+            continue
         has_room = shard_rows is None or len(found) <= shard_rows
-        is_enough = len(found) and len(found) >= least_share * len(group)
-        if is_enough and has_room and not is_named[found].any():
+        left = count_missing(group["id"]) if count_missing else len(found)
+        is_wanted = name in claimed or len(found) >= LEAST_SHARE * left
+        if has_room and is_wanted:
             is_named[found] = True
-            names[found] = group["shard"][0].as_py()
+            names[found] = name
     rest = np.flatnonzero(~is_named)
     if shard_rows is None:
         shard_rows = max(MIN_SHARD_ROWS, -(-len(rest) // SHARDS_PER_STAGE))

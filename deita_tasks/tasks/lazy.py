@@ -65,9 +65,6 @@ log = logging.getLogger(__name__)
 
 # Without room for all models at once, each round loads one: so there are fewer, larger rounds.
 LARGE_ROUND_SHARE = 1 / 20
-# A shard of an earlier plan is taken over if a round asks for half of it: for the rest of a round
-# that was killed, but not for a few rows of a plan of everything.
-LEAST_SHARE = 0.5
 
 
 def evaluate_lazily(
@@ -247,7 +244,7 @@ class _Rounds:
                 values.keys.take(pa.array(keys)),
                 values.positions[keys],
                 self._shard_rows(len(keys)),
-                LEAST_SHARE,
+                values.count_missing,
             )
             futures = submit_missing(
                 stage, self._pool, self._options, shards, self._runner, title, self._models

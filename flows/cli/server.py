@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from deita_tasks.addresses import without_password
 from deita_tasks.config import TEMPORARY_SERVER as TEMPORARY
@@ -181,8 +182,7 @@ def _stop(process: subprocess.Popen[bytes], folder: Path | None) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)
 
 
 def serve(port: int, parent: int, folder: Path | None) -> None:
@@ -190,16 +190,26 @@ def serve(port: int, parent: int, folder: Path | None) -> None:
 
     folder: for a database of its own; removed at the end, as a killed process cannot do it.
     """
-    # uvicorn ends by the signal that it got; this exit cleans up.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Before uvicorn starts, and again when it has shut down. An exception would be printed by
+    # whatever the signal interrupts, such as an import, into the log of the command.
+    signal.signal(signal.SIGTERM, lambda *_: _exit(folder))
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     try:
         if folder:
             create_database(folder)
         _run_uvicorn(port)
     finally:
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _exit(folder: Path | None) -> NoReturn:
+    _remove(folder)
+    os._exit(128 + signal.SIGTERM)
+
+
+def _remove(folder: Path | None) -> None:
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_uvicorn(port: int) -> None:

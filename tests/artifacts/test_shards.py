@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from deita_tasks import storage
-from deita_tasks.artifacts.parts import ids_digest
+from deita_tasks.artifacts.parts import PartSet, ids_digest
 from deita_tasks.artifacts.shards import (
     MIN_SHARD_ROWS,
     SHARDS_PER_STAGE,
@@ -131,16 +132,44 @@ def test_a_shard_keeps_its_name_while_its_rows_come_in(place):
     assert read_plan(second)["position"].to_pylist() == [0, 30], "its plan is as it was"
 
 
+def plan_round(
+    place: str, part_set: PartSet, *numbers: int, computed: Sequence[int] = ()
+) -> set[str]:
+    """Return the shards of a lazy round over some rows; `computed` are those of other rounds."""
+    ids = pa.array(ids_of(*numbers))
+    known = set(ids_of(*computed))
+    shards = plan_missing(
+        part_set,
+        place,
+        ids,
+        np.arange(len(ids)),
+        10,
+        lambda asked: sum(id not in known for id in asked.to_pylist()),
+    )
+    return {shard.digest for shard in shards}
+
+
 def test_a_round_takes_over_a_shard_that_it_asks_for_in_large_part(place):
     part_set = score_set(place)
     plan(part_set, place, *range(1, 13), shard_rows=6)
-    positions = np.arange(7)
-    ids = pa.array(ids_of(1, 2, 3, 4, 8, 9, 20))
-    shards = plan_missing(part_set, place, ids, positions, 10, least_share=0.5)
-    assert {shard.digest for shard in shards} == {
+    assert plan_round(place, part_set, 1, 2, 3, 4, 8, 9, 20) == {
         shard_digest(*range(1, 7)),  # four of its six rows
         shard_digest(8, 9, 20),  # 8 and 9 are two of six
     }
+
+
+def test_what_a_part_holds_does_not_count_for_the_share_of_a_round(place):
+    """A run beside this one has four of six rows: the other two are its shard, not a new one."""
+    part_set = score_set(place)
+    plan(part_set, place, *range(1, 7), shard_rows=6)
+    assert plan_round(place, part_set, 5, 6, computed=[1, 2, 3, 4]) == {shard_digest(*range(1, 7))}
+
+
+def test_a_round_waits_for_a_shard_that_another_run_computes(place):
+    part_set = score_set(place)
+    (shard,) = plan(part_set, place, *range(1, 7), shard_rows=6).missing
+    storage.write_bytes(part_set.claim(shard.digest), b"{}")
+    assert plan_round(place, part_set, 6, 20) == {shard.digest, shard_digest(20)}
 
 
 def test_runs_over_other_pools_do_not_hide_a_plan(place):

@@ -144,13 +144,14 @@ def test_nothing_to_score_loads_nothing(vllm, folder):
     assert vllm.engines == []
 
 
-def test_the_fingerprint_is_causal_lm_s_but_for_the_backend_and_the_length(vllm, folder):
+def test_the_fingerprint_differs_from_causal_lm_in_backend_version_and_length(vllm, folder):
     fingerprint, causal_fingerprint = (
         scorer(folder, gpus=2).fingerprint(),
         direct(folder).fingerprint(),
     )
     assert {name for name in fingerprint if fingerprint[name] != causal_fingerprint.get(name)} == {
         "backend",
+        "version",
         "max_length",
     }
     assert fingerprint.keys() == causal_fingerprint.keys()

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from deita_tasks.errors import ModelError
 from deita_tasks.models.batches import out_of_memory_problem, padded_width, run_batches
 from deita_tasks.models.checkpoint import Checkpoint
-from deita_tasks.models.hardware import batch_threads, default_batch_tokens, require_device
+from deita_tasks.models.hardware import (
+    batch_threads,
+    default_batch_tokens,
+    require_device,
+    torch_dtype,
+)
 from deita_tasks.models.packaged import find_packaged_minilm
 from deita_tasks.models.quiet import quiet_loading
 from deita_tasks.models.tokenizer import Tokens, load_tokenizer
@@ -51,11 +56,11 @@ def _truncate(ids: list[int]) -> Tokens:
 
 
 class MiniEncoder:
-    """all-MiniLM-L6-v2 in float32, with its tokenizer."""
+    """all-MiniLM-L6-v2, with its tokenizer. The heads were fitted to its states in float32."""
 
     WIDTH: ClassVar[int] = 384
 
-    def __init__(self, device: str = "auto") -> None:
+    def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         from transformers import AutoModel
 
         checkpoint = minilm_checkpoint()
@@ -66,6 +71,7 @@ class MiniEncoder:
                 checkpoint.location,
                 local_files_only=True,
                 use_safetensors=True,
+                dtype=torch_dtype(dtype),
                 add_pooling_layer=False,
             )
         model.encoder.layer = model.encoder.layer[: max(LAYERS)]

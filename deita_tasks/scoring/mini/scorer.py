@@ -27,7 +27,7 @@ from pydantic import PrivateAttr
 from deita_tasks.components import Fingerprint
 from deita_tasks.conversations import Conversation
 from deita_tasks.models.checkpoint import file_digest
-from deita_tasks.models.hardware import BatchTokens, Device
+from deita_tasks.models.hardware import BatchTokens, Device, Dtype, choose_dtype
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.stopping import raise_if_stopped
 from deita_tasks.models.tokenizer import load_tokenizer
@@ -61,6 +61,7 @@ class MiniScorer(Scorer):
     kind: ScoreKind
     device: Device = "auto"
     batch_tokens: BatchTokens = None
+    dtype: Dtype = "float32"
 
     _head: Lazy[Head] = PrivateAttr(default_factory=Lazy)
     _encoder: Lazy[MiniEncoder] = PrivateAttr(default_factory=Lazy)
@@ -84,7 +85,7 @@ class MiniScorer(Scorer):
             "revision": MINILM_REVISION,
             "layers": list(LAYERS),
             "max_length": WINDOW,
-            "dtype": "float32",
+            "dtype": self._number_type,
         }
         return {**head, **JUDGED_CONSTANTS, **encoder}
 
@@ -145,7 +146,11 @@ class MiniScorer(Scorer):
         return Head.load(self._weights)
 
     def _load_encoder(self) -> MiniEncoder:
-        return MiniEncoder(self.device)
+        return MiniEncoder(self.device, self._number_type)
+
+    @property
+    def _number_type(self) -> str:
+        return choose_dtype(self.dtype, self.device)
 
     @property
     def _weights(self) -> Path:

@@ -142,6 +142,29 @@ def test_it_ends_with_the_command(number: signal.Signals, tmp_path: Path) -> Non
     assert re.fullmatch(r"deita-empty-.+\.db", kept.name)
 
 
+def test_a_signal_ends_it_quietly_wherever_it_arrives(tmp_path: Path) -> None:
+    """Where Python ignores exceptions, it prints them: here in a finalizer, as in some imports."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    code = f"""if True:
+        import os, signal
+        from pathlib import Path
+        from flows.cli import server
+
+        class Interrupted:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        server.create_database = lambda folder: None
+        server._run_uvicorn = lambda port: (Interrupted(), None)[1]
+        server.serve(0, os.getppid(), Path({str(folder)!r}))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.returncode == 128 + signal.SIGTERM
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(
     ("setting", "needs_blocks", "own"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -15,9 +15,10 @@ from pydantic import Field, PrivateAttr
 from deita_tasks.components import Fingerprint
 from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
+from deita_tasks.embedding.exact_batches import can_pad_to_width, embed_exactly, has_own_widths
 from deita_tasks.embedding.windows import Window, average_windows, cut_text
 from deita_tasks.errors import ModelError, UsageError
-from deita_tasks.models.batches import WIDTH_STEP, out_of_memory_problem, padded_width, run_batches
+from deita_tasks.models.batches import WIDTH_STEP, out_of_memory_problem, run_batches
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.hardware import (
     BatchTokens,
@@ -27,6 +28,7 @@ from deita_tasks.models.hardware import (
     choose_dtype,
     default_batch_tokens,
     require_device,
+    rounds_by_rows,
     torch_dtype,
 )
 from deita_tasks.models.lazy import Lazy
@@ -54,7 +56,8 @@ class SentenceTransformersEmbedder(Embedder):
     windows, and its vector is their mean, weighted by their tokens; it has unit length if the model
     normalises. With `long_texts="beginning"` the model truncates it at the end instead, and the
     tokens left out are counted. On a CPU a vector is the same to the bit whatever its batch; a
-    model whose window is not a multiple of 16 tokens reads texts one by one for that.
+    model whose window is not a multiple of 16 tokens reads texts one by one for that, and in
+    bfloat16 `batch_tokens` changes nothing.
     """
 
     # Small, quickly loaded, and known to work; its tokenizer shows what a preflight has to show.
@@ -173,7 +176,9 @@ class SentenceTransformersEmbedder(Embedder):
             vectors[batch] = output.float().cpu()
 
         device = model.device.type
-        budget = self.batch_tokens or default_batch_tokens(device)
+        budget = default_batch_tokens(device)
+        if self.batch_tokens and not self._fills_batches:
+            budget = self.batch_tokens
         read = [min(piece.tokens, limit) for piece in pieces]
         return vectors, run_batches(read, budget, run, threads=batch_threads(device))
 
@@ -181,12 +186,12 @@ class SentenceTransformersEmbedder(Embedder):
         """Return the vectors of a batch as `model.encode` gives them, (b, d).
 
         On a CPU, a batch that is not padded to the width of each of its texts is computed text by
-        text, and so is every batch of a model that `_can_pad` excludes.
+        text, and so is every batch of a model that `can_pad_to_width` excludes.
         """
         import torch
         from sentence_transformers.util import batch_to_device
 
-        can_pad = _can_pad(model)
+        can_pad = can_pad_to_width(model)
         options = {}
         if can_pad:
             options["processing_kwargs"] = {"text": {"pad_to_multiple_of": WIDTH_STEP}}
@@ -197,12 +202,19 @@ class SentenceTransformersEmbedder(Embedder):
             features = batch_to_device(features, model.device)
             if model.device.type != "cpu":
                 vectors = model(features)["sentence_embedding"]
-            elif len(texts) == 1 or (can_pad and _has_own_widths(features)):
-                vectors = _embed_exactly(model, features, len(texts))
+            elif can_pad and has_own_widths(features):
+                vectors = embed_exactly(model, features, len(texts), self._fills_batches)
+            elif len(texts) == 1:
+                vectors = embed_exactly(model, features, 1, fills=False)
             else:
                 return torch.cat([self._forward(model, [text]) for text in texts])
         kept: torch.Tensor = vectors[:, : model.truncate_dim]
         return kept
+
+    @property
+    def _fills_batches(self) -> bool:
+        device = require_device(self.device)
+        return rounds_by_rows(device, choose_dtype(self.dtype, device))
 
     def release(self) -> None:
         """Forget the loaded model; the next `compute` loads it again."""
@@ -244,55 +256,6 @@ class SentenceTransformersEmbedder(Embedder):
                 "max_length to that or less"
             )
         model.max_seq_length = window
-
-
-def _can_pad(model: SentenceTransformer) -> bool:
-    """Return whether the model reads tokens, and a window of them is a multiple of WIDTH_STEP.
-
-    A tokenizer that truncates to another window refuses to pad.
-    """
-    from sentence_transformers.base.modules import Transformer
-
-    if not isinstance(model[0], Transformer):
-        return False
-    window = model.max_seq_length
-    return window is not None and window % WIDTH_STEP == 0
-
-
-def _has_own_widths(features: Mapping[str, Any]) -> bool:
-    """Return whether each text of a batch is padded to its own width."""
-    mask = features["attention_mask"]
-    width = mask.shape[1]
-    lengths = mask.sum(1).tolist()
-    return all(padded_width(length) == width for length in lengths)
-
-
-def _embed_exactly(model: SentenceTransformer, features: dict[str, Any], rows: int) -> torch.Tensor:
-    """Return the vectors of a batch, (rows, d), each as if it were alone.
-
-    The first module reads all rows at once. Those that pool its states read row by row: the
-    rounding of their products would depend on the number of rows.
-    """
-    import torch
-
-    first, *others = model
-    features = first(features)
-    vectors = []
-    for row in range(rows):
-        own = dict(features)
-        for name, value in features.items():
-            if _has_rows(value, rows):
-                own[name] = value[row : row + 1]
-        for module in others:
-            own = module(own)
-        vectors.append(own["sentence_embedding"])
-    return torch.cat(vectors)
-
-
-def _has_rows(value: object, rows: int) -> bool:
-    import torch
-
-    return isinstance(value, torch.Tensor) and value.ndim > 1 and len(value) == rows
 
 
 def render(conversation: Conversation) -> str:

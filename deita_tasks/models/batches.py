@@ -44,6 +44,14 @@ def padded_width(length: int) -> int:
     return max(1, -(-length // WIDTH_STEP)) * WIDTH_STEP
 
 
+def filled_rows(width: int, batch_tokens: int) -> int:
+    """Return the rows that a batch of this width is filled up to, where their number matters.
+
+    In bfloat16 a CPU with AMX rounds a product depending on how many rows it has.
+    """
+    return max(1, batch_tokens // width)
+
+
 def run_batches(
     lengths: Sequence[int],
     batch_tokens: int,

@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,7 @@ def test_calls_are_part_of_the_text():
 VARIED = [*POOL, *(talk("The sea is old, and rises. " * size) for size in range(1, 40, 4))]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @settings(max_examples=4, deadline=None)
 @given(
     order=st.permutations(range(len(VARIED))),
@@ -91,17 +93,29 @@ VARIED = [*POOL, *(talk("The sea is old, and rises. " * size) for size in range(
     threads=st.sampled_from([1, 2, 3]),
 )
 def test_a_vector_is_the_same_to_the_bit_whatever_its_batch(
-    minilm, order, shard, batch_tokens, threads
+    dtype, order, shard, batch_tokens, threads
 ):
-    together = minilm.embed(VARIED)
-    embedder = SentenceTransformersEmbedder(device="cpu", batch_tokens=batch_tokens)
-    embedder._model = minilm._model
+    whole = minilm_in(dtype)
+    together = whole.embed(VARIED)
+    embedder = whole.model_copy(update={"batch_tokens": batch_tokens})
     vectors = np.full_like(together, np.nan)
     with torch_threads(threads):
         for start in range(0, len(order), shard):
             rows = order[start : start + shard]
             vectors[rows] = embedder.embed([VARIED[row] for row in rows])
     assert vectors.tobytes() == together.tobytes()
+
+
+@cache
+def minilm_in(dtype):
+    return SentenceTransformersEmbedder(device="cpu", dtype=dtype)
+
+
+def test_vectors_in_bfloat16_are_near_those_in_float32():
+    short, plain = minilm_in("bfloat16").embed(VARIED), minilm_in("float32").embed(VARIED)
+    assert short.dtype == np.float32
+    cosines = (short * plain).sum(1) / np.linalg.norm(short, axis=1)
+    assert cosines.min() > 0.999
 
 
 @pytest.mark.parametrize("window", [16, 18])  # a multiple of 16, and not

@@ -9,12 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.errors import ModelError
-from deita_tasks.models.batches import out_of_memory_problem, padded_width, run_batches
+from deita_tasks.models.batches import (
+    filled_rows,
+    out_of_memory_problem,
+    padded_width,
+    run_batches,
+)
 from deita_tasks.models.checkpoint import Checkpoint
 from deita_tasks.models.hardware import (
     batch_threads,
     default_batch_tokens,
     require_device,
+    rounds_by_rows,
     torch_dtype,
 )
 from deita_tasks.models.packaged import find_packaged_minilm
@@ -65,6 +71,7 @@ class MiniEncoder:
 
         checkpoint = minilm_checkpoint()
         self.device = require_device(device)
+        self.fills_batches = rounds_by_rows(self.device, dtype)
         self.tokenizer = load_tokenizer(checkpoint)
         with quiet_loading():
             model = AutoModel.from_pretrained(
@@ -80,7 +87,7 @@ class MiniEncoder:
     def states(self, texts: Sequence[str], batch_tokens: int | None = None) -> ModelOutput:
         """Return the mean state of each text after each of LAYERS, one after the other.
 
-        float32 (n, 3 * 384).
+        float32 (n, 3 * 384). `batch_tokens` changes nothing where each batch is filled up.
         """
         tokens = tokenize(self.tokenizer, texts)
         lengths = [len(text.ids) for text in tokens]
@@ -89,7 +96,9 @@ class MiniEncoder:
         def run(batch: list[int]) -> None:
             states[batch] = self._forward([tokens[position].ids for position in batch])
 
-        budget = batch_tokens or default_batch_tokens(self.device)
+        budget = default_batch_tokens(self.device)
+        if batch_tokens and not self.fills_batches:
+            budget = batch_tokens
         threads = batch_threads(self.device)
         too_long = run_batches(lengths, budget, run, threads=threads)
         problems = {
@@ -103,10 +112,14 @@ class MiniEncoder:
 
         lengths = torch.tensor([len(ids) for ids in batch])
         width = padded_width(int(lengths.max()))
-        padded = torch.zeros(len(batch), width, dtype=torch.long)
+        rows = len(batch)
+        if self.fills_batches:
+            rows = filled_rows(width, default_batch_tokens(self.device))
+            lengths = torch.nn.functional.pad(lengths, (0, rows - len(batch)), value=1)
+        padded = torch.zeros(rows, width, dtype=torch.long)
         for row, ids in enumerate(batch):
             padded[row, : len(ids)] = torch.tensor(ids)
-        mask = torch.arange(padded.shape[1]) < lengths[:, None]
+        mask = torch.arange(width) < lengths[:, None]
         with torch.inference_mode():
             mask = mask.to(self.device)
             output = self.model(
@@ -117,4 +130,4 @@ class MiniEncoder:
             # Not a product of matrices: its rounding would depend on the number of rows.
             means = [(output.hidden_states[layer] * weights).sum(1) for layer in LAYERS]
             states: NDArray[np.float32] = torch.cat(means, 1).float().cpu().numpy()
-        return states
+        return states[: len(batch)]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from time import process_time
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.errors import UsageError
+from deita_tasks.models.hardware import Dtype
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.records import SCORE_KINDS, ScoreKind
 from deita_tasks.scoring import load_scorer
@@ -85,7 +87,9 @@ def test_scores_are_between_one_and_six_whatever_the_text(
     assert np.all(scores >= 1) and np.all(scores <= 6)
 
 
-@pytest.mark.parametrize("kind", SCORE_KINDS)
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("complexity", "float32"), ("complexity", "bfloat16"), ("quality", "auto")]
+)
 @settings(max_examples=5, deadline=None)
 @given(
     order=st.permutations(range(len(PAIRS))),
@@ -95,21 +99,35 @@ def test_scores_are_between_one_and_six_whatever_the_text(
 )
 def test_a_score_is_the_same_to_the_bit_whatever_its_batch(
     kind: ScoreKind,
-    request: pytest.FixtureRequest,
+    dtype: Dtype,
     order: list[int],
     shard: int,
     batch_tokens: int,
     threads: int,
 ) -> None:
-    together = scorer_of(kind, request).score(PAIRS)
-    scorer = MiniScorer(kind=kind, device="cpu", batch_tokens=batch_tokens)
-    scorer._encoder = scorer_of(kind, request)._encoder  # type: ignore[attr-defined]
+    whole = scorer_in(kind, dtype)
+    together = whole.score(PAIRS)
+    scorer = whole.model_copy(update={"batch_tokens": batch_tokens})
     scores = np.full(len(PAIRS), np.nan, np.float32)
     with torch_threads(threads):
         for start in range(0, len(order), shard):
             rows = order[start : start + shard]
             scores[rows] = scorer.score([PAIRS[row] for row in rows])
     assert scores.tobytes() == together.tobytes()
+
+
+@cache
+def scorer_in(kind: ScoreKind, dtype: Dtype) -> MiniScorer:
+    return MiniScorer(kind=kind, device="cpu", dtype=dtype)
+
+
+def test_bfloat16_moves_a_score_by_a_hundredth_and_has_a_fingerprint_of_its_own() -> None:
+    plain, short = scorer_in("complexity", "float32"), scorer_in("complexity", "bfloat16")
+    np.testing.assert_allclose(short.score(PAIRS), plain.score(PAIRS), atol=0.03)
+    assert plain.fingerprint()["dtype"] == "float32"
+    assert short.fingerprint() == {**plain.fingerprint(), "dtype": "bfloat16"}
+    quality = scorer_in("quality", "auto")
+    assert quality.fingerprint() == scorer_in("quality", "bfloat16").fingerprint()
 
 
 def test_what_demands_more_is_more_complex(complexity: Scorer) -> None:

@@ -74,6 +74,7 @@ def main() -> None:
         batch_size=options.batch_size,
         lora_rank=options.lora_rank,
         learning_rate=options.learning_rate,
+        bfloat16=options.bfloat16,
     )
     compared = compare_models(
         Comparison(
@@ -110,6 +111,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--lora-rank", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--bfloat16", action="store_true", help="on a GPU, or a CPU with AMX")
     parser.add_argument("--held-out", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=200)
     return parser.parse_args()

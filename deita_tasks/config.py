@@ -798,6 +798,12 @@ class Training(Group):
         title="LoRA rank",
         description="Rank of the adapter; 0: train all weights. At least 0. Default: the recipe's.",
     )
+    bfloat16: bool | None = Field(
+        None,
+        title="bfloat16",
+        description="Multiply matrices in bfloat16; faster on GPUs, and on CPUs with AMX. Default: "
+        "the recipe's.",
+    )
     seed: int = Field(
         0, ge=0, title="Seed", description="Of the order of rows, dropout and adapter. At least 0."
     )

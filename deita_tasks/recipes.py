@@ -36,7 +36,7 @@ class Recipe(Settings):
 
     batch_size: rows of one update, over all devices. device_batch_size: rows that a device holds at
     once; it changes memory and the last digits of the weights, not the method. max_length: tokens
-    of a row; the rest is cut. low_precision: bfloat16 where the device is a GPU; the weights
+    of a row; the rest is cut. low_precision: products in bfloat16; the weights
     themselves stay float32 unless there is a LoRA adapter.
     """
 

@@ -57,6 +57,7 @@ def _changes(set_values: dict[str, Any], lora: Lora | None, training: Training) 
     shared = {
         "max_length": training.max_length,
         "device_batch_size": training.device_batch_size,
+        "low_precision": training.bfloat16,
     }
     changes = {name: value for name, value in {**set_values, **shared}.items() if value is not None}
     rank = training.lora_rank

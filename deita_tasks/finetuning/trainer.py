@@ -174,14 +174,13 @@ def _trainer(workplace: Workplace, rows: int, processes: int) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(
         str(workplace.folder / TOKENIZER_FOLDER), trust_remote_code=False
     )
-    on_gpu = job.device != "cpu"
-    low_precision = on_gpu and job.recipe.low_precision
     # An adapter's own weights are float32 whatever its base's are.
-    dtype = "bfloat16" if low_precision and job.recipe.lora is not None else "float32"
+    is_short = job.recipe.low_precision and job.recipe.lora is not None
+    dtype = "bfloat16" if is_short else "float32"
     model = load_model(workplace.model, workplace.revision, dtype)
     has_adapter = hasattr(model, "peft_config")
     lora = None if job.recipe.lora is None or has_adapter else lora_config(job.recipe.lora)
-    options = _options(workplace, rows, processes, low_precision)
+    options = _options(workplace, rows, processes)
     data = _read_data(workplace)
     common = {"train_dataset": data, "processing_class": tokenizer, "peft_config": lora}
     if isinstance(job.recipe, DpoRecipe):
@@ -195,9 +194,7 @@ def _trainer(workplace: Workplace, rows: int, processes: int) -> Any:
     return SFTTrainer(model, args=SFTConfig(**options, max_length=None), **common)
 
 
-def _options(
-    workplace: Workplace, rows: int, processes: int, low_precision: bool
-) -> dict[str, Any]:
+def _options(workplace: Workplace, rows: int, processes: int) -> dict[str, Any]:
     """Return the trainer's arguments. Every update is logged: a loss that is no number ends it."""
     job = workplace.job
     recipe = job.recipe
@@ -211,7 +208,7 @@ def _options(
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": recipe.batch_size // (rows * processes),
         "gradient_checkpointing": recipe.gradient_checkpointing,
-        "bf16": low_precision,
+        "bf16": recipe.low_precision,
         "use_cpu": on_cpu,
         "dataloader_pin_memory": not on_cpu,
         "seed": job.seed,

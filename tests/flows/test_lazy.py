@@ -85,3 +85,22 @@ def test_rounds_are_tasks_by_name(pool: Path, small: None, tmp_path: Path) -> No
         names = [task.name for task in client.read_task_runs(limit=200)]
     assert "quality round 1 1/1" in names
     assert "embedding round 1 1/1" in names
+
+
+def test_the_files_do_not_depend_on_order_shards_or_batches(
+    prefect_server: None, sample_pool: Path, tmp_path: Path
+) -> None:
+    """With the models of preset mini, whose sums depend on a batch unless that is prevented."""
+    lines = sample_pool.read_text(encoding="utf-8").splitlines()[:45]
+    models = {"complexity": "mini", "quality": "mini", "embedding": "sentence_transformers"}
+    written = []
+    for number, shard_rows in enumerate((None, 20, 7)):
+        place = tmp_path / str(number)
+        place.mkdir()
+        order = lines[15 * number :] + lines[: 15 * number]
+        (place / "pool.jsonl").write_text("\n".join(order), encoding="utf-8")
+        options = {"budget": 12, "max_similarity": 0.6, "shard_rows": shard_rows, **models}
+        done = run(place / "pool.jsonl", place / "store", place / "out", **options)
+        assert done.manifest["computed"]["embedding"] >= 12
+        written.append((done.output / "selected.jsonl").read_bytes())
+    assert written[0] == written[1] == written[2]

@@ -252,6 +252,12 @@ class Scoring(Group):
         title="Scorer number type",
         description="auto: bfloat16 where the hardware supports it well. Default: auto.",
     )
+    score_compile: Annotated[bool | None, ComponentOption("scorers", "compile")] = Field(
+        None,
+        title="Compile scorers",
+        description="For causal_lm: fuse norms and MLPs by torch.compile, for GPUs; the first "
+        "batch waits for the compiler. Default: no.",
+    )
     complexity_url: Annotated[str | None, ComponentOption("complexity", "base_url")] = Field(
         None,
         title="Complexity server",
@@ -403,6 +409,12 @@ class Embedding(Group):
         title="Embedder number type",
         description="auto: bfloat16 where the hardware supports it well. Default: float32 for "
         "sentence_transformers, auto for causal_lm.",
+    )
+    embedding_compile: Annotated[bool | None, ComponentOption("embedding", "compile")] = Field(
+        None,
+        title="Compile embedder",
+        description="For causal_lm: fuse norms and MLPs by torch.compile, for GPUs; the first "
+        "batch waits for the compiler. Default: no.",
     )
     embedding_column: Annotated[str | None, ComponentOption("embedding", "column")] = Field(
         None,

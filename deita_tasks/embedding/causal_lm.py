@@ -15,7 +15,6 @@ from deita_tasks.embedding.vicuna import render_answers, render_vicuna
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.component import CausalLMComponent
-from deita_tasks.models.hardware import choose_dtype
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.tokenizer import FIRST_WORDS, Tokens, common_prefix, load_tokenizer
 from deita_tasks.records import Forecast, ModelOutput
@@ -72,7 +71,7 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
             **self.encoder.checkpoint.identity(),
             "template": "answers" if self.only_answer else "vicuna_v1.1",
             "max_length": self.max_length,
-            "dtype": choose_dtype(self.dtype, self.device),
+            **self.number_identity(),
         }
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:

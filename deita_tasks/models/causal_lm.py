@@ -6,6 +6,7 @@ The paper's scorers and its embedder both read this state.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -44,7 +45,8 @@ class CausalLM:
 
     A state depends on its text alone, to the last bit: every batch has the same number of tokens,
     and no text sees another. `forward`: the way that texts are computed, packed into one row, or
-    padded for a model that cannot read them so.
+    padded for a model that cannot read them so. `compiled`: fuse elementwise parts, if they are
+    packed. `batch_tokens`: the tokens of a batch on a GPU; on a CPU they do not change.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class CausalLM:
         allow_bin: bool = False,
         head_ids: Sequence[int] | None = None,
         prefix: TokenIds = (),
+        compiled: bool = False,
+        batch_tokens: int | None = None,
     ) -> None:
         import torch
 
@@ -66,6 +70,7 @@ class CausalLM:
         self.location = checkpoint.location
         self.device = device
         self.limit = BatchLimit()
+        self.batch_tokens = batch_tokens
         self.head: torch.Tensor | None = None
         self.bias: torch.Tensor | None = None
         self.base: Any = model if head_ids is None else model.base_model
@@ -76,6 +81,8 @@ class CausalLM:
             if head_ids is not None:
                 self._set_head(model, list(head_ids))
             self.forward = choose_forward(self.base, list(prefix), device, self.location)
+            if compiled:
+                self._compile()
         log.info("loaded %s on %s, %s", checkpoint.location, device, dtype)
 
     @property
@@ -83,14 +90,12 @@ class CausalLM:
         """The beginning that is not computed again, if texts have one."""
         return self.forward.prefix
 
-    def last_hidden(
-        self, texts: Sequence[TokenIds], batch_tokens: int | None = None
-    ) -> tuple[torch.Tensor, list[int]]:
+    def last_hidden(self, texts: Sequence[TokenIds]) -> tuple[torch.Tensor, list[int]]:
         """Return the hidden states at the last token of each text, after the final norm.
 
         float32 (n, d), on the device; and the positions of texts that did not fit memory even
         alone. Their rows, and those of texts without tokens, are NaN. Equal texts are computed
-        once. `batch_tokens`: the tokens of a batch on a GPU; on a CPU they do not change.
+        once.
         """
         import torch
 
@@ -98,9 +103,8 @@ class CausalLM:
         row_of = {ids: row for row, ids in enumerate(distinct)}
         no_row = len(distinct)
         rows = [row_of.get(tuple(ids), no_row) for ids in texts]
-        tokens = fixed_batch_tokens(self.device, batch_tokens or self.forward.gpu_tokens)
         with torch.inference_mode():
-            states, too_long = self._distinct_states(distinct, tokens)
+            states, too_long = self._distinct_states(distinct, self._tokens_per_batch)
             index = torch.tensor(rows, dtype=torch.long, device=self.device)
             hidden = states[index]
         return hidden, [position for position, row in enumerate(rows) if row in too_long]
@@ -122,6 +126,29 @@ class CausalLM:
             blocks.append(product)
         logits = torch.cat(blocks)
         return logits[: len(hidden)]
+
+    @property
+    def _tokens_per_batch(self) -> int:
+        return fixed_batch_tokens(self.device, self.batch_tokens or self.forward.gpu_tokens)
+
+    def _compile(self) -> None:
+        """Fuse elementwise parts for batches of the usual size, and wait for the compiler.
+
+        The log says how long it took, or why there is nothing to compile.
+        """
+        from deita_tasks.models.compiled import compile_elementwise
+        from deita_tasks.models.forward import PackedForward
+
+        if not isinstance(self.forward, PackedForward):
+            log.warning("%s: padded texts are not compiled: their batches differ", self.location)
+            return
+        tokens = self._tokens_per_batch
+        names = compile_elementwise(self.base, tokens)
+        start = time.monotonic()
+        self.forward.run([range(3, 11)], tokens)
+        seconds = time.monotonic() - start
+        parts = ", ".join(names) or "nothing"
+        log.info("%s: compiled %s for %d tokens in %.0f s", self.location, parts, tokens, seconds)
 
     def _distinct_states(
         self, texts: Sequence[TokenIds], tokens: int

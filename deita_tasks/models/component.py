@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
-from deita_tasks.components import Component
+from deita_tasks.components import Component, Fingerprint
 from deita_tasks.models.batches import out_of_memory_problem
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import Checkpoint
@@ -59,7 +59,18 @@ class CausalLMComponent(Component):
         False, description="read pytorch_model.bin if there is no safetensors file"
     )
 
+    compile: bool = Field(
+        False, description="fuse norms and MLPs by torch.compile; the first batch waits for it"
+    )
+
     _model: Lazy[CausalLM] = PrivateAttr(default_factory=Lazy)
+
+    def number_identity(self) -> Fingerprint:
+        """Return the options that change how numbers are rounded, for a fingerprint."""
+        identity: Fingerprint = {"dtype": choose_dtype(self.dtype, self.device)}
+        if self.compile:  # fingerprints of earlier versions do not name it
+            identity["compiled"] = True
+        return identity
 
     def release(self) -> None:
         """Forget the loaded weights; `compute` loads them again."""
@@ -82,7 +93,7 @@ class CausalLMComponent(Component):
         parts: list[NDArray[np.float32]] = []
         problems: dict[int, str] = {}
         for piece in prefetch(texts, tokenize):
-            states, too_long = model.last_hidden([text.ids for text in piece], self.batch_tokens)
+            states, too_long = model.last_hidden([text.ids for text in piece])
             parts.append(self._read_states(model, states).cpu().numpy())
             for position in too_long:
                 length = len(piece[position].ids)
@@ -101,4 +112,6 @@ class CausalLMComponent(Component):
             allow_bin=self.allow_bin,
             head_ids=head_ids,
             prefix=prefix,
+            compiled=self.compile,
+            batch_tokens=self.batch_tokens,
         )

@@ -16,7 +16,6 @@ from deita_tasks.components import Fingerprint
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.component import CausalLMComponent
-from deita_tasks.models.hardware import choose_dtype
 from deita_tasks.records import ModelOutput, ScoreKind
 from deita_tasks.scoring.expected import expected_score
 from deita_tasks.scoring.prompt_encoder import PromptEncoder, PromptScorer
@@ -45,7 +44,7 @@ class CausalLMScorer(CausalLMComponent, PromptScorer):
             "backend": "causal_lm",
             "version": self.VERSION,
             **self.encoder.identity(),
-            "dtype": choose_dtype(self.dtype, self.device),
+            **self.number_identity(),
         }
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:

@@ -65,13 +65,12 @@ def test_states_are_those_of_whole_texts_in_every_batch(tmp_path, family):
     states = expected(tmp_path, TEXTS)
     model = load(tmp_path, prefix=BEGINNING)
     assert model.prefix is not None
-    for batch_tokens in (16, 100_000):
-        for order in (range(len(TEXTS)), range(len(TEXTS))[::-1]):
-            hidden, too_much = model.last_hidden([TEXTS[i] for i in order], batch_tokens)
-            assert too_much == []
-            torch.testing.assert_close(
-                hidden, states[list(order)], atol=1e-5 * float(states.abs().max()), rtol=0
-            )
+    for order in (range(len(TEXTS)), range(len(TEXTS))[::-1]):
+        hidden, too_much = model.last_hidden([TEXTS[i] for i in order])
+        assert too_much == []
+        torch.testing.assert_close(
+            hidden, states[list(order)], atol=1e-5 * float(states.abs().max()), rtol=0
+        )
 
 
 def test_texts_beyond_the_turn_of_longrope_are_computed_by_themselves(tmp_path):
@@ -95,11 +94,8 @@ def test_texts_beyond_the_turn_of_longrope_are_computed_by_themselves(tmp_path):
     for prefix in ([], BEGINNING):
         model = load(tmp_path, prefix=prefix)
         assert (model.prefix is not None) == bool(prefix)
-        for batch_tokens in (1, 120, 100_000):
-            hidden, _ = model.last_hidden(texts, batch_tokens)
-            torch.testing.assert_close(
-                hidden, states, atol=1e-5 * float(states.abs().max()), rtol=0
-            )
+        hidden, _ = model.last_hidden(texts)
+        torch.testing.assert_close(hidden, states, atol=1e-5 * float(states.abs().max()), rtol=0)
 
 
 def test_only_what_follows_the_beginning_is_computed(folder):
@@ -125,7 +121,7 @@ def test_a_recurrent_model_computes_whole_texts(tmp_path):
     model = load(tmp_path, prefix=BEGINNING)
     assert model.prefix is None
     torch.testing.assert_close(
-        model.last_hidden(TEXTS)[0], load(tmp_path).last_hidden(TEXTS, 1)[0], atol=1e-5, rtol=0
+        model.last_hidden(TEXTS)[0], load(tmp_path).last_hidden(TEXTS)[0], atol=1e-5, rtol=0
     )
 
 

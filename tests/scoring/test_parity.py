@@ -49,8 +49,7 @@ def test_pairs_are_those_of_the_original_where_all_turns_are_answered(conversati
 
 
 @pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("batch_tokens", [1, 1000, 8192])
-def test_as_the_original(conversations, kind, batch_tokens):
+def test_as_the_original(conversations, kind):
     expected = pd.read_parquet(PARITY / "scores_llama.parquet").query("kind == @kind")
     folder = str(PARITY / MODELS[kind])
     pairs = [
@@ -71,12 +70,11 @@ def test_as_the_original(conversations, kind, batch_tokens):
         kind=kind,
         dtype="float32",
         max_length=4096,
-        batch_tokens=batch_tokens,
     )
     assert isinstance(scorer, CausalLMScorer)
     np.testing.assert_allclose(scorer.score(pairs), expected["score"], atol=1e-4)
     model = scorer._model.get(scorer._load_model)
-    logits = model.logits(model.last_hidden(ids, batch_tokens)[0]).numpy()
+    logits = model.logits(model.last_hidden(ids)[0]).numpy()
     np.testing.assert_allclose(logits, [_list(row) for row in expected["logits"]], atol=1e-4)
 
 

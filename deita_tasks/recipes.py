@@ -71,7 +71,7 @@ class RecipePair(Settings):
     """The SFT of a recipe, and the DPO that may follow."""
 
     purpose: str
-    chat_template: str  # for a base model without one; see finetuning/chat_templates.py
+    chat_template: str  # for a base model without one; see models/chat_templates.py
     sft: SftRecipe
     dpo: DpoRecipe
 

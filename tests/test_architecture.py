@@ -33,7 +33,7 @@ MODULES = {
     for folder in FOLDERS
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
-STAGES = ("loading", "scoring", "embedding", "selecting", "exporting")
+STAGES = ("loading", "filtering", "scoring", "embedding", "selecting", "exporting")
 # From the ground up. A module imports from the floors below its own, and from its own room; rooms
 # of one floor do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (

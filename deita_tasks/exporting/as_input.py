@@ -7,7 +7,7 @@ from typing import ClassVar
 from deita_tasks.conversations import Conversation
 from deita_tasks.exporting.base import Columns, Survey
 from deita_tasks.exporting.jsonl import JsonLines
-from deita_tasks.exporting.turns import chat_turns
+from deita_tasks.models.chat import chat_turns
 
 
 class AsInput(JsonLines):

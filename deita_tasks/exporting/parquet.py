@@ -19,7 +19,7 @@ from deita_tasks.exporting.arrow import (
     to_array,
 )
 from deita_tasks.exporting.base import SCORE_COLUMNS, Columns, Exporter, OutputRow, Survey
-from deita_tasks.exporting.turns import chat_turns
+from deita_tasks.models.chat import chat_turns
 from deita_tasks.strict_json import JSON
 
 TURN = {"role": pa.string(), "content": pa.string()}

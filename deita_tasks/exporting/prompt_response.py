@@ -7,7 +7,7 @@ from typing import ClassVar
 from deita_tasks.conversations import Conversation, parse_tools
 from deita_tasks.exporting.base import Columns, Survey
 from deita_tasks.exporting.jsonl import JsonLines
-from deita_tasks.exporting.turns import chat_turns
+from deita_tasks.models.chat import chat_turns
 from deita_tasks.strict_json import JSON
 
 AS_TURNS = "prompt and response are lists of turns"

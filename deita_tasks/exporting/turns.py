@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 from deita_tasks.conversations import (
-    CHAT_KEYS,
-    CONTENT_PARTS,
     SHAREGPT_KEYS,
     Conversation,
     Role,
     Turn,
-    TurnKeys,
     parse_json,
 )
+from deita_tasks.models.chat import with_fields
 from deita_tasks.strict_json import JSON
 
 SHAREGPT_ROLES: dict[Role, str] = {
@@ -24,18 +21,6 @@ SHAREGPT_ROLES: dict[Role, str] = {
     "assistant": "gpt",
     "tool": "observation",
 }
-
-
-def chat_turns(conversation: Conversation) -> list[dict[str, JSON]]:
-    """Return the turns as chat APIs have them: role, content, and what else each holds."""
-    return [_chat_turn(turn) for turn in conversation.turns]
-
-
-def _chat_turn(turn: Turn) -> dict[str, JSON]:
-    """Return a turn with the keys of chat APIs; its content is a list if it has parts."""
-    content = turn.fields.get(CONTENT_PARTS, turn.content)
-    own: dict[str, JSON] = {"role": turn.role, "content": content}
-    return _with_fields(own, turn.fields, CHAT_KEYS)
 
 
 def sharegpt_turns(conversation: Conversation) -> list[dict[str, JSON]]:
@@ -59,9 +44,9 @@ def _sharegpt_turn(turn: Turn) -> dict[str, JSON]:
     if is_silent and isinstance(raw_call, str):
         del fields["function_call"]
         own = {"from": "function_call", "value": raw_call}
-        return _with_fields(own, fields, SHAREGPT_KEYS)
+        return with_fields(own, fields, SHAREGPT_KEYS)
     own = {"from": SHAREGPT_ROLES[turn.role], "value": turn.content}
-    return _with_fields(own, fields, SHAREGPT_KEYS)
+    return with_fields(own, fields, SHAREGPT_KEYS)
 
 
 def _call_turn(fields: dict[str, JSON]) -> dict[str, JSON]:
@@ -75,7 +60,7 @@ def _call_turn(fields: dict[str, JSON]) -> dict[str, JSON]:
         fields.pop("tool_calls")
     text = json.dumps(shown, ensure_ascii=False)
     own: dict[str, JSON] = {"from": "function_call", "value": text}
-    return _with_fields(own, fields, SHAREGPT_KEYS)
+    return with_fields(own, fields, SHAREGPT_KEYS)
 
 
 def _named_call(function: JSON) -> JSON:
@@ -94,16 +79,3 @@ def _function_of(call: JSON) -> JSON:
         return function
     arguments = parse_json(function["arguments"])
     return {**function, "arguments": arguments}
-
-
-def _with_fields(
-    own: dict[str, JSON], fields: Mapping[str, JSON], keys: TurnKeys
-) -> dict[str, JSON]:
-    """Return a turn with its fields; a field with the name of a key gets another one."""
-    for name, value in fields.items():
-        if name == CONTENT_PARTS and keys == CHAT_KEYS:
-            continue
-        if name in keys:
-            name = f"input_{name}"
-        own[name] = value
-    return own

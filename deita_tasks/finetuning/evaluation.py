@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deita_tasks.errors import ComputeError
 from deita_tasks.finetuning.base_model import load_model
-from deita_tasks.finetuning.examples import IGNORED, Encoded, Example
+from deita_tasks.finetuning.examples import Example
 from deita_tasks.finetuning.preferences import EncodedPreference
 from deita_tasks.measuring.scores import HeldOutLoss, PreferenceLosses
+from deita_tasks.models.chat import IGNORED, Encoded
 from deita_tasks.models.stopping import raise_if_stopped
 
 if TYPE_CHECKING:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from jinja2 import TemplateError
 from pydantic import NonNegativeInt
 
 from deita_tasks import storage
 from deita_tasks.conversations import SourceRow
 from deita_tasks.errors import InputError
+from deita_tasks.models.chat import CannotRender, Encoded, encode
 from deita_tasks.strict_json import JSON, JsonRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # label of a token without loss, by torch's convention
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 SCHEMA = pa.schema(
     {
@@ -28,22 +27,6 @@ SCHEMA = pa.schema(
         "labels": pa.list_(pa.int32()),
     }
 )
-
-
-class Encoded(NamedTuple):
-    """A row of t tokens. labels: the token's id where there is loss, else IGNORED."""
-
-    input_ids: list[int]
-    labels: list[int]
-
-    @property
-    def trained(self) -> int:
-        """The number of tokens under loss."""
-        return sum(label != IGNORED for label in self.labels)
-
-    def cut(self, max_length: int) -> Encoded:
-        """Return the first `max_length` tokens."""
-        return Encoded(self.input_ids[:max_length], self.labels[:max_length])
 
 
 class Example(NamedTuple):
@@ -81,10 +64,6 @@ class EncodedRow(NamedTuple):
         """Return the row as left out by the window."""
         reason = f"its answers begin beyond the window of {max_length:,} tokens"
         return LeftOut(self.source, self.id, reason)
-
-
-class CannotRender(Exception):
-    """A chat template cannot show a conversation. `str` says why."""
 
 
 class LengthQuantile(JsonRecord):
@@ -139,32 +118,6 @@ class TrainingSet(NamedTuple):
     examples: list[Example]
     left_out: list[LeftOut]
     survey: Survey
-
-
-def encode(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, JSON]], tools: JSON = None
-) -> Encoded:
-    """Return a conversation as tokens, with loss on what the template marks as the assistant's.
-
-    Raises CannotRender if the template refuses it, or marks nothing.
-    """
-    renderer: Any = tokenizer
-    try:
-        output = renderer.apply_chat_template(
-            list(messages),
-            tools=tools or None,
-            tokenize=True,
-            return_dict=True,
-            return_assistant_tokens_mask=True,
-        )
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise CannotRender(f"the chat template cannot show it: {reason}") from error
-    ids, mask = list(output["input_ids"]), output["assistant_masks"]
-    if not any(mask):
-        raise CannotRender("the chat template shows no word of the assistant")
-    labels = [id if marked else IGNORED for id, marked in zip(ids, mask, strict=True)]
-    return Encoded(ids, labels)
 
 
 def encode_row(row: ChatRow | LeftOut, tokenizer: PreTrainedTokenizerBase) -> EncodedRow | LeftOut:

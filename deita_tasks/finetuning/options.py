@@ -6,7 +6,7 @@ from typing import Any
 
 from deita_tasks.config import Preferences, Training
 from deita_tasks.errors import UsageError
-from deita_tasks.finetuning.base_model import BaseName
+from deita_tasks.models.chat_tokenizer import BaseName
 from deita_tasks.recipes import RECIPES, DpoRecipe, Lora, SftRecipe
 
 

@@ -11,13 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deita_tasks import storage
 from deita_tasks.conversations import SourceRow
-from deita_tasks.finetuning.examples import (
-    IGNORED,
-    CannotRender,
-    Encoded,
-    LeftOut,
-    encode,
-)
+from deita_tasks.finetuning.examples import LeftOut
+from deita_tasks.models.chat import IGNORED, CannotRender, Encoded, encode
 from deita_tasks.strict_json import JSON
 
 if TYPE_CHECKING:

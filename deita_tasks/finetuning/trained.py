@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from deita_tasks import storage
 from deita_tasks.errors import DamagedArtifact, InputError, StorageError
-from deita_tasks.finetuning.base_model import BaseName, Tokenization, load_tokenizer
 from deita_tasks.finetuning.examples import LeftOut, TrainingSet, data_digest, write_examples
 from deita_tasks.finetuning.job import (
     DATA_FILE,
@@ -37,6 +36,7 @@ from deita_tasks.finetuning.job import (
 )
 from deita_tasks.finetuning.launch import Report, run_training
 from deita_tasks.finetuning.preferences import Preference, as_rows, encode_preferences
+from deita_tasks.models.chat_tokenizer import BaseName, Tokenization, load_tokenizer
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.hardware import choose_device
 from deita_tasks.recipes import DpoRecipe, SftRecipe

@@ -16,7 +16,6 @@ from deita_tasks.errors import InputError
 from deita_tasks.finetuning.examples import (
     SCHEMA,
     ChatRow,
-    Encoded,
     Example,
     LeftOut,
     build_training_set,
@@ -24,6 +23,7 @@ from deita_tasks.finetuning.examples import (
     write_examples,
 )
 from deita_tasks.finetuning.preferences import EncodedPreference, Message, encode_preferences
+from deita_tasks.models.chat import Encoded
 from deita_tasks.results.arms import prompt_key
 from deita_tasks.results.preference_files import read_preferences
 from deita_tasks.results.training_data import find_training_data

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from deita_tasks import storage
 from deita_tasks.conversations import Conversation, Quarantined, parse_tools
 from deita_tasks.errors import EmptyFile, StorageError
-from deita_tasks.exporting.turns import chat_turns
 from deita_tasks.finetuning.examples import ChatRow, LeftOut
 from deita_tasks.loading import find_pool, load_layouts, open_unless_empty
 from deita_tasks.manifest import MANIFEST, InputFile
+from deita_tasks.models.chat import chat_turns
 from deita_tasks.results import versions
 from deita_tasks.results.reading import checked_output, read_earlier_manifest
 from deita_tasks.strict_json import JsonRecord

@@ -19,7 +19,6 @@ from deita_tasks.artifacts.claims import claimed
 from deita_tasks.config import Group, Output, Preferences, Runtime, Training, TrainingData
 from deita_tasks.errors import TooManyBadRows
 from deita_tasks.finetuning import require_packages
-from deita_tasks.finetuning.base_model import Tokenization, load_tokenizer
 from deita_tasks.finetuning.examples import Survey, build_training_set, encode_row
 from deita_tasks.finetuning.job import Preparation, TrainedModel
 from deita_tasks.finetuning.launch import Report
@@ -35,6 +34,7 @@ from deita_tasks.finetuning.trained import (
     training_uri,
 )
 from deita_tasks.manifest import InputFile
+from deita_tasks.models.chat_tokenizer import Tokenization, load_tokenizer
 from deita_tasks.models.hardware import require_device
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.plan import check_apart, check_output, check_outside

@@ -17,11 +17,11 @@ from deita_tasks import storage
 from deita_tasks.config import Comparison, Group, Measures, Output, Runtime, Training
 from deita_tasks.errors import UsageError
 from deita_tasks.finetuning import require_packages
-from deita_tasks.finetuning.base_model import BaseName, Tokenization, load_tokenizer
 from deita_tasks.finetuning.job import TrainedModel
 from deita_tasks.finetuning.options import base_of, sft_recipe
 from deita_tasks.finetuning.trained import model_uri, prepare_sft, read_model
 from deita_tasks.measuring.measures import MeasureResult, RunScores
+from deita_tasks.models.chat_tokenizer import BaseName, Tokenization, load_tokenizer
 from deita_tasks.models.hardware import require_device
 from deita_tasks.plan import check_output, check_outside
 from deita_tasks.reporting.comparison import Judgement, Sample

@@ -11,12 +11,12 @@ from pydantic import JsonValue
 
 from deita_tasks import storage
 from deita_tasks.config import Measures, Runtime
-from deita_tasks.finetuning.base_model import BaseName, load_tokenizer
 from deita_tasks.finetuning.evaluation import Evaluator
 from deita_tasks.finetuning.harness import evaluate_tasks
 from deita_tasks.finetuning.trained import local_model, model_uri
 from deita_tasks.measuring.measures import SELECTION, RunScores
 from deita_tasks.measuring.scores import HeldOutLoss, PreferenceLosses, TaskScores
+from deita_tasks.models.chat_tokenizer import BaseName, load_tokenizer
 from deita_tasks.models.hardware import choose_device
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.reporting.comparison import Judgement, Sample

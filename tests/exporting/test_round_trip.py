@@ -15,8 +15,9 @@ from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.conversations import NOWHERE, Conversation, Turn, parse_json
 from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
-from deita_tasks.exporting.turns import chat_turns, sharegpt_turns
+from deita_tasks.exporting.turns import sharegpt_turns
 from deita_tasks.loading import load_layouts, read_conversations
+from deita_tasks.models.chat import chat_turns
 from tests.support.report_data import AWKWARD, MULTI, SECOND, SINGLE, TOOLS
 
 CHAT = [

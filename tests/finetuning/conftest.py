@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("trl", reason="the extra train is not installed")
 
-from deita_tasks.finetuning.base_model import BaseName, Tokenization, load_tokenizer
+from deita_tasks.models.chat_tokenizer import BaseName, Tokenization, load_tokenizer
 from tests.support.tiny_base import write_base
 
 

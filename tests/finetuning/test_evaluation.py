@@ -15,10 +15,11 @@ from transformers import AutoModelForCausalLM
 
 from deita_tasks.errors import ComputeError, MissingExtra, UsageError
 from deita_tasks.finetuning import harness
-from deita_tasks.finetuning.base_model import Tokenization
 from deita_tasks.finetuning.evaluation import Evaluator
-from deita_tasks.finetuning.examples import IGNORED, build_training_set
+from deita_tasks.finetuning.examples import build_training_set
 from deita_tasks.finetuning.preferences import EncodedPreference
+from deita_tasks.models.chat import IGNORED
+from deita_tasks.models.chat_tokenizer import Tokenization
 from tests.support.checkpoints import poison
 from tests.support.tiny_base import conversations, encoded
 

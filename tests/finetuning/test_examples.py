@@ -9,9 +9,9 @@ import pytest
 from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding.vicuna import render_vicuna
 from deita_tasks.errors import InputError, ModelError
-from deita_tasks.exporting.turns import chat_turns
-from deita_tasks.finetuning.base_model import BaseName, Tokenization, load_tokenizer
-from deita_tasks.finetuning.examples import IGNORED, build_training_set, data_digest, encode
+from deita_tasks.finetuning.examples import build_training_set, data_digest
+from deita_tasks.models.chat import IGNORED, chat_turns, encode
+from deita_tasks.models.chat_tokenizer import BaseName, Tokenization, load_tokenizer
 from tests.support.tiny_base import END, conversation, conversations, encoded, write_base
 
 TWO_EXCHANGES = Conversation(

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from deita_tasks.errors import InputError
-from deita_tasks.finetuning.base_model import Tokenization
-from deita_tasks.finetuning.examples import IGNORED
 from deita_tasks.finetuning.preferences import encode_preferences
+from deita_tasks.models.chat import IGNORED
+from deita_tasks.models.chat_tokenizer import Tokenization
 from deita_tasks.results.preference_files import read_preferences
 from tests.support.tiny_base import END
 

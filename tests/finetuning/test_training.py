@@ -28,7 +28,6 @@ from deita_tasks.errors import (
     UsageError,
 )
 from deita_tasks.finetuning import launch, trainer
-from deita_tasks.finetuning.base_model import BaseName, load_tokenizer
 from deita_tasks.finetuning.checkpoints import Checkpoints
 from deita_tasks.finetuning.examples import build_training_set
 from deita_tasks.finetuning.job import OutOfMemory, Preparation, TrainedModel, device_batch_size
@@ -42,6 +41,7 @@ from deita_tasks.finetuning.trained import (
     prepare_sft,
     train_prepared,
 )
+from deita_tasks.models.chat_tokenizer import BaseName, load_tokenizer
 from deita_tasks.recipes import RECIPES, DpoRecipe, Lora, SftRecipe
 from tests.support.checkpoints import poison
 from tests.support.runs import ROOT

@@ -16,7 +16,7 @@ pytest.importorskip("trl", reason="the extra train is not installed")
 
 from deita_tasks.config import Comparison
 from deita_tasks.errors import UsageError
-from deita_tasks.finetuning.base_model import BaseName, Tokenization, load_tokenizer
+from deita_tasks.models.chat_tokenizer import BaseName, Tokenization, load_tokenizer
 from deita_tasks.results.arms import SelectionResult, build_arms, open_selection, prompt_key
 from tests.support.handmade import IDS
 from tests.support.outputs import write_diverse_output

@@ -9,8 +9,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from deita_tasks.conversations import Conversation, SourceRow, Turn
-from deita_tasks.finetuning.base_model import Tokenization
 from deita_tasks.finetuning.examples import EncodedRow, LeftOut, encode_row
+from deita_tasks.models.chat_tokenizer import Tokenization
 from deita_tasks.results.training_data import chat_row
 from tests.support.checkpoints import byte_level_tokenizer, write_model
 

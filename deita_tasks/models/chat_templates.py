@@ -22,7 +22,7 @@ ADVICE = "choose one that comes with this package: --chat-template vicuna or cha
 
 def read_template(name: str) -> str:
     """Return the text of a template that comes with this package."""
-    folder = resources.files("deita_tasks.finetuning") / "templates"
+    folder = resources.files("deita_tasks.models") / "templates"
     return (folder / f"{name}.jinja").read_text(encoding="utf-8").strip()
 
 

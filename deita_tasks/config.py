@@ -32,11 +32,15 @@ from deita_tasks.catalogue import (
     SELECTORS,
 )
 from deita_tasks.presets import (
+    CONTAMINATED_RUN,
+    CONTAMINATED_SHARE,
     COSINE_MAX,
     COSINE_MIN,
     DEFAULT_MAX_SIMILARITY,
+    EVERY_ROW,
     FACILITY_LOCATION_CANDIDATES,
     MMR_WEIGHT,
+    NGRAM_WORDS,
     PRESETS,
     SERVER_ATTEMPTS,
     SERVER_CONCURRENCY,
@@ -64,6 +68,7 @@ else:
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 RunnerName = Literal["thread", "process", "dask", "ray"]
+ChatTemplate = Literal["own", "vicuna", "chatml"]
 ScorePer = Literal["turn", "row"]
 Evaluation = Literal["lazy", "all"]
 # Two numbers; the component that takes them says more clearly what is wrong.
@@ -443,10 +448,93 @@ class Budget(Group):
     )
 
 
-class Selection(Budget):
+class Filtering(Group):
+    """Rows that no selection may keep, found before any model works, and the tokens of rows."""
+
+    decontaminate: list[Uri] | None = Field(
+        None,
+        title="Evaluation files",
+        description="Leave out rows that repeat a prompt or an answer of these files: any format "
+        "of the input, or prompts alone. Default: none.",
+    )
+    decontaminate_words: int = Field(
+        NGRAM_WORDS,
+        ge=2,
+        title="Words of an n-gram",
+        description="Words that are compared together; a shorter prompt has to be a whole turn. At "
+        "least 2.",
+    )
+    decontaminate_share: float = Field(
+        CONTAMINATED_SHARE,
+        ge=0,
+        le=1,
+        title="Contaminated share",
+        description="A row is contaminated if it has this share of an evaluation text's n-grams. "
+        "Between 0 and 1; 0: a single one is enough.",
+    )
+    decontaminate_run: int = Field(
+        CONTAMINATED_RUN,
+        ge=2,
+        title="Contaminated run",
+        description="A row is contaminated if it has so many words of an evaluation text in a row, "
+        "whatever their share. At least 2.",
+    )
+    tokenizer: str | None = Field(
+        None,
+        title="Tokenizer",
+        description="Hub id or local folder of the model to be trained: counts the tokens of every "
+        "row under its chat template. Default: tokens are not counted.",
+    )
+    tokenizer_revision: str | None = Field(
+        None,
+        title="Tokenizer revision",
+        description="Branch, tag or commit on the hub. Default: the pinned commit, else main.",
+    )
+    chat_template: ChatTemplate | None = Field(
+        None,
+        title="Chat template",
+        description="How a conversation becomes text. own: the tokenizer's; vicuna: the paper's; "
+        "chatml. Default: the tokenizer's if it has one, else vicuna.",
+    )
+    train_window: int | None = Field(
+        None,
+        ge=8,
+        title="Training window",
+        description="Tokens of a row that the training reads. A row whose answers lie wholly "
+        "beyond them is left out as too long. At least 8. Default: no window.",
+    )
+
+    @model_validator(mode="after")
+    def _check_tokenizer(self) -> "Filtering":
+        for name in ("tokenizer_revision", "chat_template", "train_window"):
+            if getattr(self, name) is not None and self.tokenizer is None:
+                raise ValueError(f"{name} = {getattr(self, name)}: needs a tokenizer")
+        return self
+
+    @field_validator("decontaminate", mode="before")
+    @classmethod
+    def _single_file(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+
+class Selection(Group):
     """How many conversations to select, and by which rule."""
 
     model_config = ConfigDict(json_schema_extra=_bound_cosine)
+
+    budget: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        6000,
+        title="Budget",
+        description="Maximum number of conversations, at least 1; or all. Default: 6000, or all "
+        "with a budget in tokens.",
+    )
+    budget_tokens: int | None = Field(
+        None,
+        ge=1,
+        title="Budget in tokens",
+        description="Maximum number of tokens that the training reads (needs a tokenizer). The "
+        "selection ends before the first row that does not fit. At least 1. Default: no limit.",
+    )
 
     strategy: StrategyName = Field(
         "diverse",
@@ -531,8 +619,23 @@ class Selection(Budget):
         "so; exact: fail, with the count.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_rows_to_tokens(cls, fields: object) -> object:
+        """Let a budget in tokens alone decide, unless there is one in rows too."""
+        if isinstance(fields, dict) and fields.get("budget_tokens") is not None:
+            return {"budget": "all", **fields}
+        return fields
+
+    @property
+    def rows(self) -> int:
+        """The most rows to select."""
+        return EVERY_ROW if self.budget == "all" else self.budget
+
     @model_validator(mode="after")
     def _check_candidates(self) -> "Selection":
+        if self.budget == "all":
+            return self
         if self.candidates is not None and self.candidates < self.budget:
             raise ValueError(
                 f"candidates = {self.candidates}: expected at least the budget, {self.budget}"
@@ -766,7 +869,7 @@ class Training(Group):
         description="; ".join(f"{name}: {recipe.purpose}" for name, recipe in RECIPES.items())
         + ".",
     )
-    chat_template: Literal["own", "vicuna", "chatml"] | None = Field(
+    chat_template: ChatTemplate | None = Field(
         None,
         title="Chat template",
         description="How a conversation becomes text. own: the base model's; vicuna: the paper's; "

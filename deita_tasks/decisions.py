@@ -11,6 +11,8 @@ Decision = Literal[
     "duplicate",  # the same conversation as an earlier row
     "quarantined",  # the loader could not read it
     "unscorable",  # a model gave no valid score or vector
+    "contaminated",  # it repeats a text of an evaluation file
+    "too_long",  # its answers lie beyond the training window
 ]
 # In the order in which counts and tables show them.
 DECISIONS: tuple[Decision, ...] = get_args(Decision)

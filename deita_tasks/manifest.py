@@ -24,6 +24,7 @@ from pydantic import (
 
 from deita_tasks import storage
 from deita_tasks.findings import Findings
+from deita_tasks.lengths import LengthQuantile
 from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JsonRecord, strict_json
 
@@ -77,6 +78,13 @@ class Counts(JsonRecord):
     duplicate: NonNegativeInt
     quarantined: NonNegativeInt
     unscorable: NonNegativeInt
+    contaminated: NonNegativeInt = 0
+    too_long: NonNegativeInt = 0
+
+    @property
+    def excluded(self) -> int:
+        """Rows that a filter excluded before any model worked."""
+        return self.contaminated + self.too_long
 
     @model_validator(mode="after")
     def _add_up(self) -> Counts:
@@ -86,6 +94,33 @@ class Counts(JsonRecord):
                 f"the decisions add up to {decisions} rows where {self.read} were read"
             )
         return self
+
+
+class TokenUse(JsonRecord):
+    """The tokens of a selection, as a training reads them: within its window.
+
+    selected: of the selected rows. budget: the most there may be. window: of the training. lengths:
+    of all rows of the pool, before the window.
+    """
+
+    selected: NonNegativeInt
+    budget: int | None = None
+    window: int | None = None
+    lengths: list[LengthQuantile] = Field(default_factory=list)
+
+    @property
+    def left(self) -> int | None:
+        """Tokens of the budget that no row takes; None without a budget."""
+        return None if self.budget is None else self.budget - self.selected
+
+    def sentences(self) -> list[str]:
+        """Return what to know, a line each."""
+        within = "" if self.window is None else f" within the window of {self.window:,}"
+        spent = f"{self.selected:,} tokens are selected{within}"
+        if self.budget is not None:
+            spent += f"; of the budget of {self.budget:,}, {self.left:,} are left"
+        quantiles = ", ".join(map(str, self.lengths))
+        return [spent, f"tokens a row of the pool by quantile: {quantiles}"]
 
 
 class RowsByStage(JsonRecord):
@@ -168,6 +203,8 @@ class Manifest(Provenance):
     truncated: RowsByStage  # rows that a model read in part
     left_out: NonNegativeInt = 0  # selected rows that complete_only keeps out of the subset
     findings: Findings = Findings()
+    tokens: TokenUse | None = None  # if a tokenizer counts them
+    notes: list[str] = Field(default_factory=list)  # of the filters
 
 
 class SweepManifest(Provenance):

@@ -15,6 +15,7 @@ from deita_tasks.config import (
     Embedding,
     Evaluation,
     Export,
+    Filtering,
     Output,
     PresetName,
     RunnerName,
@@ -27,9 +28,12 @@ from deita_tasks.embedding import EMBEDDERS, load_embedder
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import MissingExtra, OutputExists, StorageError, UsageError
 from deita_tasks.exporting import load_exporter
+from deita_tasks.filtering.decontamination import OverlapRule
 from deita_tasks.loading import find_pool, load_layouts
+from deita_tasks.loading.evaluation_rows import find_evaluation_files
 from deita_tasks.manifest import MANIFEST, Model, PassedOver
-from deita_tasks.presets import LICENCES, PRESETS, Spec
+from deita_tasks.models.token_counter import TokenCounter
+from deita_tasks.presets import EVERY_ROW, LICENCES, PRESETS, Spec
 from deita_tasks.records import SCORE_KINDS, ScoreKind
 from deita_tasks.results import publish, versions
 from deita_tasks.scoring import SCORERS, load_scorer
@@ -44,11 +48,52 @@ MANIFEST_FIELDS = {"format_version", "fingerprints", "outputs"}  # of every resu
 
 
 @dataclass(frozen=True)
+class Decontamination:
+    """The evaluation files to compare rows with, and what a row may repeat of them."""
+
+    files: list[str]
+    rule: OverlapRule
+
+
+@dataclass(frozen=True)
+class TokenCounting:
+    """What counts the tokens of rows, and the window of the training."""
+
+    counter: TokenCounter
+    window: int | None
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What leaves rows out before any model works; None for what the user has not asked for."""
+
+    decontamination: Decontamination | None = None
+    tokens: TokenCounting | None = None
+
+    @property
+    def are_set(self) -> bool:
+        """Whether there is any filter."""
+        return self.decontamination is not None or self.tokens is not None
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Return what the filters leave out depends on, besides the content of files."""
+        fingerprints: dict[str, Any] = {}
+        if self.decontamination is not None:
+            rule = self.decontamination.rule._asdict()
+            fingerprints["decontamination"] = {"files": self.decontamination.files, **rule}
+        if self.tokens is not None:
+            window = {"window": self.tokens.window}
+            fingerprints["tokens"] = {**self.tokens.counter.fingerprint(), **window}
+        return fingerprints
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run will do: its files and components. No model is loaded yet.
 
     specs: by stage (complexity, quality, embedding, selection). scorers: complexity and quality.
-    embedder: None if the strategy needs no vectors. evaluation: as the user set it.
+    embedder: None if the strategy needs no vectors. evaluation: as the user set it. filters: what
+    leaves rows out before any model works. budget_tokens: the most tokens to select.
     """
 
     files: list[str]
@@ -58,6 +103,8 @@ class Plan:
     selector: Selector
     evaluation: Evaluation = "all"
     passed_over: list[PassedOver] = field(default_factory=list)  # of the input
+    filters: Filters = Filters()
+    budget_tokens: int | None = None
 
     def fingerprints(self) -> dict[str, Any]:
         """Return what each stage's results depend on; None for a stage that does not run."""
@@ -66,7 +113,9 @@ class Plan:
         }
         fingerprints["embedding"] = self.embedder.fingerprint() if self.embedder else None
         fingerprints["selection"] = self.selector.fingerprint()
-        return fingerprints
+        if self.budget_tokens is not None:
+            fingerprints["selection"]["budget_tokens"] = self.budget_tokens
+        return {**fingerprints, **self.filters.fingerprints()}
 
     @property
     def is_lazy(self) -> bool:
@@ -77,6 +126,8 @@ class Plan:
     def why_all(self) -> str | None:
         """Why the strategy needs every score and vector; None if it does not."""
         strategy = self.specs["selection"]["name"]
+        if self.selector.budget == EVERY_ROW and self.budget_tokens is None:
+            return "a budget of all rows needs every row"
         if not self.selector.stops_at_budget:
             return f"the strategy {strategy} looks at every row"
         if self.selector.ranking == "length":
@@ -123,6 +174,7 @@ def plan_run(
     selection: Selection,
     export: Output | Versions | None,
     advanced: Advanced,
+    filtering: Filtering = Filtering(),  # noqa: B008 - immutable
 ) -> Plan:
     """Turn parameters into components, and check everything that can be checked.
 
@@ -132,6 +184,7 @@ def plan_run(
     settings = RunSettings(advanced.device)
     specs: dict[str, Spec] = {"selection": selector_spec(preset, selection, settings)}
     selector = load_selector(selection.strategy, **specs["selection"]["options"])
+    filters = plan_filters(filtering, selection)
     found = find_pool(source.input, load_layouts())
     files = found.files
     settings = RunSettings(advanced.device, advanced.allow_bin, files)
@@ -144,12 +197,8 @@ def plan_run(
     embedder = load_embedder(specs["embedding"]["name"], **specs["embedding"]["options"])
     for component in (*scorers.values(), embedder):
         _check_model(component)
-    if export is not None:
-        check_outside(export.output, advanced.store)
-        _check_export(export, source, files)
-    check_apart(source.input, advanced.store)
+    _check_places(source, export, advanced, files)
     running_of(advanced)
-    storage.check_writable(advanced.store)
     embedder_or_none = embedder if selector.needs_embeddings else None
     return Plan(
         files,
@@ -159,7 +208,40 @@ def plan_run(
         selector,
         selection.evaluation,
         found.passed_over,
+        filters,
+        selection.budget_tokens,
     )
+
+
+def plan_filters(filtering: Filtering, selection: Selection) -> Filters:
+    """Return the filters that the parameters ask for.
+
+    Raises InputError for evaluation files that are not there, UsageError or ModelError for a
+    tokenizer that cannot be used.
+    """
+    decontamination = None
+    if filtering.decontaminate:
+        rule = OverlapRule(
+            words=filtering.decontaminate_words,
+            share=filtering.decontaminate_share,
+            run=filtering.decontaminate_run,
+        )
+        files = find_evaluation_files(filtering.decontaminate).files
+        decontamination = Decontamination(sorted(files), rule)
+    if filtering.tokenizer is None:
+        if selection.budget_tokens is not None:
+            raise UsageError(
+                f"budget_tokens = {selection.budget_tokens:,}: needs a tokenizer, which counts them"
+            )
+        return Filters(decontamination)
+    counter = TokenCounter(
+        model=filtering.tokenizer,
+        revision=filtering.tokenizer_revision,
+        chat_template=filtering.chat_template,
+    )
+    _check_model(counter)
+    counter.fingerprint()  # a tokenizer that cannot be used is found before any work
+    return Filters(decontamination, TokenCounting(counter, filtering.train_window))
 
 
 def _check_model(component: Component) -> None:
@@ -170,6 +252,17 @@ def _check_model(component: Component) -> None:
             f"{model!r}: models are not read from addresses; expected a hub id "
             "(organisation/name) or a local folder"
         )
+
+
+def _check_places(
+    source: Source, export: Output | Versions | None, advanced: Advanced, files: Sequence[str]
+) -> None:
+    """Raise an error unless store and output can be written, apart from the input."""
+    if export is not None:
+        check_outside(export.output, advanced.store)
+        _check_export(export, source, files)
+    check_apart(source.input, advanced.store)
+    storage.check_writable(advanced.store)
 
 
 def _check_export(export: Output | Versions, source: Source, needed: Sequence[str]) -> None:
@@ -207,8 +300,9 @@ def selector_spec(preset: PresetName, selection: Selection, run: RunSettings) ->
     Raises UsageError for an option that the strategy does not have.
     """
     fields = component_class(SELECTORS, "strategy", selection.strategy).model_fields
-    of_the_run = {"strategy", "seed", "target_size", "evaluation"}
-    options = selection.model_dump(exclude=of_the_run, exclude_none=True)
+    of_the_run = {"strategy", "seed", "target_size", "evaluation", "budget", "budget_tokens"}
+    options: dict[str, Any] = {"budget": selection.rows}
+    options |= selection.model_dump(exclude=of_the_run, exclude_none=True)
     for name, value in options.items():
         if name not in fields:
             raise UsageError(

@@ -20,8 +20,10 @@ from deita_tasks import storage
 from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import InputError
+from deita_tasks.filtering.training_window import are_beyond
 from deita_tasks.findings import describe_languages, find_other_languages, plural
 from deita_tasks.languages import detect_language
+from deita_tasks.lengths import length_quantiles
 from deita_tasks.loading import open_unless_empty
 from deita_tasks.models.hardware import choose_device, choose_dtype
 from deita_tasks.plan import Plan
@@ -120,6 +122,31 @@ def preflight(plan: Plan, format: str) -> Iterator[Check]:
         yield replace(result, warnings=[*warnings, *result.warnings])
         warnings = []
         component.release()
+
+
+def describe_lengths(plan: Plan, format: str) -> list[str]:
+    """Return how long the first rows are in tokens, a line each; [] without a tokenizer."""
+    counting = plan.filters.tokens
+    if counting is None:
+        return []
+    sample = read_sample(plan.files, format)
+    counts = counting.counter.count(sample)
+    counted = [count for count in counts if not isinstance(count, str)]
+    quantiles = ", ".join(map(str, length_quantiles([count.tokens for count in counted])))
+    lines = [f"tokens of {plural(len(counted), 'sampled row')} by quantile: {quantiles}"]
+    if counting.window is not None:
+        before_answer = np.array([count.before_answer for count in counted], np.int64)
+        beyond = int(are_beyond(before_answer, counting.window).sum())
+        cut = sum(count.tokens > counting.window for count in counted)
+        lines.append(
+            f"{cut:,} of them are longer than the training window of {counting.window:,}; "
+            f"{beyond:,} have no answer within it and would be too long"
+        )
+    if len(counted) < len(counts):
+        problem = next(count for count in counts if isinstance(count, str))
+        uncounted = plural(len(counts) - len(counted), "sampled row")
+        lines.append(f"{uncounted} without a count, for example: {problem}")
+    return lines
 
 
 def check(

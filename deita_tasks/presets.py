@@ -31,6 +31,12 @@ COSINE_MAX = 1.0
 
 # Defaults of component options that the form and `--help` show.
 MMR_WEIGHT = 0.5
+# What decontamination compares and allows; see filtering.decontamination.OverlapRule.
+NGRAM_WORDS = 13
+CONTAMINATED_SHARE = 0.5
+CONTAMINATED_RUN = 50
+# A budget of all rows, as a number: more than any pool has.
+EVERY_ROW = 2**31 - 1
 FACILITY_LOCATION_CANDIDATES = 20_000
 SERVER_CONCURRENCY = 16  # requests in flight
 SERVER_TIMEOUT = 120.0  # seconds

@@ -14,7 +14,16 @@ from prefect.states import Completed
 from deita_tasks import storage, tasks
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.selection import check_size
-from deita_tasks.config import Advanced, Embedding, Preset, Scoring, Selection, Source, Versions
+from deita_tasks.config import (
+    Advanced,
+    Embedding,
+    Filtering,
+    Preset,
+    Scoring,
+    Selection,
+    Source,
+    Versions,
+)
 from deita_tasks.errors import StorageError
 from deita_tasks.plan import plan_run
 from deita_tasks.results import versions
@@ -40,6 +49,7 @@ def reselect_subset(
     preset: Preset = "mini",
     scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so all runs may share the default
     embedding: Embedding = Embedding(),  # noqa: B008
+    filtering: Filtering = Filtering(),  # noqa: B008
     selection: Selection = Selection(),  # noqa: B008
     advanced: Advanced = Advanced(),  # noqa: B008
 ) -> Any:
@@ -52,7 +62,7 @@ def reselect_subset(
 
     Returns the version, its URI, whether it is new, its manifest and the changes.
     """
-    plan = plan_run(source, preset, scoring, embedding, selection, export, advanced)
+    plan = plan_run(source, preset, scoring, embedding, selection, export, advanced, filtering)
     clock = Clock()
     with open_pool(plan, source, advanced, clock) as pool:
         selection_digest = tasks.selection_digest(plan, pool.digest)
@@ -66,7 +76,7 @@ def reselect_subset(
         previous = _previous_uri(export.output, current)
         stage_results = score_and_embed(plan, pool, advanced, clock, previous)
         summary = choose(plan, pool, stage_results, source, selection, advanced, clock)
-        models = {"scoring": scoring, "embedding": embedding}
+        models = {"scoring": scoring, "embedding": embedding, "filtering": filtering}
         groups = {"source": source, **models, "selection": selection, "export": export}
         facts = run_facts(plan, preset, stage_results, clock, **groups, advanced=advanced)
         name = versions.unpublished(export.output, digest, current)
@@ -126,7 +136,8 @@ def _nothing_new(
     """Return the state NothingNew; checks and clean-up apply as in any run."""
     uri = versions.version_uri(export.output, name)
     counts = read_manifest(uri).counts
-    tasks.check_good_fraction(pool, {"unscorable": counts.unscorable}, source.min_good_fraction)
+    unscorable = {"unscorable": counts.unscorable}
+    tasks.check_good_fraction(pool, unscorable, source.min_good_fraction, excluded=counts.excluded)
     check_size(counts, selection)
     _remove_old(export)
     return Completed(

@@ -7,7 +7,16 @@
 from prefect import flow
 
 from deita_tasks import tasks
-from deita_tasks.config import Advanced, Embedding, Export, Preset, Scoring, Selection, Source
+from deita_tasks.config import (
+    Advanced,
+    Embedding,
+    Export,
+    Filtering,
+    Preset,
+    Scoring,
+    Selection,
+    Source,
+)
 from deita_tasks.plan import plan_run
 from deita_tasks.results.records import Subset
 from deita_tasks.tasks.clock import Clock
@@ -26,6 +35,7 @@ def select_subset(
     preset: Preset = "mini",
     scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so all runs may share the default
     embedding: Embedding = Embedding(),  # noqa: B008
+    filtering: Filtering = Filtering(),  # noqa: B008
     selection: Selection = Selection(),  # noqa: B008
     advanced: Advanced = Advanced(),  # noqa: B008
 ) -> Subset:
@@ -38,23 +48,14 @@ def select_subset(
 
     Returns the manifest's fields, the tasks by stage, and `load()` for the decisions.
     """
-    plan = plan_run(source, preset, scoring, embedding, selection, export, advanced)
+    plan = plan_run(source, preset, scoring, embedding, selection, export, advanced, filtering)
     clock = Clock()
     with open_pool(plan, source, advanced, clock) as pool:
         stage_results = score_and_embed(plan, pool, advanced, clock)
         summary = choose(plan, pool, stage_results, source, selection, advanced, clock)
-        facts = run_facts(
-            plan,
-            preset,
-            stage_results,
-            clock,
-            source=source,
-            scoring=scoring,
-            embedding=embedding,
-            selection=selection,
-            export=export,
-            advanced=advanced,
-        )
+        models = {"scoring": scoring, "embedding": embedding, "filtering": filtering}
+        groups = {"source": source, **models, "selection": selection, "export": export}
+        facts = run_facts(plan, preset, stage_results, clock, **groups, advanced=advanced)
         return tasks.export_selection(
             pool,
             stage_results,

@@ -7,7 +7,16 @@ deita solve --input POOL --budget 6000
 from prefect import flow
 
 from deita_tasks import tasks
-from deita_tasks.config import Advanced, Budget, Embedding, Preset, Scoring, Selection, Source
+from deita_tasks.config import (
+    Advanced,
+    Budget,
+    Embedding,
+    Filtering,
+    Preset,
+    Scoring,
+    Selection,
+    Source,
+)
 from deita_tasks.plan import plan_run
 from deita_tasks.results.records import LimitSolution
 from deita_tasks.tasks.clock import Clock
@@ -25,6 +34,7 @@ def solve_for_budget(
     preset: Preset = "mini",
     scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so all runs may share the default
     embedding: Embedding = Embedding(),  # noqa: B008
+    filtering: Filtering = Filtering(),  # noqa: B008
     budget: Budget = Budget(),  # noqa: B008
     advanced: Advanced = Advanced(),  # noqa: B008
 ) -> LimitSolution:
@@ -35,7 +45,7 @@ def solve_for_budget(
     fewer.
     """
     selection = Selection(budget=budget.budget, evaluation="all")
-    plan = plan_run(source, preset, scoring, embedding, selection, None, advanced)
+    plan = plan_run(source, preset, scoring, embedding, selection, None, advanced, filtering)
     with open_pool(plan, source, advanced, Clock()) as pool:
         stage_results = score_and_embed(plan, pool, advanced, Clock())
         return tasks.solve(plan, pool, stage_results, budget.budget, advanced)

@@ -23,10 +23,16 @@ ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
 
 @contextmanager
 def open_pool(plan: Plan, source: Source, advanced: Advanced, clock: Clock) -> Iterator[Pool]:
-    """Give the pool, loaded if the store does not have it; `gc` keeps all that the run needs."""
+    """Give the pool without what filters leave out; `gc` keeps all that the run needs.
+
+    Reads the files only if the store does not have the pool.
+    """
     with ExitStack() as run:
         with clock("load"):
             pool = run.enter_context(tasks.open_pool(plan, source, advanced))
+        if plan.filters.are_set:
+            with clock("filter"):
+                pool = tasks.exclude(plan, pool, advanced)
         yield pool
 
 
@@ -79,7 +85,9 @@ def choose(
     with clock("select"):
         summary = tasks.select(plan, pool, stage_results, advanced)
     shares = {stage: result.share for stage, result in stage_results.items()}
-    tasks.check_good_fraction(pool, summary.unscorable, source.min_good_fraction, shares)
+    tasks.check_good_fraction(
+        pool, summary.unscorable, source.min_good_fraction, shares, summary.counts.excluded
+    )
     check_size(summary.counts, selection)
     return summary
 

@@ -10,6 +10,7 @@ from deita_tasks import tasks
 from deita_tasks.config import (
     Advanced,
     Embedding,
+    Filtering,
     Grid,
     Output,
     Preset,
@@ -35,6 +36,7 @@ def sweep_selections(
     preset: Preset = "mini",
     scoring: Scoring = Scoring(),  # noqa: B008 - frozen, so all runs may share the default
     embedding: Embedding = Embedding(),  # noqa: B008
+    filtering: Filtering = Filtering(),  # noqa: B008
     grid: Grid = Grid(),  # noqa: B008
     advanced: Advanced = Advanced(),  # noqa: B008
 ) -> Sweep:
@@ -48,7 +50,7 @@ def sweep_selections(
     Returns the manifest's fields, and the table as `selections`.
     """
     selection = Selection(budget=max(grid.budgets), evaluation="all")
-    plan = plan_run(source, preset, scoring, embedding, selection, output, advanced)
+    plan = plan_run(source, preset, scoring, embedding, selection, output, advanced, filtering)
     clock = Clock()
     with open_pool(plan, source, advanced, clock) as pool:
         stage_results = score_and_embed(plan, pool, advanced, clock)
@@ -60,8 +62,9 @@ def sweep_selections(
             source=source,
             scoring=scoring,
             embedding=embedding,
+            filtering=filtering,
             grid=grid,
             output=output,
             advanced=advanced,
         )
-        return tasks.export_sweep(pool, stage_results, grid, output.output, facts, advanced.device)
+        return tasks.export_sweep(pool, stage_results, grid, output.output, facts, plan, advanced)

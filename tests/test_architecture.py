@@ -56,6 +56,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "deita_tasks.progress",
         "deita_tasks.components",
         "deita_tasks.config",
+        "deita_tasks.lengths",
     ),
     ("deita_tasks.storage",),
     ("deita_tasks.manifest", "deita_tasks.models", "deita_tasks.measuring"),

@@ -18,6 +18,7 @@ from deita_tasks.config import (
     Comparison,
     Embedding,
     Export,
+    Filtering,
     Grid,
     Group,
     Measures,
@@ -44,6 +45,7 @@ MODELS: list[type[BaseModel]] = [
     Source,
     Scoring,
     Embedding,
+    Filtering,
     Advanced,
 ]  # of every command that runs a flow
 COMMANDS: dict[str, list[type[BaseModel]]] = {

@@ -45,6 +45,8 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
         "truncated",
         "left_out",
         "findings",
+        "tokens",
+        "notes",
         "content_digest",
     ]
     assert read["format_version"] == 1
@@ -57,6 +59,8 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
         "duplicate": 1,
         "quarantined": 1,
         "unscorable": 0,
+        "contaminated": 0,
+        "too_long": 0,
     }
     assert read["computed"] == {"complexity": 5, "quality": 0, "embedding": 0}
     assert read["truncated"] == {"complexity": 0, "quality": 0, "embedding": 2}
@@ -64,7 +68,7 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
 
 
 def test_a_manifest_of_a_sweep_has_fields_of_its_own() -> None:
-    of_selection = {"seed", "counts", "truncated", "left_out", "findings"}
+    of_selection = {"seed", "counts", "truncated", "left_out", "findings", "tokens", "notes"}
     fields = manifest(selected=2).model_dump(exclude=of_selection)
     sweep = SweepManifest(**fields, candidates=2, coverage_rows=1)
     names = list(json.loads(sweep.to_json()))

@@ -266,6 +266,8 @@ def test_the_order_of_kinds_and_decisions() -> None:
         "duplicate",
         "quarantined",
         "unscorable",
+        "contaminated",
+        "too_long",
     )
 
 

@@ -39,6 +39,7 @@ from deita_tasks.artifacts.scores import (
     turns_of,
     value_columns,
 )
+from deita_tasks.artifacts.token_budget import TokenBudget
 from deita_tasks.errors import ComputeError, StorageError
 from deita_tasks.records import SCORE_KINDS, SelectorResult
 from deita_tasks.selecting.base import Selector
@@ -105,6 +106,7 @@ class Evaluation:
         part_sets: Mapping[str, PartSet],
         plan: LazyPlan,
         round_share: float = ROUND_SHARE,
+        token_budget: TokenBudget | None = None,
     ) -> None:
         self.ids, _ = pool.distinct
         self.values = {
@@ -113,6 +115,8 @@ class Evaluation:
         }
         self._pool = pool
         self._strategy = strategy
+        self._token_budget = token_budget
+        self._row_budget = strategy.budget  # where the selection so far ends
         self._part_sets = part_sets
         self._digests: dict[str, list[str]] = {stage: [] for stage in part_sets}
         self._lazy_stages = plan.stages
@@ -172,7 +176,7 @@ class Evaluation:
         """
         in_doubt = self._reach.reaches(self._upper) & ~self._is_considered()
         scores = self._upper[self._is_scored()]
-        budget = self._strategy.budget
+        budget = self._row_budget
         if len(scores) >= budget and self._strata is None:
             least = np.partition(scores, len(scores) - budget)[len(scores) - budget]
             in_doubt &= self._upper >= least
@@ -191,7 +195,7 @@ class Evaluation:
             has_vector = set(self.ids.filter(pa.array(visible[EMBEDDING])).to_pylist())
             flaws = {id: flaw for id, flaw in self._flaws.items() if id in has_vector}
             scores = scores._replace(table=with_problems(scores.table, flaws))
-        return Outcome(_decide_all(self._result, self.ids, scores.table), scores)
+        return Outcome(_decide_all(self._final_result(), self.ids, scores.table), scores)
 
     # ---- what is needed
 
@@ -209,7 +213,7 @@ class Evaluation:
         kept = self._kept_rows()
         kept = kept[is_settled[kept]]
         rows = np.flatnonzero(~is_settled & ~np.isnan(self._upper))
-        budget = self._strategy.budget - len(kept)
+        budget = self._certain_rows(kept)
         least = self._least_rows
         if self._strata is None:
             rows = self._order.first(rows, self._upper, budget + least)
@@ -217,6 +221,15 @@ class Evaluation:
             rows = self._order.first(rows, self._upper, len(rows))
             rows = limit_per_stratum(rows, self._strata.codes, self._strata.room(kept))
         return rows[:budget], rows[budget : budget + least]
+
+    def _certain_rows(self, kept: NDArray[np.int64]) -> int:
+        """Return how many rows the selection will reach for certain after the rows `kept`."""
+        rows = self._strategy.budget - len(kept)
+        if self._token_budget is None:
+            return rows
+        ids = self.ids.take(pa.array(kept)).to_pylist()
+        left = self._token_budget.limit - int(self._token_budget.tokens_of(ids).sum())
+        return min(rows, max(0, left) // self._token_budget.most_a_row + 1)
 
     def _work_on_scores(self, required: NDArray[np.int64], spare: NDArray[np.int64]) -> Work | None:
         """Return the score that most of the `required` rows lack, or None if they have all.
@@ -272,7 +285,21 @@ class Evaluation:
             self._result = candidates.select(self._strategy)
             self._flaws = _added_problems(scores.table, candidates.all_scores)
         self._considered = considered
-        self._reach = self._reach_of(self._result.kept)
+        kept = self._result.kept
+        self._row_budget = self._strategy.budget
+        if self._token_budget is not None:
+            fitting = self._token_budget.rows_within(kept)
+            if fitting < len(kept):
+                self._row_budget = fitting + 1  # with the row that does not fit
+        self._reach = self._reach_of(kept[: self._row_budget])
+
+    def _final_result(self) -> SelectorResult:
+        """Return the selection; ends it where the budget in tokens does."""
+        if self._token_budget is None or self._row_budget > len(self._result.kept):
+            return self._result
+        scores = self._scores(self._considered, self._all_visible())
+        with open_candidates(self._pool, scores.table, self.stage_parts) as candidates:
+            return self._token_budget.select(candidates, self._strategy)
 
     def _kept_rows(self) -> NDArray[np.int64]:
         """Return the number of each kept row, in order."""
@@ -280,8 +307,8 @@ class Evaluation:
 
     def _reach_of(self, kept: Sequence[str]) -> Reach:
         """Return how far a selection that kept these rows has looked."""
-        rows = self._kept_rows() if len(kept) else np.empty(0, np.int64)
-        return Reach(self._order, self._upper, rows, self._strategy.budget, self._strata)
+        rows = self._kept_rows()[: len(kept)]
+        return Reach(self._order, self._upper, rows, self._row_budget, self._strata)
 
     # ---- what is visible of the values
 

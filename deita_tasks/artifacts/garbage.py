@@ -52,7 +52,7 @@ def find_garbage(
         selections = [
             each for each in selections if each.digest in in_use or now - each.newest < age
         ]
-    used_pools, fingerprints = _references(store, artifacts, selections, marks)
+    used_pools, fingerprints, exclusions = _references(store, artifacts, selections, marks)
     pools = {
         artifact.digest
         for artifact in artifacts
@@ -60,7 +60,7 @@ def find_garbage(
         and (artifact.digest in used_pools or now - artifact.newest < grace)
     }
     ids = _ids_of(store, pools | used_pools)
-    live = {artifact.digest for artifact in selections} | pools | fingerprints
+    live = {artifact.digest for artifact in selections} | pools | fingerprints | exclusions
     garbage: list[storage.FileEntry] = []
     for artifact in artifacts:
         if artifact.is_part_set and artifact.digest in fingerprints:
@@ -134,13 +134,14 @@ def _references(
     artifacts: Iterable[Artifact],
     selections: Iterable[Artifact],
     runs: Collection[RunMark],
-) -> tuple[set[str], set[str]]:
-    """Return the pools and the fingerprints that `selections` and `runs` refer to.
+) -> tuple[set[str], set[str], set[str]]:
+    """Return the pools, fingerprints and exclusions that `selections` and `runs` refer to.
 
     If a selection does not say, all there are.
     """
     pools = {run.pool for run in runs}
     fingerprints = {digest for run in runs for digest in run.fingerprints.values()}
+    exclusions = {digest for run in runs for digest in run.exclusions}
     for artifact in selections:
         try:
             provenance = _provenance(storage.join(store, artifact.folder))
@@ -148,16 +149,18 @@ def _references(
             continue  # unfinished: nothing can use it
         if provenance is None:
             log.warning(
-                "all pools and fingerprints stay: %s does not say what it was made of; `deita "
-                "store verify` says whether it is damaged",
+                "all pools, fingerprints and exclusions stay: %s does not say what it was made of; "
+                "`deita store verify` says whether it is damaged",
                 artifact.folder,
             )
             pools.update(each.digest for each in artifacts if each.kind == "pools")
             fingerprints.update(each.digest for each in artifacts if each.is_part_set)
-            return pools, fingerprints
+            exclusions.update(each.digest for each in artifacts if each.kind == "exclusions")
+            return pools, fingerprints, exclusions
         pools.add(provenance.pool)
         fingerprints.update(provenance.fingerprints.values())
-    return pools, fingerprints
+        exclusions.update(provenance.exclusions)
+    return pools, fingerprints, exclusions
 
 
 def _provenance(uri: str) -> SelectionProvenance | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from deita_tasks import storage
+from deita_tasks.artifacts.exclusions import read_summary
 from deita_tasks.artifacts.parts import CLAIM, FINGERPRINT_FILE, PART_NAME, PartSet
 from deita_tasks.artifacts.pool import POOL_FILE, PoolSummary
 from deita_tasks.artifacts.runs import MARK_NAME
@@ -22,6 +23,8 @@ PART_FILES = re.compile(rf"{PART_NAME.pattern}|{re.escape(FINGERPRINT_FILE)}|{CL
 FOLDER_FILES = {
     "pools": re.compile(r"rows-\d{5,}\.parquet|quarantine\.parquet|pool\.json"),
     "selections": re.compile(r"(decisions|kept)\.parquet|selection\.json"),
+    "exclusions": re.compile(r"(excluded|tokens)\.parquet|exclusions\.json"),
+    "tokens": PART_FILES,
     "scores/complexity": PART_FILES,
     "scores/quality": PART_FILES,
     "embeddings": PART_FILES,
@@ -41,10 +44,11 @@ LOOSE_FILES = {
 
 @dataclass(frozen=True)
 class Artifact:
-    """A pool, a selection or the parts of one fingerprint; or all files of another kind.
+    """A pool, a selection, exclusions or the parts of one fingerprint; or all of another kind.
 
-    kind: pools, selections, embeddings, scores/complexity, scores/quality; or plans, results, runs,
-    drafts, which have the digest "". files: their names are paths from the store.
+    kind: pools, selections, exclusions, tokens, embeddings, scores/complexity, scores/quality; or
+    plans, results, runs, drafts, which have the digest "". files: their names are paths from the
+    store.
     """
 
     kind: str
@@ -58,8 +62,8 @@ class Artifact:
 
     @property
     def is_part_set(self) -> bool:
-        """Whether it holds scores or embeddings."""
-        return self.kind == "embeddings" or self.kind.startswith("scores/")
+        """Whether it holds scores, embeddings or token counts."""
+        return self.kind in ("embeddings", "tokens") or self.kind.startswith("scores/")
 
     @property
     def bytes(self) -> int:
@@ -126,6 +130,9 @@ def _describe(uri: str, artifact: Artifact) -> tuple[int | None, str]:
     if artifact.kind == "selections":
         selection = read_selection(uri)
         return selection.counts.selected, _describe_selection(selection)
+    if artifact.kind == "exclusions":
+        exclusions = read_summary(uri)
+        return sum(exclusions.counts.values()), f"rows left out of pool {exclusions.pool}"
     if artifact.digest:
         part_set = PartSet(uri=uri, fingerprint=artifact.digest)
         counts = [_count_rows(part_set, digest) for digest in part_set.digests()]

@@ -14,7 +14,8 @@ from deita_tasks.decisions import DECISIONS
 from deita_tasks.manifest import Counts
 from deita_tasks.records import Rejection, RejectionColumns, SelectorResult
 
-SELECTED, TOO_SIMILAR, BELOW_BUDGET, DUPLICATE, QUARANTINED, UNSCORABLE = range(len(DECISIONS))
+SELECTED, TOO_SIMILAR, BELOW_BUDGET, DUPLICATE, QUARANTINED, UNSCORABLE = range(6)
+CONTAMINATED, TOO_LONG = range(6, len(DECISIONS))
 
 SCHEMA = pa.schema(
     {
@@ -35,11 +36,14 @@ SCHEMA = pa.schema(
         "nearest_id": pa.string(),  # too_similar: the selected row that blocked it
         "similarity": pa.float32(),  # too_similar: to that row
         "duplicate_of": pa.string(),  # duplicate: the id it shares with an earlier row
-        "reason": pa.string(),  # quarantined, unscorable: why; duplicate: where the first row is
+        # duplicate: where the first row is; quarantined, unscorable, contaminated, too_long: why
+        "reason": pa.string(),
         "truncated": pa.bool_(),  # a model read only a part of it
     }
 )
 EVOL_COLUMNS = ("evol_score", "evol_lower", "evol_upper")
+# What filters left out; decision: contaminated, too_long, or unscorable.
+EXCLUDED = pa.schema({"id": pa.string(), "decision": pa.string(), "reason": pa.string()})
 REJECTIONS = pa.schema(
     {
         "id": pa.string(),
@@ -77,22 +81,29 @@ class _Verdicts(NamedTuple):
 
 
 def build_ledger(
-    rows: pa.Table, quarantine: pa.Table, scores: pa.Table, result: SelectorResult
+    rows: pa.Table,
+    quarantine: pa.Table,
+    scores: pa.Table,
+    result: SelectorResult,
+    excluded: pa.Table | None = None,
 ) -> tuple[pa.Table, Counts]:
     """Return the ledger (SCHEMA, by source URI and row) and the number of rows by decision.
 
     rows: id, source_uri, source_row of every good row in source order; a later row of an id is a
     duplicate of the first. quarantine: source_uri, source_row, reason, detail of every bad row.
     scores: SCORES (see scores.py) of every distinct id, in any order. result: a decision for every
-    distinct id without a problem.
+    distinct id without a problem. excluded: EXCLUDED, the distinct ids that a filter left out; they
+    have neither scores nor a decision of the strategy.
 
     Raises ValueError for an id without scores, with no decision or more than one, and for an id
     selected without an evol score.
     """
     pool = _index_rows(rows)
+    excluded = EXCLUDED.empty_table() if excluded is None else excluded
+    scores = pa.concat_tables([scores, _scores_of_excluded(excluded, scores.schema)])
     order = _positions(pool.ids, scores["id"], "rows of the pool have no scores")
     scores = scores.take(order).combine_chunks()
-    verdicts = _verdicts(pool.ids, scores, result)
+    verdicts = _verdicts(pool.ids, scores, result, excluded)
     good = _good_rows(pool, scores, verdicts)
     ledger = _in_source_order(pa.concat_tables([good, _bad_rows(quarantine)]))
     return ledger, _count(ledger)
@@ -114,7 +125,19 @@ def _count(ledger: pa.Table) -> Counts:
     return Counts(read=ledger.num_rows, **by_decision)
 
 
-def _verdicts(ids: pa.Array, scores: pa.Table, result: SelectorResult) -> _Verdicts:
+def _scores_of_excluded(excluded: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return rows of SCORES without a score, whose problem is why a filter excluded them."""
+    numbers = pa.array(np.full(excluded.num_rows, np.nan))
+    columns = {"id": excluded["id"], "problem": excluded["reason"]}
+    columns |= dict.fromkeys(EVOL_COLUMNS, numbers)
+    for field in schema:
+        columns.setdefault(field.name, pa.nulls(excluded.num_rows, field.type))
+    return pa.table(columns).select(schema.names).cast(schema)
+
+
+def _verdicts(
+    ids: pa.Array, scores: pa.Table, result: SelectorResult, excluded: pa.Table
+) -> _Verdicts:
     """Raise ValueError unless every id is decided exactly once.
 
     An id with a problem may be left out of the result.
@@ -129,7 +152,12 @@ def _verdicts(ids: pa.Array, scores: pa.Table, result: SelectorResult) -> _Verdi
     decisions[rejected] = _positions(
         rejections["reason"], pa.array(DECISIONS), "reasons are not known"
     )
-    _check_decided_once(ids, scores, decisions, np.concatenate([selected, rejected]))
+    left_out = _positions(excluded["id"], ids, "excluded ids are not in the pool")
+    decisions[left_out] = _positions(
+        excluded["decision"], pa.array(DECISIONS), "reasons are not known"
+    )
+    decided = np.concatenate([selected, rejected, left_out])
+    _check_decided_once(ids, scores, decisions, decided)
 
     blocked = np.flatnonzero(decisions[rejected] == TOO_SIMILAR)
     blocker_ids = rejections["nearest_id"].combine_chunks().take(pa.array(blocked))
@@ -211,11 +239,12 @@ def _numbers(column: pa.ChunkedArray, codes: NDArray[np.int64]) -> pa.Array:
 
 
 def _reasons(pool: _Rows, scores: pa.Table, decisions: NDArray[np.int8]) -> pa.Array:
-    """Return why a row is unscorable, or where the row that it repeats stands; else null.
+    """Return why a row is no candidate, or where the row that it repeats stands; else null.
 
     Makes texts only for the rows that need one.
     """
-    rows = np.flatnonzero((decisions == DUPLICATE) | (decisions == UNSCORABLE))
+    with_reason = (DUPLICATE, UNSCORABLE, CONTAMINATED, TOO_LONG)
+    rows = np.flatnonzero(np.isin(decisions, with_reason))
     codes = pool.codes[rows]
     originals = pool.table.select(["source_uri", "source_row"]).take(pa.array(pool.first[codes]))
     original_row = originals["source_row"].cast(pa.string())

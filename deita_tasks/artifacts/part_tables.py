@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from deita_tasks.artifacts.parts import WIDTH, StageParts
 from deita_tasks.errors import StorageError
+from deita_tasks.models.token_counter import RowTokens
 from deita_tasks.records import ModelOutput
 
 BLOCK_ROWS = 4096  # vectors looked at at a time
@@ -48,6 +49,14 @@ def score_table(
         pa.array(offsets), pa.array(scores.values, pa.float32()), mask=no_value
     )
     return _part(ids, values, np.diff(truncated[offsets]), problems)
+
+
+def token_table(ids: Sequence[str], counts: Sequence[RowTokens | str]) -> pa.Table:
+    """Return a part of token counts: [tokens, before_answer], or why there is none."""
+    problems = {row: count for row, count in enumerate(counts) if isinstance(count, str)}
+    values = [None if isinstance(count, str) else list(count) for count in counts]
+    table = pa.array(values, pa.list_(pa.float32()))
+    return _part(ids, table, np.zeros(len(ids), np.int32), problems)
 
 
 def vector_table(ids: Sequence[str], vectors: ModelOutput) -> pa.Table:

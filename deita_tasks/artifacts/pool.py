@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -123,10 +123,15 @@ def read_summary(uri: str) -> PoolSummary:
 
 @dataclass(frozen=True)
 class Pool:
-    """A complete pool. `summary` is its pool.json."""
+    """A complete pool. `summary` is its pool.json.
+
+    excluded: the ids of the rows that filters left out; they are no distinct rows to compute or to
+    select, but stand in the index like any others.
+    """
 
     uri: str
     summary: PoolSummary
+    excluded: pa.Array | None = field(default=None, compare=False)
 
     @classmethod
     def open(cls, uri: str) -> Pool:
@@ -165,16 +170,29 @@ class Pool:
                 for number in range(len(file.groups)):
                     yield parquet.read_row_group(number, columns=list(columns))
 
-    @cached_property
-    def distinct(self) -> tuple[pa.Array, NDArray[np.int64]]:
-        """The distinct rows: each id once, and its first position, ascending.
+    def without(self, excluded: pa.Array) -> Pool:
+        """Return the pool without the rows of these ids among its distinct rows."""
+        return Pool(self.uri, self.summary, excluded)
 
-        Read once, for all stages.
-        """
+    @cached_property
+    def every_distinct(self) -> tuple[pa.Array, NDArray[np.int64]]:
+        """Each id of the pool once, excluded or not, and its first position, ascending."""
         ids = self.index(["id"])["id"].combine_chunks()
         positions = first_positions(ids)
         distinct_ids = ids.take(pa.array(positions))
         return distinct_ids, positions
+
+    @cached_property
+    def distinct(self) -> tuple[pa.Array, NDArray[np.int64]]:
+        """The distinct rows that are not excluded: each id once, and its first position, ascending.
+
+        Read once, for all stages.
+        """
+        ids, positions = self.every_distinct
+        if self.excluded is None or not len(self.excluded):
+            return ids, positions
+        is_left = pc.invert(pc.is_in(ids, value_set=self.excluded))
+        return ids.filter(is_left), positions[is_left.to_numpy(zero_copy_only=False)]
 
     @cached_property
     def text_ids(self) -> pa.Array:
@@ -255,7 +273,7 @@ class Pool:
 
         Raises KeyError for an id that is not in the pool.
         """
-        distinct_ids, positions = self.distinct
+        distinct_ids, positions = self.every_distinct
         wanted_ids = pa.array(ids, pa.string())
         places = pc.index_in(wanted_ids, value_set=distinct_ids)
         if places.null_count:

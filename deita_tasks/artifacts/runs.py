@@ -12,12 +12,12 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from deita_tasks import storage
 from deita_tasks.artifacts.heartbeat import repeated
@@ -37,22 +37,32 @@ LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 class RunMark(JsonRecord):
     """What a run needs: a pool, and a selection if the store has it.
 
-    fingerprints: of its scores and embeddings, by stage.
+    fingerprints: of its scores and embeddings, by stage. exclusions: digests of what its filters
+    leave out.
     """
 
     begun: AwareDatetime
     pool: str
     fingerprints: Mapping[str, str]
     selection: str
+    exclusions: list[str] = Field(default_factory=list)
 
 
 @contextmanager
 def mark_run(
-    store: str, pool: str, fingerprints: Mapping[str, str], selection: str
+    store: str,
+    pool: str,
+    fingerprints: Mapping[str, str],
+    selection: str,
+    exclusions: Sequence[str] = (),
 ) -> Iterator[None]:
     """Keep what a run needs from `gc` until the block ends."""
     mark = RunMark(
-        begun=datetime.now(UTC), pool=pool, fingerprints=fingerprints, selection=selection
+        begun=datetime.now(UTC),
+        pool=pool,
+        fingerprints=fingerprints,
+        selection=selection,
+        exclusions=list(exclusions),
     )
     uri = storage.join(store, RUNS_FOLDER, f"{uuid.uuid4().hex}.json")
     storage.write_record(uri, mark)

@@ -3,12 +3,13 @@
 <store>/selections/<digest>/
     decisions.parquet    one line for every row (see `ledger.py`)
     kept.parquet         the selected ids, in order
+    excluded.parquet     what filters left out, if there are any (see `exclusions.py`)
     selection.json       counts; written last, so no selection is half there
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,11 +18,13 @@ from pydantic import Field, JsonValue, NonNegativeInt
 from deita_tasks import storage
 from deita_tasks.artifacts.candidates import StagesParts, open_candidates, read_scores
 from deita_tasks.artifacts.evaluation import Evaluation, LazyPlan, Outcome
-from deita_tasks.artifacts.ledger import SCHEMA, build_ledger
+from deita_tasks.artifacts.exclusions import EXCLUDED_FILE, EXCLUSIONS, read_exclusions
+from deita_tasks.artifacts.ledger import EXCLUDED, SCHEMA, build_ledger
 from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.token_budget import TokenBudget
 from deita_tasks.config import Selection
 from deita_tasks.errors import StorageError, TooFewRows
-from deita_tasks.manifest import Counts
+from deita_tasks.manifest import Counts, TokenUse
 from deita_tasks.presets import Spec
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.base import Selector
@@ -31,7 +34,12 @@ from deita_tasks.strict_json import JsonRecord
 SELECTION_FILE = "selection.json"
 DECISIONS_FILE = "decisions.parquet"
 KEPT_FILE = "kept.parquet"
-SCHEMAS = {DECISIONS_FILE: SCHEMA, KEPT_FILE: pa.schema({"id": pa.string()})}
+KEPT = pa.schema({"id": pa.string()})
+SCHEMAS = {
+    DECISIONS_FILE: SCHEMA,
+    KEPT_FILE: KEPT,
+    EXCLUDED_FILE: EXCLUSIONS,
+}
 
 
 class SelectorOptions(JsonRecord):
@@ -42,17 +50,22 @@ class SelectorOptions(JsonRecord):
 
 
 class SelectionProvenance(JsonRecord):
-    """What a selection depends on. fingerprints: of its scores and embeddings, by stage."""
+    """What a selection depends on.
+
+    fingerprints: of its scores and embeddings, by stage. exclusions: digests of those that it uses.
+    """
 
     pool: str
     fingerprints: dict[str, str] = Field(alias="families")
     selector: SelectorOptions
+    exclusions: list[str] = Field(default_factory=list)
 
 
 class SelectionSummary(JsonRecord):
     """selection.json. truncated: rows read in part, by stage. unscorable: rows by reason.
 
-    `provenance` is None in selections of early versions.
+    tokens: if a tokenizer counts them. notes: of the filters. `provenance` is None in selections of
+    early versions.
     """
 
     uri: str
@@ -61,6 +74,8 @@ class SelectionSummary(JsonRecord):
     truncated: dict[str, NonNegativeInt]
     unscorable: dict[str, NonNegativeInt]
     files: dict[str, FileInfo]
+    tokens: TokenUse | None = None
+    notes: list[str] = Field(default_factory=list)
 
     def read(self, name: str) -> pa.Table:
         """Return one of the artifact's tables. Raises MissingFile or DamagedArtifact."""
@@ -86,55 +101,72 @@ def is_selection(uri: str) -> bool:
 
 
 def write_selection(
-    uri: str, pool: Pool, stage_parts: StagesParts, selector: Spec, lazy: LazyPlan | None = None
+    uri: str,
+    pool: Pool,
+    stage_parts: StagesParts,
+    selector: Spec,
+    lazy: LazyPlan | None = None,
+    exclusions: Sequence[str] = (),
+    budget_tokens: int | None = None,
 ) -> SelectionSummary:
     """Select from `pool` by the scores and vectors in `stage_parts`; write the artifact.
 
-    lazy: how the pool was evaluated; None if every row is computed.
+    lazy: how the pool was evaluated; None if every row is computed. exclusions: the artifacts of
+    the filters. budget_tokens: the most tokens to select; these count what a training reads.
     """
-    rows = pool.index(["id", "source_uri", "source_row"])
+    left_out = read_exclusions(exclusions)
+    pool = left_out.leave_out(pool)
+    budget = left_out.budget(budget_tokens)
     strategy = load_selector(selector["name"], **selector["options"])
-    if lazy is None:
-        result, scores = _select(pool, stage_parts, strategy)
-    else:
-        result, scores = _evaluation(pool, stage_parts, strategy, lazy).outcome()
+    result, scores = _select(pool, stage_parts, strategy, lazy, budget)
+    rows = pool.index(["id", "source_uri", "source_row"])
     quarantine = pool.quarantine(["source_uri", "source_row", "reason", "detail"])
-    ledger, counts = build_ledger(rows, quarantine, scores.table, result)
-    kept = pa.table({"id": pa.array(list(result.kept), pa.string())})
-    provenance = SelectionProvenance(
-        pool=pool.digest,
-        fingerprints={stage: parts.part_set.fingerprint for stage, parts in stage_parts.items()},
-        selector=SelectorOptions(
-            name=selector["name"], options=strategy.model_dump(exclude_unset=True)
-        ),
-    )
+    excluded = left_out.table.select(EXCLUDED.names)
+    ledger, counts = build_ledger(rows, quarantine, scores.table, result, excluded)
+    tables = {DECISIONS_FILE: ledger, KEPT_FILE: pa.table({"id": list(result.kept)}, schema=KEPT)}
+    if exclusions:
+        tables[EXCLUDED_FILE] = left_out.table
+    fingerprints = {stage: parts.part_set.fingerprint for stage, parts in stage_parts.items()}
+    options = strategy.model_dump(exclude_unset=True)
     summary = SelectionSummary(
         uri=uri,
-        provenance=provenance,
+        provenance=SelectionProvenance(
+            pool=pool.digest,
+            fingerprints={**fingerprints, **left_out.fingerprints},
+            selector=SelectorOptions(name=selector["name"], options=options),
+            exclusions=[artifact.rsplit("/", 1)[-1] for artifact in exclusions],
+        ),
         counts=counts,
         truncated=scores.truncated,
         unscorable=_count_reasons(ledger),
-        files=_write_tables(uri, {DECISIONS_FILE: ledger, KEPT_FILE: kept}),
+        files=_write_tables(uri, tables),
+        tokens=left_out.token_use(result.kept, budget_tokens),
+        notes=list(left_out.notes),
     )
     storage.write_record(storage.join(uri, SELECTION_FILE), summary)
     return summary
 
 
-def _select(pool: Pool, stage_parts: StagesParts, strategy: Selector) -> Outcome:
+def _select(
+    pool: Pool,
+    stage_parts: StagesParts,
+    strategy: Selector,
+    lazy: LazyPlan | None,
+    budget: TokenBudget | None,
+) -> Outcome:
+    if lazy is not None:
+        part_sets = {stage: parts.part_set for stage, parts in stage_parts.items()}
+        evaluation = Evaluation(pool, strategy, part_sets, lazy, token_budget=budget)
+        for stage, parts in stage_parts.items():
+            evaluation.add(stage, parts.digests)
+        return evaluation.outcome()
     scores = read_scores(pool, stage_parts, strategy.evol_score)
     with open_candidates(pool, scores.table, stage_parts) as candidates:
-        result = candidates.select(strategy)
+        if budget is None:
+            result = candidates.select(strategy)
+        else:
+            result = budget.select(candidates, strategy)
         return Outcome(result, scores._replace(table=candidates.all_scores))
-
-
-def _evaluation(
-    pool: Pool, stage_parts: StagesParts, strategy: Selector, lazy: LazyPlan
-) -> Evaluation:
-    part_sets = {stage: parts.part_set for stage, parts in stage_parts.items()}
-    evaluation = Evaluation(pool, strategy, part_sets, lazy)
-    for stage, parts in stage_parts.items():
-        evaluation.add(stage, parts.digests)
-    return evaluation
 
 
 def _write_tables(uri: str, tables: Mapping[str, pa.Table]) -> dict[str, FileInfo]:
@@ -154,14 +186,14 @@ def _count_reasons(ledger: pa.Table) -> dict[str, int]:
 
 
 def shortfall(counts: Counts, selection: Selection) -> str:
-    """Return a message for a selection that is smaller than its budget."""
+    """Return a message for a selection that is smaller than its budget in rows."""
     reached = ""
     if selection.per_stratum:
         reached = " whose stratum had room"
     elif counts.below_budget:
         reached = " that was considered"
     message = (
-        f"The pool ran out before the budget: {counts.selected:,} of {selection.budget:,} "
+        f"The pool ran out before the budget: {counts.selected:,} of {selection.rows:,} "
         f"conversations were selected, and every row{reached} was reached."
     )
     if not counts.too_similar or selection.metric not in (None, "cosine"):
@@ -172,9 +204,19 @@ def shortfall(counts: Counts, selection: Selection) -> str:
     )
 
 
+def is_short(counts: Counts, selection: Selection) -> bool:
+    """Return whether the pool ran out before the budget in rows.
+
+    Not where all rows are wanted, or where a budget in tokens may have ended the selection.
+    """
+    if selection.budget == "all" or selection.budget_tokens is not None:
+        return False
+    return counts.selected < selection.budget
+
+
 def check_size(counts: Counts, selection: Selection) -> None:
     """Raise TooFewRows if the target size is exact and the pool ran out before it."""
-    if selection.target_size == "exact" and counts.selected < selection.budget:
+    if selection.target_size == "exact" and is_short(counts, selection):
         raise TooFewRows(
             f"{shortfall(counts, selection)}\nThe target size is exact, so nothing was written; "
             "scores, vectors and decisions are in the store."

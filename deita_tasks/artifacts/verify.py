@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deita_tasks import storage
+from deita_tasks.artifacts.exclusions import read_summary
 from deita_tasks.artifacts.inventory import Artifact, list_artifacts
 from deita_tasks.artifacts.parts import FINGERPRINT_FILE, PartSet, ids_digest
 from deita_tasks.artifacts.pool import POOL_FILE, QUARANTINE_FILE, PoolSummary
@@ -105,6 +106,10 @@ def _check_selection(uri: str) -> None:
         raise DamagedArtifact(f"{uri}: decisions for {rows} rows, expected {summary.counts.read}")
 
 
+def _check_exclusions(uri: str) -> None:
+    _check_files(uri, read_summary(uri).files)
+
+
 def _check_files(uri: str, infos: Mapping[str, FileInfo]) -> None:
     for name, expected in infos.items():
         place = storage.join(uri, name)
@@ -146,5 +151,9 @@ def _check_run(uri: str) -> None:
     storage.read_record(uri, RunMark)
 
 
-FOLDER_CHECKS = {"pools": _check_pool, "selections": _check_selection}
+FOLDER_CHECKS = {
+    "pools": _check_pool,
+    "selections": _check_selection,
+    "exclusions": _check_exclusions,
+}
 FILE_CHECKS = {"plans": check_plan, "results": _check_result, "runs": _check_run}

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from deita_tasks.conversations import Role
 from deita_tasks.filtering.words import split_words
+from deita_tasks.presets import CONTAMINATED_RUN, CONTAMINATED_SHARE, NGRAM_WORDS
 
 VERSION = 1  # raise it when the same texts would give another overlap
 
@@ -43,9 +44,9 @@ class OverlapRule(NamedTuple):
     inside longer texts.
     """
 
-    words: int = 13
-    share: float = 0.5
-    run: int = 50
+    words: int = NGRAM_WORDS
+    share: float = CONTAMINATED_SHARE
+    run: int = CONTAMINATED_RUN
 
 
 class EvaluationText(NamedTuple):

@@ -6,20 +6,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 from pydantic import NonNegativeInt
 
 from deita_tasks import storage
 from deita_tasks.conversations import SourceRow
 from deita_tasks.errors import InputError
+from deita_tasks.lengths import LengthQuantile, length_quantiles
 from deita_tasks.models.chat import CannotRender, Encoded, encode
 from deita_tasks.strict_json import JSON, JsonRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -64,17 +63,6 @@ class EncodedRow(NamedTuple):
         """Return the row as left out by the window."""
         reason = f"its answers begin beyond the window of {max_length:,} tokens"
         return LeftOut(self.source, self.id, reason)
-
-
-class LengthQuantile(JsonRecord):
-    """The length of a row at a share of all rows, from the shortest on. tokens: in the row."""
-
-    share: float
-    tokens: NonNegativeInt
-
-    def __str__(self) -> str:
-        name = "longest" if self.share == 1 else f"{self.share:.0%}"
-        return f"{name} {self.tokens:,}"
 
 
 class Survey(JsonRecord):
@@ -161,21 +149,11 @@ def build_training_set(rows: Iterable[EncodedRow | LeftOut], max_length: int) ->
         cut_tokens=sum(len(row.input_ids) - max_length for row in cut),
         cut_trained_tokens=sum(row.trained - row.cut(max_length).trained for row in cut),
         left_out=dict(Counter(row.reason for row in left_out).most_common()),
-        lengths=_quantiles(lengths),
+        lengths=length_quantiles(lengths),
     )
     if not examples:
         raise InputError(f"no row can be trained on: {'; '.join(survey.sentences()[1:])}")
     return TrainingSet(examples, left_out, survey)
-
-
-def _quantiles(lengths: Sequence[int]) -> list[LengthQuantile]:
-    if not lengths:
-        return []
-    values = np.quantile(lengths, QUANTILES, method="inverted_cdf")
-    return [
-        LengthQuantile(share=share, tokens=int(value))
-        for share, value in zip(QUANTILES, values, strict=True)
-    ]
 
 
 def write_examples(path: str, examples: Sequence[Example]) -> None:

@@ -72,7 +72,8 @@ def _layouts() -> list[RowFormat]:
     classes: list[type[RowFormat]] = [
         component_class(INPUT_FORMATS, "format", name) for name in INPUT_FORMATS
     ]
-    return [layout for format in (*classes, PromptOnly) for layout in format.layouts()]
+    classes.append(PromptOnly)
+    return [layout for format in classes for layout in format.layouts()]
 
 
 def _read_row(row: Row, source: SourceRow, format: RowFormat) -> EvaluationRow | Quarantined:

@@ -50,6 +50,7 @@ SIDECAR_FIELDS = {
 }
 SIDECAR_COLUMNS = {
     "decisions.parquet": {"id", "decision", "source_uri", "source_row"},
+    "excluded.parquet": {"id", "decision", "reason", "evaluation_text"},
     "changes.parquet": {"id", "change", "decision_before"},
 }
 MAX_SIDECAR_BYTES = 16 << 20

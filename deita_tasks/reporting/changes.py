@@ -188,7 +188,14 @@ def _settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
     return [
         stage
-        for stage in ("complexity", "quality", "embedding", "selection")
+        for stage in (
+            "complexity",
+            "quality",
+            "embedding",
+            "decontamination",
+            "tokens",
+            "selection",
+        )
         if settled(before, stage) != settled(after, stage)
     ]
 
@@ -209,6 +216,8 @@ def _added_rows(rows: pa.Table, old: pa.Table, fingerprints: Fingerprints) -> pa
         "below_budget": "the budget is larger" if more else "the budget has room for it now",
         "too_similar": "no selected row is too similar to it any more",
         "unscorable": "it had no score or vector",
+        "contaminated": "it is not contaminated any more",
+        "too_long": "it is not too long for the training window any more",
     }
     why = [
         words.get(decision, "it was not selected before")
@@ -235,6 +244,8 @@ def _dropped_rows(rows: pa.Table, new: pa.Table, fresh: pa.Array) -> pa.Table:
         None: "no longer in the pool",
         "below_budget": "others are better, and the budget is full",
         "unscorable": "it has no score or vector now",
+        "contaminated": "it repeats an evaluation text",
+        "too_long": "its answers lie beyond the training window",
     }
 
     def why(decision: str | None, by_new_row: bool | None) -> str:

@@ -30,8 +30,9 @@ class Reach(NamedTuple):
 
 
 def distinct_rows(ledger: pa.Table) -> pa.Table:
-    """Return the rows that took part: neither quarantined nor a duplicate."""
-    return ledger.filter(~pc.field("decision").isin(["quarantined", "duplicate"]))
+    """Return the rows that took part: not quarantined, repeated or left out by a filter."""
+    others = ["quarantined", "duplicate", "contaminated", "too_long"]
+    return ledger.filter(~pc.field("decision").isin(others))
 
 
 def with_decision(ledger: pa.Table, decision: Decision) -> pa.Table:

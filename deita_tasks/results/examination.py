@@ -48,7 +48,7 @@ def examine(
     truncated: ids of which the embedder read a part. made_for: languages by stage. Reads the
     columns of the input a row group at a time.
     """
-    ids, positions = pool.distinct
+    ids, positions = pool.every_distinct
     rows = pool.index(COLUMNS).take(pa.array(positions))
     selected_ids = with_decision(ledger, "selected")["id"].combine_chunks()
     is_selected = pc.is_in(ids, value_set=selected_ids)

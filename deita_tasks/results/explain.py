@@ -12,16 +12,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deita_tasks import storage
+from deita_tasks.artifacts.exclusions import EXCLUDED_FILE, EXCLUSIONS
 from deita_tasks.artifacts.pool import POOL_FILE, Pool, pool_uri
 from deita_tasks.artifacts.selection import DECISIONS_FILE
 from deita_tasks.conversations import Conversation
 from deita_tasks.decisions import LedgerRow, ledger_rows
 from deita_tasks.errors import DamagedArtifact, MissingFile, UsageError
 from deita_tasks.manifest import MANIFEST
-from deita_tasks.results.reading import EarlierManifest, read_earlier_manifest, read_ledger
+from deita_tasks.results.reading import (
+    EarlierManifest,
+    checked_output,
+    read_earlier_manifest,
+    read_ledger,
+)
 
 MIN_ID_LENGTH = 4
 PLACE = re.compile(r"(?P<uri>.+):(?P<row>\d+)")
+
+
+class EvaluationText(NamedTuple):
+    """What a turn of an evaluation row says."""
+
+    uri: str
+    row: int
+    turn: int
+    text: str
+
+    @property
+    def place(self) -> str:
+        """Where it stands."""
+        return f"turn {self.turn} of {self.uri}:{self.row}"
 
 
 class RowWithText(NamedTuple):
@@ -40,6 +60,7 @@ class Explanation:
     selector: the fingerprint of the strategy.
     ranked: number of rows that have an evol score, known or not.
     last_selected: the selected row with the lowest evol score.
+    repeated: for a contaminated row, the evaluation text that it repeats.
     conversation: its text; None for a quarantined row, which has `raw` instead.
     blocker: for a row that is too similar, the selected row that blocked it.
     blocked: the most similar of the `blocked_rows` rows that it blocked.
@@ -55,6 +76,7 @@ class Explanation:
     blocked: list[RowWithText]
     blocked_rows: int
     last_selected: LedgerRow | None = None
+    repeated: EvaluationText | None = None
 
 
 def explain(output: str, query: str, store: str | None = None, limit: int = 20) -> Explanation:
@@ -96,7 +118,20 @@ def explain(output: str, query: str, store: str | None = None, limit: int = 20) 
         blocked=[RowWithText(other, texts[other.id]) for other in nearest if other.id],
         blocked_rows=blocked.num_rows,
         last_selected=_last_selected(ledger),
+        repeated=_repeated(output, manifest, row),
     )
+
+
+def _repeated(output: str, manifest: EarlierManifest, row: LedgerRow) -> EvaluationText | None:
+    """Return the evaluation text that a contaminated row repeats; None for any other row."""
+    if row.decision != "contaminated":
+        return None
+    place = checked_output(output, EXCLUDED_FILE, manifest.outputs)
+    table = storage.read_table(place, schema=EXCLUSIONS)
+    (fields,) = table.filter(pc.field("id") == row.id).to_pylist()
+    names = ("evaluation_uri", "evaluation_row", "evaluation_turn", "evaluation_text")
+    uri, number, turn, text = (fields[name] for name in names)
+    return EvaluationText(uri, number, turn, text)
 
 
 def _last_selected(ledger: pa.Table) -> LedgerRow | None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from deita_tasks import storage
 from deita_tasks.artifacts.candidates import StagesParts
 from deita_tasks.artifacts.evaluation import new_sample, sample_rows, scores_of_rows
+from deita_tasks.artifacts.exclusions import EXCLUDED_FILE
 from deita_tasks.artifacts.part_tables import place_vectors, vector_width
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.selection import DECISIONS_FILE, KEPT_FILE, SelectionSummary
@@ -59,24 +60,20 @@ def write_output(
     """Write `selection` to the folder `output`, whole or not at all.
 
     The folder has the subset of `pool` with its card and the files for trainers,
-    decisions.parquet, report.html and manifest.json. options: what the subset looks like.
+    decisions.parquet, report.html and manifest.json, and excluded.parquet if filters left rows out.
+    options: what the subset looks like.
     previous: an earlier result; then changes.json and changes.parquet compare with it.
     """
     ledger = selection.read(DECISIONS_FILE)
+    excluded = selection.read(EXCLUDED_FILE) if EXCLUDED_FILE in selection.files else None
+    if excluded is not None:
+        pool = pool.without(excluded["id"].combine_chunks())
     kept = selection.read(KEPT_FILE)["id"].to_pylist()
     exporter = load_exporter(options.output_format, scores=options.scores)
     rows = _export_rows(pool, kept, ledger, options.complete_only)
     examination = examine(pool, ledger, _truncated_ids(pool, stage_parts), facts.languages)
-    manifest = Manifest(
-        **dict(facts),
-        seed=seed,
-        inputs=pool.summary.inputs,
-        pool=storage.absolute(pool.uri),
-        counts=selection.counts,
-        truncated=RowsByStage(**selection.truncated),
-        left_out=len(kept) - len(rows),
-        findings=examination.findings,
-    )
+    of_result = {"seed": seed, "findings": examination.findings, "left_out": len(kept) - len(rows)}
+    manifest = Manifest(**dict(facts), **_facts_of(selection, pool), **of_result)
     changes = _compare(previous, pool, stage_parts, ledger, manifest)
     data = _report_data(pool, stage_parts, ledger, manifest, changes)
     data = replace(data, columns=examination.columns)
@@ -86,11 +83,25 @@ def write_output(
         export_folder(exporter, rows, folder, manifest)
         storage.write_table(str(folder / DECISIONS_FILE), ledger)
         (folder / REPORT_FILE).write_bytes(report.html)
+        if excluded is not None:
+            storage.write_table(str(folder / EXCLUDED_FILE), excluded)
         if changes is not None:
             _write_changes(folder, changes)
 
     manifest = publish_result(output, manifest, write_files)
     return WrittenSelection(manifest, report, replace(data, manifest=manifest))
+
+
+def _facts_of(selection: SelectionSummary, pool: Pool) -> dict[str, Any]:
+    """Return the fields of a manifest that a selection and its pool know."""
+    return {
+        "inputs": pool.summary.inputs,
+        "pool": storage.absolute(pool.uri),
+        "counts": selection.counts,
+        "truncated": RowsByStage(**selection.truncated),
+        "tokens": selection.tokens,
+        "notes": selection.notes,
+    }
 
 
 def _truncated_ids(pool: Pool, stage_parts: StagesParts) -> pa.Array:

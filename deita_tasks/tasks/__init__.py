@@ -4,6 +4,7 @@ loading.py        load a pool from files
 stages.py         score and embed, shard by shard
 lazy.py           the same in rounds, only what a selection needs
 preflight.py      try the models before they work
+filtering.py      leave out rows that no selection may keep
 selecting.py      which rows, and at which limit
 exporting.py      write results
 aligning.py       train a model
@@ -31,6 +32,7 @@ from deita_tasks.tasks.aligning import (
 from deita_tasks.tasks.comparing import export_comparison, plan_comparison, train_arms
 from deita_tasks.tasks.events import emit_selection_created
 from deita_tasks.tasks.exporting import export_selection, export_sweep, subset
+from deita_tasks.tasks.filtering import exclude
 from deita_tasks.tasks.lazy import evaluate_lazily, new_rows
 from deita_tasks.tasks.loading import check_good_fraction, open_pool
 from deita_tasks.tasks.measuring import answer_prompts, judge_answers, measure_arms
@@ -61,6 +63,7 @@ __all__ = [
     "check_models",
     "emit_selection_created",
     "evaluate_lazily",
+    "exclude",
     "export_comparison",
     "export_model",
     "export_selection",

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from prefect import task
 from pydantic import JsonValue
 
 from deita_tasks import config
+from deita_tasks.artifacts.exclusions import read_exclusions
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.selection import SelectionSummary
 from deita_tasks.config import Grid
 from deita_tasks.manifest import Manifest, RunFacts
+from deita_tasks.plan import Plan
 from deita_tasks.results.records import Subset, Sweep
 from deita_tasks.results.selection import write_output
 from deita_tasks.results.sweep import write_sweep
+from deita_tasks.tasks.filtering import exclusion_uris
 from deita_tasks.tasks.selecting import parts_from_json, parts_to_json
 from deita_tasks.tasks.stages import StageResults
 from deita_tasks.tasks.ui_artifacts import show_selection, show_sweep
@@ -85,16 +88,18 @@ def export_sweep(
     grid: Grid,
     output: str,
     facts: RunFacts,
-    device: str,
+    plan: Plan,
+    options: config.Advanced,
 ) -> Sweep:
     """Make, measure and write every selection of a grid."""
     sweep = write_sweep_output(
         pool.uri,
+        exclusion_uris(plan, pool.digest, options),
         parts_to_json(stage_results),
         grid.model_dump(mode="json"),
         output,
         facts.to_dict(),
-        device,
+        options.device,
     )
     return Sweep.model_validate(sweep)
 
@@ -102,6 +107,7 @@ def export_sweep(
 @task(name="compare-selections", task_run_name="sweep", result_serializer="json")
 def write_sweep_output(
     pool: str,
+    exclusions: Sequence[str],
     parts: Mapping[str, JsonValue],
     grid: Mapping[str, JsonValue],
     output: str,
@@ -110,7 +116,7 @@ def write_sweep_output(
 ) -> dict[str, JsonValue]:
     """Write a sweep to its output folder, whole or not at all; return it."""
     sweep = write_sweep(
-        Pool.open(pool),
+        read_exclusions(exclusions).leave_out(Pool.open(pool)),
         parts_from_json(parts),
         Grid.model_validate(grid),
         output,

@@ -39,6 +39,7 @@ from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import StorageError
 from deita_tasks.models.checkpoint import find_checkpoint, weights_bytes
 from deita_tasks.models.hardware import free_memory
+from deita_tasks.models.token_counter import TokenCounter
 from deita_tasks.results.reading import read_earlier_manifest, read_ledger
 from deita_tasks.results.records import TaskCounts
 from deita_tasks.scoring.base import Scorer
@@ -136,12 +137,14 @@ def new_rows(pool: Pool, previous: str | None) -> NDArray[np.int64]:
     return np.array(rows, np.int64)
 
 
-def has_model(component: Scorer | Embedder) -> bool:
+def has_model(component: Scorer | Embedder | TokenCounter) -> bool:
     """Return whether a component computes with a model, here or behind a server."""
     return bool(devices_of(component)) or hasattr(component, "base_url")
 
 
-def _tokens_a_row(component: Scorer | Embedder, sample: Sequence[Conversation]) -> float:
+def _tokens_a_row(
+    component: Scorer | Embedder | TokenCounter, sample: Sequence[Conversation]
+) -> float:
     """Return what a row costs; infinity where only a server knows."""
     tokens = component.forecast(sample).tokens
     return float("inf") if tokens is None else float(tokens.sum())

@@ -22,7 +22,8 @@ from deita_tasks.loading import log_passed_over, open_unless_empty
 from deita_tasks.manifest import InputFile
 from deita_tasks.plan import Plan
 from deita_tasks.tasks.caching import CACHED, call_cached
-from deita_tasks.tasks.selecting import selection_digest, stage_digests
+from deita_tasks.tasks.filtering import exclusion_digests
+from deita_tasks.tasks.selecting import part_digests, selection_digest
 from deita_tasks.terminal import escape
 
 MAX_REASONS = 8  # in the message about bad rows
@@ -60,7 +61,8 @@ def open_pool(plan: Plan, source: Source, options: Advanced) -> Iterator[Pool]:
     uri = locate_pool(options.store, plan.files, source.format)
     digest = uri.rsplit("/", 1)[-1]
     store = storage.absolute(options.store)
-    with mark_run(store, digest, stage_digests(plan), selection_digest(plan, digest)):
+    exclusions = exclusion_digests(plan, digest)
+    with mark_run(store, digest, part_digests(plan), selection_digest(plan, digest), exclusions):
         with progress.bar("load", None):
             call_cached(load_pool, options, is_intact(uri), uri, plan.files, source.format)
         pool = Pool.open(uri)
@@ -111,16 +113,18 @@ def check_good_fraction(
     unscorable: Mapping[str, int],
     min_good_fraction: float,
     shares: Mapping[str, float] | None = None,
+    excluded: int = 0,
 ) -> None:
     """Raise TooManyBadRows if a smaller share of the rows read is good.
 
     unscorable: rows without a score, by reason, which begins with the stage. shares: of the pool's
     rows, those that each stage has looked at; a stage that has looked at half of them is supposed
-    to find as many bad ones in the other half.
+    to find as many bad ones in the other half. excluded: rows that filters left out, which count
+    neither as good nor as bad.
     """
     table = pool.quarantine(["reason", "detail", "source_uri", "source_row"])
     bad = Counter(table["reason"].to_pylist())
-    rows = pool.summary.rows
+    rows = pool.summary.rows - excluded
     good = float(rows - sum(bad.values()))
     for reason, count in unscorable.items():
         good -= count / _share_of(reason, shares or {})

@@ -21,12 +21,17 @@ from deita_tasks.config import Advanced
 from deita_tasks.embedding import load_embedder
 from deita_tasks.errors import ComputeError, ModelError
 from deita_tasks.models.stopping import STOP_INTERVAL, raise_if_stopped, stopped_by
+from deita_tasks.models.token_counter import load_counter
 from deita_tasks.presets import Spec
 from deita_tasks.scoring import load_scorer
 from deita_tasks.strict_json import JsonRecord
 from deita_tasks.tasks.device_slots import device_slot, devices_of
 
-LOADERS: Mapping[str, Callable[..., Any]] = {"scorer": load_scorer, "embedder": load_embedder}
+LOADERS: Mapping[str, Callable[..., Any]] = {
+    "scorer": load_scorer,
+    "embedder": load_embedder,
+    "counter": load_counter,
+}
 
 # Of this process, whatever environment a task brings along.
 worker_environment: dict[str, str] = {}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from prefect import task
 from pydantic import JsonValue
 
 from deita_tasks import storage
 from deita_tasks.artifacts.evaluation import LazyPlan
+from deita_tasks.artifacts.exclusions import read_exclusions
 from deita_tasks.artifacts.parts import StageParts
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.selection import SelectionSummary, is_selection, write_selection
@@ -20,6 +21,7 @@ from deita_tasks.presets import Spec
 from deita_tasks.results.records import LimitSolution
 from deita_tasks.results.sweep import find_limit
 from deita_tasks.tasks.caching import CACHED, call_cached
+from deita_tasks.tasks.filtering import exclusion_digests, exclusion_uris
 from deita_tasks.tasks.lazy import plan_lazily
 from deita_tasks.tasks.stages import StageResults, list_stages
 
@@ -35,13 +37,19 @@ def select_rows(
     parts: Mapping[str, JsonValue],
     selector: Spec,
     lazy: Mapping[str, JsonValue] | None,
+    exclusions: Sequence[str],
+    budget_tokens: int | None,
 ) -> dict[str, JsonValue]:
     """Select, and write the artifact `key`; return its selection.json.
 
     parts: by stage. lazy: the fields of a LazyPlan, if only what is needed was computed.
+    exclusions: the artifacts of the filters.
     """
     plan = None if lazy is None else LazyPlan.model_validate(lazy)
-    summary = write_selection(key, Pool.open(pool), parts_from_json(parts), selector, plan)
+    stage_parts = parts_from_json(parts)
+    summary = write_selection(
+        key, Pool.open(pool), stage_parts, selector, plan, exclusions, budget_tokens
+    )
     return summary.to_dict()
 
 
@@ -56,7 +64,16 @@ def select(
     if plan.is_lazy:
         lazy = plan_lazily(list_stages(plan, options), pool).to_dict()
     fields = call_cached(
-        select_rows, options, is_selection(uri), uri, pool.uri, parts, selector, lazy
+        select_rows,
+        options,
+        is_selection(uri),
+        uri,
+        pool.uri,
+        parts,
+        selector,
+        lazy,
+        exclusion_uris(plan, pool.digest, options),
+        plan.budget_tokens,
     )
     # The cached URI may be where the store was once mounted.
     summary = SelectionSummary.model_validate({**fields, "uri": uri})
@@ -86,29 +103,45 @@ def stage_digests(plan: Plan) -> dict[str, str]:
     }
 
 
+def part_digests(plan: Plan) -> dict[str, str]:
+    """Return the digest of each fingerprint whose parts a plan needs: stages, and tokens."""
+    tokens = plan.filters.tokens
+    counted = {} if tokens is None else {"tokens": storage.digest_of(tokens.counter.fingerprint())}
+    return {**stage_digests(plan), **counted}
+
+
 def selection_digest(plan: Plan, pool: str) -> str:
     """Return a digest of everything that a selection depends on, before anything is computed.
 
     pool: its digest.
     """
-    selector = plan.selector.fingerprint()
-    return storage.digest_of(
-        {
-            "pool": pool,
-            "stages": stage_digests(plan),
-            "selector": selector,
-            "evaluation": "lazy" if plan.is_lazy else "all",
-            "version": SELECT_VERSION,
-        }
-    )
+    parts = {
+        "pool": pool,
+        "stages": stage_digests(plan),
+        "selector": plan.selector.fingerprint(),
+        "evaluation": "lazy" if plan.is_lazy else "all",
+        "version": SELECT_VERSION,
+    }
+    exclusions = exclusion_digests(plan, pool)
+    if exclusions:
+        parts["exclusions"] = exclusions
+    if plan.budget_tokens is not None:
+        parts["budget_tokens"] = plan.budget_tokens
+    return storage.digest_of(parts)
 
 
 @task(name="solve-limit", task_run_name="solve", **CACHED)
 def solve_limit(
-    key: str, pool: str, parts: Mapping[str, JsonValue], budget: int, device: str
+    key: str,
+    pool: str,
+    parts: Mapping[str, JsonValue],
+    budget: int,
+    device: str,
+    exclusions: Sequence[str],
 ) -> dict[str, JsonValue]:
     """Return the limit that yields `budget` rows: {max_similarity, kept, candidates}."""
-    return find_limit(Pool.open(pool), parts_from_json(parts), budget, device).to_dict()
+    candidates = read_exclusions(exclusions).leave_out(Pool.open(pool))
+    return find_limit(candidates, parts_from_json(parts), budget, device).to_dict()
 
 
 def solve(
@@ -127,6 +160,7 @@ def solve(
         parts_to_json(stage_results),
         budget,
         options.device,
+        exclusion_uris(plan, pool.digest, options),
     )
     return LimitSolution.model_validate(fields)
 

@@ -26,6 +26,7 @@ from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import ServerError
 from deita_tasks.models.stopping import stopped_by
+from deita_tasks.models.token_counter import TokenCounter
 from deita_tasks.plan import Plan
 from deita_tasks.presets import Spec
 from deita_tasks.results.records import TaskCounts
@@ -69,7 +70,7 @@ def score_shard(
             ids = [keys[position] for position in finished.positions]
             yield score_table(ids, scorer.score_counts(rows), *finished.scores)
 
-    return _compute_shard(shard, part_set, pool, "scorer", spec, limits, compute)
+    return compute_shard(shard, part_set, pool, "scorer", spec, limits, compute)
 
 
 @task(name="embed-shard", **CACHED)
@@ -87,10 +88,10 @@ def embed_shard(
     def compute(embedder: Any, shard_rows: Mapping[str, Conversation]) -> Iterator[pa.Table]:
         yield vector_table(list(shard_rows), embedder.compute(list(shard_rows.values())))
 
-    return _compute_shard(shard, part_set, pool, "embedder", spec, limits, compute)
+    return compute_shard(shard, part_set, pool, "embedder", spec, limits, compute)
 
 
-def _compute_shard(
+def compute_shard(
     shard_fields: JsonFields,
     part_set_fields: JsonFields,
     pool: str,
@@ -99,6 +100,10 @@ def _compute_shard(
     limits: JsonFields,
     compute: Compute,
 ) -> dict[str, JsonValue]:
+    """Compute the rows of a shard that no part holds, and write them; return where all are.
+
+    kind: of the component, in `model_cache.LOADERS`.
+    """
     shard = Shard.model_validate(shard_fields)
     part_set = PartSet.model_validate(part_set_fields)
     if shard.part is not None:
@@ -127,20 +132,22 @@ def _shard_result(digests: Sequence[str], computed: int, part_set: PartSet) -> d
 class Stage:
     """One kind of model work over a pool.
 
-    task: computes a shard. component: computes with a model. spec: makes the same component on
+    task: computes a shard. component: computes its values. spec: makes the same component on
     every machine; it pins what was chosen here, such as a number type or a branch's commit.
     part_set: where the results go.
     """
 
     name: str
     task: Task[..., Any]
-    component: Scorer | Embedder
+    component: Scorer | Embedder | TokenCounter
     spec: Spec
     part_set: PartSet
 
     @property
     def kind(self) -> str:
-        """Kind of component: scorer or embedder."""
+        """Kind of component: scorer, embedder or counter."""
+        if isinstance(self.component, TokenCounter):
+            return "counter"
         return "scorer" if isinstance(self.component, Scorer) else "embedder"
 
     @classmethod

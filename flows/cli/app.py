@@ -23,6 +23,7 @@ from flows.cli.options import (
     Comparison,
     Embedding,
     Export,
+    Filtering,
     Grid,
     Measures,
     Output,
@@ -84,6 +85,7 @@ def get_ready(
     selection: config.Selection,
     export: config.Output | config.Versions | None,
     advanced: config.Advanced,
+    filtering: config.Filtering,
 ) -> None:
     """Start a server, and check the parameters while it starts.
 
@@ -93,7 +95,7 @@ def get_ready(
     wait = start_server(needs_blocks=scoring.api_key_block is not None)
     from deita_tasks.plan import plan_run
 
-    plan_run(source, run.preset, scoring, embedding, selection, export, advanced)
+    plan_run(source, run.preset, scoring, embedding, selection, export, advanced, filtering)
     import deita_tasks.tasks  # noqa: F401 - takes seconds, as the server does
 
     wait()
@@ -107,11 +109,12 @@ def select(
     run: Run = RunOptions(),  # noqa: B008 - immutable, as all groups are
     scoring: Scoring = config.Scoring(),  # noqa: B008
     embedding: Embedding = config.Embedding(),  # noqa: B008
+    filtering: Filtering = config.Filtering(),  # noqa: B008
     selection: Selection = config.Selection(),  # noqa: B008
     advanced: Advanced = config.Advanced(),  # noqa: B008
 ) -> None:
     """Select the conversations of a pool that are worth fine-tuning on."""
-    get_ready(run, source, scoring, embedding, selection, export, advanced)
+    get_ready(run, source, scoring, embedding, selection, export, advanced, filtering)
     from flows.select import select_subset
 
     subset = select_subset(
@@ -120,6 +123,7 @@ def select(
         preset=run.preset,
         scoring=scoring,
         embedding=embedding,
+        filtering=filtering,
         selection=selection,
         advanced=advanced,
     )
@@ -134,11 +138,12 @@ def reselect(
     run: Run = RunOptions(),  # noqa: B008
     scoring: Scoring = config.Scoring(),  # noqa: B008
     embedding: Embedding = config.Embedding(),  # noqa: B008
+    filtering: Filtering = config.Filtering(),  # noqa: B008
     selection: Selection = config.Selection(),  # noqa: B008
     advanced: Advanced = config.Advanced(),  # noqa: B008
 ) -> None:
     """Select again from a pool that may have grown, as a new version beside the earlier ones."""
-    get_ready(run, source, scoring, embedding, selection, export, advanced)
+    get_ready(run, source, scoring, embedding, selection, export, advanced, filtering)
     from flows.reselect import reselect_subset
 
     version: Any = reselect_subset(
@@ -147,6 +152,7 @@ def reselect(
         preset=run.preset,
         scoring=scoring,
         embedding=embedding,
+        filtering=filtering,
         selection=selection,
         advanced=advanced,
     )
@@ -161,11 +167,12 @@ def sweep(
     run: Run = RunOptions(),  # noqa: B008
     scoring: Scoring = config.Scoring(),  # noqa: B008
     embedding: Embedding = config.Embedding(),  # noqa: B008
+    filtering: Filtering = config.Filtering(),  # noqa: B008
     grid: Grid = config.Grid(),  # noqa: B008
     advanced: Advanced = config.Advanced(),  # noqa: B008
 ) -> None:
     """Compare selections: strategies, limits and budgets, with random ones as the control."""
-    get_ready(run, source, scoring, embedding, config.Selection(), output, advanced)
+    get_ready(run, source, scoring, embedding, config.Selection(), output, advanced, filtering)
     from flows.sweep import sweep_selections
 
     result = sweep_selections(
@@ -174,6 +181,7 @@ def sweep(
         preset=run.preset,
         scoring=scoring,
         embedding=embedding,
+        filtering=filtering,
         grid=grid,
         advanced=advanced,
     )
@@ -187,11 +195,12 @@ def solve(
     run: Run = RunOptions(),  # noqa: B008
     scoring: Scoring = config.Scoring(),  # noqa: B008
     embedding: Embedding = config.Embedding(),  # noqa: B008
+    filtering: Filtering = config.Filtering(),  # noqa: B008
     budget: Budget = config.Budget(),  # noqa: B008
     advanced: Advanced = config.Advanced(),  # noqa: B008
 ) -> None:
     """Find the smallest --max-similarity, so the most diverse selection, that fills a budget."""
-    get_ready(run, source, scoring, embedding, config.Selection(), None, advanced)
+    get_ready(run, source, scoring, embedding, config.Selection(), None, advanced, filtering)
     from flows.solve import solve_for_budget
 
     solution = solve_for_budget(
@@ -199,6 +208,7 @@ def solve(
         preset=run.preset,
         scoring=scoring,
         embedding=embedding,
+        filtering=filtering,
         budget=budget,
         advanced=advanced,
     )
@@ -272,20 +282,22 @@ def preflight(
     run: Run = RunOptions(),  # noqa: B008
     scoring: Scoring = config.Scoring(),  # noqa: B008
     embedding: Embedding = config.Embedding(),  # noqa: B008
+    filtering: Filtering = config.Filtering(),  # noqa: B008
     advanced: Advanced = config.Advanced(),  # noqa: B008
 ) -> None:
     """Check models before a run: tokenizers, truncation, a few real scores, estimated time."""
     quiet_prefect(run.verbose)
     from deita_tasks.plan import plan_run
-    from deita_tasks.preflight import preflight
+    from deita_tasks.preflight import describe_lengths, preflight
 
     if scoring.api_key_block:
         from deita_tasks.tasks.secrets import enable_secret_blocks
 
         enable_secret_blocks()
     selection = config.Selection()
-    plan = plan_run(source, run.preset, scoring, embedding, selection, None, advanced)
-    print_checks(list(preflight(plan, source.format)))
+    plan = plan_run(source, run.preset, scoring, embedding, selection, None, advanced, filtering)
+    checks = list(preflight(plan, source.format))
+    print_checks(checks, describe_lengths(plan, source.format))
 
 
 @app.command(name="explain")

@@ -41,6 +41,7 @@ COMMON_OPTIONS = {
     *("input", "output", "output_format", "overwrite", "store"),
     *("preset", "complexity", "quality", "embedding"),
     *("budget", "strategy", "max_similarity", "budgets", "similarities", "strategies"),
+    *("decontaminate", "tokenizer", "train_window", "budget_tokens"),
     *("keep_versions", "config"),
     *("base", "recipe", "preferences", "epochs", "max_length"),
     *("selection", "arms", "draws", "seeds", "held_out", "pairs", "tasks"),
@@ -78,7 +79,7 @@ class TrainingRunOptions(BaseModel):
 
 # The panels of help, in this order; each is a section of the YAML file.
 PANELS = (
-    *("source", "export", "output", "run", "scoring", "embedding"),
+    *("source", "export", "output", "run", "scoring", "embedding", "filtering"),
     *("selection", "grid", "budget", "comparison", "training", "preferences", "measures"),
     "advanced",
 )
@@ -93,6 +94,7 @@ def _section(name: str) -> Parameter:
 Source = Annotated[config.Source, _section("source")]
 Scoring = Annotated[config.Scoring, _section("scoring")]
 Embedding = Annotated[config.Embedding, _section("embedding")]
+Filtering = Annotated[config.Filtering, _section("filtering")]
 Selection = Annotated[config.Selection, _section("selection")]
 Export = Annotated[config.Export, _section("export")]
 Versions = Annotated[config.Versions, _section("export")]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deita_tasks.conversations import Conversation
     from deita_tasks.decisions import LedgerRow
     from deita_tasks.findings import Findings
+    from deita_tasks.manifest import Counts
     from deita_tasks.preflight import Check
     from deita_tasks.results.alignment import AlignedModel
     from deita_tasks.results.comparison import ComparedModels
@@ -41,6 +42,8 @@ DECISION_NOTES = {
     "duplicate": "same conversation as an earlier row",
     "quarantined": "unreadable; decisions.parquet has each reason",
     "unscorable": "no score or vector; decisions.parquet has each reason",
+    "contaminated": "repeats an evaluation text; excluded.parquet has both",
+    "too_long": "its answers lie beyond the training window",
 }
 
 
@@ -85,12 +88,13 @@ def _print_files(console: Console, output: str, files: Sequence[str]) -> None:
 def print_summary(subset: Subset | Mapping[str, Any], selection: Selection, output: str) -> None:
     """Print what was read, computed, reused, selected and rejected, and where the files are."""
     from deita_tasks.findings import Findings
+    from deita_tasks.manifest import Counts
 
     counts = subset["counts"]
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("read", f"{counts['read']:,}", "rows")
     for decision, note in DECISION_NOTES.items():
-        if counts[decision] or decision == "selected":
+        if counts.get(decision) or decision == "selected":
             table.add_row(decision.replace("_", " "), f"{counts[decision]:,}", note)
     if left_out := subset["left_out"]:
         table.add_row("left out", f"{left_out:,}", "selected, but without an answer at the end")
@@ -100,15 +104,31 @@ def print_summary(subset: Subset | Mapping[str, Any], selection: Selection, outp
     console.print(table)
     if "findings" in subset:
         _print_findings(console, Findings.model_validate(subset["findings"]), counts)
-    if counts["selected"] < selection.budget:
-        from deita_tasks.artifacts.selection import shortfall
-        from deita_tasks.manifest import Counts
-
-        console.print(f"\n{shortfall(Counts(**counts), selection)}")
+    _print_filters(console, subset)
+    _print_shortfall(console, Counts(**counts), selection)
     timings = subset["timings"]
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items())
     console.print(f"\n{sum(timings.values()):.1f} s: {stages}")
     _print_files(console, output, list(subset["outputs"]))
+
+
+def _print_filters(console: Console, subset: Subset | Mapping[str, Any]) -> None:
+    """Print how many tokens are selected, and what the filters could not do."""
+    from deita_tasks.manifest import TokenUse
+
+    lines = []
+    if subset["tokens"]:
+        lines += TokenUse.model_validate(subset["tokens"]).sentences()
+    lines += [f"WARNING: {note}" for note in subset["notes"]]
+    for line in lines:
+        console.print(Text(f"\n{safe(line)}"))
+
+
+def _print_shortfall(console: Console, counts: Counts, selection: Selection) -> None:
+    from deita_tasks.artifacts.selection import is_short, shortfall
+
+    if is_short(counts, selection):
+        console.print(f"\n{shortfall(counts, selection)}")
 
 
 def _print_findings(console: Console, findings: Findings, counts: Mapping[str, int]) -> None:
@@ -167,8 +187,8 @@ def print_version(version: SubsetVersion, selection: Selection, output: str) -> 
 # ---- preflight
 
 
-def print_checks(checks: Sequence[Check]) -> None:
-    """Print a table with a column for each stage, and the warnings below it."""
+def print_checks(checks: Sequence[Check], lengths: Sequence[str] = ()) -> None:
+    """Print a table with a column for each stage, the lengths of rows, and the warnings below."""
     table = Table(box=None, pad_edge=False)
     table.add_column("", style="dim", no_wrap=True)
     for check in checks:
@@ -183,6 +203,8 @@ def print_checks(checks: Sequence[Check]) -> None:
         "\nTokens and times are those of every row. `deita select` computes only what can change "
         "the selection, unless evaluation is all or the strategy looks at every row."
     )
+    for line in lengths:
+        console.print(f"\n{line}")
     for check in checks:
         for warning in check.warnings:
             console.print(f"\nwarning: {warning}")
@@ -379,6 +401,10 @@ def print_explanation(explanation: Explanation, full: bool = False) -> None:
         blocker = explanation.blocker
         if blocker is not None:
             texts.append((_heading(blocker.row), conversation_text(blocker.conversation, full)))
+        repeated = explanation.repeated
+        if repeated is not None:
+            text = repeated.text if full else _shorten(repeated.text)
+            texts.append((f"evaluation: {repeated.place}", Text(escape(text))))
         _print_texts(console, texts)
     if explanation.blocked:
         _print_blocked(console, explanation)

@@ -24,9 +24,36 @@ VARIABLES = {
 }
 VARIABLES |= {"DEITA_TIMEZONE": "UTC"}
 CARDS = {
-    "select": ["source", "export", "preset", "scoring", "embedding", "selection", "advanced"],
-    "reselect": ["source", "export", "preset", "scoring", "embedding", "selection", "advanced"],
-    "sweep": ["source", "output", "preset", "scoring", "embedding", "grid", "advanced"],
+    "select": [
+        "source",
+        "export",
+        "preset",
+        "scoring",
+        "embedding",
+        "filtering",
+        "selection",
+        "advanced",
+    ],
+    "reselect": [
+        "source",
+        "export",
+        "preset",
+        "scoring",
+        "embedding",
+        "filtering",
+        "selection",
+        "advanced",
+    ],
+    "sweep": [
+        "source",
+        "output",
+        "preset",
+        "scoring",
+        "embedding",
+        "filtering",
+        "grid",
+        "advanced",
+    ],
     "align": ["source", "training", "output", "preferences", "advanced"],
 }
 BOXES = {
@@ -109,6 +136,10 @@ def test_every_field_is_a_box_that_explains_itself(name: str, card: str, field: 
     assert one["title"][0].isupper()
     assert "_" not in one["title"]
     assert one["description"].endswith(".")
+    if field == "budget":  # two tabs: a number, or the word "all"
+        assert [kind["type"] for kind in one["anyOf"]] == ["integer", "string"]
+        assert one["default"] == 6000
+        return
     assert "anyOf" not in one, "the form would show tabs"
     inside = one["items"] if one["type"] == "array" else one
     assert inside["type"] in BOXES

@@ -72,6 +72,8 @@ def test_a_subset_has_the_fields_of_its_manifest_and_its_tasks() -> None:
         "duplicate": 1,
         "quarantined": 1,
         "unscorable": 0,
+        "contaminated": 0,
+        "too_long": 0,
     }
     assert result["counts"]["selected"] == result.manifest.counts.selected
     assert result["tasks"] == TASKS_JSON

@@ -1,0 +1,287 @@
+"""The exclusions artifact: the rows of a pool that a filter leaves out, each with its reason.
+
+<store>/exclusions/<digest>/
+    excluded.parquet      a row for every excluded conversation (EXCLUSIONS)
+    tokens.parquet        of a training window: the tokens of every distinct row (TOKENS)
+    exclusions.json       counts; written last, so no artifact is half there
+
+The digest is that of the pool, the evaluation files or the tokenizer, and the settings.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, NonNegativeInt
+
+from deita_tasks import progress, storage
+from deita_tasks.artifacts.parts import StageParts
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.scores import ComputedValues
+from deita_tasks.artifacts.token_budget import TokenBudget
+from deita_tasks.errors import StorageError
+from deita_tasks.filtering.decontamination import EvaluationTexts, Overlap
+from deita_tasks.filtering.training_window import are_beyond, describe_beyond
+from deita_tasks.lengths import LengthQuantile, length_quantiles
+from deita_tasks.manifest import TokenUse
+from deita_tasks.storage import FileInfo
+from deita_tasks.strict_json import JsonRecord
+
+EXCLUSIONS_FILE = "exclusions.json"
+EXCLUDED_FILE = "excluded.parquet"
+TOKENS_FILE = "tokens.parquet"
+BLOCK_ROWS = 1024  # conversations compared with the evaluation texts at a time
+
+EXCLUSIONS = pa.schema(
+    {
+        "id": pa.string(),
+        "decision": pa.string(),  # contaminated, too_long, or unscorable
+        "reason": pa.string(),
+        # contaminated: see filtering.decontamination.Overlap
+        "kind": pa.string(),
+        "turn": pa.int32(),
+        "share": pa.float64(),
+        "longest_run": pa.int32(),
+        "evaluation_uri": pa.string(),
+        "evaluation_row": pa.int64(),
+        "evaluation_turn": pa.int32(),
+        "evaluation_text": pa.string(),
+        # too_long: see models.token_counter.RowTokens
+        "tokens": pa.int32(),
+        "before_answer": pa.int32(),
+    }
+)
+TOKENS = pa.schema(
+    {
+        "id": pa.string(),
+        "tokens": pa.int32(),  # of the whole row; null for a row that the template cannot show
+        "window_tokens": pa.int32(),  # of them, those within the training window
+    }
+)
+
+
+class ExclusionsSummary(JsonRecord):
+    """exclusions.json. counts: excluded rows by decision.
+
+    notes: what to know, in words, such as evaluation rows that could not be read. Of tokens: the
+    digest of the fingerprint of what counted them, the window of the training, and the lengths of
+    all rows.
+    """
+
+    uri: str
+    pool: str
+    counts: dict[str, NonNegativeInt]
+    files: dict[str, FileInfo]
+    notes: list[str] = Field(default_factory=list)
+    fingerprint: str | None = None
+    window: int | None = None
+    lengths: list[LengthQuantile] = Field(default_factory=list)
+
+    def read(self, name: str, schema: pa.Schema) -> pa.Table:
+        """Return one of the artifact's tables. Raises MissingFile or DamagedArtifact."""
+        place = storage.checked_file(self.uri, name, self.files[name])
+        return storage.read_table(place, schema=schema)
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """What all filters of a run left out: EXCLUSIONS, each id once.
+
+    tokens: TOKENS, with their lengths, and the digest of the fingerprint of what counted them; None
+    if nothing has. window: of the training. notes: of the filters.
+    """
+
+    table: pa.Table
+    tokens: pa.Table | None = None
+    fingerprint: str | None = None
+    window: int | None = None
+    lengths: Sequence[LengthQuantile] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def ids(self) -> pa.Array:
+        """The excluded ids."""
+        return self.table["id"].combine_chunks()
+
+    def budget(self, tokens: int | None) -> TokenBudget | None:
+        """Return a budget of so many tokens; None for None.
+
+        Raises StorageError if nothing has counted the tokens.
+        """
+        if tokens is None:
+            return None
+        if self.tokens is None:
+            raise StorageError(f"budget_tokens = {tokens:,}: no tokens are counted; set tokenizer")
+        return TokenBudget(tokens, self.tokens)
+
+    def token_use(self, kept: Sequence[str], budget: int | None) -> TokenUse | None:
+        """Return the tokens of a selection; None if nothing has counted them."""
+        if self.tokens is None:
+            return None
+        selected = TokenBudget(0, self.tokens).tokens_of(kept).sum()
+        return TokenUse(
+            selected=int(selected),
+            budget=budget,
+            window=self.window,
+            lengths=list(self.lengths),
+        )
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The digest of the fingerprint of what counted the tokens, by stage; {} if nothing has."""
+        return {} if self.fingerprint is None else {"tokens": self.fingerprint}
+
+    def leave_out(self, pool: Pool) -> Pool:
+        """Return the pool without the excluded rows."""
+        return pool.without(self.ids) if self.table.num_rows else pool
+
+
+def read_summary(uri: str) -> ExclusionsSummary:
+    """Return the exclusions.json under `uri`. Raises MissingFile or DamagedArtifact."""
+    summary = storage.read_record(storage.join(uri, EXCLUSIONS_FILE), ExclusionsSummary)
+    return summary.model_copy(update={"uri": uri})
+
+
+def are_exclusions(uri: str) -> bool:
+    """Return whether complete, undamaged exclusions lie under `uri`."""
+    try:
+        return storage.are_same(uri, read_summary(uri).files)
+    except StorageError:
+        return False
+
+
+def read_exclusions(uris: Sequence[str]) -> Exclusions:
+    """Return what all these artifacts leave out; the first that excludes a row says why."""
+    exclusions = Exclusions(EXCLUSIONS.empty_table())
+    for uri in uris:
+        summary = read_summary(uri)
+        table = summary.read(EXCLUDED_FILE, EXCLUSIONS)
+        is_new = pc.invert(pc.is_in(table["id"], value_set=exclusions.ids))
+        exclusions = replace(
+            exclusions,
+            table=pa.concat_tables([exclusions.table, table.filter(is_new)]),
+            notes=[*exclusions.notes, *summary.notes],
+        )
+        if TOKENS_FILE in summary.files:
+            exclusions = replace(
+                exclusions,
+                tokens=summary.read(TOKENS_FILE, TOKENS),
+                fingerprint=summary.fingerprint,
+                window=summary.window,
+                lengths=summary.lengths,
+            )
+    return exclusions
+
+
+def write_contaminated(
+    uri: str, pool: Pool, evaluation: EvaluationTexts, notes: Sequence[str] = ()
+) -> ExclusionsSummary:
+    """Find the rows of `pool` that repeat an evaluation text; write the artifact."""
+    rows = []
+    for ids, conversations in _blocks(pool):
+        for row_id, overlap in zip(ids, evaluation.find_overlaps(conversations), strict=True):
+            if overlap is not None:
+                rows.append(_contaminated_row(row_id, overlap, evaluation.rule.words))
+        progress.tick(len(ids))
+    table = pa.Table.from_pylist(rows, EXCLUSIONS)
+    return _write(uri, pool, {EXCLUDED_FILE: table}, notes=list(notes))
+
+
+def _contaminated_row(row_id: str, overlap: Overlap, words: int) -> dict[str, Any]:
+    evaluation = overlap.evaluation
+    return {
+        "id": row_id,
+        "decision": "contaminated",
+        "reason": describe_overlap(overlap, words),
+        "kind": overlap.kind,
+        "turn": overlap.turn,
+        "share": overlap.share,
+        "longest_run": overlap.longest_run,
+        "evaluation_uri": evaluation.uri,
+        "evaluation_row": evaluation.row,
+        "evaluation_turn": evaluation.turn,
+        "evaluation_text": evaluation.text,
+    }
+
+
+def describe_overlap(overlap: Overlap, words: int) -> str:
+    """Return what a row repeats, in words. words: of an n-gram."""
+    place = f"turn {overlap.evaluation.turn} of {overlap.evaluation.place}"
+    if overlap.kind == "exact":
+        return f"its turn {overlap.turn} is {place}, word for word"
+    return (
+        f"it has {overlap.share:.0%} of the {words}-grams of {place}, most of them in its turn "
+        f"{overlap.turn}; {overlap.longest_run:,} words in a row"
+    )
+
+
+def _blocks(pool: Pool) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """Yield the distinct rows of `pool`, some at a time: ids, and the texts of their turns."""
+    _, positions = pool.distinct
+    start = 0
+    for table in pool.scan(["id", "turns"]):
+        here = positions[(positions >= start) & (positions < start + table.num_rows)] - start
+        start += table.num_rows
+        for first in range(0, len(here), BLOCK_ROWS):
+            block = table.take(pa.array(here[first : first + BLOCK_ROWS])).combine_chunks()
+            turns = block["turns"].combine_chunks()
+            texts = pc.struct_field(turns.flatten(), "content").to_pylist()
+            ends = np.concatenate([[0], np.cumsum(pc.list_value_length(turns).to_numpy())])
+            rows = [texts[begin:end] for begin, end in pairwise(ends)]
+            yield block["id"].to_pylist(), rows
+
+
+def write_window(uri: str, pool: Pool, parts: StageParts, window: int | None) -> ExclusionsSummary:
+    """Find the rows of `pool` that a window of so many tokens would teach nothing.
+
+    parts: the token counts of every distinct row. Writes the artifact. A row that the chat template
+    cannot show is unscorable.
+    """
+    ids, _ = pool.distinct
+    counts = ComputedValues.read("tokens", pool, parts).take(np.arange(len(ids)))
+    problems = counts["problem"].to_pylist()
+    is_counted = counts["values"].is_valid().to_numpy()
+    numbers = np.full((len(ids), 2), -1, np.int64)
+    flat = pc.list_flatten(counts["values"]).to_numpy()
+    numbers[is_counted] = flat.reshape(-1, 2).astype(np.int64)
+    tokens, before_answer = numbers.T
+    in_window = tokens if window is None else np.minimum(tokens, window)
+    is_beyond = is_counted & are_beyond(before_answer, window)
+    names = ids.to_pylist()
+    rows: list[dict[str, Any]] = []
+    for row in np.flatnonzero(~is_counted):
+        reason = f"tokens: {problems[row]}"
+        rows.append({"id": names[row], "decision": "unscorable", "reason": reason})
+    for row in np.flatnonzero(is_beyond):
+        figures = {"tokens": int(tokens[row]), "before_answer": int(before_answer[row])}
+        reason = describe_beyond(**figures, window=window)
+        rows.append({"id": names[row], "decision": "too_long", "reason": reason, **figures})
+    excluded = pa.Table.from_pylist(rows, EXCLUSIONS)
+    columns = [ids, *(pa.array(values, mask=~is_counted) for values in (tokens, in_window))]
+    table = pa.table(columns, names=TOKENS.names).cast(TOKENS)
+    files = {EXCLUDED_FILE: excluded, TOKENS_FILE: table}
+    lengths = length_quantiles(tokens[is_counted])
+    fingerprint = parts.part_set.fingerprint
+    return _write(uri, pool, files, fingerprint=fingerprint, window=window, lengths=lengths)
+
+
+def _write(uri: str, pool: Pool, tables: Mapping[str, pa.Table], **facts: Any) -> ExclusionsSummary:
+    """Write the tables of an artifact, and its summary with these facts."""
+    files = {}
+    for name, table in tables.items():
+        place = storage.join(uri, name)
+        storage.write_table(place, table)
+        files[name] = storage.describe(place)
+    counts = Counter(tables[EXCLUDED_FILE]["decision"].to_pylist())
+    summary = ExclusionsSummary(
+        uri=uri, pool=pool.digest, counts=dict(counts), files=files, **facts
+    )
+    storage.write_record(storage.join(uri, EXCLUSIONS_FILE), summary)
+    return summary

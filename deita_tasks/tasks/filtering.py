@@ -1,0 +1,191 @@
+"""Leave out rows that no selection may keep, before any model works."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from prefect import task
+from pydantic import JsonValue
+
+from deita_tasks import progress, storage
+from deita_tasks.artifacts.exclusions import (
+    ExclusionsSummary,
+    are_exclusions,
+    read_exclusions,
+    write_contaminated,
+    write_window,
+)
+from deita_tasks.artifacts.part_tables import token_table
+from deita_tasks.artifacts.parts import PartSet, StageParts
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.config import Advanced
+from deita_tasks.conversations import Conversation, Quarantined
+from deita_tasks.errors import EmptyFile
+from deita_tasks.filtering import decontamination
+from deita_tasks.filtering.decontamination import EvaluationText, EvaluationTexts, OverlapRule
+from deita_tasks.findings import plural
+from deita_tasks.loading.evaluation_rows import read_evaluation_rows
+from deita_tasks.plan import Plan, TokenCounting
+from deita_tasks.tasks.caching import CACHED, call_cached
+from deita_tasks.tasks.runners import ShardRunner
+from deita_tasks.tasks.stages import Stage, compute_shard, plan_stage, run_stage
+
+log = logging.getLogger(__name__)
+
+WINDOW_VERSION = 1  # increase it to look at every window anew
+MAX_EXAMPLES = 3  # evaluation rows named in a note
+
+
+@task(name="decontaminate", task_run_name="decontaminate", **CACHED)
+def decontaminate(
+    key: str, pool: str, files: Sequence[str], rule: Mapping[str, Any]
+) -> dict[str, JsonValue]:
+    """Find the rows that repeat a text of the evaluation `files`; write the artifact `key`.
+
+    Returns its exclusions.json.
+    """
+    notes: list[str] = []
+    texts = EvaluationTexts(_read_texts(files, notes), OverlapRule(**rule))
+    if not len(texts):
+        raise EmptyFile(f"{', '.join(files)}: no text to compare with; expected prompts or answers")
+    rows = Pool.open(pool)
+    with progress.bar("decontaminate", len(rows.distinct[1])):
+        return write_contaminated(key, rows, texts, notes).to_dict()
+
+
+def _read_texts(files: Sequence[str], notes: list[str]) -> Iterator[EvaluationText]:
+    """Yield what user and assistant say in all files; note the rows that cannot be read."""
+    for uri in files:
+        unread = []
+        for row in read_evaluation_rows(uri):
+            if isinstance(row, Quarantined):
+                unread.append(f"row {row.source.row:,}: {row.detail}")
+                continue
+            for number, turn in enumerate(row.turns, start=1):
+                if turn.role in ("user", "assistant"):
+                    yield EvaluationText(uri, row.source.row, number, turn.role, turn.content)
+        if unread:
+            note = (
+                f"{uri}: {plural(len(unread), 'row')} could not be read or compared with "
+                f"({'; '.join(unread[:MAX_EXAMPLES])})"
+            )
+            log.warning("%s", note)
+            notes.append(note)
+
+
+@task(name="count-tokens", **CACHED)
+def count_shard(
+    key: str,
+    title: str,
+    shard: Mapping[str, JsonValue],
+    part_set: Mapping[str, JsonValue],
+    pool: str,
+    spec: Mapping[str, Any],
+    limits: Mapping[str, JsonValue],
+) -> dict[str, JsonValue]:
+    """Count the tokens of a shard's conversations, and write their part."""
+
+    def compute(counter: Any, shard_rows: Mapping[str, Conversation]) -> Iterator[pa.Table]:
+        yield token_table(list(shard_rows), counter.count(list(shard_rows.values())))
+
+    return compute_shard(shard, part_set, pool, "counter", spec, limits, compute)
+
+
+@task(name="training-window", task_run_name="training window", **CACHED)
+def apply_window(
+    key: str, pool: str, parts: Mapping[str, JsonValue], window: int | None
+) -> dict[str, JsonValue]:
+    """Find the rows whose answers lie beyond the window; write the artifact `key`.
+
+    Returns its exclusions.json.
+    """
+    counts = StageParts.model_validate(parts)
+    return write_window(key, Pool.open(pool), counts, window).to_dict()
+
+
+def exclude(plan: Plan, pool: Pool, options: Advanced) -> Pool:
+    """Return the pool without the rows that the filters of a plan leave out.
+
+    Looks for them only if the store does not have the answer.
+    """
+    digests = filter_digests(plan, pool.digest)
+    filters = plan.filters
+    for name, digest in digests.items():
+        uri = _exclusions_uri(options, digest)
+        exists = are_exclusions(uri)
+        if name == "decontamination" and filters.decontamination is not None:
+            rule = filters.decontamination.rule._asdict()
+            files = filters.decontamination.files
+            fields = call_cached(decontaminate, options, exists, uri, pool.uri, files, rule)
+        elif filters.tokens is not None:
+            parts = None if exists else _count_tokens(filters.tokens, pool, options).to_dict()
+            window = filters.tokens.window
+            fields = call_cached(apply_window, options, exists, uri, pool.uri, parts, window)
+        _log(name, ExclusionsSummary.model_validate(fields), pool)
+    return read_exclusions(exclusion_uris(plan, pool.digest, options)).leave_out(pool)
+
+
+def _log(name: str, summary: ExclusionsSummary, pool: Pool) -> None:
+    rows = len(pool.distinct[1])
+    found = ", ".join(
+        f"{count:,} {decision.replace('_', ' ')}" for decision, count in summary.counts.items()
+    )
+    log.info("%s: of %s rows, %s", name, f"{rows:,}", found or "none is left out")
+
+
+def _count_tokens(tokens: TokenCounting, pool: Pool, options: Advanced) -> StageParts:
+    """Count the tokens of the rows that the store has no count of."""
+    store = storage.absolute(options.store)
+    counter = tokens.counter
+    part_set = PartSet.create(store, "tokens", counter.fingerprint(), counter.ROW_KEY)
+    spec = {"name": "chat_template", "options": counter.model_dump()}
+    stage = Stage("tokens", count_shard, counter, spec, part_set)
+    shards = plan_stage(stage, pool, options)
+    with ShardRunner(options, [counter]) as runner:
+        return run_stage(stage, pool, options, shards, runner).parts
+
+
+def filter_digests(plan: Plan, pool: str) -> dict[str, str]:
+    """Return the digest of what each filter of a plan leaves out, before anything is computed.
+
+    pool: its digest. The order is that in which the filters say why a row is left out.
+    """
+    digests = {}
+    filters = plan.filters
+    if filters.decontamination is not None:
+        contents = [[uri, storage.content_digest(uri)] for uri in filters.decontamination.files]
+        digests["decontamination"] = storage.digest_of(
+            {
+                "pool": pool,
+                "files": contents,
+                "rule": filters.decontamination.rule._asdict(),
+                "version": decontamination.VERSION,
+            }
+        )
+    if filters.tokens is not None:
+        digests["training window"] = storage.digest_of(
+            {
+                "pool": pool,
+                "tokens": filters.tokens.counter.fingerprint(),
+                "window": filters.tokens.window,
+                "version": WINDOW_VERSION,
+            }
+        )
+    return digests
+
+
+def exclusion_digests(plan: Plan, pool: str) -> list[str]:
+    """Return the digests of all exclusions of a plan. pool: its digest."""
+    return list(filter_digests(plan, pool).values())
+
+
+def exclusion_uris(plan: Plan, pool: str, options: Advanced) -> list[str]:
+    """Return where the exclusions of a plan are. pool: its digest."""
+    return [_exclusions_uri(options, digest) for digest in exclusion_digests(plan, pool)]
+
+
+def _exclusions_uri(options: Advanced, digest: str) -> str:
+    return storage.join(storage.absolute(options.store), "exclusions", digest)

@@ -10,7 +10,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from deita_tasks.config import Advanced, Embedding, Export, Scoring, Selection, Source
+from deita_tasks.config import (
+    Advanced,
+    Embedding,
+    Export,
+    Filtering,
+    Scoring,
+    Selection,
+    Source,
+)
 from tests.support.runs import LENGTHS
 
 SHARD_ROWS = 8
@@ -68,6 +76,7 @@ def run(pool: Path | list[str], store: Path, output: Path, **given: Any) -> Run:
         "source": Source,
         "scoring": Scoring,
         "embedding": Embedding,
+        "filtering": Filtering,
         "selection": Selection,
         "export": Export,
         "advanced": Advanced,

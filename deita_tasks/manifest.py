@@ -206,6 +206,11 @@ class Manifest(Provenance):
     tokens: TokenUse | None = None  # if a tokenizer counts them
     notes: list[str] = Field(default_factory=list)  # of the filters
 
+    def filter_sentences(self) -> list[str]:
+        """Return how many tokens are selected, and what the filters could not do, a line each."""
+        tokens = [] if self.tokens is None else self.tokens.sentences()
+        return [*tokens, *(f"WARNING: {note}" for note in self.notes)]
+
 
 class SweepManifest(Provenance):
     """manifest.json of a sweep.

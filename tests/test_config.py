@@ -36,7 +36,7 @@ from deita_tasks.config import (
 from deita_tasks.embedding import EMBEDDERS
 from deita_tasks.exporting import FORMATS as OUTPUT_FORMATS
 from deita_tasks.loading import FORMATS as INPUT_FORMATS
-from deita_tasks.presets import PRESETS
+from deita_tasks.presets import EVERY_ROW, PRESETS
 from deita_tasks.scoring import SCORERS
 from deita_tasks.selecting import SELECTORS
 from deita_tasks.strict_json import explain_error
@@ -227,3 +227,37 @@ def test_a_password_is_refused_in_every_field_and_in_the_form(uri: str) -> None:
     for good in ("s3://bucket/a:b@c", "pool.jsonl", "a:b@c/pool", "http://localhost:80/a@b"):
         assert re.search(pattern, good)
         assert Source(input=[good]).input == [good]
+
+
+# ---- budgets
+
+
+@pytest.mark.parametrize(
+    ("fields", "budget", "rows"),
+    [
+        ({}, 6000, 6000),
+        ({"budget": "all"}, "all", EVERY_ROW),
+        ({"budget": "12"}, 12, 12),  # as a form may send it
+        ({"budget_tokens": 5}, "all", EVERY_ROW),  # the tokens alone decide
+        ({"budget_tokens": 5, "budget": 7}, 7, 7),
+    ],
+)
+def test_a_budget_is_a_number_or_all(fields: dict[str, Any], budget: Any, rows: int) -> None:
+    selection = Selection(**fields)
+    assert selection.budget == budget
+    assert selection.rows == rows
+    assert Selection.model_validate(selection.model_dump(mode="json")) == selection
+
+
+@pytest.mark.parametrize("budget", [0, "some", 1.5, None])
+def test_another_budget_is_refused(budget: Any) -> None:
+    with pytest.raises(ValidationError, match="budget"):
+        Selection(budget=budget)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_revision", "chat_template", "train_window"])
+def test_what_concerns_tokens_needs_a_tokenizer(name: str) -> None:
+    value = {"train_window": 512, "chat_template": "vicuna"}.get(name, "main")
+    with pytest.raises(ValidationError, match=f"{name} = {value}: needs a tokenizer"):
+        Filtering(**{name: value})
+    Filtering(**{name: value, "tokenizer": "a/b"})

@@ -14,6 +14,7 @@ from deita_tasks.config import (
     Advanced,
     Embedding,
     Export,
+    Filtering,
     Output,
     Scoring,
     Selection,
@@ -54,6 +55,7 @@ def planned(tmp_path: Path, pool: Path | str, preset: Any = "mini", **groups: An
         ({"strategy": "random"}, "the strategy random looks at every row"),
         ({"strategy": "length"}, "a ranking by length says nothing about scores"),
         ({"ranking": "length"}, "a ranking by length says nothing about scores"),
+        ({"budget": "all"}, "a budget of all rows needs every row"),
     ],
 )
 def test_lazy_where_the_strategy_stops_at_the_budget(
@@ -61,10 +63,11 @@ def test_lazy_where_the_strategy_stops_at_the_budget(
 ) -> None:
     pool = tmp_path / "pool.jsonl"
     pool.write_text("{}\n")
-    plan = planned(tmp_path, pool, selection=Selection(budget=5, **options))
+    plan = planned(tmp_path, pool, selection=Selection(**{"budget": 5, **options}))
     assert plan.is_lazy == (why is None)
     assert (plan.why_all or "").startswith(why or "")
-    whole = planned(tmp_path, pool, selection=Selection(budget=5, evaluation="all", **options))
+    complete = Selection(**{"budget": 5, "evaluation": "all", **options})
+    whole = planned(tmp_path, pool, selection=complete)
     assert not whole.is_lazy
 
 
@@ -558,3 +561,29 @@ def test_what_is_provided_knows_the_pool(tmp_path: Path, small_pool: Path) -> No
     assert plan.specs["embedding"]["options"] == {"pool": [str(small_pool)]}
     assert plan.fingerprints()["quality"]["column"] == "q"
     assert plan.models() == []
+
+
+# ---- filters
+
+
+def test_a_budget_in_tokens_needs_a_tokenizer(tmp_path: Path, small_pool: Path) -> None:
+    with pytest.raises(UsageError, match="budget_tokens = 1,000: needs a tokenizer"):
+        planned(tmp_path, small_pool, selection=Selection(budget_tokens=1000))
+    with pytest.raises(UsageError, match="no such folder"):
+        planned(tmp_path, small_pool, filtering=Filtering(tokenizer="nowhere"))
+
+
+def test_evaluation_files_are_found_before_any_work(tmp_path: Path, small_pool: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl"):
+        (tmp_path / name).write_text('{"prompt": "Why?"}\n', encoding="utf-8")
+    names = [str(tmp_path / "b.jsonl"), str(tmp_path / "a.jsonl")]
+    plan = planned(tmp_path, small_pool, filtering=Filtering(decontaminate=names))
+    assert plan.filters.decontamination is not None
+    assert [Path(file).name for file in plan.filters.decontamination.files] == [
+        "a.jsonl",
+        "b.jsonl",
+    ]
+    assert plan.fingerprints()["decontamination"]["share"] == 0.5
+    assert "decontamination" not in planned(tmp_path, small_pool).fingerprints()
+    with pytest.raises(InputError):
+        planned(tmp_path, small_pool, filtering=Filtering(decontaminate="absent.jsonl"))

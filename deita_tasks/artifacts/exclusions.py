@@ -227,13 +227,16 @@ def _blocks(pool: Pool) -> Iterator[tuple[list[str], list[list[str]]]]:
     _, positions = pool.distinct
     start = 0
     for table in pool.scan(["id", "turns"]):
-        here = positions[(positions >= start) & (positions < start + table.num_rows)] - start
-        start += table.num_rows
+        end = start + table.num_rows
+        is_here = (positions >= start) & (positions < end)
+        here = positions[is_here] - start
+        start = end
         for first in range(0, len(here), BLOCK_ROWS):
             block = table.take(pa.array(here[first : first + BLOCK_ROWS])).combine_chunks()
             turns = block["turns"].combine_chunks()
             texts = pc.struct_field(turns.flatten(), "content").to_pylist()
-            ends = np.concatenate([[0], np.cumsum(pc.list_value_length(turns).to_numpy())])
+            lengths = pc.list_value_length(turns).to_numpy()
+            ends = np.concatenate([[0], np.cumsum(lengths)])
             rows = [texts[begin:end] for begin, end in pairwise(ends)]
             yield block["id"].to_pylist(), rows
 
@@ -242,10 +245,13 @@ def write_window(uri: str, pool: Pool, parts: StageParts, window: int | None) ->
     """Find the rows of `pool` that a window of so many tokens would teach nothing.
 
     parts: the token counts of every distinct row. Writes the artifact. A row that the chat template
-    cannot show is unscorable.
+    cannot show is unscorable. Raises StorageError for a row that is in no part.
     """
     ids, _ = pool.distinct
-    counts = ComputedValues.read("tokens", pool, parts).take(np.arange(len(ids)))
+    values = ComputedValues.read("tokens", pool, parts)
+    if not values.is_computed.all():
+        raise StorageError(f"{parts.part_set.uri}: some rows are in no part; run again")
+    counts = values.take(np.arange(len(ids)))
     problems = counts["problem"].to_pylist()
     is_counted = counts["values"].is_valid().to_numpy()
     numbers = np.full((len(ids), 2), -1, np.int64)

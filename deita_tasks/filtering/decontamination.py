@@ -39,9 +39,9 @@ class OverlapRule(NamedTuple):
 
     words: of an n-gram; 13 as in GPT-3 (arXiv 2005.14165, appendix C) and lm-evaluation-harness.
     share: of the text's n-grams, from which on a row is contaminated; half of the text as in Tülu 3
-    (arXiv 2411.15124, section 3.2). run: words that a row repeats without a gap, from which on it
-    is contaminated whatever their share; 50 as in Lee et al. (arXiv 2107.06499) for duplicates
-    inside longer texts.
+    (arXiv 2411.15124). run: words that a row repeats without a gap, from which on it is
+    contaminated whatever their share; 50, of a tokenizer's tokens, in Lee et al. (arXiv 2107.06499)
+    for duplicates inside longer texts.
     """
 
     words: int = NGRAM_WORDS
@@ -196,13 +196,14 @@ class EvaluationTexts:
         words = self._number([word for turn in spoken for word in (*turn, "")])
         ends = np.cumsum([0, *(len(turn) + 1 for turn in spoken)])
         starts, ngrams = self._hits(words)
-        turns = np.searchsorted(ends, starts, side="right") - 1
+        turn_of_hit = np.searchsorted(ends, starts, side="right") - 1
+        every_turn = np.arange(len(ends))
         return _Block(
             words=words,
             ends=ends,
             turns_of=np.cumsum([0, *map(len, conversations)]),
             ngrams=ngrams,
-            hits_of=np.searchsorted(turns, np.arange(len(ends))),
+            hits_of=np.searchsorted(turn_of_hit, every_turn),
         )
 
     def _hits(self, words: Words) -> tuple[Indices, Indices]:
@@ -236,7 +237,10 @@ class EvaluationTexts:
         worst = self._worst_of(hits.tobytes()) if len(hits) else None
         if worst is None:
             return None
-        counts = [self._count(np.unique(block.hits(turn, turn + 1)), worst.text) for turn in turns]
+        counts = []
+        for turn in turns:
+            of_turn = np.unique(block.hits(turn, turn + 1))
+            counts.append(self._count(of_turn, worst.text))
         turn = int(np.argmax(counts)) + 1  # the first of several
         evaluation = self._texts[worst.text]
         return Overlap("ngrams", turn, worst.share, worst.longest_run, evaluation)
@@ -249,15 +253,20 @@ class EvaluationTexts:
         numbers = texts[first]
         shares = np.diff(first, append=len(texts)) / self._counts[numbers]
         runs = _longest_runs(occurrences, texts, first) + self.rule.words - 1
-        over = np.flatnonzero((shares >= self.rule.share) | (runs >= self.rule.run))
+        has_share = shares >= self.rule.share
+        has_run = runs >= self.rule.run
+        over = np.flatnonzero(has_share | has_run)
         if not len(over):
             return None
-        worst = over[np.lexsort((numbers[over], -runs[over], -shares[over]))[0]]
+        worst_first = np.lexsort((numbers[over], -runs[over], -shares[over]))
+        worst = over[worst_first[0]]
         return _Worst(int(numbers[worst]), float(shares[worst]), int(runs[worst]))
 
     def _count(self, ngrams: Indices, text: int) -> int:
         """Return how many n-grams of a text are among these."""
-        return int(np.count_nonzero(self._text_of[self._occurrences_of(ngrams)] == text))
+        occurrences = self._occurrences_of(ngrams)
+        texts = self._text_of[occurrences]
+        return int(np.count_nonzero(texts == text))
 
     def _occurrences_of(self, ngrams: Indices) -> Indices:
         """Return where these n-grams stand in the evaluation texts, ascending."""

@@ -205,6 +205,20 @@ def group_unscorable(ledger: pa.Table) -> list[BadRows]:
     return _group_by_reason(_with_decision(ledger, "unscorable"))
 
 
+def group_excluded(ledger: pa.Table) -> list[BadRows]:
+    """Return the rows that filters left out by decision, with the reasons of a few."""
+    groups = []
+    for decision in ("contaminated", "too_long"):
+        rows = _with_decision(ledger, decision)
+        if rows.num_rows:
+            few = rows.slice(0, ROWS_PER_REASON).to_pylist()
+            examples = [
+                BadRow(row["source_uri"], row["source_row"], row["reason"], "") for row in few
+            ]
+            groups.append(BadRows(decision, rows.num_rows, examples))
+    return groups
+
+
 def _group_by_reason(rows: pa.Table) -> list[BadRows]:
     pairs = pc.value_counts(rows["reason"]).to_pylist()
     counts = sorted((-pair["counts"], pair["values"]) for pair in pairs)

@@ -24,6 +24,8 @@ DECISION_COLOURS = {
     "duplicate": "#cc79a7",
     "quarantined": "#e69f00",
     "unscorable": "#56b4e9",
+    "contaminated": "#009e73",
+    "too_long": "#f0e442",
 }
 STYLE: Any = {
     # text stays text: the page gives it its font, a screen reader its voice

@@ -43,6 +43,8 @@ MEANINGS = {
     "duplicate": "same conversation as an earlier row",
     "quarantined": "unreadable",
     "unscorable": "no score or vector",
+    "contaminated": "repeats an evaluation text",
+    "too_long": "no answer within the training window",
 }
 
 
@@ -100,7 +102,8 @@ def _notes(data: ReportData) -> str:
     vanished = [
         f"**Warning**: {escape_markdown(describe_vanished(value))}." for value in findings.vanished
     ]
-    sentences = map(escape_markdown, findings.sentences(data.manifest.counts.model_dump()))
+    known = findings.sentences(data.manifest.counts.model_dump())
+    sentences = map(escape_markdown, [*known, *data.manifest.filter_sentences()])
     return "\n".join(f"- {note}" for note in [*sentences, *vanished])
 
 

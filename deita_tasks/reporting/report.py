@@ -24,6 +24,7 @@ from deita_tasks.reporting.composition import ColumnCounts, lay_out
 from deita_tasks.reporting.examples import (
     example_groups,
     example_ids,
+    group_excluded,
     group_quarantined,
     group_unscorable,
 )
@@ -160,8 +161,12 @@ def build_report(data: ReportData) -> Report:
         measure=measure,
         bad=group_quarantined(data.quarantine),
         unscorable=group_unscorable(data.ledger),
+        excluded=group_excluded(data.ledger),
         changes=data.changes,
-        notes=manifest.findings.sentences(manifest.counts.model_dump()),
+        notes=[
+            *manifest.findings.sentences(manifest.counts.model_dump()),
+            *manifest.filter_sentences(),
+        ],
         composition=lay_out(data.columns, manifest.findings.vanished),
     )
     return Report(page, drawings)

@@ -116,10 +116,9 @@ def _print_filters(console: Console, subset: Subset | Mapping[str, Any]) -> None
     """Print how many tokens are selected, and what the filters could not do."""
     from deita_tasks.manifest import TokenUse
 
-    lines = []
+    lines = [f"WARNING: {note}" for note in subset["notes"]]
     if subset["tokens"]:
         lines += TokenUse.model_validate(subset["tokens"]).sentences()
-    lines += [f"WARNING: {note}" for note in subset["notes"]]
     for line in lines:
         console.print(Text(f"\n{safe(line)}"))
 
@@ -455,8 +454,10 @@ def _decision_sentence(explanation: Explanation) -> str:
     if explanation.blocker is not None:
         return f"{decision}: {_similarity_sentence(explanation, explanation.blocker.row)}"
     if row.decision == "below_budget":
-        budget = explanation.selector["budget"]
-        reason = f"{decision}: not reached, the budget of {budget:,} was full before"
+        budget = f"{explanation.selector['budget']:,}"
+        if "budget_tokens" in explanation.selector:
+            budget = f"{explanation.selector['budget_tokens']:,} tokens"
+        reason = f"{decision}: not reached, the budget of {budget} was full before"
         return reason + _compare_with_last(explanation)
     if row.decision == "selected":
         count = explanation.blocked_rows

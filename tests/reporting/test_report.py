@@ -16,7 +16,8 @@ import pytest
 from deita_tasks.artifacts.ledger import build_ledger
 from deita_tasks.conversations import Conversation
 from deita_tasks.findings import Findings
-from deita_tasks.manifest import Counts
+from deita_tasks.lengths import length_quantiles
+from deita_tasks.manifest import Counts, TokenUse
 from deita_tasks.records import Rejection, SelectorResult
 from deita_tasks.reporting import report as report_module
 from deita_tasks.reporting import statistics as statistics_module
@@ -191,6 +192,30 @@ def test_it_states_the_counts_and_shows_every_figure() -> None:
         for figure in report.figures.values()
     )
     assert report.html.count(b"<svg") == 8
+
+
+def test_what_filters_left_out_has_its_reasons() -> None:
+    given = data(pool())
+    reason = "its turn 1 is turn 1 of test.jsonl:7, word for word"
+    decisions = given.ledger["decision"].to_pylist()
+    place = decisions.index("below_budget")
+    decisions[place] = "contaminated"
+    reasons = given.ledger["reason"].to_pylist()
+    reasons[place] = reason
+    table = given.ledger
+    for name, values in (("decision", decisions), ("reason", reasons)):
+        column = table.schema.get_field_index(name)
+        table = table.set_column(column, name, pa.array(values, pa.string()))
+    tokens = TokenUse(selected=900, budget=1000, lengths=length_quantiles([3, 4]))
+    noted = given.manifest.model_copy(update={"tokens": tokens, "notes": ["test.jsonl: 1 row"]})
+    report = build_report(replace(given, ledger=table, manifest=noted))
+    text = re.sub(r"\s+", " ", Page(report.html).text)
+    assert "Left out by filters" in text
+    assert f"contaminated 1 row {table['source_row'][place].as_py()} of" in text
+    assert reason in text
+    assert "900 tokens are selected; of the budget of 1,000, 100 are left" in text
+    assert "WARNING: test.jsonl: 1 row" in text
+    assert "Left out by filters" not in Page(common().html).text
 
 
 def test_it_is_the_same_bytes_for_the_same_data() -> None:

@@ -17,6 +17,8 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_serializer,
     model_validator,
@@ -626,6 +628,16 @@ class Selection(Group):
         if isinstance(fields, dict) and fields.get("budget_tokens") is not None:
             return {"budget": "all", **fields}
         return fields
+
+    @field_validator("budget", mode="wrap")
+    @classmethod
+    def _explain_budget(cls, value: object, check: ValidatorFunctionWrapHandler) -> object:
+        """Say in one sentence what neither form allows."""
+        try:
+            return check(value)
+        except ValidationError:
+            message = "expected a number of conversations, at least 1, or all"
+            raise PydanticCustomError("budget", "{message}", {"message": message}) from None
 
     @property
     def rows(self) -> int:

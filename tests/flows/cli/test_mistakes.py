@@ -57,6 +57,7 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         selection: config.Selection,
         export: config.Export,
         advanced: Any,
+        filtering: Any,
     ) -> None:
         seen.update(source=source, selection=selection, export=export)
         sys.exit(0)

@@ -503,7 +503,22 @@ class Selection(Budget):
         None,
         ge=1,
         title="Rows per stratum",
-        description="Maximum number of rows for each value of strata. At least 1.",
+        description="Maximum number of rows for each value of strata, or each cluster. At least 1.",
+    )
+    mix: str | None = Field(
+        None,
+        title="Mix",
+        description="How the budget is divided among the values of a column (or source_uri): "
+        "COLUMN=VALUE:SHARE,...,*:SHARE, such as source=math:0.3,code:100..500,*:0.4. A share of "
+        "the budget has a decimal point, a number of rows has none; MIN..MAX is a range; * is all "
+        "other values together. Default: no mix.",
+    )
+    clusters: int | None = Field(
+        None,
+        ge=1,
+        title="Clusters",
+        description="Divide the budget evenly among so many clusters (k-means) of the embeddings; "
+        "with per_stratum, at most so many rows each. At least 1. Default: no clusters.",
     )
     weight: float | None = Field(
         None,

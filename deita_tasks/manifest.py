@@ -74,6 +74,7 @@ class Counts(JsonRecord):
     selected: NonNegativeInt
     too_similar: NonNegativeInt
     below_budget: NonNegativeInt
+    stratum_full: NonNegativeInt = 0  # earlier versions counted these below the budget
     duplicate: NonNegativeInt
     quarantined: NonNegativeInt
     unscorable: NonNegativeInt
@@ -86,6 +87,20 @@ class Counts(JsonRecord):
                 f"the decisions add up to {decisions} rows where {self.read} were read"
             )
         return self
+
+
+class StratumCounts(JsonRecord):
+    """A stratum: its rows, how many were to be kept, and how many were.
+
+    column: whose values make the strata; "cluster" for clusters of vectors.
+    """
+
+    column: str
+    stratum: str
+    rows: NonNegativeInt
+    minimum: NonNegativeInt
+    maximum: NonNegativeInt
+    selected: NonNegativeInt
 
 
 class RowsByStage(JsonRecord):
@@ -165,6 +180,7 @@ class Manifest(Provenance):
 
     seed: int | None
     counts: Counts
+    strata: list[StratumCounts] = Field(default_factory=list)
     truncated: RowsByStage  # rows that a model read in part
     left_out: NonNegativeInt = 0  # selected rows that complete_only keeps out of the subset
     findings: Findings = Findings()

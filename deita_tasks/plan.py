@@ -79,6 +79,8 @@ class Plan:
         strategy = self.specs["selection"]["name"]
         if not self.selector.stops_at_budget:
             return f"the strategy {strategy} looks at every row"
+        if self.selector.clusters is not None:
+            return "clusters are made of every vector"
         if self.selector.ranking == "length":
             return "a ranking by length says nothing about scores, and a row needs them to be kept"
         return None
@@ -150,7 +152,7 @@ def plan_run(
     check_apart(source.input, advanced.store)
     running_of(advanced)
     storage.check_writable(advanced.store)
-    embedder_or_none = embedder if selector.needs_embeddings else None
+    embedder_or_none = embedder if selector.needs_vectors else None
     return Plan(
         files,
         specs,
@@ -214,10 +216,13 @@ def selector_spec(preset: PresetName, selection: Selection, run: RunSettings) ->
             raise UsageError(
                 f"{name} = {value}: the strategy {selection.strategy!r} has no such option"
             )
-    if (selection.strata is None) != (selection.per_stratum is None):
+    has_limit = selection.per_stratum is not None
+    if selection.strata is not None and not has_limit:
+        raise UsageError(f"strata = {selection.strata!r} without per_stratum: expected both")
+    if has_limit and selection.strata is None and selection.clusters is None:
         raise UsageError(
-            f"strata = {selection.strata!r} with per_stratum = {selection.per_stratum}: "
-            "expected both or neither"
+            f"per_stratum = {selection.per_stratum} without strata or clusters: expected one of "
+            "them"
         )
     if "seed" in fields:
         options["seed"] = selection.seed

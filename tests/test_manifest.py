@@ -42,6 +42,7 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
         "outputs",
         "seed",
         "counts",
+        "strata",
         "truncated",
         "left_out",
         "findings",
@@ -54,6 +55,7 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
         "selected": 2,
         "too_similar": 3,
         "below_budget": 1000,
+        "stratum_full": 0,
         "duplicate": 1,
         "quarantined": 1,
         "unscorable": 0,
@@ -64,7 +66,7 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
 
 
 def test_a_manifest_of_a_sweep_has_fields_of_its_own() -> None:
-    of_selection = {"seed", "counts", "truncated", "left_out", "findings"}
+    of_selection = {"seed", "counts", "strata", "truncated", "left_out", "findings"}
     fields = manifest(selected=2).model_dump(exclude=of_selection)
     sweep = SweepManifest(**fields, candidates=2, coverage_rows=1)
     names = list(json.loads(sweep.to_json()))

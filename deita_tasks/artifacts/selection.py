@@ -8,23 +8,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import Field, JsonValue, NonNegativeInt
 
 from deita_tasks import storage
 from deita_tasks.artifacts.candidates import StagesParts, open_candidates, read_scores
 from deita_tasks.artifacts.evaluation import Evaluation, LazyPlan, Outcome
-from deita_tasks.artifacts.ledger import SCHEMA, build_ledger
+from deita_tasks.artifacts.ledger import SCHEMA, Limits, build_ledger
 from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.pool_strata import count_strata, strata_of, why_full
 from deita_tasks.config import Selection
 from deita_tasks.errors import StorageError, TooFewRows
-from deita_tasks.manifest import Counts
+from deita_tasks.manifest import Counts, StratumCounts
 from deita_tasks.presets import Spec
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.strata import Strata
 from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JsonRecord
 
@@ -58,6 +63,7 @@ class SelectionSummary(JsonRecord):
     uri: str
     provenance: SelectionProvenance | None = Field(None, alias="made_of")
     counts: Counts
+    strata: list[StratumCounts] = Field(default_factory=list)
     truncated: dict[str, NonNegativeInt]
     unscorable: dict[str, NonNegativeInt]
     files: dict[str, FileInfo]
@@ -95,11 +101,14 @@ def write_selection(
     rows = pool.index(["id", "source_uri", "source_row"])
     strategy = load_selector(selector["name"], **selector["options"])
     if lazy is None:
-        result, scores = _select(pool, stage_parts, strategy)
+        outcome = _select(pool, stage_parts, strategy)
     else:
-        result, scores = _evaluation(pool, stage_parts, strategy, lazy).outcome()
+        outcome = _evaluation(pool, stage_parts, strategy, lazy).outcome()
+    result, scores, _ = outcome
+    strata = _count_strata(strategy, outcome)
     quarantine = pool.quarantine(["source_uri", "source_row", "reason", "detail"])
-    ledger, counts = build_ledger(rows, quarantine, scores.table, result)
+    limits = _limits(strategy, outcome, strata)
+    ledger, counts = build_ledger(rows, quarantine, scores.table, result, limits)
     kept = pa.table({"id": pa.array(list(result.kept), pa.string())})
     provenance = SelectionProvenance(
         pool=pool.digest,
@@ -112,6 +121,7 @@ def write_selection(
         uri=uri,
         provenance=provenance,
         counts=counts,
+        strata=strata,
         truncated=scores.truncated,
         unscorable=_count_reasons(ledger),
         files=_write_tables(uri, {DECISIONS_FILE: ledger, KEPT_FILE: kept}),
@@ -122,9 +132,40 @@ def write_selection(
 
 def _select(pool: Pool, stage_parts: StagesParts, strategy: Selector) -> Outcome:
     scores = read_scores(pool, stage_parts, strategy.evol_score)
+    of_pool = strata_of(pool, strategy)
     with open_candidates(pool, scores.table, stage_parts) as candidates:
-        result = candidates.select(strategy)
-        return Outcome(result, scores._replace(table=candidates.all_scores))
+        strata = candidates.strata(strategy, of_pool)
+        result = candidates.select(strategy, strata)
+        table = candidates.all_scores
+        if of_pool is None and strata is not None:  # clusters, of the candidates alone
+            of_pool = _spread(strata, pc.is_null(table["problem"]).to_numpy())
+        return Outcome(result, scores._replace(table=table), of_pool)
+
+
+def _spread(strata: Strata, is_candidate: NDArray[np.bool_]) -> Strata:
+    """Return the strata of some of n rows as those of all n; the others have the code -1."""
+    codes = np.full(len(is_candidate), -1, np.int64)
+    codes[is_candidate] = strata.codes
+    return replace(strata, codes=codes)
+
+
+def _count_strata(strategy: Selector, outcome: Outcome) -> list[StratumCounts]:
+    kept = pa.array(list(outcome.result.kept), pa.string())
+    rows = pc.index_in(kept, value_set=outcome.scores.table["id"].combine_chunks())
+    return count_strata(strategy, outcome.strata, rows.to_numpy())
+
+
+def _limits(strategy: Selector, outcome: Outcome, strata: Sequence[StratumCounts]) -> Limits:
+    """Return what limited a selection beside its similarities."""
+    names = pa.nulls(outcome.scores.table.num_rows, pa.string())
+    if outcome.strata is not None:
+        codes = outcome.strata.codes
+        names = pa.array(outcome.strata.names, pa.string()).take(pa.array(codes, mask=codes < 0))
+    candidates = getattr(strategy, "candidates", None)
+    below_budget = None
+    if candidates is not None and len(outcome.result.kept) < strategy.budget:
+        below_budget = f"not among the {candidates:,} best rows, the only candidates"
+    return Limits(names, {each.stratum: why_full(each) for each in strata}, below_budget)
 
 
 def _evaluation(
@@ -156,7 +197,7 @@ def _count_reasons(ledger: pa.Table) -> dict[str, int]:
 def shortfall(counts: Counts, selection: Selection) -> str:
     """Return a message for a selection that is smaller than its budget."""
     reached = ""
-    if selection.per_stratum:
+    if counts.stratum_full:
         reached = " whose stratum had room"
     elif counts.below_budget:
         reached = " that was considered"

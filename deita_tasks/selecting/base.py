@@ -6,13 +6,16 @@ from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from deita_tasks.components import Component, Fingerprint
+from deita_tasks.errors import UsageError
 from deita_tasks.records import SelectorResult
 from deita_tasks.selecting.arrays import Array
 from deita_tasks.selecting.evol import Ranking, TurnAggregation
+from deita_tasks.selecting.mix import limit_each, parse_mix, share_evenly
 from deita_tasks.selecting.ranked_pool import RankedPool
+from deita_tasks.selecting.strata import Strata
 
 
 class Selector(Component):
@@ -38,9 +41,11 @@ class Selector(Component):
     of the input nor on the machine. A row that cannot be compared is "unscorable"; no score or
     vector is imputed. tests/selecting/test_contract.py checks all of this for every strategy.
 
-    Three options tell the caller what to pass to `select`. `ranking` and `evol_score` name the
+    Some options tell the caller what to pass to `select`. `ranking` and `evol_score` name the
     scores, which `evol.ranking_scores` computes. `strata` names the column whose values are the
-    strata; at most `per_stratum` rows of each stratum are kept.
+    strata; at most `per_stratum` rows of each stratum are kept. Instead of both, `mix` says how the
+    budget is divided (see mix.py), or `clusters` is a number of clusters (see clusters.py), which
+    get equal shares, or at most `per_stratum` rows each.
     """
 
     needs_embeddings: ClassVar[bool] = True
@@ -53,6 +58,20 @@ class Selector(Component):
     evol_score: TurnAggregation = "sum"
     strata: str | None = None
     per_stratum: int | None = Field(default=None, ge=1)
+    mix: str | None = None
+    clusters: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _check_strata(self) -> Selector:
+        given = {"strata": self.strata, "mix": self.mix, "clusters": self.clusters}
+        names = [name for name, value in given.items() if value is not None]
+        if len(names) > 1:
+            raise ValueError(f"{' and '.join(names)}: expected only one of them")
+        if self.mix is not None:
+            parse_mix(self.mix).check(self.budget)
+            if self.per_stratum is not None:
+                raise ValueError("per_stratum and mix: expected only one of them")
+        return self
 
     @abstractmethod
     def select(
@@ -60,26 +79,66 @@ class Selector(Component):
         ids: Sequence[str],
         evol_scores: Array,
         embeddings: Array | None,
-        strata: Sequence[Hashable] | None = None,
+        strata: Sequence[Hashable] | Strata | None = None,
     ) -> SelectorResult:
         """Return the kept ids in the order chosen, and a Rejection for every other id.
 
         `ids`: n distinct ids, in any order. `evol_scores`: (n,), the scores named by `ranking`; NaN
         for a row without one. `embeddings`: (n, d), float32 or float16; row i belongs to ids[i]. It
         need not be normalised and may be a memory map, or None if `needs_embeddings` is False.
-        `strata`: (n,), the stratum of each row; needed only with `per_stratum`. Once a stratum is
-        full, its other rows are "below_budget".
+        `strata`: (n,), the stratum of each row, or a Strata; needed only with `per_stratum`, `mix`
+        or `clusters`. Once a stratum is full, its other rows are "stratum_full".
 
         Raises UsageError if ids repeat, or if scores, vectors or strata are missing or differ in
         number from the ids.
         """
 
+    @property
+    def has_strata(self) -> bool:
+        """Whether the number of rows to keep of a stratum is limited."""
+        return not (self.per_stratum is None and self.mix is None and self.clusters is None)
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether it needs embeddings, be it only for its strata."""
+        return self.needs_embeddings or self.clusters is not None
+
+    @property
+    def strata_column(self) -> str | None:
+        """The column whose values are the strata; None for clusters, or without strata."""
+        return parse_mix(self.mix).column if self.mix is not None else self.strata
+
+    def divide(self, labels: Sequence[Hashable]) -> Strata:
+        """Return the strata of n rows by their labels, with the rows to keep of each."""
+        if self.mix is not None:
+            return parse_mix(self.mix).divide([str(label) for label in labels], self.budget)
+        if self.per_stratum is not None:
+            return limit_each(labels, self.per_stratum)
+        return share_evenly(labels, self.budget)
+
     def rank_pool(
-        self, ids: Sequence[str], evol_scores: Array, strata: Sequence[Hashable] | None
+        self,
+        ids: Sequence[str],
+        evol_scores: Array,
+        strata: Sequence[Hashable] | Strata | None,
     ) -> RankedPool:
         """Return the rows in the order of their scores, all of them still undecided."""
-        return RankedPool(ids, evol_scores, strata, self.per_stratum)
+        if not self.has_strata:
+            return RankedPool(ids, evol_scores)
+        rows = 0 if strata is None else len(strata)
+        if strata is None or rows != len(ids):
+            arrived = "no strata" if strata is None else f"{rows} strata"
+            raise UsageError(
+                f"{arrived} for {len(ids)} ids: per_stratum needs the stratum of each id"
+            )
+        if not isinstance(strata, Strata):
+            strata = self.divide(strata)
+        return RankedPool(ids, evol_scores, strata, self.budget)
 
     def fingerprint(self) -> Fingerprint:
         """Return the strategy and every option that changes which rows are kept."""
-        return {"strategy": type(self).__name__, **self.model_dump()}
+        options = self.model_dump()
+        for name in ("mix", "clusters"):  # which earlier versions did not have
+            if options[name] is None:
+                del options[name]
+        return {"strategy": type(self).__name__, **options}

@@ -175,7 +175,9 @@ def test_the_selection_json_of_earlier_code_is_read(tmp_path: Path) -> None:
     assert (summary.counts.read, summary.counts.selected) == (7, 2)
     assert summary.files["kept.parquet"].bytes == 616
     assert summary.uri == str(tmp_path), "where it lies now"
-    assert {**summary.to_dict(), "uri": "store/selections/s"} == json.loads(text)
+    fields = json.loads(text)
+    added_since = {"strata": [], "counts": {**fields["counts"], "stratum_full": 0}}
+    assert {**summary.to_dict(), "uri": "store/selections/s"} == {**fields, **added_since}
 
 
 def test_selection_json_is_what_it_always_was(tmp_path: Path) -> None:
@@ -185,6 +187,8 @@ def test_selection_json_is_what_it_always_was(tmp_path: Path) -> None:
     assert written.pop(DIGEST_FIELD) == digest_of(written)
     expected = json.loads((DATA / "selection.json").read_text())
     expected["uri"] = summary.uri
+    expected["strata"] = []
+    expected["counts"]["stratum_full"] = 0
     for name, fields in expected["files"].items():
         info = storage.describe(f"{summary.uri}/{name}")
         fields.update(bytes=info.bytes, sha256=info.sha256)
@@ -232,12 +236,15 @@ def test_nothing_is_no_selection(tmp_path: Path) -> None:
 # ---- a pool that runs out before the budget
 
 
-def counts_of(selected: int, too_similar: int = 0, below_budget: int = 0) -> Counts:
+def counts_of(
+    selected: int, too_similar: int = 0, below_budget: int = 0, stratum_full: int = 0
+) -> Counts:
     return Counts(
-        read=selected + too_similar + below_budget,
+        read=selected + too_similar + below_budget + stratum_full,
         selected=selected,
         too_similar=too_similar,
         below_budget=below_budget,
+        stratum_full=stratum_full,
         duplicate=0,
         quarantined=0,
         unscorable=0,
@@ -273,7 +280,7 @@ def test_an_exact_size_is_all_or_an_error(tmp_path: Path) -> None:
         ),
         (
             {"strata": "source_uri", "per_stratum": 1},
-            counts_of(5, below_budget=4),
+            counts_of(5, stratum_full=4),
             "every row whose stratum had room was reached.",
         ),
         (

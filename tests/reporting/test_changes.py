@@ -89,7 +89,7 @@ def test_a_new_and_better_row_takes_the_place_of_the_last() -> None:
         (
             "b",
             "dropped",
-            "others are better, and the budget is full",
+            "others come before it, and the budget is full",
             "selected",
             "below_budget",
             None,

@@ -38,6 +38,7 @@ from deita_tasks.presets import (
     FACILITY_LOCATION_CANDIDATES,
     MMR_WEIGHT,
     PRESETS,
+    SEMDEDUP_EPSILON,
     SERVER_ATTEMPTS,
     SERVER_CONCURRENCY,
     SERVER_KEY_ENV,
@@ -404,6 +405,14 @@ class Embedding(Group):
         "whose vectors are averaged; beginning: only the first piece; such texts are counted. "
         "Default: windows; causal_lm knows only beginning.",
     )
+    embedding_text: Annotated[
+        Literal["all", "instructions", "answers"] | None, ComponentOption("embedding", "text")
+    ] = Field(
+        None,
+        title="Embedded text",
+        description="What similarity looks at: all turns, the user's alone, or the assistant's "
+        "alone. Default: all.",
+    )
     embedding_dtype: Annotated[Dtype | None, ComponentOption("embedding", "dtype")] = Field(
         None,
         title="Embedder number type",
@@ -453,7 +462,8 @@ class Selection(Budget):
         title="Strategy",
         description="diverse: the paper's rule, best evol score first without near-duplicates; "
         "top_score: best first; random: a control; complexity_only, quality_only, length: the "
-        "paper's baselines; k_center, facility_location, mmr: other ways to spread.",
+        "paper's baselines; k_center, facility_location, mmr: other ways to spread; semdedup: "
+        "near-duplicates within clusters; mig, relevance: from Python only.",
     )
     max_similarity: float | None = Field(
         None,
@@ -535,6 +545,21 @@ class Selection(Budget):
         description="For k_center, facility_location and mmr: consider only this many of the best "
         "rows. At least 1, and no fewer than the budget. Default: all; "
         f"{FACILITY_LOCATION_CANDIDATES:,} for facility_location.",
+    )
+    eps: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        title="Epsilon",
+        description="For semdedup: reject a conversation more similar than 1 - eps to a selected "
+        f"one of its group. Between 0 and 2. Default: {SEMDEDUP_EPSILON}.",
+    )
+    groups: int | None = Field(
+        None,
+        ge=1,
+        title="Groups",
+        description="For semdedup: number of clusters (k-means) within which conversations are "
+        "compared. At least 1. Default: the square root of the number of rows.",
     )
     seed: int = Field(
         0, ge=0, title="Seed", description="For random: seed of the draw. At least 0."

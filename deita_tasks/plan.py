@@ -208,7 +208,13 @@ def selector_spec(preset: PresetName, selection: Selection, run: RunSettings) ->
 
     Raises UsageError for an option that the strategy does not have.
     """
-    fields = component_class(SELECTORS, "strategy", selection.strategy).model_fields
+    strategy = component_class(SELECTORS, "strategy", selection.strategy)
+    if issubclass(strategy, Selector) and strategy.needs_reference:
+        raise UsageError(
+            f"the strategy {selection.strategy!r} compares rows with a reference, which only "
+            "Python code can give; expected another strategy"
+        )
+    fields = strategy.model_fields
     of_the_run = {"strategy", "seed", "target_size", "evaluation"}
     options = selection.model_dump(exclude=of_the_run, exclude_none=True)
     for name, value in options.items():

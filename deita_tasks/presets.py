@@ -32,6 +32,8 @@ COSINE_MAX = 1.0
 # Defaults of component options that the form and `--help` show.
 MMR_WEIGHT = 0.5
 FACILITY_LOCATION_CANDIDATES = 20_000
+SEMDEDUP_EPSILON = 0.1  # the same limit as diverse: 1 - 0.1
+MIG_SIMILARITY = 0.9
 SERVER_CONCURRENCY = 16  # requests in flight
 SERVER_TIMEOUT = 120.0  # seconds
 SERVER_ATTEMPTS = 6

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks.components import Component, Fingerprint
 from deita_tasks.errors import UsageError
@@ -15,6 +15,7 @@ from deita_tasks.selecting.arrays import Array
 from deita_tasks.selecting.evol import Ranking, TurnAggregation
 from deita_tasks.selecting.mix import limit_each, parse_mix, share_evenly
 from deita_tasks.selecting.ranked_pool import RankedPool
+from deita_tasks.selecting.reference import Reference
 from deita_tasks.selecting.strata import Strata
 
 
@@ -52,6 +53,8 @@ class Selector(Component):
     # Whether it takes rows from the best score down and stops: then it looks at no row beyond, and
     # those need no scores.
     stops_at_budget: ClassVar[bool] = False
+    # Whether it compares rows with texts that are not of the pool.
+    needs_reference: ClassVar[bool] = False
 
     budget: int = Field(ge=1)
     ranking: Ranking = "evol"
@@ -60,6 +63,8 @@ class Selector(Component):
     per_stratum: int | None = Field(default=None, ge=1)
     mix: str | None = None
     clusters: int | None = Field(default=None, ge=1)
+
+    _reference: Reference | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _check_strata(self) -> Selector:
@@ -92,6 +97,29 @@ class Selector(Component):
         Raises UsageError if ids repeat, or if scores, vectors or strata are missing or differ in
         number from the ids.
         """
+
+    def with_reference(self, reference: Reference) -> Self:
+        """Return the strategy with what it compares rows with."""
+        strategy = self.model_copy()
+        strategy._reference = reference
+        return strategy
+
+    @property
+    def reference(self) -> Reference:
+        """What it compares rows with. Raises UsageError without it."""
+        if self._reference is None:
+            raise UsageError(
+                f"{type(self).__name__} compares rows with a reference: expected with_reference"
+            )
+        return self._reference
+
+    def check_width(self, arrived: int, expected: int) -> None:
+        """Raise UsageError unless vectors of a reference are as wide as those of the pool."""
+        if arrived != expected:
+            raise UsageError(
+                f"reference vectors of {arrived} dimensions, where the pool's have {expected}; "
+                "expected those of the same embedder"
+            )
 
     @property
     def has_strata(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,7 @@ def cluster_rows(ids: Sequence[str], embeddings: Array, clusters: int) -> Indice
     embeddings: (n, d). clusters: k; as many as there are rows at most.
     """
     from sklearn.cluster import MiniBatchKMeans
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     reader = EmbeddingReader(embeddings, len(ids))
@@ -39,6 +41,7 @@ def cluster_rows(ids: Sequence[str], embeddings: Array, clusters: int) -> Indice
     k_means = MiniBatchKMeans(
         count, max_iter=ITERATIONS, batch_size=BATCH_ROWS, random_state=SEED, n_init=3
     )
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
         labels[by_id[comparable]] = k_means.fit_predict(rows[comparable])
     return labels

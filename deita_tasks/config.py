@@ -518,10 +518,8 @@ class Selection(Budget):
     mix: str | None = Field(
         None,
         title="Mix",
-        description="How the budget is divided among the values of a column (or source_uri): "
-        "COLUMN=VALUE:SHARE,...,*:SHARE, such as source=math:0.3,code:100..500,*:0.4. A share of "
-        "the budget has a decimal point, a number of rows has none; MIN..MAX is a range; * is all "
-        "other values together. Default: no mix.",
+        description="Divide the budget by a column, such as source=math:0.3,*:0.7. A share has a "
+        "decimal point, a number of rows none; MIN..MAX is a range; * is all other values.",
     )
     clusters: int | None = Field(
         None,

@@ -85,19 +85,19 @@ def count_strata(strategy: Selector, strata: Strata | None, kept: Indices) -> li
     if strata is None:
         return []
     selected = np.bincount(strata.codes[kept], minlength=len(strata.names))
-    columns = (strata.rows, strata.minimum, np.minimum(strata.maximum, strategy.budget), selected)
-    numbers = zip(*(column.tolist() for column in columns), strict=True)
-    return [
-        StratumCounts(
+    maximum = np.minimum(strata.maximum, strategy.budget)
+    counts = []
+    for number, name in enumerate(strata.names):
+        stratum = StratumCounts(
             column=strategy.strata_column or CLUSTER,
             stratum=name,
-            rows=rows,
-            minimum=minimum,
-            maximum=maximum,
-            selected=selected,
+            rows=int(strata.rows[number]),
+            minimum=int(strata.minimum[number]),
+            maximum=int(maximum[number]),
+            selected=int(selected[number]),
         )
-        for name, (rows, minimum, maximum, selected) in zip(strata.names, numbers, strict=True)
-    ]
+        counts.append(stratum)
+    return counts
 
 
 def why_full(stratum: StratumCounts) -> str:

@@ -165,7 +165,10 @@ def _limits(strategy: Selector, outcome: Outcome, strata: Sequence[StratumCounts
     below_budget = None
     if candidates is not None and len(outcome.result.kept) < strategy.budget:
         below_budget = f"not among the {candidates:,} best rows, the only candidates"
-    return Limits(names, {each.stratum: why_full(each) for each in strata}, below_budget)
+    full = {}
+    for stratum in strata:
+        full[stratum.stratum] = why_full(stratum)
+    return Limits(names, full, below_budget)
 
 
 def _evaluation(

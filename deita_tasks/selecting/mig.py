@@ -103,9 +103,8 @@ class TagGraph:
         totals = [math.fsum(row.values()) for row in weights]
         neighbours = []
         for row in weights:
-            tags = sorted(row)
-            amounts = [row[tag] / totals[tag] for tag in tags]
-            neighbours.append(Part(np.array(tags, np.int64), np.array(amounts)))
+            amounts = {tag: weight / totals[tag] for tag, weight in row.items()}
+            neighbours.append(_to_part(amounts))
         return cls(names, neighbours)
 
     def spread(self, score: float, tags: Iterable[str]) -> Part:
@@ -119,11 +118,19 @@ class TagGraph:
             raise UsageError(f"tag {unknown[0]!r} has no vector; expected one for every tag")
         amounts: dict[int, float] = {}
         for name in distinct:
-            part = self._neighbours[self._numbers[name]]
+            number = self._numbers[name]
+            part = self._neighbours[number]
+            share = score / len(distinct)
             for tag, amount in zip(part.tags.tolist(), part.amounts.tolist(), strict=True):
-                amounts[tag] = amounts.get(tag, 0.0) + score / len(distinct) * amount
-        numbers = sorted(amounts)
-        return Part(np.array(numbers, np.int64), np.array([amounts[tag] for tag in numbers]))
+                before = amounts.get(tag, 0.0)
+                amounts[tag] = before + share * amount
+        return _to_part(amounts)
+
+
+def _to_part(amounts: Mapping[int, float]) -> Part:
+    tags = sorted(amounts)
+    in_order = [amounts[tag] for tag in tags]
+    return Part(np.array(tags, np.int64), np.array(in_order))
 
 
 def _similar_pairs(

@@ -90,8 +90,11 @@ class Mix(NamedTuple):
 
     def check(self, budget: int) -> None:
         """Raise UsageError for amounts that do not fit the budget."""
-        least = sum((portion.least.of(budget) for portion in self.portions.values()), Fraction(0))
-        most = sum((portion.most.of(budget) for portion in self.portions.values()), Fraction(0))
+        least = Fraction(0)
+        most = Fraction(0)
+        for portion in self.portions.values():
+            least += portion.least.of(budget)
+            most += portion.most.of(budget)
         if least > budget:
             raise UsageError(
                 f"mix: the amounts add up to {float(least):g} rows, more than the budget of "
@@ -108,21 +111,24 @@ class Mix(NamedTuple):
 
         The ends of a range are rounded down, so all minima fit what the exact amounts leave.
         """
-        exact = {name: p.least.of(budget) for name, p in self.portions.items() if p.is_exact}
-        ranges = {
-            name: (floor(p.least.of(budget)), floor(p.most.of(budget)))
-            for name, p in self.portions.items()
-            if not p.is_exact
-        }
+        exact: dict[str, Fraction] = {}
+        ranges: dict[str, tuple[int, int]] = {}
+        for name, portion in self.portions.items():
+            least = portion.least.of(budget)
+            most = portion.most.of(budget)
+            if portion.is_exact:
+                exact[name] = least
+            else:
+                ranges[name] = (floor(least), floor(most))
         weights = dict(exact)
         weights[RANGES] = budget - sum(exact.values(), Fraction(0))  # of all ranges together
         capacity = {name: rows[name] for name in exact}
         capacity[RANGES] = sum(min(rows[name], most) for name, (_, most) in ranges.items())
         quotas = apportion(budget, weights, capacity)
         limits = {name: (quotas[name], quotas[name]) for name in exact}
-        for name, (least, most) in ranges.items():
-            least = min(least, rows[name])
-            limits[name] = (least, most if weights[RANGES] else least)
+        for name, (at_least, at_most) in ranges.items():
+            reserved = min(at_least, rows[name])
+            limits[name] = (reserved, at_most if weights[RANGES] else reserved)
         in_order = [limits[name] for name in self.portions]
         return [least for least, _ in in_order], [most for _, most in in_order]
 

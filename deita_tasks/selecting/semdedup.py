@@ -51,13 +51,14 @@ class SemDedup(Selector):
             if kept.count == self.budget:
                 break
             ranks = np.array([rank])
-            cluster = int(clusters[pool.order[rank]])
+            position = int(pool.order[rank])
+            cluster = int(clusters[position])
             if not pool.has_room(ranks).all():
                 continue
             if cluster < 0:
                 pool.reject_unscorable(ranks)
                 continue
-            blocker, similarity = kept.offer(rank, int(pool.order[rank]), cluster)
+            blocker, similarity = kept.offer(rank, position, cluster)
             if blocker is None:
                 pool.keep(ranks)
             else:

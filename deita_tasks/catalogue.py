@@ -45,6 +45,9 @@ SELECTORS: Table = {
     "k_center": "deita_tasks.selecting.k_center:KCenter",
     "facility_location": "deita_tasks.selecting.facility_location:FacilityLocation",
     "mmr": "deita_tasks.selecting.mmr:MMR",
+    "semdedup": "deita_tasks.selecting.semdedup:SemDedup",
+    "mig": "deita_tasks.selecting.mig:MIG",
+    "relevance": "deita_tasks.selecting.relevance:Relevance",
 }
 
 OUTPUT_FORMATS: Table = {

@@ -44,6 +44,7 @@ from deita_tasks.presets import (
     MMR_WEIGHT,
     NGRAM_WORDS,
     PRESETS,
+    SEMDEDUP_EPSILON,
     SERVER_ATTEMPTS,
     SERVER_CONCURRENCY,
     SERVER_KEY_ENV,
@@ -411,6 +412,14 @@ class Embedding(Group):
         "whose vectors are averaged; beginning: only the first piece; such texts are counted. "
         "Default: windows; causal_lm knows only beginning.",
     )
+    embedding_text: Annotated[
+        Literal["all", "instructions", "answers"] | None, ComponentOption("embedding", "text")
+    ] = Field(
+        None,
+        title="Embedded text",
+        description="What similarity looks at: all turns, the user's alone, or the assistant's "
+        "alone. Default: all.",
+    )
     embedding_dtype: Annotated[Dtype | None, ComponentOption("embedding", "dtype")] = Field(
         None,
         title="Embedder number type",
@@ -543,7 +552,8 @@ class Selection(Group):
         title="Strategy",
         description="diverse: the paper's rule, best evol score first without near-duplicates; "
         "top_score: best first; random: a control; complexity_only, quality_only, length: the "
-        "paper's baselines; k_center, facility_location, mmr: other ways to spread.",
+        "paper's baselines; k_center, facility_location, mmr: other ways to spread; semdedup: "
+        "near-duplicates within clusters; mig, relevance: from Python only.",
     )
     max_similarity: float | None = Field(
         None,
@@ -593,7 +603,20 @@ class Selection(Group):
         None,
         ge=1,
         title="Rows per stratum",
-        description="Maximum number of rows for each value of strata. At least 1.",
+        description="Maximum number of rows for each value of strata, or each cluster. At least 1.",
+    )
+    mix: str | None = Field(
+        None,
+        title="Mix",
+        description="Divide the budget by a column, such as source=math:0.3,*:0.7. A share has a "
+        "decimal point, a number of rows none; MIN..MAX is a range; * is all other values.",
+    )
+    clusters: int | None = Field(
+        None,
+        ge=1,
+        title="Clusters",
+        description="Divide the budget evenly among so many clusters (k-means) of the embeddings; "
+        "with per_stratum, at most so many rows each. At least 1. Default: no clusters.",
     )
     weight: float | None = Field(
         None,
@@ -610,6 +633,21 @@ class Selection(Group):
         description="For k_center, facility_location and mmr: consider only this many of the best "
         "rows. At least 1, and no fewer than the budget. Default: all; "
         f"{FACILITY_LOCATION_CANDIDATES:,} for facility_location.",
+    )
+    eps: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        title="Epsilon",
+        description="For semdedup: reject a conversation more similar than 1 - eps to a selected "
+        f"one of its group. Between 0 and 2. Default: {SEMDEDUP_EPSILON}.",
+    )
+    groups: int | None = Field(
+        None,
+        ge=1,
+        title="Groups",
+        description="For semdedup: number of clusters (k-means) within which conversations are "
+        "compared. At least 1. Default: the square root of the number of rows.",
     )
     seed: int = Field(
         0, ge=0, title="Seed", description="For random: seed of the draw. At least 0."
@@ -652,6 +690,17 @@ class Selection(Group):
             raise ValueError(
                 f"candidates = {self.candidates}: expected at least the budget, {self.budget}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> "Selection":
+        divisions = {"strata": self.strata, "mix": self.mix, "clusters": self.clusters}
+        for name, division in divisions.items():
+            if self.budget_tokens is not None and division is not None:
+                raise ValueError(
+                    f"budget_tokens = {self.budget_tokens}: {name} divides a budget in rows; "
+                    "set one of them, or a budget in rows"
+                )
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ Decision = Literal[
     "selected",
     "too_similar",  # to a selected row with a higher evol score
     "below_budget",  # the budget was full before its turn came
+    "stratum_full",  # its stratum had all the rows that it gets
     "duplicate",  # the same conversation as an earlier row
     "quarantined",  # the loader could not read it
     "unscorable",  # a model gave no valid score or vector
@@ -17,7 +18,7 @@ Decision = Literal[
 # In the order in which counts and tables show them.
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 
-RejectionReason = Literal["too_similar", "below_budget", "unscorable"]
+RejectionReason = Literal["too_similar", "below_budget", "stratum_full", "unscorable"]
 
 
 class LedgerRow(NamedTuple):
@@ -38,6 +39,7 @@ class LedgerRow(NamedTuple):
     duplicate_of: str | None
     reason: str | None
     truncated: bool | None
+    stratum: str | None = None
 
     @property
     def place(self) -> str:

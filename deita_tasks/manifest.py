@@ -75,6 +75,7 @@ class Counts(JsonRecord):
     selected: NonNegativeInt
     too_similar: NonNegativeInt
     below_budget: NonNegativeInt
+    stratum_full: NonNegativeInt = 0  # earlier versions counted these below the budget
     duplicate: NonNegativeInt
     quarantined: NonNegativeInt
     unscorable: NonNegativeInt
@@ -121,6 +122,20 @@ class TokenUse(JsonRecord):
             spent += f"; of the budget of {self.budget:,}, {self.left:,} are left"
         quantiles = ", ".join(map(str, self.lengths))
         return [spent, f"tokens a row of the pool by quantile: {quantiles}"]
+
+
+class StratumCounts(JsonRecord):
+    """A stratum: its rows, how many were to be kept, and how many were.
+
+    column: whose values make the strata; "cluster" for clusters of vectors.
+    """
+
+    column: str
+    stratum: str
+    rows: NonNegativeInt
+    minimum: NonNegativeInt
+    maximum: NonNegativeInt
+    selected: NonNegativeInt
 
 
 class RowsByStage(JsonRecord):
@@ -200,6 +215,7 @@ class Manifest(Provenance):
 
     seed: int | None
     counts: Counts
+    strata: list[StratumCounts] = Field(default_factory=list)
     truncated: RowsByStage  # rows that a model read in part
     left_out: NonNegativeInt = 0  # selected rows that complete_only keeps out of the subset
     findings: Findings = Findings()

@@ -130,6 +130,8 @@ class Plan:
             return "a budget of all rows needs every row"
         if not self.selector.stops_at_budget:
             return f"the strategy {strategy} looks at every row"
+        if self.selector.clusters is not None:
+            return "clusters are made of every vector"
         if self.selector.ranking == "length":
             return "a ranking by length says nothing about scores, and a row needs them to be kept"
         return None
@@ -199,7 +201,7 @@ def plan_run(
         _check_model(component)
     _check_places(source, export, advanced, files)
     running_of(advanced)
-    embedder_or_none = embedder if selector.needs_embeddings else None
+    embedder_or_none = embedder if selector.needs_vectors else None
     return Plan(
         files,
         specs,
@@ -299,7 +301,13 @@ def selector_spec(preset: PresetName, selection: Selection, run: RunSettings) ->
 
     Raises UsageError for an option that the strategy does not have.
     """
-    fields = component_class(SELECTORS, "strategy", selection.strategy).model_fields
+    strategy = component_class(SELECTORS, "strategy", selection.strategy)
+    if issubclass(strategy, Selector) and strategy.needs_reference:
+        raise UsageError(
+            f"the strategy {selection.strategy!r} compares rows with a reference, which only "
+            "Python code can give; expected another strategy"
+        )
+    fields = strategy.model_fields
     of_the_run = {"strategy", "seed", "target_size", "evaluation", "budget", "budget_tokens"}
     options: dict[str, Any] = {"budget": selection.rows}
     options |= selection.model_dump(exclude=of_the_run, exclude_none=True)
@@ -308,10 +316,13 @@ def selector_spec(preset: PresetName, selection: Selection, run: RunSettings) ->
             raise UsageError(
                 f"{name} = {value}: the strategy {selection.strategy!r} has no such option"
             )
-    if (selection.strata is None) != (selection.per_stratum is None):
+    has_limit = selection.per_stratum is not None
+    if selection.strata is not None and not has_limit:
+        raise UsageError(f"strata = {selection.strata!r} without per_stratum: expected both")
+    if has_limit and selection.strata is None and selection.clusters is None:
         raise UsageError(
-            f"strata = {selection.strata!r} with per_stratum = {selection.per_stratum}: "
-            "expected both or neither"
+            f"per_stratum = {selection.per_stratum} without strata or clusters: expected one of "
+            "them"
         )
     if "seed" in fields:
         options["seed"] = selection.seed

@@ -38,6 +38,8 @@ CONTAMINATED_RUN = 50
 # A budget of all rows, as a number: more than any pool has.
 EVERY_ROW = 2**31 - 1
 FACILITY_LOCATION_CANDIDATES = 20_000
+SEMDEDUP_EPSILON = 0.1  # the same limit as diverse: 1 - 0.1
+MIG_SIMILARITY = 0.9
 SERVER_CONCURRENCY = 16  # requests in flight
 SERVER_TIMEOUT = 120.0  # seconds
 SERVER_ATTEMPTS = 6

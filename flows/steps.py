@@ -9,6 +9,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from deita_tasks import tasks
 from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.pool_strata import strata_of
 from deita_tasks.artifacts.selection import SelectionSummary, check_size
 from deita_tasks.config import Advanced, Group, PresetName, Selection, Source
 from deita_tasks.manifest import RowsByStage, RunFacts
@@ -45,6 +46,7 @@ def score_and_embed(
     ones are compared.
     """
     tasks.tag_run()
+    strata_of(pool, plan.selector)  # a column or mix that does not fit is found before any work
     stages = tasks.list_stages(plan, advanced)
     with tasks.ShardRunner(advanced, [stage.component for stage in stages]) as runner:
 

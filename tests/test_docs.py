@@ -208,7 +208,12 @@ def test_every_import_is_declared() -> None:
     declared = package_names(project["dependencies"])
     for requirements in project["optional-dependencies"].values():
         declared |= package_names(requirements)
-    other_names = {"yaml": "pyyaml", "slugify": "python_slugify", "pydantic_core": "pydantic"}
+    other_names = {
+        "yaml": "pyyaml",
+        "slugify": "python_slugify",
+        "pydantic_core": "pydantic",
+        "sklearn": "scikit_learn",
+    }
     # Not beside Prefect: docs/how-to/vllm-server.md.
     known = declared | {"vllm", "deita_tasks", "flows", "deployments"} | sys.stdlib_module_names
     imported = {

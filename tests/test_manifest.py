@@ -42,6 +42,7 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
         "outputs",
         "seed",
         "counts",
+        "strata",
         "truncated",
         "left_out",
         "findings",
@@ -56,6 +57,7 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
         "selected": 2,
         "too_similar": 3,
         "below_budget": 1000,
+        "stratum_full": 0,
         "duplicate": 1,
         "quarantined": 1,
         "unscorable": 0,
@@ -68,7 +70,10 @@ def test_the_file_has_the_documented_fields_in_a_readers_order() -> None:
 
 
 def test_a_manifest_of_a_sweep_has_fields_of_its_own() -> None:
-    of_selection = {"seed", "counts", "truncated", "left_out", "findings", "tokens", "notes"}
+    of_selection = {
+        *("seed", "counts", "strata", "truncated", "left_out", "findings"),
+        *("tokens", "notes"),
+    }
     fields = manifest(selected=2).model_dump(exclude=of_selection)
     sweep = SweepManifest(**fields, candidates=2, coverage_rows=1)
     names = list(json.loads(sweep.to_json()))

@@ -263,6 +263,7 @@ def test_the_order_of_kinds_and_decisions() -> None:
         "selected",
         "too_similar",
         "below_budget",
+        "stratum_full",
         "duplicate",
         "quarantined",
         "unscorable",

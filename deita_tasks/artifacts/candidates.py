@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,16 +19,19 @@ from deita_tasks import storage
 from deita_tasks.artifacts.part_tables import BLOCK_ROWS, place_vectors, vector_width
 from deita_tasks.artifacts.parts import StageParts
 from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.pool_strata import columns_of
 from deita_tasks.artifacts.scores import (
     ComputedValues,
     PoolScores,
     assemble_scores,
     turns_of,
 )
-from deita_tasks.errors import StorageError, UsageError
+from deita_tasks.errors import StorageError
 from deita_tasks.records import SelectorResult
 from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.clusters import cluster_rows
 from deita_tasks.selecting.evol import TurnAggregation, ranking_scores
+from deita_tasks.selecting.strata import Strata
 
 MEMORY_BYTES = 2**29  # larger vectors go to a scratch file
 
@@ -64,7 +66,7 @@ class Candidates:
         """Return the score that `strategy` ranks by: float64 (n,). Length is in words."""
         lengths = None
         if strategy.ranking == "length":
-            words = _columns(self.pool, self.scores["id"], ["n_words"])
+            words = columns_of(self.pool, self.scores["id"], ["n_words"])
             lengths = words["n_words"].to_numpy()
         return ranking_scores(
             strategy.ranking,
@@ -74,48 +76,23 @@ class Candidates:
             lengths,
         )
 
-    def select(self, strategy: Selector) -> SelectorResult:
-        """Return what `strategy` selects from the candidates."""
-        return strategy.select(
-            self.ids, self.ranking(strategy), self.vectors, self.strata(strategy)
-        )
+    def select(self, strategy: Selector, strata: Strata | None = None) -> SelectorResult:
+        """Return what `strategy` selects from the candidates. strata: theirs, if there are any."""
+        return strategy.select(self.ids, self.ranking(strategy), self.vectors, strata)
 
-    def strata(self, strategy: Selector) -> list[str] | None:
-        """Return the stratum of each row; None if `strategy` has no strata.
+    def strata(self, strategy: Selector, of_pool: Strata | None) -> Strata | None:
+        """Return the strata of the candidates; None if `strategy` has none.
 
-        Raises UsageError for a column that some row does not have.
+        of_pool: the strata of the distinct rows, if a column makes them.
         """
-        if strategy.strata is None:
+        if of_pool is not None:
+            distinct_ids, _ = self.pool.distinct
+            rows = pc.index_in(self.scores["id"], value_set=distinct_ids)
+            return of_pool.take(rows.to_numpy())
+        if strategy.clusters is None or self.vectors is None:
             return None
-        return strata_of(self.pool, self.scores["id"], strategy.strata)
-
-
-def strata_of(pool: Pool, ids: pa.Array | pa.ChunkedArray, column: str) -> list[str]:
-    """Return the value of a column of each of `ids`, as text.
-
-    Raises UsageError for a column that some row does not have.
-    """
-    if column == "source_uri":
-        uris: list[str] = _columns(pool, ids, ["source_uri"])["source_uri"].to_pylist()
-        return uris
-    texts = _columns(pool, ids, ["extra"])["extra"].to_pylist()
-    extras = [json.loads(text) if text else {} for text in texts]
-    missing = sum(column not in extra for extra in extras)
-    if missing:
-        raise UsageError(
-            f"strata = {column!r}: {missing:,} of {len(extras):,} rows have no such column; "
-            "expected a column of every row"
-        )
-    values = [extra[column] for extra in extras]
-    return [json.dumps(value, sort_keys=True) for value in values]
-
-
-def _columns(pool: Pool, ids: pa.Array | pa.ChunkedArray, columns: list[str]) -> pa.Table:
-    """Return columns of the pool for `ids`, each from its first row in the pool."""
-    table = pool.index(["id", *columns])
-    pool_ids = table["id"].combine_chunks()
-    first = pc.index_in(ids, value_set=pool_ids)
-    return table.take(first)
+        labels = cluster_rows(self.ids, self.vectors, strategy.clusters)
+        return strategy.divide(labels.tolist())
 
 
 @contextmanager

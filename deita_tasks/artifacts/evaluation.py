@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -24,12 +23,12 @@ from pydantic import NonNegativeInt
 from deita_tasks.artifacts.candidates import (
     StagesParts,
     open_candidates,
-    strata_of,
     with_problems,
 )
 from deita_tasks.artifacts.ledger import rejection_table
 from deita_tasks.artifacts.parts import PartSet, StageParts
 from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.pool_strata import strata_of
 from deita_tasks.artifacts.scores import (
     EMBEDDING,
     ComputedValues,
@@ -48,13 +47,12 @@ from deita_tasks.selecting.bounds import (
     LOWEST,
     Order,
     Reach,
-    Strata,
     bound_scores,
-    limit_per_stratum,
 )
 from deita_tasks.selecting.evol import TurnAggregation
-from deita_tasks.selecting.rejections import BELOW_BUDGET, REASONS, Rejections
+from deita_tasks.selecting.rejections import BELOW_BUDGET, REASONS, STRATUM_FULL, Rejections
 from deita_tasks.selecting.sampling import POOL_SAMPLE, smallest_ids
+from deita_tasks.selecting.strata import Places, Strata
 from deita_tasks.strict_json import JsonRecord
 
 # A round computes at least so many rows, or a share of the pool: rows that are not certain to be
@@ -87,10 +85,14 @@ class Work(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A finished selection: a decision for every row, and SCORES that show what it needed."""
+    """A finished selection: a decision for every row, and SCORES that show what it needed.
+
+    strata: of the rows of `scores`, None for none; a code of -1 is for a row without a stratum.
+    """
 
     result: SelectorResult
     scores: PoolScores
+    strata: Strata | None
 
 
 class Evaluation:
@@ -124,7 +126,7 @@ class Evaluation:
         self._least_rows = max(MIN_ROUND_ROWS, int(len(self.ids) * round_share))
         self._turns = turns_of(pool)
         self._order = Order(self.ids)
-        self._strata = _number_strata(pool, strategy)
+        self._strata = strata_of(pool, strategy)
         self._kinds = _order_kinds(strategy, plan.stages)
         self._upper = self._bound(np.arange(len(self.ids)), self._visible_in_order())
         self._considered = np.zeros(0, np.int64)
@@ -192,10 +194,13 @@ class Evaluation:
         visible = self._visible_at_end()
         scores = self._scores(np.arange(len(self.ids)), visible)
         if EMBEDDING in visible:
-            has_vector = set(self.ids.filter(pa.array(visible[EMBEDDING])).to_pylist())
-            flaws = {id: flaw for id, flaw in self._flaws.items() if id in has_vector}
+            is_needed = np.logical_and.reduce([visible[stage] for stage in self.values])
+            needed = set(self.ids.filter(pa.array(is_needed)).to_pylist())
+            flaws = {id: flaw for id, flaw in self._flaws.items() if id in needed}
             scores = scores._replace(table=with_problems(scores.table, flaws))
-        return Outcome(_decide_all(self._final_result(), self.ids, scores.table), scores)
+        result = self._final_result()
+        result = _decide_all(result, self.ids, scores.table, self._full_strata())
+        return Outcome(result, scores, self._strata)
 
     # ---- what is needed
 
@@ -217,10 +222,27 @@ class Evaluation:
         least = self._least_rows
         if self._strata is None:
             rows = self._order.first(rows, self._upper, budget + least)
-        else:
-            rows = self._order.first(rows, self._upper, len(rows))
-            rows = limit_per_stratum(rows, self._strata.codes, self._strata.room(kept))
-        return rows[:budget], rows[budget : budget + least]
+            return rows[:budget], rows[budget : budget + least]
+        rows = self._order.first(rows, self._upper, len(rows))
+        places = self._places_after(kept)
+        codes = self._strata.codes[rows]
+        is_required = places.admit(codes)
+        is_spare = ~is_required & ~places.full()[codes]
+        return rows[is_required][:budget], rows[is_spare][:least]
+
+    def _places_after(self, kept: NDArray[np.int64]) -> Places:
+        """Return the places left by the rows that are kept, in this order."""
+        assert self._strata is not None
+        places = Places(self._strata, self._strategy.budget)
+        places.take(self._strata.codes[kept])
+        return places
+
+    def _full_strata(self) -> NDArray[np.bool_]:
+        """Return which rows have a stratum that is full for a reason of its own: bool (n,)."""
+        if self._strata is None:
+            return np.zeros(len(self.ids), np.bool_)
+        full: NDArray[np.bool_] = self._places_after(self._kept_rows()).full_before_budget()
+        return full[self._strata.codes]
 
     def _certain_rows(self, kept: NDArray[np.int64]) -> int:
         """Return how many rows the selection will reach for certain after the rows `kept`."""
@@ -282,7 +304,8 @@ class Evaluation:
             return
         scores = self._scores(considered, self._all_visible())
         with open_candidates(self._pool, scores.table, self.stage_parts) as candidates:
-            self._result = candidates.select(self._strategy)
+            strata = candidates.strata(self._strategy, self._strata)
+            self._result = candidates.select(self._strategy, strata)
             self._flaws = _added_problems(scores.table, candidates.all_scores)
         self._considered = considered
         kept = self._result.kept
@@ -416,14 +439,6 @@ def _order_kinds(strategy: Selector, lazy_stages: Sequence[str]) -> list[str]:
     return sorted(kinds, key=lambda kind: strategy.ranking not in ("evol", kind))
 
 
-def _number_strata(pool: Pool, strategy: Selector) -> Strata | None:
-    if strategy.strata is None or strategy.per_stratum is None:
-        return None
-    ids, _ = pool.distinct
-    codes, _ = pd.factorize(pd.Index(strata_of(pool, ids, strategy.strata)))
-    return Strata(codes.astype(np.int64), strategy.per_stratum)
-
-
 def _added_problems(before: pa.Table, after: pa.Table) -> dict[str, str]:
     """Return the problems that only the second of two tables of SCORES has, by id."""
     is_added = pc.and_(pc.is_null(before["problem"]), pc.is_valid(after["problem"]))
@@ -431,10 +446,12 @@ def _added_problems(before: pa.Table, after: pa.Table) -> dict[str, str]:
     return dict(zip(added["id"].to_pylist(), added["problem"].to_pylist(), strict=True))
 
 
-def _decide_all(result: SelectorResult, ids: pa.Array, scores: pa.Table) -> SelectorResult:
-    """Return `result` with the rows that were not considered, as below the budget.
+def _decide_all(
+    result: SelectorResult, ids: pa.Array, scores: pa.Table, has_full_stratum: NDArray[np.bool_]
+) -> SelectorResult:
+    """Return `result` with the rows that were not considered: the budget or their stratum was full.
 
-    ids: of all rows, in the order of `scores`.
+    ids: of all rows, in the order of `scores`. has_full_stratum: bool (n,).
     """
     rejected = rejection_table(result.rejected)
     kept = _positions(pa.array(result.kept, pa.string()), ids)
@@ -443,13 +460,14 @@ def _decide_all(result: SelectorResult, ids: pa.Array, scores: pa.Table) -> Sele
     is_open[kept] = False
     is_open[positions] = False
     others = np.flatnonzero(is_open)
+    reasons = np.where(has_full_stratum[others], STRATUM_FULL, BELOW_BUDGET)
     codes = pc.index_in(rejected["reason"], value_set=pa.array(REASONS)).to_numpy()
     nearest = _positions(rejected["nearest_id"], ids)
     similarities = rejected["similarity"].to_numpy()
     rejections = Rejections(
         ids.to_pylist(),
         np.concatenate([positions, others]),
-        np.concatenate([codes, np.full(len(others), BELOW_BUDGET)]).astype(np.int8),
+        np.concatenate([codes, reasons]).astype(np.int8),
         np.concatenate([nearest, np.full(len(others), -1)]),
         np.concatenate([similarities, np.full(len(others), np.nan, np.float32)]),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +14,17 @@ from deita_tasks.decisions import DECISIONS
 from deita_tasks.manifest import Counts
 from deita_tasks.records import Rejection, RejectionColumns, SelectorResult
 
-SELECTED, TOO_SIMILAR, BELOW_BUDGET, DUPLICATE, QUARANTINED, UNSCORABLE = range(6)
-CONTAMINATED, TOO_LONG = range(6, len(DECISIONS))
+(
+    SELECTED,
+    TOO_SIMILAR,
+    BELOW_BUDGET,
+    STRATUM_FULL,
+    DUPLICATE,
+    QUARANTINED,
+    UNSCORABLE,
+    CONTAMINATED,
+    TOO_LONG,
+) = range(len(DECISIONS))
 
 SCHEMA = pa.schema(
     {
@@ -36,9 +45,11 @@ SCHEMA = pa.schema(
         "nearest_id": pa.string(),  # too_similar: the selected row that blocked it
         "similarity": pa.float32(),  # too_similar: to that row
         "duplicate_of": pa.string(),  # duplicate: the id it shares with an earlier row
-        # duplicate: where the first row is; quarantined, unscorable, contaminated, too_long: why
+        # duplicate: where the first row is; stratum_full: its limit; quarantined, unscorable,
+        # contaminated, too_long: why
         "reason": pa.string(),
         "truncated": pa.bool_(),  # a model read only a part of it
+        "stratum": pa.string(),  # null in a selection without strata
     }
 )
 EVOL_COLUMNS = ("evol_score", "evol_lower", "evol_upper")
@@ -80,12 +91,25 @@ class _Verdicts(NamedTuple):
     similarity: NDArray[np.float32]
 
 
+class Limits(NamedTuple):
+    """What limited a selection beside its similarities.
+
+    strata: the stratum of each row of the scores, null for none. full: why a stratum took no more
+    rows, by stratum. below_budget: why rows are below the budget, if it was not full.
+    """
+
+    strata: pa.Array
+    full: Mapping[str, str]
+    below_budget: str | None = None
+
+
 def build_ledger(
     rows: pa.Table,
     quarantine: pa.Table,
     scores: pa.Table,
     result: SelectorResult,
     excluded: pa.Table | None = None,
+    limits: Limits | None = None,
 ) -> tuple[pa.Table, Counts]:
     """Return the ledger (SCHEMA, by source URI and row) and the number of rows by decision.
 
@@ -93,7 +117,7 @@ def build_ledger(
     duplicate of the first. quarantine: source_uri, source_row, reason, detail of every bad row.
     scores: SCORES (see scores.py) of every distinct id, in any order. result: a decision for every
     distinct id without a problem. excluded: EXCLUDED, the distinct ids that a filter left out; they
-    have neither scores nor a decision of the strategy.
+    have neither scores nor a decision of the strategy. limits: by default, the budget alone.
 
     Raises ValueError for an id without scores, with no decision or more than one, and for an id
     selected without an evol score.
@@ -102,9 +126,11 @@ def build_ledger(
     excluded = EXCLUDED.empty_table() if excluded is None else excluded
     scores = pa.concat_tables([scores, _scores_of_excluded(excluded, scores.schema)])
     order = _positions(pool.ids, scores["id"], "rows of the pool have no scores")
-    scores = scores.take(order).combine_chunks()
+    limits = limits or Limits(pa.nulls(len(scores), pa.string()), {})
+    strata = pa.concat_arrays([limits.strata, pa.nulls(len(excluded), pa.string())])
+    scores = scores.append_column("stratum", strata).take(order).combine_chunks()
     verdicts = _verdicts(pool.ids, scores, result, excluded)
-    good = _good_rows(pool, scores, verdicts)
+    good = _good_rows(pool, scores, verdicts, limits)
     ledger = _in_source_order(pa.concat_tables([good, _bad_rows(quarantine)]))
     return ledger, _count(ledger)
 
@@ -206,7 +232,7 @@ def _ranks(ids: pa.Array, scores: pa.Table) -> NDArray[np.int64]:
     return ranks
 
 
-def _good_rows(pool: _Rows, scores: pa.Table, verdicts: _Verdicts) -> pa.Table:
+def _good_rows(pool: _Rows, scores: pa.Table, verdicts: _Verdicts, limits: Limits) -> pa.Table:
     codes = pool.codes
     row_ids = pool.table["id"].combine_chunks()
     decisions = np.where(pool.repeats, np.int8(DUPLICATE), verdicts.decisions[codes])
@@ -226,8 +252,12 @@ def _good_rows(pool: _Rows, scores: pa.Table, verdicts: _Verdicts) -> pa.Table:
         "nearest_id": row_ids.take(nearest),
         "similarity": pa.array(verdicts.similarity[codes], mask=~is_blocked),
         "duplicate_of": pc.if_else(pa.array(pool.repeats), row_ids, None),
-        "reason": _reasons(pool, scores, decisions),
+        "reason": pc.coalesce(
+            _reasons(pool, scores, decisions),
+            _limit_reasons(scores["stratum"].take(code_of_row), decisions, limits),
+        ),
         "truncated": scores["truncated"].take(code_of_row),
+        "stratum": scores["stratum"].take(code_of_row),
     }
     return pa.table(columns).cast(SCHEMA)
 
@@ -259,6 +289,18 @@ def _reasons(pool: _Rows, scores: pa.Table, decisions: NDArray[np.int8]) -> pa.A
     text_of_row = np.full(len(decisions), -1, np.int64)
     text_of_row[rows] = np.arange(len(rows))
     return texts.take(pa.array(text_of_row, mask=text_of_row < 0))
+
+
+def _limit_reasons(
+    strata: pa.ChunkedArray, decisions: NDArray[np.int8], limits: Limits
+) -> pa.Array:
+    """Return why a row's stratum took no more, or why it is below a budget that is not full."""
+    names = pa.array(limits.full.keys(), pa.string())
+    texts = pa.array(limits.full.values(), pa.string())
+    of_stratum = texts.take(pc.index_in(strata.combine_chunks(), value_set=names))
+    below = pa.scalar(limits.below_budget, pa.string())
+    otherwise = pc.if_else(pa.array(decisions == BELOW_BUDGET), below, None)
+    return pc.if_else(pa.array(decisions == STRATUM_FULL), of_stratum, otherwise)
 
 
 def _bad_rows(quarantine: pa.Table) -> pa.Table:

@@ -10,24 +10,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import Field, JsonValue, NonNegativeInt
 
 from deita_tasks import storage
 from deita_tasks.artifacts.candidates import StagesParts, open_candidates, read_scores
 from deita_tasks.artifacts.evaluation import Evaluation, LazyPlan, Outcome
 from deita_tasks.artifacts.exclusions import EXCLUDED_FILE, EXCLUSIONS, read_exclusions
-from deita_tasks.artifacts.ledger import EXCLUDED, SCHEMA, build_ledger
+from deita_tasks.artifacts.ledger import EXCLUDED, SCHEMA, Limits, build_ledger
 from deita_tasks.artifacts.pool import Pool
+from deita_tasks.artifacts.pool_strata import count_strata, strata_of, why_full
 from deita_tasks.artifacts.token_budget import TokenBudget
 from deita_tasks.config import Selection
 from deita_tasks.errors import StorageError, TooFewRows
-from deita_tasks.manifest import Counts, TokenUse
+from deita_tasks.manifest import Counts, StratumCounts, TokenUse
 from deita_tasks.presets import Spec
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.strata import Strata
 from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JsonRecord
 
@@ -71,6 +76,7 @@ class SelectionSummary(JsonRecord):
     uri: str
     provenance: SelectionProvenance | None = Field(None, alias="made_of")
     counts: Counts
+    strata: list[StratumCounts] = Field(default_factory=list)
     truncated: dict[str, NonNegativeInt]
     unscorable: dict[str, NonNegativeInt]
     files: dict[str, FileInfo]
@@ -118,25 +124,29 @@ def write_selection(
     pool = left_out.leave_out(pool)
     budget = left_out.budget(budget_tokens)
     strategy = load_selector(selector["name"], **selector["options"])
-    result, scores = _select(pool, stage_parts, strategy, lazy, budget)
+    outcome = _select(pool, stage_parts, strategy, lazy, budget)
+    result, scores, _ = outcome
+    strata = _count_strata(strategy, outcome)
     rows = pool.index(["id", "source_uri", "source_row"])
     quarantine = pool.quarantine(["source_uri", "source_row", "reason", "detail"])
     excluded = left_out.table.select(EXCLUDED.names)
-    ledger, counts = build_ledger(rows, quarantine, scores.table, result, excluded)
+    limits = _limits(strategy, outcome, strata)
+    ledger, counts = build_ledger(rows, quarantine, scores.table, result, excluded, limits)
     tables = {DECISIONS_FILE: ledger, KEPT_FILE: pa.table({"id": list(result.kept)}, schema=KEPT)}
     if exclusions:
         tables[EXCLUDED_FILE] = left_out.table
-    fingerprints = {stage: parts.part_set.fingerprint for stage, parts in stage_parts.items()}
-    options = strategy.model_dump(exclude_unset=True)
+    selector_options = strategy.model_dump(exclude_unset=True)
+    fingerprints = _fingerprints(stage_parts)
     summary = SelectionSummary(
         uri=uri,
         provenance=SelectionProvenance(
             pool=pool.digest,
             fingerprints={**fingerprints, **left_out.fingerprints},
-            selector=SelectorOptions(name=selector["name"], options=options),
-            exclusions=[artifact.rsplit("/", 1)[-1] for artifact in exclusions],
+            selector=SelectorOptions(name=selector["name"], options=selector_options),
+            exclusions=_names(exclusions),
         ),
         counts=counts,
+        strata=strata,
         truncated=scores.truncated,
         unscorable=_count_reasons(ledger),
         files=_write_tables(uri, tables),
@@ -145,6 +155,17 @@ def write_selection(
     )
     storage.write_record(storage.join(uri, SELECTION_FILE), summary)
     return summary
+
+
+def _fingerprints(stage_parts: StagesParts) -> dict[str, str]:
+    fingerprints = {}
+    for stage, parts in stage_parts.items():
+        fingerprints[stage] = parts.part_set.fingerprint
+    return fingerprints
+
+
+def _names(artifacts: Sequence[str]) -> list[str]:
+    return [artifact.rsplit("/", 1)[-1] for artifact in artifacts]
 
 
 def _select(
@@ -161,12 +182,46 @@ def _select(
             evaluation.add(stage, parts.digests)
         return evaluation.outcome()
     scores = read_scores(pool, stage_parts, strategy.evol_score)
+    of_pool = strata_of(pool, strategy)
     with open_candidates(pool, scores.table, stage_parts) as candidates:
+        strata = candidates.strata(strategy, of_pool)
         if budget is None:
-            result = candidates.select(strategy)
+            result = candidates.select(strategy, strata)
         else:
             result = budget.select(candidates, strategy)
-        return Outcome(result, scores._replace(table=candidates.all_scores))
+        table = candidates.all_scores
+        if of_pool is None and strata is not None:  # clusters, of the candidates alone
+            of_pool = _spread(strata, pc.is_null(table["problem"]).to_numpy())
+        return Outcome(result, scores._replace(table=table), of_pool)
+
+
+def _spread(strata: Strata, is_candidate: NDArray[np.bool_]) -> Strata:
+    """Return the strata of some of n rows as those of all n; the others have the code -1."""
+    codes = np.full(len(is_candidate), -1, np.int64)
+    codes[is_candidate] = strata.codes
+    return replace(strata, codes=codes)
+
+
+def _count_strata(strategy: Selector, outcome: Outcome) -> list[StratumCounts]:
+    kept = pa.array(list(outcome.result.kept), pa.string())
+    rows = pc.index_in(kept, value_set=outcome.scores.table["id"].combine_chunks())
+    return count_strata(strategy, outcome.strata, rows.to_numpy())
+
+
+def _limits(strategy: Selector, outcome: Outcome, strata: Sequence[StratumCounts]) -> Limits:
+    """Return what limited a selection beside its similarities."""
+    names = pa.nulls(outcome.scores.table.num_rows, pa.string())
+    if outcome.strata is not None:
+        codes = outcome.strata.codes
+        names = pa.array(outcome.strata.names, pa.string()).take(pa.array(codes, mask=codes < 0))
+    candidates = getattr(strategy, "candidates", None)
+    below_budget = None
+    if candidates is not None and len(outcome.result.kept) < strategy.budget:
+        below_budget = f"not among the {candidates:,} best rows, the only candidates"
+    full = {}
+    for stratum in strata:
+        full[stratum.stratum] = why_full(stratum)
+    return Limits(names, full, below_budget)
 
 
 def _write_tables(uri: str, tables: Mapping[str, pa.Table]) -> dict[str, FileInfo]:
@@ -188,7 +243,7 @@ def _count_reasons(ledger: pa.Table) -> dict[str, int]:
 def shortfall(counts: Counts, selection: Selection) -> str:
     """Return a message for a selection that is smaller than its budget in rows."""
     reached = ""
-    if selection.per_stratum:
+    if counts.stratum_full:
         reached = " whose stratum had room"
     elif counts.below_budget:
         reached = " that was considered"

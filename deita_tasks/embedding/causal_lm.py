@@ -11,7 +11,8 @@ from pydantic import Field, PrivateAttr, field_validator
 from deita_tasks.components import Fingerprint
 from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding.base import Embedder
-from deita_tasks.embedding.vicuna import render_answers, render_vicuna
+from deita_tasks.embedding.texts import EmbeddedText, join_turns
+from deita_tasks.embedding.vicuna import render_vicuna
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import Checkpoint, find_checkpoint
 from deita_tasks.models.component import CausalLMComponent
@@ -31,15 +32,16 @@ class _TextEncoder(NamedTuple):
 class CausalLMEmbedder(CausalLMComponent, Embedder):
     """The last layer's hidden state, after the final norm, at the last token (section 2.5).
 
-    The text is the vicuna_v1.1 rendering, or with `only_answer` the assistant turns alone. As in
+    The text is the vicuna_v1.1 rendering, or with `text` the turns of one role, joined by newlines;
+    its "answers" are the original's `only_answer`. As in
     the original's embedder/clm_embedder.py, the end of a text over `max_length` tokens is left out;
     here that is counted. Unlike there, no padding token or side and no CUDA device is needed.
     """
 
     VERSION: ClassVar[int] = 2  # of 1, last bits depended on the texts beside
 
-    only_answer: bool = Field(
-        False, description="embed the assistant turns alone, joined by newlines"
+    text: EmbeddedText = Field(
+        "all", description="embed all turns, or the user's or the assistant's alone"
     )
     max_length: int = Field(
         2048, ge=2, description="longest text in tokens; the end of a longer one is left out"
@@ -69,7 +71,7 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
             "backend": "causal_lm",
             "version": self.VERSION,
             **self.encoder.checkpoint.identity(),
-            "template": "answers" if self.only_answer else "vicuna_v1.1",
+            "template": "vicuna_v1.1" if self.text == "all" else self.text,
             "max_length": self.max_length,
             **self.number_identity(),
         }
@@ -94,14 +96,18 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
         return ModelOutput(run.values, run.truncated_tokens(), problems)
 
     def _tokenize(self, conversations: Sequence[Conversation]) -> list[Tokens]:
-        render = render_answers if self.only_answer else render_vicuna
-        texts = [render(conversation) for conversation in conversations]
+        texts = [self._render(conversation) for conversation in conversations]
         encodings = self.encoder.tokenizer.encode_batch_fast(texts)
         limit = self.max_length
         return [
             Tokens(encoding.ids[:limit], max(0, len(encoding.ids) - limit))
             for encoding in encodings
         ]
+
+    def _render(self, conversation: Conversation) -> str:
+        if self.text == "all":
+            return render_vicuna(conversation)
+        return join_turns(conversation, self.text, "\n")
 
     def _load_encoder(self) -> _TextEncoder:
         checkpoint = find_checkpoint(self.model, self.revision)
@@ -111,7 +117,7 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
     def _load_model(self) -> CausalLM:
         checkpoint, tokenizer = self.encoder
         prefix: list[int] = []
-        if not self.only_answer:
+        if self.text == "all":
             samples = [Conversation((Turn("user", word),)) for word in FIRST_WORDS]
             prefix = common_prefix(tokenizer, [render_vicuna(sample) for sample in samples])
         return self._load_causal_lm(checkpoint, prefix[: self.max_length - 2])

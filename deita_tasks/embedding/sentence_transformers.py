@@ -16,6 +16,7 @@ from deita_tasks.components import Fingerprint
 from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.embedding.exact_batches import can_pad_to_width, embed_exactly, has_own_widths
+from deita_tasks.embedding.texts import EmbeddedText, join_turns
 from deita_tasks.embedding.windows import Window, average_windows, cut_text
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.models.batches import WIDTH_STEP, out_of_memory_problem, run_batches
@@ -51,13 +52,14 @@ class SentenceTransformersEmbedder(Embedder):
     """A sentence-transformers model over the contents of a conversation's turns.
 
     The turns are in order, with a blank line between two, and without role names: sentence
-    embedders read plain text. The vector is what the model's own modules give (all-MiniLM-L6-v2
-    ends with an L2 normalisation; others may not). A text over the model's window is cut into
-    windows, and its vector is their mean, weighted by their tokens; it has unit length if the model
-    normalises. With `long_texts="beginning"` the model truncates it at the end instead, and the
-    tokens left out are counted. On a CPU a vector is the same to the bit whatever its batch; a
-    model whose window is not a multiple of 16 tokens reads texts one by one for that, and in
-    bfloat16 `batch_tokens` changes nothing.
+    embedders read plain text. `text` leaves out all but the instructions, or the answers. The
+    vector is what the model's own modules give (all-MiniLM-L6-v2 ends with an L2 normalisation;
+    others may not). A text over the model's window is cut into windows, and its vector is their
+    mean, weighted by their tokens; it has unit length if the model normalises. With
+    `long_texts="beginning"` the model truncates it at the end instead, and the tokens left out are
+    counted. On a CPU a vector is the same to the bit whatever its batch; a model whose window is
+    not a multiple of 16 tokens reads texts one by one for that, and in bfloat16 `batch_tokens`
+    changes nothing.
     """
 
     # Small, quickly loaded, and known to work; its tokenizer shows what a preflight has to show.
@@ -74,6 +76,9 @@ class SentenceTransformersEmbedder(Embedder):
     )
     long_texts: Literal["windows", "beginning"] = Field(
         "windows", description="embed texts over the window by windows, or only their beginning"
+    )
+    text: EmbeddedText = Field(
+        "all", description="embed all turns, or the user's or the assistant's alone"
     )
     prompt: str = Field(
         "", description='put before each text, for models trained with one (E5: "query: ")'
@@ -100,6 +105,8 @@ class SentenceTransformersEmbedder(Embedder):
             "max_length": self.max_length or "the model's own",
             "dtype": choose_dtype(self.dtype, self.device),
         }
+        if self.text != "all":
+            fingerprint["text"] = self.text
         if self.long_texts != "beginning":  # the only way of stores of 0.1.0, which did not name it
             fingerprint["long_texts"] = self.long_texts
         return fingerprint
@@ -109,7 +116,7 @@ class SentenceTransformersEmbedder(Embedder):
         source = find_source(find_checkpoint(self.model, self.revision))
         checkpoint = Checkpoint(source.location, source.revision)
         size = self.max_length or _own_window(checkpoint)
-        texts = [render(conversation) for conversation in conversations]
+        texts = [render(conversation, self.text) for conversation in conversations]
         limit = size or NO_WINDOW
         windows = self._cut(load_tokenizer(checkpoint), texts, limit)
         read = [sum(min(window.tokens, limit) for window in parts) for parts in windows]
@@ -122,7 +129,7 @@ class SentenceTransformersEmbedder(Embedder):
     def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:
         model = self._model.get(self._load_model)
         limit = int(min(model.max_seq_length or NO_WINDOW, NO_WINDOW))
-        texts = [render(conversation) for conversation in conversations]
+        texts = [render(conversation, self.text) for conversation in conversations]
         windows = self._cut(_whole_tokenizer(model), texts, limit)
         pieces = [window for parts in windows for window in parts]
         rows = np.repeat(np.arange(len(texts)), [len(parts) for parts in windows])
@@ -132,6 +139,10 @@ class SentenceTransformersEmbedder(Embedder):
             int(rows[piece]): out_of_memory_problem(model.device, min(pieces[piece].tokens, limit))
             for piece in too_long
         }
+        if self.text != "all":
+            for row, text in enumerate(texts):
+                if not text.strip():
+                    problems[row] = f"it has no {self.text} to embed"
         finite = np.isfinite(values).all(axis=1)
         for row in np.flatnonzero(~finite).tolist():
             problems.setdefault(row, "the model gave a vector that is not finite")
@@ -258,9 +269,9 @@ class SentenceTransformersEmbedder(Embedder):
         model.max_seq_length = window
 
 
-def render(conversation: Conversation) -> str:
+def render(conversation: Conversation, text: EmbeddedText = "all") -> str:
     """Return the texts of the turns, with a blank line between two."""
-    return "\n\n".join(turn.text for turn in conversation.turns)
+    return join_turns(conversation, text, "\n\n")
 
 
 def _own_window(checkpoint: Checkpoint) -> int | None:

@@ -1,4 +1,4 @@
-"""Conversations as text: the vicuna_v1.1 template, or the answers alone.
+"""Conversations as text: the vicuna_v1.1 template.
 
 The template is FastChat's (the original's embedder/conversation.py).
 """
@@ -40,14 +40,3 @@ def render_vicuna(conversation: Conversation) -> str:
             end = "</s>" if turn.role == "assistant" else " "
             text += f" {turn.text}{end}"
     return text
-
-
-def render_answers(conversation: Conversation) -> str:
-    """Return the assistant turns after the first user turn, joined by newlines.
-
-    The original's `only_answer`.
-    """
-    roles = [turn.role for turn in conversation.turns]
-    start = roles.index("user") if "user" in roles else len(roles)
-    answers = [turn for turn in conversation.turns[start:] if turn.role == "assistant"]
-    return "\n".join(turn.text for turn in answers)

@@ -137,8 +137,9 @@ def compare(
     has_joined = pc.and_(now, pc.invert(pc.is_in(new_ids, value_set=old_ids.filter(was))))
     has_left = pc.and_(was, pc.invert(pc.is_in(old_ids, value_set=new_ids.filter(now))))
     added = _added_rows(new.filter(has_joined), old, fingerprints)
-    dropped = _dropped_rows(old.filter(has_left), new, new_ids.filter(fresh))
     budgets = (_budget(fingerprints[0]), _budget(fingerprints[1]))
+    full = _why_below_budget(budgets, others_joined=added.num_rows > 0)
+    dropped = _dropped_rows(old.filter(has_left), new, new_ids.filter(fresh), full)
     return Changes(
         before=name,
         pool_added=pc.sum(fresh).as_py() or 0,
@@ -209,11 +210,13 @@ def _look_up(ids: pa.ChunkedArray, ledger: pa.Table, columns: Sequence[str]) -> 
 def _added_rows(rows: pa.Table, old: pa.Table, fingerprints: Fingerprints) -> pa.Table:
     """Return the conversations that joined the selection."""
     earlier = _look_up(rows["id"], old, ["decision", "nearest_id", "similarity"])
-    budgets = [_budget(stages) or 0 for stages in fingerprints]
-    more = budgets[1] > budgets[0]
+    before, after = (_budget(stages) or 0 for stages in fingerprints)
     words = {
         None: "new in the pool",
-        "below_budget": "the budget is larger" if more else "the budget has room for it now",
+        "below_budget": "the budget is larger"
+        if after > before
+        else "the budget has room for it now",
+        "stratum_full": "its stratum has room for it now",
         "too_similar": "no selected row is too similar to it any more",
         "unscorable": "it had no score or vector",
         "contaminated": "it is not contaminated any more",
@@ -234,15 +237,30 @@ def _added_rows(rows: pa.Table, old: pa.Table, fingerprints: Fingerprints) -> pa
     )
 
 
-def _dropped_rows(rows: pa.Table, new: pa.Table, fresh: pa.Array) -> pa.Table:
-    """Return the conversations that left the selection."""
+def _why_below_budget(budgets: tuple[int | None, int | None], others_joined: bool) -> str:
+    """Return why conversations that were selected are below the budget now.
+
+    Others take their places if any joined; if none did, only a smaller budget leaves them out.
+    """
+    before, after = budgets
+    is_smaller = before is not None and after is not None and after < before
+    if not is_smaller:
+        return "others come before it, and the budget is full"
+    if others_joined:
+        return "the budget is smaller, and others come before it"
+    return "the budget is smaller"
+
+
+def _dropped_rows(rows: pa.Table, new: pa.Table, fresh: pa.Array, full: str) -> pa.Table:
+    """Return the conversations that left the selection. full: why, where the budget is."""
     later = _look_up(
         rows["id"], new, ["decision", "nearest_id", "similarity", "evol_score", "rank"]
     )
     by_new = pc.is_in(later["nearest_id"], value_set=fresh).to_pylist()
     words = {
         None: "no longer in the pool",
-        "below_budget": "others are better, and the budget is full",
+        "below_budget": full,
+        "stratum_full": "others come before it, and its stratum is full",
         "unscorable": "it has no score or vector now",
         "contaminated": "it repeats an evaluation text",
         "too_long": "its answers lie beyond the training window",

@@ -94,7 +94,8 @@ def nearest_copies(ledger: pa.Table, measure: str = "similarity") -> list[Ledger
 def best_below_budget(ledger: pa.Table) -> list[LedgerRow]:
     """Return the best rows beyond the budget, or those that may be if not all are scored."""
     keys = [("rank", "ascending"), ("evol_upper", "descending")]
-    return _first(_with_decision(ledger, "below_budget"), keys, BEST)
+    left_over = ledger.filter(pc.field("decision").isin(["below_budget", "stratum_full"]))
+    return _first(left_over, keys, BEST)
 
 
 def _with_decision(ledger: pa.Table, decision: str) -> pa.Table:
@@ -157,7 +158,7 @@ def example_groups(
         ),
         ExampleGroup(
             "Left over",
-            "The conversations with the highest evol scores beyond the budget.",
+            "The conversations with the highest evol scores for which there was no place.",
             pairs(best_below_budget(ledger)),
         ),
     ]

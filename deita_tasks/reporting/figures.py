@@ -21,6 +21,7 @@ DECISION_COLOURS = {
     "selected": SELECTED,
     "too_similar": REJECTED,
     "below_budget": POOL,
+    "stratum_full": "#f0e442",
     "duplicate": "#cc79a7",
     "quarantined": "#e69f00",
     "unscorable": "#56b4e9",

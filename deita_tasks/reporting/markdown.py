@@ -40,6 +40,7 @@ MEANINGS = {
     "selected": "in the subset",
     "too_similar": "to a selected row with a better score",
     "below_budget": "not reached: the budget was full",
+    "stratum_full": "its stratum had all of its rows",
     "duplicate": "same conversation as an earlier row",
     "quarantined": "unreadable",
     "unscorable": "no score or vector",

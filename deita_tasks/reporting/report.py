@@ -53,6 +53,8 @@ SAMPLE_MAP = 2_000  # selected rows on the map
 SAMPLE_NEAREST = 2_000  # selected rows whose nearest neighbour is looked for ...
 SAMPLE_KEPT = 10_000  # ... among so many selected rows: 40 MB for 1,024 dimensions
 
+MAX_STRATA = 50  # shown in a table
+
 
 class RequiredRows(NamedTuple):
     """Ids whose conversations and whose vectors the report shows."""
@@ -151,6 +153,7 @@ def build_report(data: ReportData) -> Report:
         "report.html.jinja",
         manifest=manifest,
         counts=manifest.counts,
+        strata=sorted(manifest.strata, key=lambda each: -each.rows)[:MAX_STRATA],
         # Not escaped: these figures are drawn here, of numbers alone.
         figures={name: Markup(drawing.decode()) for name, drawing in drawings.items()},
         facts=facts,

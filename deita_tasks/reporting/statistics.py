@@ -114,7 +114,7 @@ def selection_reach(ledger: pa.Table, manifest: Manifest) -> Reach | None:
     if last is None or ranks.null_count:
         return None
     upper = ranked.filter(pc.field("rank") <= last)
-    if with_decision(upper, "below_budget").num_rows:
+    if upper.filter(pc.field("decision").isin(["below_budget", "stratum_full"])).num_rows:
         return None
     too_similar = with_decision(upper, "too_similar").num_rows
     return Reach(last, ranked.num_rows, too_similar, _selector_options(manifest).get("budget") or 0)

@@ -59,7 +59,7 @@ class Explanation:
     duplicates: the rows that repeat it.
     selector: the fingerprint of the strategy.
     ranked: number of rows that have an evol score, known or not.
-    last_selected: the selected row with the lowest evol score.
+    last_selected: the selected row with the lowest evol score; of its stratum, if that is full.
     repeated: for a contaminated row, the evaluation text that it repeats.
     conversation: its text; None for a quarantined row, which has `raw` instead.
     blocker: for a row that is too similar, the selected row that blocked it.
@@ -117,7 +117,7 @@ def explain(output: str, query: str, store: str | None = None, limit: int = 20) 
         blocker=RowWithText(blocker, texts[row.nearest_id]) if blocker and row.nearest_id else None,
         blocked=[RowWithText(other, texts[other.id]) for other in nearest if other.id],
         blocked_rows=blocked.num_rows,
-        last_selected=_last_selected(ledger),
+        last_selected=_last_selected(ledger, row),
         repeated=_repeated(output, manifest, row),
     )
 
@@ -134,8 +134,10 @@ def _repeated(output: str, manifest: EarlierManifest, row: LedgerRow) -> Evaluat
     return EvaluationText(uri, number, turn, text)
 
 
-def _last_selected(ledger: pa.Table) -> LedgerRow | None:
+def _last_selected(ledger: pa.Table, row: LedgerRow) -> LedgerRow | None:
     selected = ledger.filter(pc.field("decision") == "selected")
+    if row.decision == "stratum_full":
+        selected = selected.filter(pc.field("stratum") == row.stratum)
     order = pc.sort_indices(selected, sort_keys=[("evol_score", "ascending")])
     rows = ledger_rows(selected.take(order[:1]))
     return rows[0] if rows else None

@@ -28,6 +28,7 @@ from deita_tasks.exporting.base import ExportRow
 from deita_tasks.exporting.folder import export_folder
 from deita_tasks.manifest import Manifest, RowsByStage, RunFacts
 from deita_tasks.reporting.changes import Changes, compare
+from deita_tasks.reporting.composition import ColumnCounts
 from deita_tasks.reporting.report import Report, ReportData, build_report, required_rows
 from deita_tasks.results.examination import examine
 from deita_tasks.results.publish import publish_result
@@ -75,8 +76,7 @@ def write_output(
     of_result = {"seed": seed, "findings": examination.findings, "left_out": len(kept) - len(rows)}
     manifest = Manifest(**dict(facts), **_facts_of(selection, pool), **of_result)
     changes = _compare(previous, pool, stage_parts, ledger, manifest)
-    data = _report_data(pool, stage_parts, ledger, manifest, changes)
-    data = replace(data, columns=examination.columns)
+    data = _report_data(pool, stage_parts, ledger, manifest, changes, examination.columns)
     report = build_report(data)
 
     def write_files(folder: Path) -> None:
@@ -98,6 +98,7 @@ def _facts_of(selection: SelectionSummary, pool: Pool) -> dict[str, Any]:
         "inputs": pool.summary.inputs,
         "pool": storage.absolute(pool.uri),
         "counts": selection.counts,
+        "strata": selection.strata,
         "truncated": RowsByStage(**selection.truncated),
         "tokens": selection.tokens,
         "notes": selection.notes,
@@ -175,6 +176,7 @@ def _report_data(
     ledger: pa.Table,
     manifest: Manifest,
     changes: Changes | None,
+    columns: Sequence[ColumnCounts],
 ) -> ReportData:
     """Collect the few dozen texts and the sample of vectors that the report shows."""
     required = required_rows(ledger, manifest.evaluation == "lazy")
@@ -193,5 +195,6 @@ def _report_data(
         quarantine=pool.quarantine(),
         vector_ids=required.vectors,
         vectors=vectors,
+        columns=columns,
         changes=changes,
     )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks.components import Component, Fingerprint
+from deita_tasks.errors import UsageError
 from deita_tasks.records import SelectorResult
 from deita_tasks.selecting.arrays import Array
 from deita_tasks.selecting.evol import Ranking, TurnAggregation
+from deita_tasks.selecting.mix import limit_each, parse_mix, share_evenly
 from deita_tasks.selecting.ranked_pool import RankedPool
+from deita_tasks.selecting.reference import Reference
+from deita_tasks.selecting.strata import Strata
 
 
 class Selector(Component):
@@ -38,21 +42,41 @@ class Selector(Component):
     of the input nor on the machine. A row that cannot be compared is "unscorable"; no score or
     vector is imputed. tests/selecting/test_contract.py checks all of this for every strategy.
 
-    Three options tell the caller what to pass to `select`. `ranking` and `evol_score` name the
+    Some options tell the caller what to pass to `select`. `ranking` and `evol_score` name the
     scores, which `evol.ranking_scores` computes. `strata` names the column whose values are the
-    strata; at most `per_stratum` rows of each stratum are kept.
+    strata; at most `per_stratum` rows of each stratum are kept. Instead of both, `mix` says how the
+    budget is divided (see mix.py), or `clusters` is a number of clusters (see clusters.py), which
+    get equal shares, or at most `per_stratum` rows each.
     """
 
     needs_embeddings: ClassVar[bool] = True
     # Whether it takes rows from the best score down and stops: then it looks at no row beyond, and
     # those need no scores.
     stops_at_budget: ClassVar[bool] = False
+    # Whether it compares rows with texts that are not of the pool.
+    needs_reference: ClassVar[bool] = False
 
     budget: int = Field(ge=1)
     ranking: Ranking = "evol"
     evol_score: TurnAggregation = "sum"
     strata: str | None = None
     per_stratum: int | None = Field(default=None, ge=1)
+    mix: str | None = None
+    clusters: int | None = Field(default=None, ge=1)
+
+    _reference: Reference | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _check_strata(self) -> Selector:
+        given = {"strata": self.strata, "mix": self.mix, "clusters": self.clusters}
+        names = [name for name, value in given.items() if value is not None]
+        if len(names) > 1:
+            raise ValueError(f"{' and '.join(names)}: expected only one of them")
+        if self.mix is not None:
+            parse_mix(self.mix).check(self.budget)
+            if self.per_stratum is not None:
+                raise ValueError("per_stratum and mix: expected only one of them")
+        return self
 
     @abstractmethod
     def select(
@@ -60,26 +84,89 @@ class Selector(Component):
         ids: Sequence[str],
         evol_scores: Array,
         embeddings: Array | None,
-        strata: Sequence[Hashable] | None = None,
+        strata: Sequence[Hashable] | Strata | None = None,
     ) -> SelectorResult:
         """Return the kept ids in the order chosen, and a Rejection for every other id.
 
         `ids`: n distinct ids, in any order. `evol_scores`: (n,), the scores named by `ranking`; NaN
         for a row without one. `embeddings`: (n, d), float32 or float16; row i belongs to ids[i]. It
         need not be normalised and may be a memory map, or None if `needs_embeddings` is False.
-        `strata`: (n,), the stratum of each row; needed only with `per_stratum`. Once a stratum is
-        full, its other rows are "below_budget".
+        `strata`: (n,), the stratum of each row, or a Strata; needed only with `per_stratum`, `mix`
+        or `clusters`. Once a stratum is full, its other rows are "stratum_full".
 
         Raises UsageError if ids repeat, or if scores, vectors or strata are missing or differ in
         number from the ids.
         """
 
+    def with_reference(self, reference: Reference) -> Self:
+        """Return the strategy with what it compares rows with."""
+        strategy = self.model_copy()
+        strategy._reference = reference
+        return strategy
+
+    @property
+    def reference(self) -> Reference:
+        """What it compares rows with. Raises UsageError without it."""
+        if self._reference is None:
+            raise UsageError(
+                f"{type(self).__name__} compares rows with a reference: expected with_reference"
+            )
+        return self._reference
+
+    def check_width(self, arrived: int, expected: int) -> None:
+        """Raise UsageError unless vectors of a reference are as wide as those of the pool."""
+        if arrived != expected:
+            raise UsageError(
+                f"reference vectors of {arrived} dimensions, where the pool's have {expected}; "
+                "expected those of the same embedder"
+            )
+
+    @property
+    def has_strata(self) -> bool:
+        """Whether the number of rows to keep of a stratum is limited."""
+        return not (self.per_stratum is None and self.mix is None and self.clusters is None)
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether it needs embeddings, be it only for its strata."""
+        return self.needs_embeddings or self.clusters is not None
+
+    @property
+    def strata_column(self) -> str | None:
+        """The column whose values are the strata; None for clusters, or without strata."""
+        return parse_mix(self.mix).column if self.mix is not None else self.strata
+
+    def divide(self, labels: Sequence[Hashable]) -> Strata:
+        """Return the strata of n rows by their labels, with the rows to keep of each."""
+        if self.mix is not None:
+            return parse_mix(self.mix).divide([str(label) for label in labels], self.budget)
+        if self.per_stratum is not None:
+            return limit_each(labels, self.per_stratum)
+        return share_evenly(labels, self.budget)
+
     def rank_pool(
-        self, ids: Sequence[str], evol_scores: Array, strata: Sequence[Hashable] | None
+        self,
+        ids: Sequence[str],
+        evol_scores: Array,
+        strata: Sequence[Hashable] | Strata | None,
     ) -> RankedPool:
         """Return the rows in the order of their scores, all of them still undecided."""
-        return RankedPool(ids, evol_scores, strata, self.per_stratum)
+        if not self.has_strata:
+            return RankedPool(ids, evol_scores)
+        rows = 0 if strata is None else len(strata)
+        if strata is None or rows != len(ids):
+            arrived = "no strata" if strata is None else f"{rows} strata"
+            raise UsageError(
+                f"{arrived} for {len(ids)} ids: per_stratum needs the stratum of each id"
+            )
+        if not isinstance(strata, Strata):
+            strata = self.divide(strata)
+        return RankedPool(ids, evol_scores, strata, self.budget)
 
     def fingerprint(self) -> Fingerprint:
         """Return the strategy and every option that changes which rows are kept."""
-        return {"strategy": type(self).__name__, **self.model_dump()}
+        options = self.model_dump()
+        for name in ("mix", "clusters"):  # which earlier versions did not have
+            if options[name] is None:
+                del options[name]
+        return {"strategy": type(self).__name__, **options}

@@ -27,6 +27,7 @@ from deita_tasks.selecting.evol import (
     flatten,
     ranking_scores,
 )
+from deita_tasks.selecting.strata import Strata, filling_rows
 
 LOWEST, HIGHEST = 1.0, 6.0  # of every scorer
 
@@ -46,18 +47,6 @@ class PartialScores(NamedTuple):
         """Which rows are computed and have no score: bool (n,)."""
         has_none: Mask = self.values.is_null().to_numpy() & self.is_computed
         return has_none
-
-
-class Strata(NamedTuple):
-    """The stratum of each of n rows, int64 (n,), and the most rows to keep of each."""
-
-    codes: Indices
-    per_stratum: int
-
-    def room(self, kept: Indices) -> Indices:
-        """Return how many more rows each stratum takes if these are kept."""
-        counts = np.bincount(self.codes[kept], minlength=int(self.codes.max(initial=-1)) + 1)
-        return self.per_stratum - counts
 
 
 def bound_scores(
@@ -130,19 +119,6 @@ class Order:
         return up_to
 
 
-def limit_per_stratum(rows: Indices, strata: Indices, room: Indices) -> Indices:
-    """Return `rows`, in their order, without those that come after `room` others of their stratum.
-
-    strata: int64 (n,), the stratum of each row of the pool. room: int64, by stratum.
-    """
-    codes = strata[rows]
-    by_stratum = np.argsort(codes, kind="stable")
-    grouped = codes[by_stratum]
-    place = np.empty(len(rows), np.int64)
-    place[by_stratum] = np.arange(len(rows)) - np.searchsorted(grouped, grouped)
-    return rows[place < room[codes]]
-
-
 class Reach:
     """How far down the order a finished selection looked.
 
@@ -159,9 +135,11 @@ class Reach:
         if len(kept) >= budget:
             self._add_end(None, int(kept[-1]), scores)
         if strata is not None:
-            for stratum in np.flatnonzero(strata.room(kept) <= 0).tolist():
-                last = kept[strata.codes[kept] == stratum][-1]
-                self._add_end(stratum, int(last), scores)
+            for stratum, place in filling_rows(strata, budget, kept).items():
+                if place >= 0:
+                    self._add_end(stratum, int(kept[place]), scores)
+                else:  # full from the start
+                    self._ends.append((stratum, 0, np.inf))
 
     def _add_end(self, stratum: int | None, row: int, scores: Doubles) -> None:
         self._ends.append((stratum, row, float(scores[row])))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deita_tasks.errors import UsageError
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.arrays import Doubles, Floats, Indices
 from deita_tasks.selecting.base import Selector
@@ -64,9 +65,16 @@ class ComparedSelection(NamedTuple):
 def list_settings(
     strategies: Sequence[str], similarities: Sequence[float]
 ) -> list[StrategySetting]:
-    """Return every strategy, diverse with each limit of `similarities`; the control comes last."""
+    """Return every strategy, diverse with each limit of `similarities`; the control comes last.
+
+    Raises UsageError for a strategy that needs a reference, which a sweep does not have.
+    """
     settings = []
     for name in strategies:
+        if load_selector(name, budget=1).needs_reference:
+            raise UsageError(
+                f"the strategy {name!r} needs a reference, which a sweep does not have"
+            )
         if name == "diverse":
             settings += [StrategySetting(name, limit) for limit in similarities]
         elif name != CONTROL:

@@ -21,6 +21,7 @@ from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
 from deita_tasks.selecting.similarity.limit import KeptRows
 from deita_tasks.selecting.similarity.other_metrics import MetricKeptRows
 from deita_tasks.selecting.similarity.products import block_product_for
+from deita_tasks.selecting.strata import Strata
 
 
 class Diverse(Selector):
@@ -35,7 +36,8 @@ class Diverse(Selector):
     Rejected rows: "too_similar", with the most similar of the rows kept BEFORE it (the best-ranked
     of several equally similar ones) and that similarity; "unscorable" if the evol score is not
     finite, or if its turn came and its vector has NaN, infinity or only zeros; "below_budget" if
-    its turn never came or its stratum was full. The vector of such a row is not checked.
+    its turn never came; "stratum_full" if its stratum was full. The vector of such a row is not
+    checked.
 
     The result does not depend on `block_rows`, `device`, threads or the order of the input. A block
     of candidates is compared with all kept rows, and with itself, by float32 products of a proved
@@ -98,7 +100,7 @@ class Diverse(Selector):
         ids: Sequence[str],
         evol_scores: Array,
         embeddings: Array | None,
-        strata: Sequence[Hashable] | None = None,
+        strata: Sequence[Hashable] | Strata | None = None,
     ) -> SelectorResult:
         """See Selector.select."""
         pool = self.rank_pool(ids, evol_scores, strata)
@@ -166,7 +168,7 @@ class _BlockwiseGreedy:
     def _first_full(self, ranks: Indices) -> int | None:
         """Return the index of the first of `ranks` that fills the budget or its stratum, if any."""
         count = self._kept_rows.count + np.arange(1, len(ranks) + 1)
-        fills_stratum = self._pool.room_after(ranks) == 0
+        fills_stratum = self._pool.fill_stratum(ranks)
         fills_budget = count == self._budget
         full = fills_stratum | fills_budget
         return int(full.argmax()) if full.any() else None

@@ -13,6 +13,7 @@ from deita_tasks.selecting.arrays import Array, Floats, Indices, Mask
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.greedy import keep_picks, read_candidates
 from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
+from deita_tasks.selecting.strata import Strata
 
 BLOCK_ROWS = 256  # rows compared with all others at once
 # Gains this close count as equal. Two rows that cover only each other have the same gain, up to
@@ -40,7 +41,7 @@ class FacilityLocation(Selector):
         ids: Sequence[str],
         evol_scores: Array,
         embeddings: Array | None,
-        strata: Sequence[Hashable] | None = None,
+        strata: Sequence[Hashable] | Strata | None = None,
     ) -> SelectorResult:
         """See Selector.select."""
         pool = self.rank_pool(ids, evol_scores, strata)

@@ -42,6 +42,7 @@ def keep_picks(pool: RankedPool, ranks: Indices, picker: GreedyPicker, budget: i
 
     `ranks` are those of the picker's candidates.
     """
+    picker.exclude(~pool.has_room(ranks))
     for _ in range(min(budget, len(ranks))):
         pick = picker.pick_next()
         if pick is None:

@@ -19,6 +19,7 @@ from deita_tasks.selecting.similarity.exact import (
     screening_error,
     true_pairs,
 )
+from deita_tasks.selecting.strata import Strata
 
 # After this many picks, all rows are compared with them in one product. In between, only the rows
 # that could be next are.
@@ -48,7 +49,7 @@ class MarginalRelevance(Selector):
         ids: Sequence[str],
         evol_scores: Array,
         embeddings: Array | None,
-        strata: Sequence[Hashable] | None = None,
+        strata: Sequence[Hashable] | Strata | None = None,
     ) -> SelectorResult:
         """See Selector.select."""
         pool = self.rank_pool(ids, evol_scores, strata)

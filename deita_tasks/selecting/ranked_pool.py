@@ -5,7 +5,7 @@ The decisions are stored in columns, so a row costs a few bytes and no objects.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from deita_tasks.selecting.arrays import Doubles, Floats, Indices, Mask
 from deita_tasks.selecting.rejections import (
     BELOW_BUDGET,
     REASONS,
+    STRATUM_FULL,
     TOO_SIMILAR,
     UNSCORABLE,
     Rejections,
 )
+from deita_tasks.selecting.strata import Places, Strata
 
 KEPT = len(REASONS)  # the code of a row that is not rejected
 
@@ -30,11 +32,10 @@ class RankedPool:
     Rank 0 is the best row. Rows with a finite score, the candidates, are ranked by (-score, id).
     Those without one come last, ranked by id, and are unscorable from the start. So ranks do not
     depend on the order of the input. A strategy decides rows by rank; a row without a decision
-    stays below_budget.
+    is stratum_full if its stratum is, else below_budget.
 
-    `strata` holds the stratum of each row; at most `per_stratum` rows of each stratum may be kept.
-    It is ignored if `per_stratum` is None. Raises UsageError if ids repeat, or if scores or strata
-    do not match them.
+    `strata` holds the stratum of each row, and how the `budget` is divided among them. Raises
+    UsageError if ids repeat, or if scores do not match them.
 
     Attributes: `order`, int64 (n,), the input position of each rank; `candidate_count`, the number
     of rows with a finite score.
@@ -44,8 +45,8 @@ class RankedPool:
         self,
         ids: Sequence[str],
         evol_scores: Any,
-        strata: Sequence[Hashable] | None = None,
-        per_stratum: int | None = None,
+        strata: Strata | None = None,
+        budget: int = 0,
     ) -> None:
         scores = _check_scores(ids, evol_scores)
         _check_distinct(ids)
@@ -55,15 +56,11 @@ class RankedPool:
         self.ids = ids
         self.candidate_count = candidates.size
         self.order = np.concatenate((candidates, unscorable))
-        self._init_strata(strata, per_stratum)
-        self._init_decisions()
-
-    def _init_strata(self, strata: Sequence[Hashable] | None, per_stratum: int | None) -> None:
         self._strata: Indices | None = None  # the stratum of each rank, as a number
-        if per_stratum is None:
-            return
-        self._strata = _number_strata(self.ids, strata)[self.order]
-        self._room = np.full(self._strata.max(initial=-1) + 1, per_stratum)
+        if strata is not None:
+            self._strata = strata.codes[self.order]
+            self._places = Places(strata, budget)
+        self._init_decisions()
 
     def _init_decisions(self) -> None:
         rows = self.order.size
@@ -77,35 +74,30 @@ class RankedPool:
         """Return which of these m rows belong to a stratum that is not full, (m,)."""
         if self._strata is None:
             return np.ones(len(ranks), bool)
-        has_room: Mask = self._room[self._strata[ranks]] != 0
+        has_room: Mask = ~self._places.full()[self._strata[ranks]]
         return has_room
 
-    def room_after(self, ranks: Indices) -> Indices:
-        """Return the room left in each row's stratum if these m rows are kept in this order.
+    def fill_stratum(self, ranks: Indices) -> Mask:
+        """Return which of these m rows fill a stratum if they are kept in this order, (m,).
 
-        Shape (m,); negative for a row whose stratum was full before it.
+        Right up to the first of them.
         """
         if self._strata is None:
-            return np.full(len(ranks), len(self.order))
-        strata = self._strata[ranks]
-        by_stratum = np.argsort(strata, kind="stable")
-        grouped = strata[by_stratum]
-        first_of_stratum = np.searchsorted(grouped, grouped)
-        kept_before = np.arange(len(ranks)) - first_of_stratum
-        room = np.empty(len(ranks), np.int64)
-        room[by_stratum] = self._room[grouped] - 1 - kept_before
-        return room
+            return np.zeros(len(ranks), bool)
+        return self._places.fill(self._strata[ranks])
 
     def drop_full_strata(self, ranks: Indices) -> Indices:
         """Return the rows whose strata have room for them when they are kept in this order."""
-        return ranks[self.room_after(ranks) >= 0]
+        if self._strata is None:
+            return ranks
+        return ranks[self._places.admit(self._strata[ranks])]
 
     def keep(self, ranks: Indices) -> None:
         """Keep these rows, in this order, after those kept before."""
         self._kept.append(ranks)
         self._codes[ranks] = KEPT
         if self._strata is not None:
-            self._room -= np.bincount(self._strata[ranks], minlength=len(self._room))
+            self._places.take(self._strata[ranks])
 
     def reject_too_similar(
         self,
@@ -124,6 +116,7 @@ class RankedPool:
 
     def result(self) -> SelectorResult:
         """Return every id once: kept in the order chosen, or rejected in rank order."""
+        self._reject_full_strata()
         none = np.empty(0, np.int64)
         kept = self.order[np.concatenate([none, *self._kept])]
         rejected = np.flatnonzero(self._codes != KEPT)
@@ -136,6 +129,12 @@ class RankedPool:
         )
         kept_ids = [self.ids[position] for position in kept]
         return SelectorResult(kept_ids, rejections)
+
+    def _reject_full_strata(self) -> None:
+        """Tell rows of a full stratum from those for which the budget was full."""
+        if self._strata is not None:
+            is_full = self._places.full_before_budget()[self._strata]
+            self._codes[is_full & (self._codes == BELOW_BUDGET)] = STRATUM_FULL
 
 
 def _check_scores(ids: Sequence[str], evol_scores: Any) -> Doubles:
@@ -161,17 +160,6 @@ def _check_distinct(ids: Sequence[str]) -> None:
                 "drop exact duplicates first"
             )
         earlier.add(row_id)
-
-
-def _number_strata(ids: Sequence[str], strata: Sequence[Hashable] | None) -> Indices:
-    """Return the stratum of each row as a number from 0 on."""
-    if strata is None or len(strata) != len(ids):
-        arrived = "no strata" if strata is None else f"{len(strata)} strata"
-        raise UsageError(f"{arrived} for {len(ids)} ids: per_stratum needs the stratum of each id")
-    numbers: dict[Hashable, int] = {}
-    # Each new stratum gets the next number.
-    numbered = (numbers.setdefault(stratum, len(numbers)) for stratum in strata)
-    return np.fromiter(numbered, np.int64, len(ids))
 
 
 def _sort_by_score(ids: Sequence[str], positions: Indices, scores: Doubles) -> Indices:

@@ -11,6 +11,7 @@ from deita_tasks.records import SelectorResult
 from deita_tasks.selecting.arrays import Array, Indices
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.ranked_pool import RankedPool
+from deita_tasks.selecting.strata import Strata
 
 
 class TopScore(Selector):
@@ -24,7 +25,7 @@ class TopScore(Selector):
         ids: Sequence[str],
         evol_scores: Array,
         embeddings: Array | None = None,
-        strata: Sequence[Hashable] | None = None,
+        strata: Sequence[Hashable] | Strata | None = None,
     ) -> SelectorResult:
         """See Selector.select. `embeddings` are not read."""
         pool = self.rank_pool(ids, evol_scores, strata)

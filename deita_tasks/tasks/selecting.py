@@ -27,7 +27,7 @@ from deita_tasks.tasks.stages import StageResults, list_stages
 
 log = logging.getLogger(__name__)
 
-SELECT_VERSION = 5  # of the ledger; increase it to select anew
+SELECT_VERSION = 6  # of the ledger; increase it to select anew
 
 
 @task(name="select-rows", task_run_name="select", **CACHED)
@@ -83,12 +83,14 @@ def select(
 
 def _log_counts(strategy: str, counts: Counts) -> None:
     log.info(
-        "%s: %s rows reached, %s selected, %s too similar; %s below the budget, %s unscorable",
+        "%s: %s rows reached, %s selected, %s too similar; %s below the budget, %s of full strata, "
+        "%s unscorable",
         strategy,
         f"{counts.selected + counts.too_similar:,}",
         f"{counts.selected:,}",
         f"{counts.too_similar:,}",
         f"{counts.below_budget:,}",
+        f"{counts.stratum_full:,}",
         f"{counts.unscorable:,}",
     )
 

@@ -33,12 +33,14 @@ if TYPE_CHECKING:
 MAX_TURN_CHARACTERS = 1_500
 SHORT_ID = 12
 MAX_VANISHED = 5  # values named in the summary
+BY_SCORE = {"Diverse", "TopScore", "SemDedup"}  # strategies that go from the best score down
 PLAIN_WIDTH = 120  # of a table without a terminal
 
 DECISION_NOTES = {
     "selected": "",
     "too_similar": "to a selected row with a better score",
     "below_budget": "not reached: the budget was full",
+    "stratum_full": "its stratum had all of its rows",
     "duplicate": "same conversation as an earlier row",
     "quarantined": "unreadable; decisions.parquet has each reason",
     "unscorable": "no score or vector; decisions.parquet has each reason",
@@ -444,6 +446,8 @@ def _explanation_facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
         yield "evol score", f"{bounds}; {not_computed}"
     if row.rank is not None:
         yield "rank", f"{row.rank:,} of {explanation.ranked:,}"
+    if row.stratum is not None:
+        yield "stratum", row.stratum
     if row.truncated:
         yield "truncated", "longer than a model's window; the model read part of it"
 
@@ -453,7 +457,9 @@ def _decision_sentence(explanation: Explanation) -> str:
     decision = row.decision.replace("_", " ")
     if explanation.blocker is not None:
         return f"{decision}: {_similarity_sentence(explanation, explanation.blocker.row)}"
-    if row.decision == "below_budget":
+    if row.decision == "stratum_full":
+        return f"{decision}: {row.reason}" + _compare_with_last(explanation)
+    if row.decision == "below_budget" and row.reason is None:
         budget = f"{explanation.selector['budget']:,}"
         if "budget_tokens" in explanation.selector:
             budget = f"{explanation.selector['budget_tokens']:,} tokens"
@@ -470,14 +476,15 @@ def _compare_with_last(explanation: Explanation) -> str:
     """Return what a row lacks to come before the last one selected, if scores decided that."""
     row, last = explanation.row, explanation.last_selected
     selector = explanation.selector
-    by_evol_score = selector.get("ranking") == "evol" and selector.get("per_stratum") is None
+    by_evol_score = selector.get("ranking") == "evol" and selector.get("strategy") in BY_SCORE
     if last is None or last.evol_score is None or row.evol_upper is None or not by_evol_score:
         return ""
     if row.evol_upper > last.evol_score:
         return ""
     score = "is" if row.evol_score is not None else "is at most"
+    group = " of its stratum" if row.decision == "stratum_full" else ""
     return (
-        f"; its evol score {score} {row.evol_upper:.2f}, the last one selected has "
+        f"; its evol score {score} {row.evol_upper:.2f}, the last one selected{group} has "
         f"{last.evol_score:.2f}"
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from deita_tasks.artifacts import evaluation
@@ -21,7 +21,7 @@ from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.artifacts.selection import DECISIONS_FILE, KEPT_FILE, write_selection
 from deita_tasks.conversations import Conversation, SourceRow, Turn
-from deita_tasks.errors import ComputeError
+from deita_tasks.errors import ComputeError, UsageError
 from deita_tasks.presets import Spec
 from deita_tasks.records import ModelOutput
 from deita_tasks.selecting import load_selector
@@ -136,7 +136,17 @@ selectors = st.builds(
     st.integers(1, 45),
     st.sampled_from(["evol", "evol", "complexity", "quality"]),
     st.sampled_from(["sum", "mean", "max"]),
-    st.sampled_from([{}, {}, {"strata": "topic", "per_stratum": 2}]),
+    st.sampled_from(
+        [
+            {},
+            {"strata": "topic", "per_stratum": 2},
+            {"mix": "topic=0:0.5,*:0.5"},
+            {"mix": "topic=0:0.4,1:0.25"},
+            {"mix": "topic=0:1..0.5,*:..0.75"},
+            {"mix": "topic=0:0.25..,*:1.."},
+            {"mix": "topic=2:..1"},
+        ]
+    ),
 )
 plans = st.builds(
     LazyPlan,
@@ -224,13 +234,24 @@ def is_ranked(row: Mapping[str, Any]) -> bool:
     return row["decision"] == "selected" and row["rank"] is not None
 
 
+def is_possible(selector: Spec, rows: list[Row]) -> bool:
+    """Whether a mix fits the budget, and the pool has the values that it names."""
+    mix = selector["options"].get("mix", "topic=")
+    named = {value for value in "012" if f"{value}:" in mix}
+    try:
+        load_selector(selector["name"], **selector["options"])
+    except UsageError:
+        return False
+    return named <= {str(row.conversation.extra["topic"]) for row in rows}
+
+
 @pytest.fixture
 def small_rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(evaluation, "MIN_ROUND_ROWS", 2)
     yield
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     rows=pools(),
     selector=selectors,
@@ -247,6 +268,7 @@ def test_the_selection_is_that_of_everything(
     tmp_path_factory: pytest.TempPathFactory,
     small_rounds: None,
 ) -> None:
+    assume(is_possible(selector, rows))
     plan = LazyPlan(stages=plan.stages, sample=list(range(min(sampled, len(rows)))))
     if selector["name"] != "diverse":
         plan = LazyPlan(stages=[s for s in plan.stages if s != "embedding"], sample=plan.sample)
@@ -259,8 +281,10 @@ def test_the_selection_is_that_of_everything(
         if whole["decision"] in REACHED or row["decision"] in REACHED:
             for column in ("decision", "nearest_id", "similarity"):
                 assert row[column] == whole[column], (id, column)
-        if row["decision"] in ("selected", "unscorable"):
+        assert row["stratum"] == whole["stratum"]
+        if row["decision"] in ("selected", "unscorable") or whole["decision"] != "unscorable":
             assert row["decision"] == whole["decision"]
+            assert row["decision"] == "unscorable" or row["reason"] == whole["reason"]
         if whole["evol_score"] is not None and row["evol_lower"] is not None:
             assert row["evol_lower"] <= whole["evol_score"] <= row["evol_upper"]
         if row["evol_score"] is not None:

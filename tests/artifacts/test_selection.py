@@ -163,10 +163,17 @@ def test_rows_that_are_all_unscorable(tmp_path: Path) -> None:
 
 
 def with_later_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """The selection.json of earlier code with what came with filters, of a run without any."""
-    counts = {**fields["counts"], "contaminated": 0, "too_long": 0}
+    """The selection.json of earlier code with what came with filters and strata, without any."""
+    counts = {**fields["counts"], "contaminated": 0, "too_long": 0, "stratum_full": 0}
     provenance = {**fields["made_of"], "exclusions": []}
-    return {**fields, "counts": counts, "made_of": provenance, "tokens": None, "notes": []}
+    return {
+        **fields,
+        "counts": counts,
+        "made_of": provenance,
+        "tokens": None,
+        "notes": [],
+        "strata": [],
+    }
 
 
 def test_the_selection_json_of_earlier_code_is_read(tmp_path: Path) -> None:
@@ -240,12 +247,15 @@ def test_nothing_is_no_selection(tmp_path: Path) -> None:
 # ---- a pool that runs out before the budget
 
 
-def counts_of(selected: int, too_similar: int = 0, below_budget: int = 0) -> Counts:
+def counts_of(
+    selected: int, too_similar: int = 0, below_budget: int = 0, stratum_full: int = 0
+) -> Counts:
     return Counts(
-        read=selected + too_similar + below_budget,
+        read=selected + too_similar + below_budget + stratum_full,
         selected=selected,
         too_similar=too_similar,
         below_budget=below_budget,
+        stratum_full=stratum_full,
         duplicate=0,
         quarantined=0,
         unscorable=0,
@@ -281,7 +291,7 @@ def test_an_exact_size_is_all_or_an_error(tmp_path: Path) -> None:
         ),
         (
             {"strata": "source_uri", "per_stratum": 1},
-            counts_of(5, below_budget=4),
+            counts_of(5, stratum_full=4),
             "every row whose stratum had room was reached.",
         ),
         (

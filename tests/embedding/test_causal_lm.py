@@ -12,7 +12,8 @@ import torch
 
 from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding import load_embedder
-from deita_tasks.embedding.vicuna import render_answers, render_vicuna
+from deita_tasks.embedding.texts import join_turns
+from deita_tasks.embedding.vicuna import render_vicuna
 from deita_tasks.errors import ComputeError, UsageError
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.forward import PackedForward
@@ -23,6 +24,8 @@ SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions. "
 )
+
+render_answers = partial(join_turns, text="answers", separator="\n")
 
 
 def talk(*turns):
@@ -172,7 +175,7 @@ def test_the_system_prompt_is_computed_once(folder):
     assert len(prefix.ids) >= len(reference_ids(folder, SYSTEM + "USER:")) - 2
     assert all(prefix.fits(plain_ids(folder, text)) for text in TEXTS[:3])
     assert embedder(folder, max_length=12)._load_model().prefix.ids == prefix.ids[:10]
-    assert embedder(folder, only_answer=True)._load_model().prefix is None
+    assert embedder(folder, text="answers")._load_model().prefix is None
 
 
 def test_the_norm_is_the_model_s_not_one(folder):
@@ -217,17 +220,27 @@ def test_the_end_of_a_long_text_is_left_out_and_counted(folder, max_length):
 def test_answers_alone(folder):
     texts = ["```python\n    sorted(x)  # {x}\n```", "Hello\nはい", "", "", "The sea. " * 12]
     np.testing.assert_allclose(
-        embedder(folder, only_answer=True).embed(POOL), reference(folder, texts), atol=1e-5
+        embedder(folder, text="answers").embed(POOL), reference(folder, texts), atol=1e-5
+    )
+
+
+def test_instructions_alone(folder):
+    texts = [
+        "\n".join(turn.content for turn in conversation.turns if turn.role == "user")
+        for conversation in POOL
+    ]
+    np.testing.assert_allclose(
+        embedder(folder, text="instructions").embed(POOL), reference(folder, texts), atol=1e-5
     )
 
 
 def test_a_text_without_any_token_has_no_vector(tmp_path):
     qwen2(tmp_path)  # puts no token in front of a text
-    measured = embedder(tmp_path, only_answer=True).compute(POOL)
+    measured = embedder(tmp_path, text="answers").compute(POOL)
     assert set(measured.problems) == {2, 3} and "no token" in measured.problems[2]
     assert np.isnan(measured.values[[2, 3]]).all() and np.isfinite(measured.values[[0, 1, 4]]).all()
     with pytest.raises(ComputeError, match=POOL[2].id):
-        embedder(tmp_path, only_answer=True).embed(POOL)
+        embedder(tmp_path, text="answers").embed(POOL)
 
 
 def test_fingerprint(folder, monkeypatch):
@@ -235,7 +248,12 @@ def test_fingerprint(folder, monkeypatch):
     base = embedder(folder).fingerprint()
     assert json.loads(json.dumps(base)) == base
     assert embedder(folder, batch_tokens=3).fingerprint() == base
-    for changed in ({"only_answer": True}, {"max_length": 512}, {"dtype": "bfloat16"}):
+    for changed in (
+        {"text": "answers"},
+        {"text": "instructions"},
+        {"max_length": 512},
+        {"dtype": "bfloat16"},
+    ):
         assert embedder(folder, **changed).fingerprint() != base
 
 
@@ -244,7 +262,7 @@ def test_nothing_to_embed(folder):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"only_answers": True}, {"max_length": 1}, {"dtype": "fp32"}, {"model": ""}]
+    "wrong", [{"text": "answer"}, {"max_length": 1}, {"dtype": "fp32"}, {"model": ""}]
 )
 def test_wrong_options(wrong):
     with pytest.raises(UsageError):

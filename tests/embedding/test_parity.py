@@ -3,6 +3,7 @@ beside the checkout.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 
 from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding import load_embedder
-from deita_tasks.embedding.vicuna import render_answers, render_vicuna
+from deita_tasks.embedding.texts import join_turns
+from deita_tasks.embedding.vicuna import render_vicuna
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.models.tokenizer import load_tokenizer
 
@@ -25,6 +27,8 @@ pytestmark = [
 ]
 
 ROLES = {"human": "user", "gpt": "assistant"}
+
+render_answers = partial(join_turns, text="answers", separator="\n")
 
 
 @pytest.mark.parametrize("max_length", [2048, 512])
@@ -51,7 +55,7 @@ def test_as_the_original(text, max_length):
     for batch_tokens in (1, 4096):
         options = {
             "model": folder,
-            "only_answer": text == "answer",
+            "text": "answers" if text == "answer" else "all",
             "max_length": max_length,
             "dtype": "float32",
         }

@@ -74,6 +74,28 @@ def test_vectors_are_the_library_s(minilm):
     assert similar[0, 2] > 0.8 > 0.3 > similar[0, 1]
 
 
+def test_the_turns_of_one_role():
+    system = Conversation((Turn("system", "Be brief."), *POOL[0].turns, *POOL[1].turns))
+    assert render(system, "instructions") == (
+        "How do I sort a list in Python?\n\nWrite a poem about the sea."
+    )
+    assert render(system, "answers") == "Call sorted(numbers).\n\n" + "The sea is old, " * 40
+    assert render(system, "all").startswith("Be brief.\n\nHow do I")
+
+
+def test_instructions_alone_decide_the_vector(minilm):
+    by_instruction = load_embedder("sentence_transformers", text="instructions")
+    other_answer = Conversation((POOL[0].turns[0], Turn("assistant", "Use sort().")))
+    question = Conversation((POOL[0].turns[0],))
+    vectors = by_instruction.embed([POOL[0], other_answer])
+    assert np.array_equal(vectors[0], vectors[1])
+    assert np.array_equal(vectors[0], minilm.embed([question])[0])
+    assert by_instruction.fingerprint() != minilm.fingerprint()
+    output = load_embedder("sentence_transformers", text="answers").compute([question])
+    assert output.problems == {0: "it has no answers to embed"}
+    assert np.isnan(output.values).all()
+
+
 def test_calls_are_part_of_the_text():
     call = {"tool_calls": [{"function": {"name": "look_up", "arguments": {"word": "tide"}}}]}
     asked, called = Turn("user", "What is a tide?"), Turn("assistant", "", call)

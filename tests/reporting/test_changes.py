@@ -89,7 +89,7 @@ def test_a_new_and_better_row_takes_the_place_of_the_last() -> None:
         (
             "b",
             "dropped",
-            "others are better, and the budget is full",
+            "others come before it, and the budget is full",
             "selected",
             "below_budget",
             None,
@@ -103,6 +103,27 @@ def test_a_new_and_better_row_takes_the_place_of_the_last() -> None:
     )  # turn by turn
     assert (evol.old_rows, evol.old_mean, evol.old_median) == (4, 4.5, 4.0)
     assert (evol.new_rows, evol.new_mean) == (1, 20.0)
+
+
+def test_a_smaller_budget_alone_leaves_a_row_out() -> None:
+    """No other row came in, so none is better than it was."""
+    a, b = ("a", "selected", [3.0], None), ("b", "below_budget", [2.0], None)
+    fewer = changed(BEFORE, ledger(a, b), budgets=(2, 1))
+    assert [row[2] for row in rows_of(fewer)] == ["the budget is smaller"]
+    new = ("e", "selected", [4.0], None)
+    both = changed(BEFORE, ledger(new, a, b), budgets=(3, 2))
+    assert [row[2] for row in rows_of(both) if row[0] == "b"] == [
+        "the budget is smaller, and others come before it"
+    ]
+
+
+def test_a_stratum_that_is_full() -> None:
+    before = ledger(("a", "selected", [3.0], None), ("b", "stratum_full", [2.0], None))
+    after = ledger(("a", "stratum_full", [1.0], None), ("b", "selected", [2.0], None))
+    assert [row[2] for row in rows_of(changed(before, after))] == [
+        "its stratum has room for it now",
+        "others come before it, and its stratum is full",
+    ]
 
 
 def test_drift_is_measured_over_samples_where_only_some_rows_are_scored() -> None:

@@ -65,7 +65,10 @@ ROWS = [
 
 
 def data(rows: list[SweepRow] = ROWS, **fields: Any) -> SweepData:
-    of_selections = {"seed", "counts", "truncated", "findings", "left_out", "tokens", "notes"}
+    of_selections = {
+        *("seed", "counts", "strata", "truncated", "findings", "left_out"),
+        *("tokens", "notes"),
+    }
     shared = manifest(selected=1).model_dump(exclude=of_selections)
     made = SweepManifest(**{**shared, "candidates": 5000, "coverage_rows": 2000, **fields})
     overlap = np.eye(len(rows)) * 0.75 + 0.25

@@ -69,6 +69,7 @@ def test_a_subset_has_the_fields_of_its_manifest_and_its_tasks() -> None:
         "selected": 2,
         "too_similar": 3,
         "below_budget": 1000,
+        "stratum_full": 0,
         "duplicate": 1,
         "quarantined": 1,
         "unscorable": 0,

@@ -18,6 +18,7 @@ from deita_tasks.errors import UsageError
 from deita_tasks.records import Rejection
 from deita_tasks.selecting import SELECTORS, load_selector
 from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.reference import Reference
 from tests.support.selection_pools import pools, row_ids
 
 EXAMPLE = "the example in Selector's docstring"
@@ -43,9 +44,19 @@ def load(name, budget, **options):
     return load_selector(name, budget=budget, **options)
 
 
+def reference_for(pool):
+    """Three references of the width of the pool's vectors, and tags for its rows."""
+    ids, _, rows = pool
+    width = 1 if rows is None else rows.shape[1]
+    vectors = np.random.default_rng(1).standard_normal((3, width))
+    tags = {row_id: list("xyz"[: 1 + len(row_id) % 3]) for row_id in ids}
+    return Reference(["z", "x", "y"], vectors, tags)
+
+
 def select(name, pool, budget, strata=None, **options):
     ids, scores, rows = pool
-    result = load(name, budget, **options).select(ids, scores, rows, strata)
+    strategy = load(name, budget, **options).with_reference(reference_for(pool))
+    result = strategy.select(ids, scores, rows, strata)
     return list(result.kept), list(result.rejected)
 
 

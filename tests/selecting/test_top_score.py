@@ -77,7 +77,10 @@ def test_a_full_stratum_is_passed_over(name, strata, per_stratum, budget, random
     selector = load_selector(name, budget=budget, per_stratum=per_stratum)
     selection = selector.select(ids, scores, None, strata)
     assert selection.kept == expected[:budget]
-    assert {rejection.reason for rejection in selection.rejected} <= {"below_budget"}
+    kept_strata = [strata[int(kept_id)] for kept_id in selection.kept]
+    for rejection in selection.rejected:
+        is_full = kept_strata.count(strata[int(rejection.id)]) == per_stratum
+        assert rejection.reason == ("stratum_full" if is_full else "below_budget")
     assert len(selection.kept) + len(selection.rejected) == len(ids)
 
 

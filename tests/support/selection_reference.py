@@ -74,6 +74,19 @@ def sequential(
 
     for i in sorted(finite, key=lambda i: (-scores[i], ids[i])):
         decide(i)
+    if strata is not None:
+        kept_strata = [strata[k] for k in kept]
+        full = {
+            id
+            for id, stratum in zip(ids, strata, strict=True)
+            if kept_strata.count(stratum) == per_stratum
+        }
+        rejected = [
+            each._replace(reason="stratum_full")
+            if each.reason == "below_budget" and each.id in full
+            else each
+            for each in rejected
+        ]
     without_score = sorted(set(ids) - {ids[i] for i in finite})
     rejected += [Rejection(row_id, "unscorable") for row_id in without_score]
     return [ids[i] for i in kept], rejected

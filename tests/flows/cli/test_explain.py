@@ -196,16 +196,21 @@ def test_a_row_beyond_the_budget_is_compared_with_the_last_one_selected(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     row = HOSTILE_ROW._replace(
-        decision="below_budget", evol_score=score, evol_lower=lower, evol_upper=upper, quality=[1.9]
+        decision="below_budget",
+        reason=None,
+        evol_score=score,
+        evol_lower=lower,
+        evol_upper=upper,
+        quality=[1.9],
     )
     last = scored_row("selected")._replace(evol_score=17.2)
-    selector = {"budget": 6000, "ranking": "evol", "per_stratum": None}
+    selector = {"strategy": "Diverse", "budget": 6000, "ranking": "evol"}
     printing.print_explanation(explanation_of(row, selector=selector, last_selected=last))
     text = capsys.readouterr().out
     assert expected in text
     assert ("between 1.900 and 11.400; complexity not computed" in text) == (score is None)
-    # By another ranking, or with strata, the evol score did not decide.
-    for other in ({"ranking": "quality"}, {"per_stratum": 3}):
+    # By another ranking, or another rule than the best first, the evol score did not decide.
+    for other in ({"ranking": "quality"}, {"strategy": "KCenter"}):
         explanation = explanation_of(row, selector={**selector, **other}, last_selected=last)
         printing.print_explanation(explanation)
         assert "the last one selected" not in capsys.readouterr().out

@@ -1,0 +1,110 @@
+"""The strata of a pool: its distinct rows by the values of a column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.errors import UsageError
+from deita_tasks.manifest import StratumCounts
+from deita_tasks.selecting.arrays import Indices
+from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.strata import Strata
+from deita_tasks.strict_json import JSON
+
+ABSENT = object()
+CLUSTER = "cluster"
+
+
+def strata_of(pool: Pool, strategy: Selector) -> Strata | None:
+    """Return the strata of the distinct rows of `pool`; None if a column does not make them.
+
+    Raises UsageError for a column that some row does not have, or a mix that does not fit.
+    """
+    column = strategy.strata_column
+    if column is None or not strategy.has_strata:
+        return None
+    ids, _ = pool.distinct
+    return strategy.divide(column_texts(pool, ids, column))
+
+
+def column_texts(pool: Pool, ids: pa.Array | pa.ChunkedArray, column: str) -> list[str]:
+    """Return the value of a column of each of `ids`: a text as it is, anything else as JSON.
+
+    `a.b` is the value b of the column a, unless a column has this name. Raises UsageError for a
+    column that some row does not have.
+    """
+    if column == "source_uri":
+        uris: list[str] = columns_of(pool, ids, ["source_uri"])["source_uri"].to_pylist()
+        return uris
+    values = column_values(pool, ids, column)
+    missing = sum(value is ABSENT for value in values)
+    if missing:
+        raise UsageError(
+            f"column {column!r}: {missing:,} of {len(values):,} rows have no such column; "
+            "expected a column of every row"
+        )
+    return [_text(value) for value in values]
+
+
+def column_values(pool: Pool, ids: pa.Array | pa.ChunkedArray, column: str) -> list[JSON | object]:
+    """Return the value of a column of each of `ids`; ABSENT for a row without it."""
+    texts = columns_of(pool, ids, ["extra"])["extra"].to_pylist()
+    return [_value_at(json.loads(text) if text else {}, column) for text in texts]
+
+
+def columns_of(pool: Pool, ids: pa.Array | pa.ChunkedArray, columns: list[str]) -> pa.Table:
+    """Return columns of the pool for `ids`, each from its first row in the pool."""
+    table = pool.index(["id", *columns])
+    pool_ids = table["id"].combine_chunks()
+    first = pc.index_in(ids, value_set=pool_ids)
+    return table.take(first)
+
+
+def _value_at(columns: Mapping[str, JSON], name: str) -> JSON | object:
+    if name in columns:
+        return columns[name]
+    first, dot, rest = name.partition(".")
+    inner = columns.get(first)
+    if not dot or not isinstance(inner, Mapping):
+        return ABSENT
+    return _value_at(inner, rest)
+
+
+def _text(value: JSON | object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def count_strata(strategy: Selector, strata: Strata | None, kept: Indices) -> list[StratumCounts]:
+    """Return what became of each stratum. kept: the positions of the rows that were kept."""
+    if strata is None:
+        return []
+    selected = np.bincount(strata.codes[kept], minlength=len(strata.names))
+    maximum = np.minimum(strata.maximum, strategy.budget)
+    counts = []
+    for number, name in enumerate(strata.names):
+        stratum = StratumCounts(
+            column=strategy.strata_column or CLUSTER,
+            stratum=name,
+            rows=int(strata.rows[number]),
+            minimum=int(strata.minimum[number]),
+            maximum=int(maximum[number]),
+            selected=int(selected[number]),
+        )
+        counts.append(stratum)
+    return counts
+
+
+def why_full(stratum: StratumCounts) -> str:
+    """Return why a stratum that is full took no more rows."""
+    name = f"{stratum.column} = {stratum.stratum}"
+    if not stratum.maximum:
+        return f"{name} gets no rows"
+    if stratum.selected >= stratum.maximum:
+        return f"{name} has all of its {stratum.maximum:,} rows"
+    return f"{name} has {stratum.selected:,} rows, and the places left are reserved for others"

@@ -13,7 +13,6 @@ from typing import TypeAlias
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from deita_tasks import storage
 from deita_tasks.artifacts.part_tables import BLOCK_ROWS, place_vectors, vector_width
@@ -28,6 +27,7 @@ from deita_tasks.artifacts.scores import (
 )
 from deita_tasks.errors import StorageError
 from deita_tasks.records import SelectorResult
+from deita_tasks.selecting.arrays import Doubles, Floats, Mask
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.clusters import cluster_rows
 from deita_tasks.selecting.evol import TurnAggregation, ranking_scores
@@ -49,7 +49,7 @@ class Candidates:
 
     pool: Pool
     all_scores: pa.Table
-    vectors: NDArray[np.float32] | None
+    vectors: Floats | None
 
     @cached_property
     def scores(self) -> pa.Table:
@@ -62,7 +62,7 @@ class Candidates:
         ids: list[str] = self.scores["id"].to_pylist()
         return ids
 
-    def ranking(self, strategy: Selector) -> NDArray[np.float64]:
+    def ranking(self, strategy: Selector) -> Doubles:
         """Return the score that `strategy` ranks by: float64 (n,). Length is in words."""
         lengths = None
         if strategy.ranking == "length":
@@ -124,13 +124,13 @@ def open_candidates(pool: Pool, scores: pa.Table, stage_parts: StagesParts) -> I
         yield Candidates(pool, scores, vectors)
 
 
-def _incomparable(vectors: NDArray[np.float32]) -> dict[int, str]:
+def _incomparable(vectors: Floats) -> dict[int, str]:
     """Return why a vector has no cosine, by row."""
     reasons = {}
     for start in range(0, len(vectors), BLOCK_ROWS):
         block = vectors[start : start + BLOCK_ROWS]
         finite_numbers = np.isfinite(block)
-        is_finite: NDArray[np.bool_] = np.logical_and.reduce(finite_numbers, axis=1)
+        is_finite: Mask = np.logical_and.reduce(finite_numbers, axis=1)
         is_zero = ~np.logical_or.reduce(block != 0, axis=1)
         for row in np.flatnonzero(~is_finite | is_zero):
             flaw = "only zeros" if is_finite[row] else "numbers that are not finite"
@@ -138,7 +138,7 @@ def _incomparable(vectors: NDArray[np.float32]) -> dict[int, str]:
     return reasons
 
 
-def _without_rows(vectors: NDArray[np.float32], rows: Sequence[int]) -> NDArray[np.float32]:
+def _without_rows(vectors: Floats, rows: Sequence[int]) -> Floats:
     """Return `vectors` without some rows; moves the others up in place, as they may be a map."""
     if not rows:
         return vectors
@@ -186,7 +186,7 @@ def read_scores(
 @contextmanager
 def _open_vectors(
     pool: Pool, ids: pa.ChunkedArray, stage_parts: StagesParts
-) -> Iterator[NDArray[np.float32] | None]:
+) -> Iterator[Floats | None]:
     """Give float32 (n, d), row i of ids[i], NaN where it has no vector; None without embeddings.
 
     Vectors of more than MEMORY_BYTES lie in a scratch file.
@@ -210,7 +210,7 @@ def _open_vectors(
     with storage.scratch_folder() as folder:
         path = Path(folder) / "vectors.f32"
         _reserve(path, size)
-        mapped: NDArray[np.float32] = np.memmap(path, np.float32, "r+", shape=shape)
+        mapped: Floats = np.memmap(path, np.float32, "r+", shape=shape)
         place_vectors(parts, keys, mapped)
         yield mapped
         del mapped

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 
 from deita_tasks.artifacts.candidates import (
@@ -41,6 +40,7 @@ from deita_tasks.artifacts.scores import (
 from deita_tasks.artifacts.token_budget import TokenBudget
 from deita_tasks.errors import ComputeError, StorageError
 from deita_tasks.records import SCORE_KINDS, SelectorResult
+from deita_tasks.selecting.arrays import Doubles, Indices, Mask
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.bounds import (
     HIGHEST,
@@ -62,7 +62,7 @@ ROUND_SHARE = 1 / 200
 
 NEW_ROWS = 200  # scored in any case, to compare the new rows of a pool with the others
 
-Visible = Mapping[str, NDArray[np.bool_]]  # by stage: rows whose values may be looked at, bool (n,)
+Visible = Mapping[str, Mask]  # by stage: rows whose values may be looked at, bool (n,)
 
 
 class LazyPlan(JsonRecord):
@@ -81,7 +81,7 @@ class Work(NamedTuple):
     """What to compute next: a stage, and rows by their number among the distinct rows."""
 
     stage: str
-    rows: NDArray[np.int64]
+    rows: Indices
 
 
 class Outcome(NamedTuple):
@@ -165,7 +165,8 @@ class Evaluation:
             if len(missing):
                 return Work(stage, missing)
         self._select_considered()
-        doubtful = np.flatnonzero(self._reach.reaches(self._upper) & ~self._is_considered())
+        is_reached = self._reach.reaches(self._upper)
+        doubtful = np.flatnonzero(is_reached & ~self._is_considered())
         if not len(doubtful):
             return None
         required, spare = self._required_from(doubtful)
@@ -180,7 +181,8 @@ class Evaluation:
         scores = self._upper[self._is_scored()]
         budget = self._row_budget
         if len(scores) >= budget and self._strata is None:
-            least = np.partition(scores, len(scores) - budget)[len(scores) - budget]
+            place = len(scores) - budget
+            least = np.partition(scores, place)[place]
             in_doubt &= self._upper >= least
         return int(np.count_nonzero(in_doubt))
 
@@ -195,7 +197,8 @@ class Evaluation:
         scores = self._scores(np.arange(len(self.ids)), visible)
         if EMBEDDING in visible:
             is_needed = np.logical_and.reduce([visible[stage] for stage in self.values])
-            needed = set(self.ids.filter(pa.array(is_needed)).to_pylist())
+            needed_ids = self.ids.filter(pa.array(is_needed))
+            needed = set(needed_ids.to_pylist())
             flaws = {id: flaw for id, flaw in self._flaws.items() if id in needed}
             scores = scores._replace(table=with_problems(scores.table, flaws))
         result = self._final_result()
@@ -204,15 +207,14 @@ class Evaluation:
 
     # ---- what is needed
 
-    def _required_from(
-        self, doubtful: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _required_from(self, doubtful: Indices) -> tuple[Indices, Indices]:
         """Return the rows that the selection will reach for certain, and the likeliest ones next.
 
         What was kept before the first doubtful row stays kept. Of the rows from there on, as many
         as there is room for will be reached, since no other row can come before them.
         """
-        first = int(self._order.first(doubtful, self._upper, 1)[0])
+        first_rows = self._order.first(doubtful, self._upper, 1)
+        first = int(first_rows[0])
         is_settled = self._order.up_to(self._upper, first, float(self._upper[first]))
         is_settled[first] = False
         kept = self._kept_rows()
@@ -230,30 +232,32 @@ class Evaluation:
         is_spare = ~is_required & ~places.full()[codes]
         return rows[is_required][:budget], rows[is_spare][:least]
 
-    def _places_after(self, kept: NDArray[np.int64]) -> Places:
+    def _places_after(self, kept: Indices) -> Places:
         """Return the places left by the rows that are kept, in this order."""
         assert self._strata is not None
         places = Places(self._strata, self._strategy.budget)
         places.take(self._strata.codes[kept])
         return places
 
-    def _full_strata(self) -> NDArray[np.bool_]:
+    def _full_strata(self) -> Mask:
         """Return which rows have a stratum that is full for a reason of its own: bool (n,)."""
         if self._strata is None:
             return np.zeros(len(self.ids), np.bool_)
-        full: NDArray[np.bool_] = self._places_after(self._kept_rows()).full_before_budget()
+        places = self._places_after(self._kept_rows())
+        full: Mask = places.full_before_budget()
         return full[self._strata.codes]
 
-    def _certain_rows(self, kept: NDArray[np.int64]) -> int:
+    def _certain_rows(self, kept: Indices) -> int:
         """Return how many rows the selection will reach for certain after the rows `kept`."""
         rows = self._strategy.budget - len(kept)
         if self._token_budget is None:
             return rows
         ids = self.ids.take(pa.array(kept)).to_pylist()
-        left = self._token_budget.limit - int(self._token_budget.tokens_of(ids).sum())
+        used = int(self._token_budget.tokens_of(ids).sum())
+        left = self._token_budget.limit - used
         return min(rows, max(0, left) // self._token_budget.most_a_row + 1)
 
-    def _work_on_scores(self, required: NDArray[np.int64], spare: NDArray[np.int64]) -> Work | None:
+    def _work_on_scores(self, required: Indices, spare: Indices) -> Work | None:
         """Return the score that most of the `required` rows lack, or None if they have all.
 
         `spare` rows fill up the round.
@@ -267,15 +271,15 @@ class Evaluation:
         more = self._missing_score(stage, spare)[:room]
         return Work(stage, np.concatenate([rows, more]))
 
-    def _work_on_vectors(self, required: NDArray[np.int64]) -> Work:
+    def _work_on_vectors(self, required: Indices) -> Work:
         """Return which of the `required` rows lack a vector."""
         return Work(EMBEDDING, self._missing(EMBEDDING, required))
 
-    def _missing(self, stage: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _missing(self, stage: str, rows: Indices) -> Indices:
         """Return the `rows` that lack a value of the stage."""
         return rows[~self.values[stage].is_computed[rows]]
 
-    def _missing_score(self, kind: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _missing_score(self, kind: str, rows: Indices) -> Indices:
         """Return the `rows` that lack this score, and none of those that come before it."""
         for earlier in self._kinds[: self._kinds.index(kind)]:
             rows = rows[self.values[earlier].is_computed[rows]]
@@ -283,14 +287,14 @@ class Evaluation:
 
     # ---- the selection of the rows that are computed
 
-    def _is_scored(self) -> NDArray[np.bool_]:
+    def _is_scored(self) -> Mask:
         """Return which rows have all their scores: bool (n,)."""
         scored = ~np.isnan(self._upper)
         for kind in self._kinds:
             scored &= self.values[kind].is_computed
         return scored
 
-    def _is_considered(self) -> NDArray[np.bool_]:
+    def _is_considered(self) -> Mask:
         """Return which rows have all that the strategy looks at: bool (n,)."""
         considered = self._is_scored()
         if EMBEDDING in self.values:
@@ -324,9 +328,10 @@ class Evaluation:
         with open_candidates(self._pool, scores.table, self.stage_parts) as candidates:
             return self._token_budget.select(candidates, self._strategy)
 
-    def _kept_rows(self) -> NDArray[np.int64]:
+    def _kept_rows(self) -> Indices:
         """Return the number of each kept row, in order."""
-        return _positions(pa.array(self._result.kept, pa.string()), self.ids)
+        kept = pa.array(self._result.kept, pa.string())
+        return _positions(kept, self.ids)
 
     def _reach_of(self, kept: Sequence[str]) -> Reach:
         """Return how far a selection that kept these rows has looked."""
@@ -335,7 +340,7 @@ class Evaluation:
 
     # ---- what is visible of the values
 
-    def _all_visible(self) -> dict[str, NDArray[np.bool_]]:
+    def _all_visible(self) -> dict[str, Mask]:
         """Return everything that is computed."""
         return {stage: values.is_computed for stage, values in self.values.items()}
 
@@ -345,7 +350,8 @@ class Evaluation:
         So the work does not depend on what another run has computed in another order.
         """
         visible = self._all_visible()
-        for earlier, later in zip(self._kinds, self._kinds[1:], strict=False):
+        pairs = zip(self._kinds, self._kinds[1:], strict=False)
+        for earlier, later in pairs:
             visible[later] = visible[later] & visible[earlier]
         return visible
 
@@ -365,7 +371,7 @@ class Evaluation:
                 visible[stage] = visible[stage] | is_required
         return visible
 
-    def _bound(self, rows: NDArray[np.int64], visible: Visible) -> NDArray[np.float64]:
+    def _bound(self, rows: Indices, visible: Visible) -> Doubles:
         """Return the upper bounds of the scores that rank some rows.
 
         NaN for a row that is known to lack any score: it is no candidate.
@@ -382,7 +388,7 @@ class Evaluation:
         has_none = complexity.has_none | quality.has_none
         return np.where(has_none, np.nan, upper)
 
-    def _scores(self, rows: NDArray[np.int64], visible: Visible) -> PoolScores:
+    def _scores(self, rows: Indices, visible: Visible) -> PoolScores:
         tables = {
             stage: values.take(rows, visible[stage][rows]) for stage, values in self.values.items()
         }
@@ -414,7 +420,8 @@ def scores_of_rows(
     numbers = np.array(rows, np.int64)
     tables: dict[str, pa.Table] = {}
     for stage in SCORE_KINDS:
-        tables[stage] = ComputedValues.read(stage, pool, stage_parts[stage]).take(numbers)
+        values = ComputedValues.read(stage, pool, stage_parts[stage])
+        tables[stage] = values.take(numbers)
     some_ids = ids.take(pa.array(numbers))
     scores = assemble_scores(some_ids, turns_of(pool)[numbers], tables, aggregation).table
     column = scores.schema.get_field_index("evol_score")
@@ -441,20 +448,24 @@ def _order_kinds(strategy: Selector, lazy_stages: Sequence[str]) -> list[str]:
 
 def _added_problems(before: pa.Table, after: pa.Table) -> dict[str, str]:
     """Return the problems that only the second of two tables of SCORES has, by id."""
-    is_added = pc.and_(pc.is_null(before["problem"]), pc.is_valid(after["problem"]))
+    was_usable = pc.is_null(before["problem"])
+    is_added = pc.and_(was_usable, pc.is_valid(after["problem"]))
     added = after.filter(is_added)
-    return dict(zip(added["id"].to_pylist(), added["problem"].to_pylist(), strict=True))
+    ids = added["id"].to_pylist()
+    problems = added["problem"].to_pylist()
+    return dict(zip(ids, problems, strict=True))
 
 
 def _decide_all(
-    result: SelectorResult, ids: pa.Array, scores: pa.Table, has_full_stratum: NDArray[np.bool_]
+    result: SelectorResult, ids: pa.Array, scores: pa.Table, has_full_stratum: Mask
 ) -> SelectorResult:
     """Return `result` with the rows that were not considered: the budget or their stratum was full.
 
     ids: of all rows, in the order of `scores`. has_full_stratum: bool (n,).
     """
     rejected = rejection_table(result.rejected)
-    kept = _positions(pa.array(result.kept, pa.string()), ids)
+    kept_ids = pa.array(result.kept, pa.string())
+    kept = _positions(kept_ids, ids)
     positions = _positions(rejected["id"], ids)
     is_open = pc.is_null(scores["problem"]).to_numpy()
     is_open[kept] = False
@@ -474,7 +485,7 @@ def _decide_all(
     return SelectorResult(result.kept, rejections)
 
 
-def _positions(some_ids: pa.Array | pa.ChunkedArray, ids: pa.Array) -> NDArray[np.int64]:
+def _positions(some_ids: pa.Array | pa.ChunkedArray, ids: pa.Array) -> Indices:
     """Return the place of each of `some_ids` among `ids`; -1 for none."""
     places = pc.index_in(some_ids, value_set=ids).fill_null(-1)
     return np.asarray(places.to_numpy(), np.int64)

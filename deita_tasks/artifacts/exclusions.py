@@ -232,7 +232,8 @@ def _blocks(pool: Pool) -> Iterator[tuple[list[str], list[list[str]]]]:
         here = positions[is_here] - start
         start = end
         for first in range(0, len(here), BLOCK_ROWS):
-            block = table.take(pa.array(here[first : first + BLOCK_ROWS])).combine_chunks()
+            rows = pa.array(here[first : first + BLOCK_ROWS])
+            block = table.take(rows).combine_chunks()
             turns = block["turns"].combine_chunks()
             texts = pc.struct_field(turns.flatten(), "content").to_pylist()
             lengths = pc.list_value_length(turns).to_numpy()
@@ -266,11 +267,16 @@ def write_window(uri: str, pool: Pool, parts: StageParts, window: int | None) ->
         reason = f"tokens: {problems[row]}"
         rows.append({"id": names[row], "decision": "unscorable", "reason": reason})
     for row in np.flatnonzero(is_beyond):
-        figures = {"tokens": int(tokens[row]), "before_answer": int(before_answer[row])}
+        figures = {
+            "tokens": int(tokens[row]),
+            "before_answer": int(before_answer[row]),
+        }
         reason = describe_beyond(**figures, window=window)
         rows.append({"id": names[row], "decision": "too_long", "reason": reason, **figures})
     excluded = pa.Table.from_pylist(rows, EXCLUSIONS)
-    columns = [ids, *(pa.array(values, mask=~is_counted) for values in (tokens, in_window))]
+    columns = [ids]
+    for numbers in (tokens, in_window):
+        columns.append(pa.array(numbers, mask=~is_counted))
     table = pa.table(columns, names=TOKENS.names).cast(TOKENS)
     files = {EXCLUDED_FILE: excluded, TOKENS_FILE: table}
     lengths = length_quantiles(tokens[is_counted])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from deita_tasks.decisions import DECISIONS
 from deita_tasks.manifest import Counts
 from deita_tasks.records import Rejection, RejectionColumns, SelectorResult
+from deita_tasks.selecting.arrays import Indices, Mask
 
 (
     SELECTED,
@@ -25,6 +26,8 @@ from deita_tasks.records import Rejection, RejectionColumns, SelectorResult
     CONTAMINATED,
     TOO_LONG,
 ) = range(len(DECISIONS))
+
+Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 SCHEMA = pa.schema(
     {
@@ -74,9 +77,9 @@ class _Rows(NamedTuple):
 
     table: pa.Table
     ids: pa.Array
-    codes: NDArray[np.int64]
-    first: NDArray[np.int64]
-    repeats: NDArray[np.bool_]
+    codes: Indices
+    first: Indices
+    repeats: Mask
 
 
 class _Verdicts(NamedTuple):
@@ -87,7 +90,7 @@ class _Verdicts(NamedTuple):
     """
 
     decisions: NDArray[np.int8]
-    nearest: NDArray[np.int64]
+    nearest: Indices
     similarity: NDArray[np.float32]
 
 
@@ -126,8 +129,10 @@ def build_ledger(
     excluded = EXCLUDED.empty_table() if excluded is None else excluded
     scores = pa.concat_tables([scores, _scores_of_excluded(excluded, scores.schema)])
     order = _positions(pool.ids, scores["id"], "rows of the pool have no scores")
-    limits = limits or Limits(pa.nulls(len(scores), pa.string()), {})
-    strata = pa.concat_arrays([limits.strata, pa.nulls(len(excluded), pa.string())])
+    if limits is None:
+        limits = Limits(pa.nulls(len(scores), pa.string()), {})
+    no_strata = pa.nulls(len(excluded), pa.string())
+    strata = pa.concat_arrays([limits.strata, no_strata])
     scores = scores.append_column("stratum", strata).take(order).combine_chunks()
     verdicts = _verdicts(pool.ids, scores, result, excluded)
     good = _good_rows(pool, scores, verdicts, limits)
@@ -200,7 +205,7 @@ def _check_decided_once(
     ids: pa.Array,
     scores: pa.Table,
     decisions: NDArray[np.int8],
-    decided: NDArray[np.int64],
+    decided: Indices,
 ) -> None:
     times = np.bincount(decided, minlength=len(ids))
     has_problem = scores["problem"].is_valid().to_numpy()
@@ -210,19 +215,21 @@ def _check_decided_once(
     _check(ids, ~is_selected | _has_score(scores), "ids are selected without an evol score")
 
 
-def _has_score(scores: pa.Table) -> NDArray[np.bool_]:
-    evol_scores = scores["evol_score"].cast(pa.float64()).fill_null(float("nan")).to_numpy()
+def _has_score(scores: pa.Table) -> Mask:
+    column = scores["evol_score"].cast(pa.float64())
+    evol_scores = column.fill_null(float("nan")).to_numpy()
     return np.asarray(np.isfinite(evol_scores))
 
 
-def _ranks(ids: pa.Array, scores: pa.Table) -> NDArray[np.int64]:
+def _ranks(ids: pa.Array, scores: pa.Table) -> Indices:
     """Return int64 (c,): 1 for the best by (-evol_score, id).
 
     0 without an evol score, and where a row without one may come before.
     """
     upper = scores["evol_upper"].to_numpy()
     ranked = np.flatnonzero(np.isfinite(upper))
-    table = pa.table({"evol_upper": scores["evol_upper"], "id": ids}).take(pa.array(ranked))
+    table = pa.table({"evol_upper": scores["evol_upper"], "id": ids})
+    table = table.take(pa.array(ranked))
     keys = [("evol_upper", "descending"), ("id", "ascending")]
     in_order = ranked[pc.sort_indices(table, sort_keys=keys).to_numpy()]
     is_computed = _has_score(scores)[in_order]
@@ -262,7 +269,7 @@ def _good_rows(pool: _Rows, scores: pa.Table, verdicts: _Verdicts, limits: Limit
     return pa.table(columns).cast(SCHEMA)
 
 
-def _numbers(column: pa.ChunkedArray, codes: NDArray[np.int64]) -> pa.Array:
+def _numbers(column: pa.ChunkedArray, codes: Indices) -> pa.Array:
     """Return the number of each row; null for NaN."""
     numbers = column.cast(pa.float64()).to_numpy()[codes]
     return pa.array(numbers, mask=~np.isfinite(numbers))
@@ -276,14 +283,16 @@ def _reasons(pool: _Rows, scores: pa.Table, decisions: NDArray[np.int8]) -> pa.A
     with_reason = (DUPLICATE, UNSCORABLE, CONTAMINATED, TOO_LONG)
     rows = np.flatnonzero(np.isin(decisions, with_reason))
     codes = pool.codes[rows]
-    originals = pool.table.select(["source_uri", "source_row"]).take(pa.array(pool.first[codes]))
+    first = pa.array(pool.first[codes])
+    originals = pool.table.select(["source_uri", "source_row"]).take(first)
     original_row = originals["source_row"].cast(pa.string())
     same_as = pc.binary_join_element_wise(
         "the same conversation as row", original_row, "of", originals["source_uri"], " "
     )
     no_vector = "its vector is missing, zero or not finite"
     fallback = pc.if_else(pa.array(_has_score(scores)), no_vector, "it has no evol score")
-    problems = pc.coalesce(scores["problem"], fallback).take(pa.array(codes))
+    problems = pc.coalesce(scores["problem"], fallback)
+    problems = problems.take(pa.array(codes))
     is_duplicate = pa.array(decisions[rows] == DUPLICATE)
     texts = pc.if_else(is_duplicate, same_as, pc.fill_null(problems, ""))
     text_of_row = np.full(len(decisions), -1, np.int64)
@@ -305,7 +314,8 @@ def _limit_reasons(
 
 def _bad_rows(quarantine: pa.Table) -> pa.Table:
     detail = quarantine["detail"].combine_chunks()
-    detail = pc.replace_with_mask(detail, pc.equal(detail, ""), pa.scalar(None, pa.string()))
+    is_empty = pc.equal(detail, "")
+    detail = pc.replace_with_mask(detail, is_empty, pa.scalar(None, pa.string()))
     columns = {
         "source_uri": quarantine["source_uri"],
         "source_row": quarantine["source_row"],
@@ -315,7 +325,8 @@ def _bad_rows(quarantine: pa.Table) -> pa.Table:
         ),
     }
     for field in SCHEMA:
-        columns.setdefault(field.name, pa.nulls(quarantine.num_rows, field.type))
+        nothing = pa.nulls(quarantine.num_rows, field.type)
+        columns.setdefault(field.name, nothing)
     return pa.table(columns).select(SCHEMA.names).cast(SCHEMA)
 
 
@@ -329,21 +340,20 @@ def _in_source_order(table: pa.Table) -> pa.Table:
     return table.take(pa.array(order)).combine_chunks()
 
 
-def _positions(
-    ids: pa.Array | pa.ChunkedArray, among: pa.Array | pa.ChunkedArray, complaint: str
-) -> NDArray[np.int64]:
+def _positions(ids: Column, among: Column, complaint: str) -> Indices:
     """Return the position of each of `ids` in `among`. Raises ValueError for a missing id."""
     positions = pc.index_in(ids, value_set=among)
     _check(ids, pc.is_valid(positions).to_pandas().to_numpy(), complaint)
     return np.asarray(positions.to_pandas().to_numpy(), np.int64)
 
 
-def _check(ids: pa.Array | pa.ChunkedArray, is_right: NDArray[np.bool_], complaint: str) -> None:
+def _check(ids: Column, is_right: Mask, complaint: str) -> None:
     """Raise ValueError unless all of `ids` are right."""
     if is_right.all():
         return
     wrong = ids.filter(pa.array(~is_right))
-    some = ", ".join(map(str, wrong.slice(0, 3).to_pylist()))
+    examples = wrong.slice(0, 3).to_pylist()
+    some = ", ".join(map(str, examples))
     raise ValueError(f"the ledger does not add up: {len(wrong)} {complaint}, the first {some}")
 
 

@@ -15,6 +15,7 @@ from deita_tasks.artifacts.parts import WIDTH, StageParts
 from deita_tasks.errors import StorageError
 from deita_tasks.models.token_counter import RowTokens
 from deita_tasks.records import ModelOutput
+from deita_tasks.selecting.arrays import Floats, Indices
 
 BLOCK_ROWS = 4096  # vectors looked at at a time
 
@@ -43,8 +44,10 @@ def score_table(
         turn = pair - int(ends[row] - counts[row]) + 1
         problems.setdefault(row, f"turn {turn}: {reason}")
     offsets = np.concatenate([[0], ends]).astype(np.int32)
-    truncated = np.concatenate([[0], np.cumsum(scores.truncated_tokens, dtype=np.int64)])
-    no_value = pa.array([row in problems for row in range(len(ids))], pa.bool_())
+    truncated_until = np.cumsum(scores.truncated_tokens, dtype=np.int64)
+    truncated = np.concatenate([[0], truncated_until])
+    has_problem = [row in problems for row in range(len(ids))]
+    no_value = pa.array(has_problem, pa.bool_())
     values = pa.ListArray.from_arrays(
         pa.array(offsets), pa.array(scores.values, pa.float32()), mask=no_value
     )
@@ -53,17 +56,25 @@ def score_table(
 
 def token_table(ids: Sequence[str], counts: Sequence[RowTokens | str]) -> pa.Table:
     """Return a part of token counts: [tokens, before_answer], or why there is none."""
-    problems = {row: count for row, count in enumerate(counts) if isinstance(count, str)}
-    values = [None if isinstance(count, str) else list(count) for count in counts]
+    problems = {}
+    values: list[list[int] | None] = []
+    for row, count in enumerate(counts):
+        if isinstance(count, str):
+            problems[row] = count
+            values.append(None)
+        else:
+            values.append(list(count))
     table = pa.array(values, pa.list_(pa.float32()))
-    return _part(ids, table, np.zeros(len(ids), np.int32), problems)
+    nothing_cut = np.zeros(len(ids), np.int32)
+    return _part(ids, table, nothing_cut, problems)
 
 
 def vector_table(ids: Sequence[str], vectors: ModelOutput) -> pa.Table:
     """Return a part of embeddings: row i of `vectors.values` (n, d) belongs to ids[i]."""
     rows, width = vectors.values.shape
     flat = pa.array(vectors.values.reshape(-1), pa.float32())
-    no_value = pa.array([row in vectors.problems for row in range(rows)], pa.bool_())
+    has_problem = [row in vectors.problems for row in range(rows)]
+    no_value = pa.array(has_problem, pa.bool_())
     values = pa.FixedSizeListArray.from_arrays(flat, width, mask=no_value)
     return _part(ids, values, vectors.truncated_tokens, vectors.problems)
 
@@ -82,7 +93,7 @@ def _part(
     )
 
 
-def place_vectors(parts: StageParts, keys: Sequence[str], target: NDArray[np.float32]) -> None:
+def place_vectors(parts: StageParts, keys: Sequence[str], target: Floats) -> None:
     """Fill row i of `target` (n, d) with the vector of keys[i]; a key may come several times.
 
     NaN where it has none of d components. `target` may be a memory map. Raises StorageError for a
@@ -113,7 +124,7 @@ def place_vectors(parts: StageParts, keys: Sequence[str], target: NDArray[np.flo
     _repeat_rows(target, first_row[key_of_row])
 
 
-def _repeat_rows(target: NDArray[np.float32], source: NDArray[np.int64]) -> None:
+def _repeat_rows(target: Floats, source: Indices) -> None:
     """Fill each row i of `target` whose source[i] is another row with that one, a block a time."""
     repeats = np.flatnonzero(source != np.arange(len(source)))
     for start in range(0, len(repeats), BLOCK_ROWS):
@@ -147,5 +158,9 @@ def vector_problems(table: pa.Table) -> pa.ChunkedArray:
 
 def _most_common_width(table: pa.Table) -> int:
     """Return the width of most of the vectors; the largest where two are as common."""
-    widths = table.filter(pc.is_null(table["problem"]))[WIDTH].to_pandas().value_counts()
-    return int(widths[widths == widths.max()].index.max()) if len(widths) else 0
+    usable = table.filter(pc.is_null(table["problem"]))
+    widths = usable[WIDTH].to_pandas().value_counts()
+    if not len(widths):
+        return 0
+    commonest = widths[widths == widths.max()]
+    return int(commonest.index.max())

@@ -22,7 +22,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 
 from deita_tasks import storage
@@ -30,6 +29,7 @@ from deita_tasks.artifacts.row_layout import restore_row
 from deita_tasks.conversations import Conversation, RowKey, SourceRow, Turn
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 from deita_tasks.manifest import InputFile
+from deita_tasks.selecting.arrays import Indices
 from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JSON, JsonRecord
 
@@ -175,7 +175,7 @@ class Pool:
         return Pool(self.uri, self.summary, excluded)
 
     @cached_property
-    def every_distinct(self) -> tuple[pa.Array, NDArray[np.int64]]:
+    def every_distinct(self) -> tuple[pa.Array, Indices]:
         """Each id of the pool once, excluded or not, and its first position, ascending."""
         ids = self.index(["id"])["id"].combine_chunks()
         positions = first_positions(ids)
@@ -183,7 +183,7 @@ class Pool:
         return distinct_ids, positions
 
     @cached_property
-    def distinct(self) -> tuple[pa.Array, NDArray[np.int64]]:
+    def distinct(self) -> tuple[pa.Array, Indices]:
         """The distinct rows that are not excluded: each id once, and its first position, ascending.
 
         Read once, for all stages.
@@ -204,7 +204,7 @@ class Pool:
             return ids
         return pc.coalesce(text_ids, ids)
 
-    def distinct_by(self, row_key: RowKey) -> tuple[pa.Array, NDArray[np.int64]]:
+    def distinct_by(self, row_key: RowKey) -> tuple[pa.Array, Indices]:
         """Return the rows to compute: each key once, and its first position, ascending."""
         ids, positions = self.distinct
         if row_key == "id" or self.text_ids is ids:
@@ -231,9 +231,7 @@ class Pool:
         place = storage.checked_file(self.uri, QUARANTINE_FILE, self.summary.quarantine)
         return storage.read_table(place, columns, schema)
 
-    def read(
-        self, positions: Sequence[int] | NDArray[np.int64]
-    ) -> Iterator[tuple[int, Conversation]]:
+    def read(self, positions: Sequence[int] | Indices) -> Iterator[tuple[int, Conversation]]:
         """Yield (position, conversation) for each of `positions`, ascending, each once.
 
         Holds one row group in memory at a time. Raises DamagedArtifact if a file has other rows.
@@ -288,7 +286,7 @@ def _read_groups(
     parquet: pq.ParquetFile,
     groups: Sequence[int],
     start: int,
-    positions: NDArray[np.int64],
+    positions: Indices,
 ) -> Iterator[tuple[int, Conversation]]:
     """Yield (position, conversation) of some rows of a file whose first row is `start`.
 
@@ -332,7 +330,7 @@ def _json_object(text: str | None) -> dict[str, JSON]:
     return json.loads(text) if text else {}
 
 
-def first_positions(ids: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
+def first_positions(ids: pa.ChunkedArray | pa.Array) -> Indices:
     """Return the position of the first row of each id, ascending; the others are duplicates."""
     series = pd.Series(ids.to_pandas())
     repeated = series.duplicated().to_numpy()

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from deita_tasks.artifacts.part_tables import vector_problems
 from deita_tasks.artifacts.parts import WIDTH, StageParts
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.conversations import RowKey
 from deita_tasks.records import SCORE_KINDS
+from deita_tasks.selecting.arrays import Indices, Mask
 from deita_tasks.selecting.bounds import HIGHEST, LOWEST, PartialScores, bound_scores
 from deita_tasks.selecting.evol import TurnAggregation
 
@@ -60,7 +60,8 @@ class ComputedValues:
         self.stage = stage
         self.keys, self.positions = pool.distinct_by(row_key)
         self._index = pd.Index(self.keys.to_pandas())
-        self.key_of_row = self._index.get_indexer(pool.keys_of(ids, row_key).to_pandas())
+        keys = pool.keys_of(ids, row_key)
+        self.key_of_row = self._index.get_indexer(keys.to_pandas())
         self._place_of_key = np.full(len(self.keys), -1, np.int64)  # in all tables, in a row
         self._tables: list[pa.Table] = []
         self._rows = 0
@@ -73,7 +74,7 @@ class ComputedValues:
             values.add(table)
         return values
 
-    def add(self, table: pa.Table) -> NDArray[np.int64]:
+    def add(self, table: pa.Table) -> Indices:
         """Add rows of a part (`value_columns`); return which rows of the pool they belong to."""
         keys = self._index.get_indexer(table["id"].to_pandas())
         is_of_pool = keys >= 0
@@ -86,23 +87,23 @@ class ComputedValues:
         return np.flatnonzero(is_added[self.key_of_row])
 
     @property
-    def is_computed(self) -> NDArray[np.bool_]:
+    def is_computed(self) -> Mask:
         """Which rows have a value, or a reason for none: bool (n,)."""
         return np.asarray(self._place_of_key[self.key_of_row] >= 0)
 
-    def missing_keys(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def missing_keys(self, rows: Indices) -> Indices:
         """Return the numbers of the keys of `rows` that are not computed, each once, ascending."""
         keys = np.unique(self.key_of_row[rows])
-        return np.asarray(keys[self._place_of_key[keys] < 0], np.int64)
+        is_missing = self._place_of_key[keys] < 0
+        return np.asarray(keys[is_missing], np.int64)
 
     def count_missing(self, keys: pa.ChunkedArray) -> int:
         """Return how many of some keys are of this pool and not computed."""
         numbers = self._index.get_indexer(keys.to_pandas())
-        return int(np.count_nonzero(self._place_of_key[numbers[numbers >= 0]] < 0))
+        places = self._place_of_key[numbers[numbers >= 0]]
+        return int(np.count_nonzero(places < 0))
 
-    def take(
-        self, rows: NDArray[np.int64], is_visible: NDArray[np.bool_] | None = None
-    ) -> pa.Table:
+    def take(self, rows: Indices, is_visible: Mask | None = None) -> pa.Table:
         """Return the values of m rows (`value_columns`).
 
         Nulls for a row that is not computed, or not visible. is_visible: bool (m,).
@@ -127,13 +128,13 @@ class PoolScores(NamedTuple):
 
 def assemble_scores(
     ids: pa.Array,
-    turns: NDArray[np.int64],
+    turns: Indices,
     stages: Mapping[str, pa.Table],
     aggregation: TurnAggregation = "sum",
 ) -> PoolScores:
     """Return the scores of n rows. turns: int64 (n,). stages: what `ComputedValues.take` gives."""
     problem = pa.chunked_array([pa.nulls(len(ids), pa.string())])
-    truncated: dict[str, NDArray[np.bool_]] = {}
+    truncated: dict[str, Mask] = {}
     for stage, table in stages.items():
         reason = vector_problems(table) if stage == EMBEDDING else table["problem"]
         stage_problem = pc.binary_join_element_wise(stage, reason, ": ")
@@ -163,7 +164,7 @@ def partial_scores(table: pa.Table) -> PartialScores:
     return PartialScores(table["values"], table["id"].is_valid().to_numpy())
 
 
-def turns_of(pool: Pool) -> NDArray[np.int64]:
+def turns_of(pool: Pool) -> Indices:
     """Return the number of scored turns of each distinct row: int64 (n,)."""
     _, positions = pool.distinct
     column = pool.index(["n_pairs"])["n_pairs"].to_numpy()

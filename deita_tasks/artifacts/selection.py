@@ -15,7 +15,6 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pydantic import Field, JsonValue, NonNegativeInt
 
 from deita_tasks import storage
@@ -31,6 +30,7 @@ from deita_tasks.errors import StorageError, TooFewRows
 from deita_tasks.manifest import Counts, StratumCounts, TokenUse
 from deita_tasks.presets import Spec
 from deita_tasks.selecting import load_selector
+from deita_tasks.selecting.arrays import Mask
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.strata import Strata
 from deita_tasks.storage import FileInfo
@@ -122,39 +122,44 @@ def write_selection(
     """
     left_out = read_exclusions(exclusions)
     pool = left_out.leave_out(pool)
-    budget = left_out.budget(budget_tokens)
     strategy = load_selector(selector["name"], **selector["options"])
-    outcome = _select(pool, stage_parts, strategy, lazy, budget)
-    result, scores, _ = outcome
+    outcome = _select(pool, stage_parts, strategy, lazy, left_out.budget(budget_tokens))
     strata = _count_strata(strategy, outcome)
-    rows = pool.index(["id", "source_uri", "source_row"])
-    quarantine = pool.quarantine(["source_uri", "source_row", "reason", "detail"])
     excluded = left_out.table.select(EXCLUDED.names)
-    limits = _limits(strategy, outcome, strata)
-    ledger, counts = build_ledger(rows, quarantine, scores.table, result, excluded, limits)
-    tables = {DECISIONS_FILE: ledger, KEPT_FILE: pa.table({"id": list(result.kept)}, schema=KEPT)}
+    ledger, counts = _ledger_of(pool, outcome, excluded, _limits(strategy, outcome, strata))
+    kept = outcome.result.kept
+    tables = {DECISIONS_FILE: ledger, KEPT_FILE: _kept_table(kept)}
     if exclusions:
         tables[EXCLUDED_FILE] = left_out.table
-    selector_options = strategy.model_dump(exclude_unset=True)
     fingerprints = _fingerprints(stage_parts)
+    provenance = SelectionProvenance(
+        pool=pool.digest,
+        fingerprints={**fingerprints, **left_out.fingerprints},
+        selector=_selector_options(selector, strategy),
+        exclusions=_names(exclusions),
+    )
     summary = SelectionSummary(
         uri=uri,
-        provenance=SelectionProvenance(
-            pool=pool.digest,
-            fingerprints={**fingerprints, **left_out.fingerprints},
-            selector=SelectorOptions(name=selector["name"], options=selector_options),
-            exclusions=_names(exclusions),
-        ),
+        provenance=provenance,
         counts=counts,
         strata=strata,
-        truncated=scores.truncated,
+        truncated=outcome.scores.truncated,
         unscorable=_count_reasons(ledger),
         files=_write_tables(uri, tables),
-        tokens=left_out.token_use(result.kept, budget_tokens),
+        tokens=left_out.token_use(kept, budget_tokens),
         notes=list(left_out.notes),
     )
     storage.write_record(storage.join(uri, SELECTION_FILE), summary)
     return summary
+
+
+def _ledger_of(
+    pool: Pool, outcome: Outcome, excluded: pa.Table, limits: Limits
+) -> tuple[pa.Table, Counts]:
+    rows = pool.index(["id", "source_uri", "source_row"])
+    quarantine = pool.quarantine(["source_uri", "source_row", "reason", "detail"])
+    scores = outcome.scores.table
+    return build_ledger(rows, quarantine, scores, outcome.result, excluded, limits)
 
 
 def _fingerprints(stage_parts: StagesParts) -> dict[str, str]:
@@ -162,6 +167,17 @@ def _fingerprints(stage_parts: StagesParts) -> dict[str, str]:
     for stage, parts in stage_parts.items():
         fingerprints[stage] = parts.part_set.fingerprint
     return fingerprints
+
+
+def _kept_table(kept: Sequence[str]) -> pa.Table:
+    ids = list(kept)
+    return pa.table({"id": ids}, schema=KEPT)
+
+
+def _selector_options(selector: Spec, strategy: Selector) -> SelectorOptions:
+    """Return the strategy as it is named, with the options that were set."""
+    options = strategy.model_dump(exclude_unset=True)
+    return SelectorOptions(name=selector["name"], options=options)
 
 
 def _names(artifacts: Sequence[str]) -> list[str]:
@@ -195,7 +211,7 @@ def _select(
         return Outcome(result, scores._replace(table=table), of_pool)
 
 
-def _spread(strata: Strata, is_candidate: NDArray[np.bool_]) -> Strata:
+def _spread(strata: Strata, is_candidate: Mask) -> Strata:
     """Return the strata of some of n rows as those of all n; the others have the code -1."""
     codes = np.full(len(is_candidate), -1, np.int64)
     codes[is_candidate] = strata.codes

@@ -19,11 +19,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from deita_tasks import storage
 from deita_tasks.artifacts.parts import PartSet, ids_digest
 from deita_tasks.errors import DamagedArtifact, MissingFile
+from deita_tasks.selecting.arrays import Indices, Mask
 from deita_tasks.strict_json import JsonRecord
 
 # Prefect takes about 60 ms a task, cached ones too: three stages of 50 take under 10 s, for a pool
@@ -72,7 +72,7 @@ class PresentParts(NamedTuple):
     """The parts that hold some of n rows, and which of the rows they hold: bool (n,)."""
 
     shards: list[Shard]
-    is_present: NDArray[np.bool_]
+    is_present: Mask
 
     @property
     def missing_rows(self) -> int:
@@ -84,7 +84,7 @@ def plan_shards(
     part_set: PartSet,
     store: str,
     ids: pa.Array,
-    positions: NDArray[np.int64],
+    positions: Indices,
     shard_rows: int | None,
 ) -> ShardPlan:
     """Return which parts hold some of the distinct `ids`, and shards for the rest.
@@ -118,7 +118,7 @@ def plan_missing(
     part_set: PartSet,
     store: str,
     ids: pa.Array,
-    positions: NDArray[np.int64],
+    positions: Indices,
     shard_rows: int | None,
     count_missing: Callable[[pa.ChunkedArray], int] | None = None,
 ) -> list[Shard]:

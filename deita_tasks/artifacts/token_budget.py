@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from deita_tasks.artifacts.candidates import Candidates
 from deita_tasks.errors import TooFewRows
 from deita_tasks.records import SelectorResult
+from deita_tasks.selecting.arrays import Indices
 from deita_tasks.selecting.base import Selector
 
 
@@ -30,7 +30,7 @@ class TokenBudget:
     table: pa.Table
 
     @cached_property
-    def _tokens(self) -> tuple[pd.Index[str], NDArray[np.int64]]:
+    def _tokens(self) -> tuple[pd.Index[str], Indices]:
         tokens = self.table["window_tokens"].fill_null(0).to_numpy().astype(np.int64)
         return pd.Index(self.table["id"].to_pandas()), tokens
 
@@ -40,7 +40,7 @@ class TokenBudget:
         _, tokens = self._tokens
         return int(tokens.max(initial=1))
 
-    def tokens_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+    def tokens_of(self, ids: Sequence[str]) -> Indices:
         """Return the tokens of these rows: int64 (n,)."""
         index, tokens = self._tokens
         return np.asarray(tokens[index.get_indexer(pd.Index(ids, dtype=object))])

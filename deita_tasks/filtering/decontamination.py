@@ -137,7 +137,9 @@ class EvaluationTexts:
         their end. `_places`: where its first begins in `_words`. `_text_of`: the text of each.
         """
         n = self.rule.words
-        self._words = np.concatenate([*map(_separated, texts), np.zeros(n, np.int32)])
+        separated = [_separated(words) for words in texts]
+        after_last = np.zeros(n, np.int32)
+        self._words = np.concatenate([*separated, after_last])
         starts = _known_starts(self._words, n)
         lengths = np.array([len(words) for words in texts], np.int64)
         self._counts = np.maximum(lengths - n + 1, 0)
@@ -188,7 +190,8 @@ class EvaluationTexts:
         overlaps: list[Overlap | None] = []
         for start, end in zip(block.turns_of[:-1], block.turns_of[1:], strict=True):
             turns = range(int(start), int(end))
-            overlaps.append(self._exact_overlap(block, turns) or self._overlap(block, turns))
+            exact = self._exact_overlap(block, turns)
+            overlaps.append(exact or self._overlap(block, turns))
         return overlaps
 
     def _read(self, conversations: Sequence[Sequence[str]]) -> _Block:
@@ -233,7 +236,8 @@ class EvaluationTexts:
 
     def _overlap(self, block: _Block, turns: range) -> Overlap | None:
         """Return the evaluation text of which most n-grams stand in a conversation."""
-        hits = np.unique(block.hits(turns[0], turns[-1] + 1))
+        end = turns[-1] + 1
+        hits = np.unique(block.hits(turns[0], end))
         worst = self._worst_of(hits.tobytes()) if len(hits) else None
         if worst is None:
             return None
@@ -271,8 +275,12 @@ class EvaluationTexts:
     def _occurrences_of(self, ngrams: Indices) -> Indices:
         """Return where these n-grams stand in the evaluation texts, ascending."""
         starts, ends = self._starts[ngrams], self._starts[ngrams + 1]
-        pieces = [self._occurrences[start:end] for start, end in zip(starts, ends, strict=True)]
-        return np.sort(np.concatenate([np.empty(0, np.int64), *pieces]))
+        pieces = []
+        for start, end in zip(starts, ends, strict=True):
+            pieces.append(self._occurrences[start:end])
+        nothing = np.empty(0, np.int64)
+        occurrences = np.concatenate([nothing, *pieces])
+        return np.sort(occurrences)
 
 
 class _Block(NamedTuple):

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
+from deita_tasks.selecting.arrays import Doubles, Floats
+
 # Okabe and Ito's colours, which the colour-blind can tell apart (https://jfly.uni-koeln.de/color/);
 # the pool is a neutral grey.
 POOL, SELECTED, REJECTED, INK, FAINT = "#8a94a3", "#0072b2", "#d55e00", "#1d232b", "#d9dee5"
@@ -154,7 +156,7 @@ def bin_edges(
     limits: tuple[float, float] | None,
     log: bool,
     bins: int = 40,
-) -> NDArray[np.float64]:
+) -> Doubles:
     """Edges over `limits`, or over `values` but their highest thousandth, which the last bin takes
     in too.
     """
@@ -197,9 +199,7 @@ def turns(split: Split) -> Callable[[Axes], None]:
     return draw
 
 
-def similarities(
-    rejected: NDArray[np.float32], kept: NDArray[np.float32], limit: float | None
-) -> Callable[[Axes], None]:
+def similarities(rejected: Floats, kept: Floats, limit: float | None) -> Callable[[Axes], None]:
     """How near rejected rows are to the row that blocked them, and kept rows to their nearest kept
     neighbour.
     """
@@ -235,9 +235,7 @@ def similarities(
     return draw
 
 
-def similarity_edges(
-    lowest: float, limit: float | None, width: float = 0.0125
-) -> NDArray[np.float64]:
+def similarity_edges(lowest: float, limit: float | None, width: float = 0.0125) -> Doubles:
     """Edges from `lowest` or below to 1 or above, one of them at `limit`, so that no bin holds both
     kept and rejected rows.
     """
@@ -250,8 +248,8 @@ def similarity_edges(
 
 
 def scatter(
-    pool: NDArray[np.float64],
-    selected: NDArray[np.float64],
+    pool: Doubles,
+    selected: Doubles,
     totals: tuple[int, int],
     explained: tuple[float, float],
 ) -> Callable[[Axes], None]:
@@ -291,7 +289,7 @@ def scatter(
     return draw
 
 
-def map_size(points: NDArray[np.float64], width: float = 7.2) -> tuple[float, float]:
+def map_size(points: Doubles, width: float = 7.2) -> tuple[float, float]:
     """A figure that points with equal distances on both axes fill, within reason."""
     across, down = np.ptp(points, axis=0)
     return width, float(np.clip(width * down / across, 0.45 * width, 0.95 * width)) + 0.6

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from deita_tasks.selecting.arrays import Doubles, Floats
 
 # rows that the plane is fitted to: an exact decomposition of at most 2,000 x 2,000, a few seconds
 MOST_FITTED = 2_000
@@ -17,16 +18,16 @@ class Plane(NamedTuple):
     each.
     """
 
-    mean: NDArray[np.float64]  # (d,)
-    axes: NDArray[np.float64]  # (2, d), orthonormal
+    mean: Doubles  # (d,)
+    axes: Doubles  # (2, d), orthonormal
     explained: tuple[float, float]
 
-    def place(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    def place(self, vectors: Floats) -> Doubles:
         """Coordinates (n, 2) of normalised `vectors` (n, d)."""
         return np.asarray((vectors - self.mean) @ self.axes.T)
 
 
-def fit_plane(vectors: NDArray[np.float32]) -> Plane | None:
+def fit_plane(vectors: Floats) -> Plane | None:
     """The first two principal components of the first MOST_FITTED of normalised `vectors`; None
     where they do not span a plane.
 
@@ -52,7 +53,7 @@ def fit_plane(vectors: NDArray[np.float32]) -> Plane | None:
     return Plane(mean, axes, (float(first / total), float(second / total)))
 
 
-def nearest_similarities(vectors: NDArray[np.float32], queries: int) -> NDArray[np.float32]:
+def nearest_similarities(vectors: Floats, queries: int) -> Floats:
     """For each of the first `queries` of normalised `vectors` (n, d), its largest cosine similarity
     to any other one of the n.
     """

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from deita_tasks.conversations import Conversation
 from deita_tasks.manifest import Manifest
@@ -43,6 +42,7 @@ from deita_tasks.reporting.statistics import (
     summary_table,
     with_decision,
 )
+from deita_tasks.selecting.arrays import Floats
 from deita_tasks.selecting.sampling import POOL_SAMPLE, smallest_ids
 from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
 
@@ -81,7 +81,7 @@ class ReportData:
     conversations: Mapping[str, Conversation]
     quarantine: pa.Table
     vector_ids: Sequence[str] = ()
-    vectors: NDArray[np.float32] | None = None
+    vectors: Floats | None = None
     columns: Sequence[ColumnCounts] = ()
     changes: Changes | None = None
 
@@ -99,8 +99,8 @@ class Units(NamedTuple):
     selected: how many rows are selected in all.
     """
 
-    pool: NDArray[np.float32]
-    kept: NDArray[np.float32]
+    pool: Floats
+    kept: Floats
     selected: int
 
 
@@ -211,7 +211,7 @@ def _draw_distributions(manifest: Manifest, splits: Mapping[str, Split]) -> dict
     return {name: figures.svg(name, size, plot) for name, (size, plot) in plots.items()}
 
 
-def _sample_vectors(data: ReportData, vectors: NDArray[np.float32]) -> Units:
+def _sample_vectors(data: ReportData, vectors: Floats) -> Units:
     """Return the normalised vectors of the samples that the figures show."""
     distinct = distinct_rows(data.ledger)
     selected = with_decision(distinct, "selected")["id"]
@@ -220,7 +220,7 @@ def _sample_vectors(data: ReportData, vectors: NDArray[np.float32]) -> Units:
     usable_ids = np.asarray(data.vector_ids, dtype=object)[usable]
     positions = {id_: position for position, id_ in enumerate(usable_ids)}
 
-    def units_of(ids: Sequence[str]) -> NDArray[np.float32]:
+    def units_of(ids: Sequence[str]) -> Floats:
         return units[[positions[id_] for id_ in ids if id_ in positions]]
 
     of_pool = units_of(_map_ids(data.ledger, data.manifest.evaluation == "lazy"))

@@ -42,7 +42,8 @@ def with_decision(ledger: pa.Table, decision: Decision) -> pa.Table:
 
 def is_partial(rows: pa.Table, column: str = "evol_score") -> bool:
     """Return whether a score is not computed for some rows that may have one."""
-    not_computed = rows.filter(pc.is_null(pc.field(column)) & pc.is_valid(pc.field("evol_upper")))
+    has_bounds = pc.is_valid(pc.field("evol_upper"))
+    not_computed = rows.filter(pc.is_null(pc.field(column)) & has_bounds)
     return bool(not_computed.num_rows)
 
 
@@ -74,7 +75,9 @@ def distributions(ledger: pa.Table, shapes: pa.Table) -> dict[str, Split]:
         return split(*values)
 
     def split(pool: pa.ChunkedArray, kept: pa.ChunkedArray) -> Split:
-        return Split(pool.drop_null().to_numpy(), kept.drop_null().to_numpy())
+        of_pool = pool.drop_null()
+        of_kept = kept.drop_null()
+        return Split(of_pool.to_numpy(), of_kept.to_numpy())
 
     def look_up(rows: pa.Table, column: str) -> pa.ChunkedArray:
         positions = pc.index_in(rows["id"], value_set=shapes["id"])

@@ -62,7 +62,9 @@ class EvaluationData:
     def digest(self) -> str:
         """A digest of all tokens and labels."""
         rows = [[*example.encoded] for example in self.examples]
-        pairs = [[[*pair.chosen], [*pair.rejected]] for pair in self.pairs]
+        pairs = []
+        for pair in self.pairs:
+            pairs.append([[*pair.chosen], [*pair.rejected]])
         return storage.digest_of([rows, pairs])
 
     def outside(self, ids: Collection[str], arms: Sequence[frozenset[str]]) -> list[str]:
@@ -94,7 +96,11 @@ def read_evaluation(uri: str) -> tuple[list[Example], list[EncodedPreference]]:
 
 def _read_examples(uri: str) -> list[Example]:
     rows = storage.read_table(uri, schema=SCHEMA).to_pylist()
-    return [Example(row["id"], Encoded(row["input_ids"], row["labels"])) for row in rows]
+    examples = []
+    for row in rows:
+        encoded = Encoded(row["input_ids"], row["labels"])
+        examples.append(Example(row["id"], encoded))
+    return examples
 
 
 def load_evaluation(measures: Measures, tokenizer: Any, max_length: int) -> EvaluationData:
@@ -138,7 +144,8 @@ def _prompt(row: ChatRow) -> Prompt:
     for turn in row.messages:
         if turn["role"] == "assistant":
             break
-        messages.append({"role": str(turn["role"]), "content": str(turn["content"])})
+        role = str(turn["role"])
+        messages.append({"role": role, "content": str(turn["content"])})
     return Prompt(row.id, messages)
 
 

@@ -10,10 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.findings import Findings, MediaRows, find_other_languages
@@ -28,6 +26,7 @@ from deita_tasks.reporting.composition import (
 )
 from deita_tasks.reporting.statistics import with_decision
 from deita_tasks.results.shared_beginnings import count_shared_beginnings
+from deita_tasks.selecting.arrays import Indices, Mask
 from deita_tasks.strict_json import JSON
 
 COLUMNS = ("id", "source_uri", "language", "n_unanswered", "n_media")
@@ -125,8 +124,8 @@ class _Differences:
 
 def _read_columns(
     pool: Pool,
-    positions: NDArray[np.int64],
-    is_selected: NDArray[np.bool_],
+    positions: Indices,
+    is_selected: Mask,
     counter: ValueCounter,
 ) -> _Differences:
     """Give the distinct rows at `positions` to `counter`; return how duplicates differ.

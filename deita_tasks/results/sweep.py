@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deita_tasks import progress
 from deita_tasks.artifacts.candidates import Candidates, StagesParts, all_candidates
@@ -20,6 +19,7 @@ from deita_tasks.reporting.sweep import SweepData, SweepRow, write_files
 from deita_tasks.results.publish import publish_result
 from deita_tasks.results.records import LimitSolution, Sweep
 from deita_tasks.selecting import load_selector
+from deita_tasks.selecting.arrays import Floats, Indices
 from deita_tasks.selecting.compare import ComparedSelection, Measures, jaccard, list_settings, sweep
 from deita_tasks.selecting.sampling import smallest_ids
 from deita_tasks.selecting.solve import solve
@@ -62,9 +62,7 @@ def write_sweep(
 
 
 @contextmanager
-def _open_comparable(
-    pool: Pool, stage_parts: StagesParts
-) -> Iterator[tuple[Candidates, NDArray[np.float32]]]:
+def _open_comparable(pool: Pool, stage_parts: StagesParts) -> Iterator[tuple[Candidates, Floats]]:
     """Give the candidates of a pool and their vectors. Raises InputError where there are none."""
     with all_candidates(pool, stage_parts) as candidates:
         if not candidates.ids or candidates.vectors is None:
@@ -77,9 +75,9 @@ def _open_comparable(
 
 def _compare(
     candidates: Candidates,
-    vectors: NDArray[np.float32],
+    vectors: Floats,
     grid: Grid,
-    sample: NDArray[np.int64],
+    sample: Indices,
     device: str,
 ) -> list[ComparedSelection]:
     """Return the selections of `grid`, measured, by budget."""

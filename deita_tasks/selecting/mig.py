@@ -97,7 +97,9 @@ class TagGraph:
         names = [reference.names[position] for position in order]
         reader = EmbeddingReader(np.asarray(reference.vectors), len(names))
         rows, comparable = reader.read(np.array(order, np.int64))
-        weights: list[dict[int, float]] = [{tag: 1.0} for tag in range(len(names))]
+        weights: list[dict[int, float]] = []
+        for tag in range(len(names)):
+            weights.append({tag: 1.0})
         for left, right, weight in _similar_pairs(rows, comparable, similarity):
             weights[left][right] = weight
         totals = [math.fsum(row.values()) for row in weights]
@@ -163,7 +165,9 @@ class _InformationGains:
         self._given = np.zeros(tags)
         self._is_open = np.ones(len(parts), bool)
         self._picks = 0
-        self._heap = [(-self._gain(row), row, 0) for row in range(len(parts))]
+        self._heap = []
+        for row in range(len(parts)):
+            self._heap.append((-self._gain(row), row, 0))
         heapq.heapify(self._heap)
 
     def pick_next(self) -> int | None:
@@ -179,7 +183,8 @@ class _InformationGains:
                 self._picks += 1
                 return row
             else:
-                heapq.heapreplace(self._heap, (-self._gain(row), row, self._picks))
+                entry = (-self._gain(row), row, self._picks)
+                heapq.heapreplace(self._heap, entry)
         return None
 
     def exclude(self, rows: Indices | Mask) -> None:

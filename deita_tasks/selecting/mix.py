@@ -69,13 +69,15 @@ class Mix(NamedTuple):
         names = list(self.portions)
         place_of = {name: place for place, name in enumerate(names)}
         numbers, labels = number_labels(values)
-        stratum_of = np.array([self._place(str(label), place_of) for label in labels], np.int64)
+        places = [self._place(str(label), place_of) for label in labels]
+        stratum_of = np.array(places, np.int64)
         codes = stratum_of[numbers] if len(labels) else numbers
         rows = np.bincount(codes, minlength=len(names))
         for name, count in zip(names, rows, strict=True):
             if not count and name != OTHERS and len(values):
                 raise UsageError(f"mix: no row has {self.column} = {name!r}; it is {_some(labels)}")
-        minimum, maximum = self._limits(budget, dict(zip(names, rows.tolist(), strict=True)))
+        rows_of = dict(zip(names, rows.tolist(), strict=True))
+        minimum, maximum = self._limits(budget, rows_of)
         return Strata(codes, names, np.array(minimum), np.array(maximum), rows)
 
     def _place(self, value: str, place_of: Mapping[str, int]) -> int:
@@ -125,7 +127,9 @@ class Mix(NamedTuple):
         capacity = {name: rows[name] for name in exact}
         capacity[RANGES] = sum(min(rows[name], most) for name, (_, most) in ranges.items())
         quotas = apportion(budget, weights, capacity)
-        limits = {name: (quotas[name], quotas[name]) for name in exact}
+        limits = {}
+        for name in exact:
+            limits[name] = (quotas[name], quotas[name])
         for name, (at_least, at_most) in ranges.items():
             reserved = min(at_least, rows[name])
             limits[name] = (reserved, at_most if weights[RANGES] else reserved)
@@ -224,7 +228,9 @@ def _parse_amount(text: str) -> Amount:
     except (ValueError, ZeroDivisionError):
         number = Fraction(-1)
     is_share = "." in text
-    if number < 0 or (is_share and number > 1) or (not is_share and number.denominator != 1):
+    is_too_much = is_share and number > 1
+    is_broken = not is_share and number.denominator != 1
+    if number < 0 or is_too_much or is_broken:
         raise ValueError(
             f"{text.strip()!r}: expected a share of the budget from 0.0 to 1.0, or a number of rows"
         )

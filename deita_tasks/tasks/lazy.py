@@ -14,7 +14,6 @@ from functools import cache, partial
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from deita_tasks import storage
 from deita_tasks.artifacts.evaluation import (
@@ -43,6 +42,7 @@ from deita_tasks.models.token_counter import TokenCounter
 from deita_tasks.results.reading import read_earlier_manifest, read_ledger
 from deita_tasks.results.records import TaskCounts
 from deita_tasks.scoring.base import Scorer
+from deita_tasks.selecting.arrays import Indices
 from deita_tasks.selecting.base import Selector
 from deita_tasks.tasks.clock import Clock
 from deita_tasks.tasks.device_slots import devices_of
@@ -75,7 +75,7 @@ def evaluate_lazily(
     options: Advanced,
     runner: ShardRunner,
     clock: Clock,
-    new_rows: NDArray[np.int64],
+    new_rows: Indices,
     check: Callable[[Mapping[str, int]], None],
 ) -> StageResults:
     """Compute what `strategy` needs of a pool; return the result by stage.
@@ -121,7 +121,7 @@ def plan_lazily(stages: Sequence[Stage], pool: Pool) -> LazyPlan:
     return LazyPlan(stages=[*(stage.name for stage in scores), *embeds], sample=sample_rows(ids))
 
 
-def new_rows(pool: Pool, previous: str | None) -> NDArray[np.int64]:
+def new_rows(pool: Pool, previous: str | None) -> Indices:
     """Return a sample of the rows that the result `previous` did not have, by their numbers.
 
     Empty without an earlier result that can be read.
@@ -198,7 +198,7 @@ class _Rounds:
             self._cached[stage.name] += wait_for(futures, {}, _ignore)
             self._evaluation.add(stage.name, [str(shard.part) for shard in shards])
 
-    def run(self, new_rows: NDArray[np.int64], check: Callable[[], None]) -> None:
+    def run(self, new_rows: Indices, check: Callable[[], None]) -> None:
         """Compute round after round until the selection is certain; `check` comes before."""
         ids, _ = self._pool.distinct
         total = len(ids)
@@ -216,7 +216,7 @@ class _Rounds:
             release_models()
         self._log_end(total)
 
-    def _works(self, new_rows: NDArray[np.int64]) -> Iterator[Work]:
+    def _works(self, new_rows: Indices) -> Iterator[Work]:
         for stage in self._lazy:
             missing = self._evaluation.values[stage.name].missing_keys(new_rows)
             if stage.kind == "scorer" and len(missing):

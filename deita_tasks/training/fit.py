@@ -26,12 +26,15 @@ def normal_scores(labels: Matrix) -> Matrix:
     """
     ranks = pd.Series(labels).rank().to_numpy()
     normal = NormalDist()
-    return np.array([normal.inv_cdf(float(rank - 0.5) / len(labels)) for rank in ranks])
+    shares = [float(rank - 0.5) / len(labels) for rank in ranks]
+    return np.array([normal.inv_cdf(share) for share in shares])
 
 
 def spearman(x: Matrix, y: Matrix) -> float:
     """Return the rank correlation, ties at their mean rank; NaN if x or y is constant."""
-    return float(pd.Series(x).rank().corr(pd.Series(y).rank()))
+    ranks_of_x = pd.Series(x).rank()
+    ranks_of_y = pd.Series(y).rank()
+    return float(ranks_of_x.corr(ranks_of_y))
 
 
 def centre_within_groups(x: Matrix, groups: NDArray[np.int64]) -> Matrix:

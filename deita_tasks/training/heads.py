@@ -88,7 +88,8 @@ def add_second_label(texts: EncodedTexts, second: LabelledTexts) -> EncodedTexts
     `second` keeps one.
     """
     prompts = [normalise_prompt(text) for text in second.texts]
-    scores = pd.Series(normal_scores(second.labels)).groupby(prompts).mean()
+    labels = pd.Series(normal_scores(second.labels))
+    scores = labels.groupby(prompts).mean()
     second_target = scores.reindex(list(texts.prompts)).fillna(0).to_numpy()
     return replace(texts, target=texts.target + second_target)
 
@@ -124,7 +125,8 @@ def fit_complexity(general: EncodedTexts | None, constraints: Sequence[EncodedTe
         centred_target = centre_within_groups(source.target, source.groups)
         centred.append((centre_within_groups(x, source.groups), centred_target))
     weights = fit_positive_ridge(centred, COUNTED_PENALTY) / root
-    features = np.concatenate([head.standardise(source.features) for source in sources])
+    standardised = [head.standardise(source.features) for source in sources]
+    features = np.concatenate(standardised)
     counted, offset = scale_to_unit(features @ weights, weights)
     head = replace(head, counted=counted, counted_offset=offset)
     if general is None:
@@ -151,7 +153,8 @@ def scale_to_unit(values: Matrix, weights: Matrix) -> tuple[Floats, Floats]:
     `values`: what `weights` give.
     """
     spread = values.std() + EPSILON
-    offset = np.array([-values.mean() / spread], np.float32)
+    shift = -values.mean() / spread
+    offset = np.array([shift], np.float32)
     return (weights / spread).astype(np.float32), offset
 
 

@@ -609,7 +609,8 @@ class Selection(Group):
         None,
         title="Mix",
         description="Divide the budget by a column, such as source=math:0.3,*:0.7. A share has a "
-        "decimal point, a number of rows none; MIN..MAX is a range; * is all other values.",
+        "decimal point, a number of rows none; MIN..MAX is a range; * is all other values. "
+        "Default: no mix.",
     )
     clusters: int | None = Field(
         None,
@@ -690,17 +691,6 @@ class Selection(Group):
             raise ValueError(
                 f"candidates = {self.candidates}: expected at least the budget, {self.budget}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_tokens(self) -> "Selection":
-        divisions = {"strata": self.strata, "mix": self.mix, "clusters": self.clusters}
-        for name, division in divisions.items():
-            if self.budget_tokens is not None and division is not None:
-                raise ValueError(
-                    f"budget_tokens = {self.budget_tokens}: {name} divides a budget in rows; "
-                    "set one of them, or a budget in rows"
-                )
         return self
 
     @model_validator(mode="after")

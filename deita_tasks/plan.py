@@ -324,6 +324,7 @@ def selector_spec(preset: PresetName, selection: Selection, run: RunSettings) ->
             f"per_stratum = {selection.per_stratum} without strata or clusters: expected one of "
             "them"
         )
+    _check_divided(selection)
     if "seed" in fields:
         options["seed"] = selection.seed
     if "max_similarity" in fields and selection.metric in (None, "cosine"):
@@ -352,6 +353,24 @@ def scorer_spec(
     spec = _override(defaults[kind], names[kind], options)
     run_options = run.options_for(fields[kind])
     return {"name": spec["name"], "options": {"kind": kind, **spec["options"], **run_options}}
+
+
+def _check_divided(selection: Selection) -> None:
+    """Raise UsageError for strata that would divide something else than a number of rows."""
+    strata = {"mix": selection.mix, "clusters": selection.clusters, "strata": selection.strata}
+    for name, division in strata.items():
+        if division is None:
+            continue
+        if selection.budget_tokens is not None:
+            raise UsageError(
+                f"{name} = {division} and budget_tokens = {selection.budget_tokens:,}: {name} "
+                "divides a budget in rows; expected one of the two"
+            )
+        if selection.budget == "all" and name != "strata":
+            raise UsageError(
+                f"{name} = {division} and budget = all: {name} divides a budget in rows; expected "
+                "a number"
+            )
 
 
 def embedder_spec(

@@ -573,6 +573,27 @@ def test_a_budget_in_tokens_needs_a_tokenizer(tmp_path: Path, small_pool: Path) 
         planned(tmp_path, small_pool, filtering=Filtering(tokenizer="nowhere"))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"budget_tokens": 1000, "mix": "source=a:0.5,*:0.5"},
+            "mix = .* and budget_tokens = 1,000: mix divides a budget in rows",
+        ),
+        (
+            {"budget_tokens": 1000, "strata": "source", "per_stratum": 2},
+            "strata = source and budget_tokens",
+        ),
+        ({"budget": "all", "clusters": 3}, "clusters = 3 and budget = all"),
+    ],
+)
+def test_strata_divide_a_number_of_rows(
+    options: dict[str, Any], message: str, tmp_path: Path, small_pool: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        planned(tmp_path, small_pool, selection=Selection(**options))
+
+
 def test_evaluation_files_are_found_before_any_work(tmp_path: Path, small_pool: Path) -> None:
     for name in ("b.jsonl", "a.jsonl"):
         (tmp_path / name).write_text('{"prompt": "Why?"}\n', encoding="utf-8")

@@ -41,7 +41,6 @@ COMMON_OPTIONS = {
     *("input", "output", "output_format", "overwrite", "store"),
     *("preset", "complexity", "quality", "embedding"),
     *("budget", "strategy", "max_similarity", "budgets", "similarities", "strategies"),
-    *("decontaminate", "tokenizer", "train_window", "budget_tokens"),
     *("keep_versions", "config"),
     *("base", "recipe", "preferences", "epochs", "max_length"),
     *("selection", "arms", "draws", "seeds", "held_out", "pairs", "tasks"),

@@ -113,6 +113,5 @@ def test_strata_by_a_column_that_is_not_there(tmp_path: Path) -> None:
     pool, stage_parts = make(tmp_path)
     options = {"budget": 3, "strata": "topic", "per_stratum": 1}
     selector: Spec = {"name": "diverse", "options": options}
-    # of the rows that a strategy chooses from
-    with pytest.raises(UsageError, match="'topic': 3 of 3 rows have no such column"):
+    with pytest.raises(UsageError, match="'topic': 5 of 5 rows have no such column"):
         write_selection(str(tmp_path / "selection"), pool, stage_parts, selector)

@@ -237,10 +237,14 @@ def parts_of(models: Models, selector: Spec) -> dict[str, StageParts]:
     }
 
 
+STRATA = {"strata", "per_stratum", "mix"}
+without_strata = selectors.filter(lambda selector: STRATA.isdisjoint(selector["options"]))
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     rows=pools(),
-    selector=selectors,
+    selector=without_strata,
     seed=st.integers(0, 1000),
     limit=st.integers(1, 400),
     more=st.integers(0, 200),
@@ -284,7 +288,7 @@ def test_budgets_in_tokens_nest_and_are_never_exceeded(
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     rows=pools(),
-    selector=selectors,
+    selector=without_strata,
     plan=plans,
     seed=st.integers(0, 1000),
     limit=st.integers(30, 400),
@@ -365,7 +369,7 @@ def test_a_budget_in_tokens_leaves_rows_alone(
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
-@given(rows=pools(), selector=selectors, data=st.data())
+@given(rows=pools(), selector=without_strata, data=st.data())
 def test_a_contaminated_row_is_never_selected(
     rows: list[Row], selector: Spec, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

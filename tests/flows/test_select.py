@@ -72,6 +72,9 @@ def test_the_counts_add_up_and_are_told_alike_everywhere(base: Run) -> None:
         "duplicate": 1,
         "quarantined": 1,
         "unscorable": 0,
+        "stratum_full": 0,
+        "contaminated": 0,
+        "too_long": 0,
     }
     assert base.result["counts"] == counts
     assert base.manifest["counts"] == counts

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from deita_tasks.models import causal_lm
 from deita_tasks.models.causal_lm import CausalLM
 from deita_tasks.models.checkpoint import find_checkpoint
 from deita_tasks.scoring import load_scorer
@@ -47,12 +48,13 @@ def test_states_are_those_of_the_modules_as_written(folder):
     assert not counters["frames"], "nothing is compiled after the model is loaded"
 
 
-def test_it_is_part_of_the_fingerprint_and_said_in_the_log(tmp_path, caplog):
-    caplog.set_level("INFO")
+def test_it_is_part_of_the_fingerprint_and_said_in_the_log(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(causal_lm.log, "info", lambda text, *values: lines.append(text % values))
     options = {"model": str(llama(tmp_path)), "kind": "quality", "dtype": "float32"}
     plain = load_scorer("causal_lm", **options, device="cpu")
     compiled = load_scorer("causal_lm", **options, device="cpu", compile=True)
     assert compiled.fingerprint() == {**plain.fingerprint(), "compiled": True}
     pairs = [("What is a tide?", "The sea rises."), ("Why?", "The moon.")]
     np.testing.assert_allclose(compiled.score(pairs), plain.score(pairs), atol=1e-5)
-    assert "compiled LlamaMLP, LlamaRMSNorm for 1024 tokens" in caplog.text
+    assert any("compiled LlamaMLP, LlamaRMSNorm for 1024 tokens" in line for line in lines)

@@ -19,6 +19,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     field_validator,
     model_serializer,
     model_validator,
@@ -533,11 +534,15 @@ class Selection(Group):
 
     model_config = ConfigDict(json_schema_extra=_bound_cosine)
 
-    budget: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+    # In the form a number alone: a choice of two types would be two tabs.
+    budget: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["all"],
+        WithJsonSchema({"type": "integer", "minimum": 1}),
+    ] = Field(
         6000,
         title="Budget",
-        description="Maximum number of conversations, at least 1; or all. Default: 6000, or all "
-        "with a budget in tokens.",
+        description="Maximum number of conversations, at least 1; in commands and files also all. "
+        "Default: 6000, or all with a budget in tokens.",
     )
     budget_tokens: int | None = Field(
         None,

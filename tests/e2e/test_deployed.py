@@ -210,7 +210,9 @@ def test_a_schedule_fires_and_what_was_missed_is_run_once(
     due = {
         run.id
         for run in of(deployed, reselect.id)
-        if run.expected_start_time and run.expected_start_time <= datetime.now(UTC)
+        if run.auto_scheduled  # other tests may have started some by hand
+        and run.expected_start_time
+        and run.expected_start_time <= datetime.now(UTC)
     }
     assert len(due) >= 3
     request.getfixturevalue("worker")
@@ -218,7 +220,6 @@ def test_a_schedule_fires_and_what_was_missed_is_run_once(
         late = [ended(deployed.client, run) for run in due]
     finally:
         client.delete_deployment_schedule(reselect.id, schedule.id)
-    assert all(run.auto_scheduled for run in late)
     by_state = {run.state.name for run in late if run.state}
     assert by_state == {"Completed", "Cancelled"}
     [ran] = [run for run in late if run.state and run.state.name == "Completed"]

@@ -18,6 +18,10 @@ Decision = Literal[
 # In the order in which counts and tables show them.
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 
+# Rows that no place was left for, and rows that a filter left out before any model worked.
+NO_PLACE: tuple[Decision, ...] = ("below_budget", "stratum_full")
+EXCLUDED: tuple[Decision, ...] = ("contaminated", "too_long")
+
 RejectionReason = Literal["too_similar", "below_budget", "stratum_full", "unscorable"]
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deita_tasks.conversations import Conversation
-from deita_tasks.decisions import LedgerRow, ledger_rows
+from deita_tasks.decisions import EXCLUDED, NO_PLACE, LedgerRow, ledger_rows
 
 BEST = 8  # selected rows shown
 CLOSEST = 6  # rejected rows shown, of each kind
@@ -94,7 +94,7 @@ def nearest_copies(ledger: pa.Table, measure: str = "similarity") -> list[Ledger
 def best_below_budget(ledger: pa.Table) -> list[LedgerRow]:
     """Return the best rows beyond the budget, or those that may be if not all are scored."""
     keys = [("rank", "ascending"), ("evol_upper", "descending")]
-    left_over = ledger.filter(pc.field("decision").isin(["below_budget", "stratum_full"]))
+    left_over = ledger.filter(pc.field("decision").isin(NO_PLACE))
     return _first(left_over, keys, BEST)
 
 
@@ -209,7 +209,7 @@ def group_unscorable(ledger: pa.Table) -> list[BadRows]:
 def group_excluded(ledger: pa.Table) -> list[BadRows]:
     """Return the rows that filters left out by decision, with the reasons of a few."""
     groups = []
-    for decision in ("contaminated", "too_long"):
+    for decision in EXCLUDED:
         rows = _with_decision(ledger, decision)
         if rows.num_rows:
             few = rows.slice(0, ROWS_PER_REASON).to_pylist()

@@ -28,7 +28,7 @@ DECISION_COLOURS = {
     "quarantined": "#e69f00",
     "unscorable": "#56b4e9",
     "contaminated": "#009e73",
-    "too_long": "#f0e442",
+    "too_long": INK,
 }
 STYLE: Any = {
     # text stays text: the page gives it its font, a screen reader its voice

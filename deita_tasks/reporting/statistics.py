@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from deita_tasks.decisions import Decision
+from deita_tasks.decisions import EXCLUDED, NO_PLACE, Decision
 from deita_tasks.manifest import Manifest
 from deita_tasks.reporting.figures import Split
 from deita_tasks.selecting.sampling import POOL_SAMPLE, smallest_ids
@@ -31,7 +31,7 @@ class Reach(NamedTuple):
 
 def distinct_rows(ledger: pa.Table) -> pa.Table:
     """Return the rows that took part: not quarantined, repeated or left out by a filter."""
-    others = ["quarantined", "duplicate", "contaminated", "too_long"]
+    others = ["quarantined", "duplicate", *EXCLUDED]
     return ledger.filter(~pc.field("decision").isin(others))
 
 
@@ -117,7 +117,7 @@ def selection_reach(ledger: pa.Table, manifest: Manifest) -> Reach | None:
     if last is None or ranks.null_count:
         return None
     upper = ranked.filter(pc.field("rank") <= last)
-    if upper.filter(pc.field("decision").isin(["below_budget", "stratum_full"])).num_rows:
+    if upper.filter(pc.field("decision").isin(NO_PLACE)).num_rows:
         return None
     too_similar = with_decision(upper, "too_similar").num_rows
     return Reach(last, ranked.num_rows, too_similar, _selector_options(manifest).get("budget") or 0)

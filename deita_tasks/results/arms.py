@@ -13,6 +13,7 @@ from deita_tasks import storage
 from deita_tasks.artifacts.pool import POOL_FILE, Pool, pool_uri
 from deita_tasks.config import Comparison
 from deita_tasks.conversations import Conversation
+from deita_tasks.decisions import NO_PLACE
 from deita_tasks.errors import StorageError, UsageError
 from deita_tasks.finetuning.examples import (
     EncodedRow,
@@ -193,9 +194,8 @@ def _by_score(selection: SelectionResult) -> _Ranking:
     table = selection.candidates
     has_score = table["evol_score"].is_valid()
     known = table.filter(has_score).sort_by([("evol_score", "descending"), ("id", "ascending")])
-    unknown = table.filter(
-        pc.and_(pc.invert(has_score), pc.equal(table["decision"], "below_budget"))
-    )
+    had_no_place = pc.is_in(table["decision"], value_set=pa.array(NO_PLACE))
+    unknown = table.filter(pc.and_(pc.invert(has_score), had_no_place))
     if unknown.num_rows:
         bounds = unknown["evol_upper"]
         bound = None if bounds.null_count else pc.max(bounds).as_py()

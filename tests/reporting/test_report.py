@@ -15,6 +15,7 @@ import pytest
 
 from deita_tasks.artifacts.ledger import build_ledger
 from deita_tasks.conversations import Conversation
+from deita_tasks.decisions import DECISIONS
 from deita_tasks.findings import Findings
 from deita_tasks.lengths import length_quantiles
 from deita_tasks.manifest import Counts, TokenUse
@@ -23,6 +24,7 @@ from deita_tasks.reporting import report as report_module
 from deita_tasks.reporting import statistics as statistics_module
 from deita_tasks.reporting.composition import ColumnCounts, ValueCount, find_vanished
 from deita_tasks.reporting.figures import (
+    DECISION_COLOURS,
     WIDE,
     Split,
     bin_edges,
@@ -192,6 +194,11 @@ def test_it_states_the_counts_and_shows_every_figure() -> None:
         for figure in report.figures.values()
     )
     assert report.html.count(b"<svg") == 8
+
+
+def test_every_decision_has_a_colour_of_its_own() -> None:
+    assert list(DECISION_COLOURS) == list(DECISIONS)
+    assert len(set(DECISION_COLOURS.values())) == len(DECISIONS)
 
 
 def test_what_filters_left_out_has_its_reasons() -> None:

@@ -74,7 +74,9 @@ def test_a_budget_of_tokens(selection: SelectionResult) -> None:
     assert all(0 < arm.data.survey.tokens <= most for arm in built[1:])
 
 
-def without_scores(selection: SelectionResult, *rows: str, **columns: Any) -> SelectionResult:
+def without_scores(
+    selection: SelectionResult, *rows: str, decision: str = "below_budget", **columns: Any
+) -> SelectionResult:
     """The ledger of a run that did not need the evol scores of some rows."""
     ledger = selection.ledger
     ids = {IDS[row] for row in rows}
@@ -85,8 +87,8 @@ def without_scores(selection: SelectionResult, *rows: str, **columns: Any) -> Se
         )
     ]
     decisions = [
-        "below_budget" if row_id in ids else decision
-        for row_id, decision in zip(
+        decision if row_id in ids else earlier
+        for row_id, earlier in zip(
             ledger["id"].to_pylist(), ledger["decision"].to_pylist(), strict=True
         )
     ]
@@ -108,9 +110,11 @@ def test_the_best_scores_are_certain_above_every_unknown_one(selection: Selectio
     assert found["top_score"] == "AB"
 
 
-@pytest.mark.parametrize("columns", [{}, {"evol_upper": 9.0}])
+@pytest.mark.parametrize(
+    "columns", [{}, {"evol_upper": 9.0}, {"evol_upper": 9.0, "decision": "stratum_full"}]
+)
 def test_best_scores_that_are_not_certain_are_told(
-    selection: SelectionResult, columns: dict[str, float]
+    selection: SelectionResult, columns: dict[str, Any]
 ) -> None:
     """B has 9: a row that may have as much, or anything, could stand in front of it."""
     uncertain = without_scores(selection, "C", **columns)

@@ -264,8 +264,8 @@ class Scoring(Group):
     score_compile: Annotated[bool | None, ComponentOption("scorers", "compile")] = Field(
         None,
         title="Compile scorers",
-        description="For causal_lm: fuse norms and MLPs by torch.compile, for GPUs; the first "
-        "batch waits for the compiler. Default: no.",
+        description="For causal_lm: fuse norms and MLPs by torch.compile, for GPUs; loading waits "
+        "for the compiler. Default: no.",
     )
     complexity_url: Annotated[str | None, ComponentOption("complexity", "base_url")] = Field(
         None,
@@ -430,8 +430,8 @@ class Embedding(Group):
     embedding_compile: Annotated[bool | None, ComponentOption("embedding", "compile")] = Field(
         None,
         title="Compile embedder",
-        description="For causal_lm: fuse norms and MLPs by torch.compile, for GPUs; the first "
-        "batch waits for the compiler. Default: no.",
+        description="For causal_lm: fuse norms and MLPs by torch.compile, for GPUs; loading waits "
+        "for the compiler. Default: no.",
     )
     embedding_column: Annotated[str | None, ComponentOption("embedding", "column")] = Field(
         None,

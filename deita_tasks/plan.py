@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, cast, get_args
 
 from deita_tasks import storage
@@ -53,6 +54,11 @@ class Decontamination:
 
     files: list[str]
     rule: OverlapRule
+
+    @cached_property
+    def contents(self) -> list[list[str]]:
+        """Each file with a digest of its content, which is read once."""
+        return [[uri, storage.content_digest(uri)] for uri in self.files]
 
 
 @dataclass(frozen=True)

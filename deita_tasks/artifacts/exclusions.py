@@ -232,8 +232,8 @@ def _blocks(pool: Pool) -> Iterator[tuple[list[str], list[list[str]]]]:
         here = positions[is_here] - start
         start = end
         for first in range(0, len(here), BLOCK_ROWS):
-            rows = pa.array(here[first : first + BLOCK_ROWS])
-            block = table.take(rows).combine_chunks()
+            some = pa.array(here[first : first + BLOCK_ROWS])
+            block = table.take(some).combine_chunks()
             turns = block["turns"].combine_chunks()
             texts = pc.struct_field(turns.flatten(), "content").to_pylist()
             lengths = pc.list_value_length(turns).to_numpy()
@@ -274,10 +274,12 @@ def write_window(uri: str, pool: Pool, parts: StageParts, window: int | None) ->
         reason = describe_beyond(**figures, window=window)
         rows.append({"id": names[row], "decision": "too_long", "reason": reason, **figures})
     excluded = pa.Table.from_pylist(rows, EXCLUSIONS)
-    columns = [ids]
-    for numbers in (tokens, in_window):
-        columns.append(pa.array(numbers, mask=~is_counted))
-    table = pa.table(columns, names=TOKENS.names).cast(TOKENS)
+    columns = {
+        "id": ids,
+        "tokens": pa.array(tokens, mask=~is_counted),
+        "window_tokens": pa.array(in_window, mask=~is_counted),
+    }
+    table = pa.table(columns).cast(TOKENS)
     files = {EXCLUDED_FILE: excluded, TOKENS_FILE: table}
     lengths = length_quantiles(tokens[is_counted])
     fingerprint = parts.part_set.fingerprint

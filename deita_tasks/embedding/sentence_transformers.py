@@ -27,9 +27,9 @@ from deita_tasks.models.hardware import (
     Dtype,
     batch_threads,
     choose_dtype,
-    default_batch_tokens,
     require_device,
     rounds_by_rows,
+    tokens_per_batch,
     torch_dtype,
 )
 from deita_tasks.models.lazy import Lazy
@@ -183,18 +183,20 @@ class SentenceTransformersEmbedder(Embedder):
 
         def run(batch: list[int]) -> None:
             texts = [pieces[position].text for position in batch]
-            output = self._forward(model, texts)
+            output = self._forward(model, texts, fills)
             vectors[batch] = output.float().cpu()
 
         device = model.device.type
-        budget = default_batch_tokens(device)
-        if self.batch_tokens and not self._fills_batches:
-            budget = self.batch_tokens
+        dtype = choose_dtype(self.dtype, device)
+        fills = rounds_by_rows(device, dtype)
+        budget = tokens_per_batch(device, dtype, self.batch_tokens)
         read = [min(piece.tokens, limit) for piece in pieces]
         return vectors, run_batches(read, budget, run, threads=batch_threads(device))
 
-    def _forward(self, model: SentenceTransformer, texts: list[str]) -> torch.Tensor:
+    def _forward(self, model: SentenceTransformer, texts: list[str], fills: bool) -> torch.Tensor:
         """Return the vectors of a batch as `model.encode` gives them, (b, d).
+
+        fills: up to the rows that all batches of its width have.
 
         On a CPU, a batch that is not padded to the width of each of its texts is computed text by
         text, and so is every batch of a model that `can_pad_to_width` excludes.
@@ -214,18 +216,13 @@ class SentenceTransformersEmbedder(Embedder):
             if model.device.type != "cpu":
                 vectors = model(features)["sentence_embedding"]
             elif can_pad and has_own_widths(features):
-                vectors = embed_exactly(model, features, len(texts), self._fills_batches)
+                vectors = embed_exactly(model, features, len(texts), fills)
             elif len(texts) == 1:
                 vectors = embed_exactly(model, features, 1, fills=False)
             else:
-                return torch.cat([self._forward(model, [text]) for text in texts])
+                return torch.cat([self._forward(model, [text], fills) for text in texts])
         kept: torch.Tensor = vectors[:, : model.truncate_dim]
         return kept
-
-    @property
-    def _fills_batches(self) -> bool:
-        device = require_device(self.device)
-        return rounds_by_rows(device, choose_dtype(self.dtype, device))
 
     def release(self) -> None:
         """Forget the loaded model; the next `compute` loads it again."""

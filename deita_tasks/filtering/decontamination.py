@@ -24,7 +24,7 @@ from deita_tasks.presets import CONTAMINATED_RUN, CONTAMINATED_SHARE, NGRAM_WORD
 
 VERSION = 1  # raise it when the same texts would give another overlap
 
-OverlapKind = Literal["exact", "ngrams", "similarity"]
+OverlapKind = Literal["exact", "ngrams"]
 Indices = NDArray[np.int64]
 Words = NDArray[np.int32]
 

@@ -21,7 +21,7 @@ DETERMINISTIC: dict[str, str | int | bool | Callable[..., Any]] = {"deterministi
 def compile_elementwise(base: torch.nn.Module, tokens: int) -> list[str]:
     """Compile the norms and MLPs of a decoder for packed batches of `tokens` tokens.
 
-    Returns the names of their classes, sorted. The first batch waits for the compiler.
+    Returns the names of their classes, sorted. The first such batch waits for the compiler.
     """
     names = set()
     for module in base.modules():

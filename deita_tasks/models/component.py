@@ -60,7 +60,7 @@ class CausalLMComponent(Component):
     )
 
     compile: bool = Field(
-        False, description="fuse norms and MLPs by torch.compile; the first batch waits for it"
+        False, description="fuse norms and MLPs by torch.compile, when the model is loaded"
     )
 
     _model: Lazy[CausalLM] = PrivateAttr(default_factory=Lazy)

@@ -83,6 +83,16 @@ def default_batch_tokens(device: str) -> int:
     return 1024 if device == "cpu" else 32768
 
 
+def tokens_per_batch(device: str, dtype: str, wanted: int | None) -> int:
+    """Return the tokens of a batch: `wanted`, or by default what suits the device.
+
+    `wanted` counts for nothing where it would change how products are rounded.
+    """
+    if wanted is None or rounds_by_rows(device, dtype):
+        return default_batch_tokens(device)
+    return wanted
+
+
 def rounds_by_rows(device: str, dtype: str) -> bool:
     """Return whether a product of matrices is rounded depending on how many rows it has.
 

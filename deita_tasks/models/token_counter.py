@@ -43,12 +43,16 @@ class TokenCounter(Component):
     chat_template: str | None = None
 
     _tokenization: Lazy[Tokenization] = PrivateAttr(default_factory=Lazy)
+    _fingerprint: Lazy[Fingerprint] = PrivateAttr(default_factory=Lazy)
 
     def fingerprint(self) -> Fingerprint:
         """Return everything that can change a count: the tokenizer and the template, not its place.
 
         Raises UsageError or ModelError if there is none.
         """
+        return self._fingerprint.get(self._make_fingerprint)
+
+    def _make_fingerprint(self) -> Fingerprint:
         tokenizer = self.tokenization.tokenizer
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:  # without a fast tokenizer, its files

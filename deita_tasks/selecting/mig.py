@@ -40,15 +40,14 @@ class MIG(Selector):
     (x + 1e-6) ** 0.8, where x is what its rows have given the tag. As in the published program, the
     gain of a row is its part times the derivative, so a tag that has much counts little.
 
-    `tags` names the column, a list of texts or one text a row. The score is complexity * quality,
-    the mean over turns. Equal gains go by (-evol_score, id). No vector of a row is needed: the
-    embedder reads the tags. A row that is not picked is below_budget.
+    The reference has the tags of each row, and the vector of each tag. The score is complexity *
+    quality, the mean over turns. Equal gains go by (-evol_score, id). No vector of a row is needed.
+    A row that is not picked is below_budget.
     """
 
     needs_embeddings: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = True
 
-    tags: str | None = None
     tag_similarity: float = Field(default=MIG_SIMILARITY, gt=0, le=1)
     evol_score: TurnAggregation = "mean"
 
@@ -198,9 +197,9 @@ class _InformationGains:
 
 
 def tags_of(values: Mapping[str, object]) -> dict[str, list[str]]:
-    """Return the tags of each row, by id: a list of texts, one text, or nothing.
+    """Return the tags of each row, by id, for a Reference.
 
-    Raises UsageError for anything else.
+    values: of a column: a list of texts, one text, or nothing. Raises UsageError for anything else.
     """
     tags = {}
     for row_id, value in values.items():

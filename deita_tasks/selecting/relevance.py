@@ -20,15 +20,12 @@ class Relevance(Selector):
     """Each target row in turn takes the row most similar to it that is not taken.
 
     The round robin of RDS+ (Ivison et al. 2025, arXiv 2503.01807), on the vectors of the pool's
-    embedder. `target` is a file of target rows, in any format that a pool may have. The targets
-    take turns in the order of their ids. Equal similarities go by (-evol_score, id); scores count
-    for nothing else. A row that no target took is below_budget, and a candidate whose vector has
-    NaN, infinity or only zeros is unscorable.
+    embedder. The reference has the target rows, which take turns in the order of their ids. Equal
+    similarities go by (-evol_score, id); scores count for nothing else. A row that no target took
+    is below_budget, and a candidate whose vector has NaN, infinity or only zeros is unscorable.
     """
 
     needs_reference: ClassVar[bool] = True
-
-    target: str | None = None
 
     def select(
         self,

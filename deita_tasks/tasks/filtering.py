@@ -156,11 +156,10 @@ def filter_digests(plan: Plan, pool: str) -> dict[str, str]:
     digests = {}
     filters = plan.filters
     if filters.decontamination is not None:
-        contents = [[uri, storage.content_digest(uri)] for uri in filters.decontamination.files]
         digests["decontamination"] = storage.digest_of(
             {
                 "pool": pool,
-                "files": contents,
+                "files": filters.decontamination.contents,
                 "rule": filters.decontamination.rule._asdict(),
                 "version": decontamination.VERSION,
             }

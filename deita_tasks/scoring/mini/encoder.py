@@ -21,6 +21,7 @@ from deita_tasks.models.hardware import (
     default_batch_tokens,
     require_device,
     rounds_by_rows,
+    tokens_per_batch,
     torch_dtype,
 )
 from deita_tasks.models.packaged import find_packaged_minilm
@@ -71,7 +72,7 @@ class MiniEncoder:
 
         checkpoint = minilm_checkpoint()
         self.device = require_device(device)
-        self.fills_batches = rounds_by_rows(self.device, dtype)
+        self.dtype = dtype
         self.tokenizer = load_tokenizer(checkpoint)
         with quiet_loading():
             model = AutoModel.from_pretrained(
@@ -96,9 +97,7 @@ class MiniEncoder:
         def run(batch: list[int]) -> None:
             states[batch] = self._forward([tokens[position].ids for position in batch])
 
-        budget = default_batch_tokens(self.device)
-        if batch_tokens and not self.fills_batches:
-            budget = batch_tokens
+        budget = tokens_per_batch(self.device, self.dtype, batch_tokens)
         threads = batch_threads(self.device)
         too_long = run_batches(lengths, budget, run, threads=threads)
         problems = {
@@ -113,7 +112,7 @@ class MiniEncoder:
         lengths = torch.tensor([len(ids) for ids in batch])
         width = padded_width(int(lengths.max()))
         rows = len(batch)
-        if self.fills_batches:
+        if rounds_by_rows(self.device, self.dtype):
             rows = filled_rows(width, default_batch_tokens(self.device))
             lengths = torch.nn.functional.pad(lengths, (0, rows - len(batch)), value=1)
         padded = torch.zeros(rows, width, dtype=torch.long)

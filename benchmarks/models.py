@@ -122,12 +122,12 @@ def elapsed(run: Callable[[], object], device: str = "cpu") -> float:
 
 
 def parse_options(
-    description: str | None, texts: str, count: int, raced: bool = True
+    description: str | None, texts: str, count: int, raced: bool = True, bfloat16: bool = False
 ) -> argparse.Namespace:
     """Parse the command line of a model benchmark.
 
     `texts`: what the benchmark counts. `raced`: it has a loop beside it, and a checkpoint of any
-    dtype.
+    dtype. `bfloat16`: it can run in that number type too.
     """
     global clock
     parser = argparse.ArgumentParser(
@@ -141,6 +141,8 @@ def parse_options(
     if raced:
         parser.add_argument("--loop", type=int, default=48, help=f"{texts} that the loop runs over")
         parser.add_argument("--dtype", default="float32")
+    if bfloat16:
+        parser.add_argument("--bfloat16", action="store_true", help="also in bfloat16")
     parser.add_argument(
         "--cpu-seconds",
         action="store_true",

@@ -491,6 +491,15 @@ class Filtering(Group):
         description="A row is contaminated if it has so many words of an evaluation text in a row, "
         "whatever their share. At least 2.",
     )
+    decontaminate_similarity: float | None = Field(
+        None,
+        ge=COSINE_MIN,
+        le=COSINE_MAX,
+        title="Contaminated similarity",
+        description="Leave out rows whose embedding is more similar than this to that of an "
+        "evaluation row too; embeds the whole pool. Between -1 and 1. Default: only words are "
+        "compared.",
+    )
     tokenizer: str | None = Field(
         None,
         title="Tokenizer",
@@ -521,6 +530,11 @@ class Filtering(Group):
         for name in ("tokenizer_revision", "chat_template", "train_window"):
             if getattr(self, name) is not None and self.tokenizer is None:
                 raise ValueError(f"{name} = {getattr(self, name)}: needs a tokenizer")
+        if self.decontaminate_similarity is not None and not self.decontaminate:
+            raise ValueError(
+                f"decontaminate_similarity = {self.decontaminate_similarity:g}: needs evaluation "
+                "files to compare with (decontaminate)"
+            )
         return self
 
     @field_validator("decontaminate", mode="before")
@@ -558,7 +572,19 @@ class Selection(Group):
         description="diverse: the paper's rule, best evol score first without near-duplicates; "
         "top_score: best first; random: a control; complexity_only, quality_only, length: the "
         "paper's baselines; k_center, facility_location, mmr: other ways to spread; semdedup: "
-        "near-duplicates within clusters; mig, relevance: from Python only.",
+        "near-duplicates within clusters; mig: most information about tags; relevance: most like a "
+        "target.",
+    )
+    target: list[Uri] | None = Field(
+        None,
+        title="Target files",
+        description="For relevance: files with examples of the task to train for, in any format of "
+        "the input, or prompts alone; several files take turns. Default: none.",
+    )
+    tags: str | None = Field(
+        None,
+        title="Tags column",
+        description="For mig: column of the pool with a list of tags a row. Default: none.",
     )
     max_similarity: float | None = Field(
         None,
@@ -664,6 +690,11 @@ class Selection(Group):
         description="If the pool runs out before the budget. at_most: write what there is and say "
         "so; exact: fail, with the count.",
     )
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _single_target(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod
@@ -787,6 +818,16 @@ class Grid(Group):
         min_length=1,
         title="Strategies",
         description="Strategies to compare; random is always added as the control.",
+    )
+    target: list[Uri] | None = Field(
+        None,
+        title="Target files",
+        description="For relevance: files with examples of the task to train for. Default: none.",
+    )
+    tags: str | None = Field(
+        None,
+        title="Tags column",
+        description="For mig: column of the pool with a list of tags a row. Default: none.",
     )
     coverage_rows: int = Field(
         20_000,

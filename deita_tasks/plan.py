@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, cast, get_args
 
@@ -17,6 +17,7 @@ from deita_tasks.config import (
     Evaluation,
     Export,
     Filtering,
+    Grid,
     Output,
     PresetName,
     RunnerName,
@@ -41,9 +42,25 @@ from deita_tasks.scoring import SCORERS, load_scorer
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.selecting import SELECTORS, load_selector
 from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.reference import ReferenceKind
 
 # By runner, which is also the name of the extra.
 RUNNER_PACKAGES: Mapping[str, str] = {"dask": "prefect_dask", "ray": "prefect_ray"}
+
+# Fields of a Selection that are no options of a strategy.
+NOT_OF_STRATEGIES = {
+    "strategy",
+    "seed",
+    "target_size",
+    "evaluation",
+    "budget_tokens",
+    "target",
+    "tags",
+}
+_REFERENCE_OPTIONS: Mapping[ReferenceKind, str] = {
+    "target": "target files: examples of the task to train for (target)",
+    "tags": "the column with the tags of each row (tags)",
+}
 
 MANIFEST_FIELDS = {"format_version", "fingerprints", "outputs"}  # of every result of ours
 
@@ -62,6 +79,30 @@ class Decontamination:
 
 
 @dataclass(frozen=True)
+class ReferenceSource:
+    """Where the texts that rows are compared with come from.
+
+    files: target or evaluation files; none for tags. tags: the column that holds those of each row.
+    """
+
+    files: Sequence[str] = ()
+    tags: str | None = None
+
+    @cached_property
+    def contents(self) -> list[list[str]]:
+        """Each file with a digest of its content, which is read once."""
+        return [[uri, storage.content_digest(uri)] for uri in self.files]
+
+
+@dataclass(frozen=True)
+class SimilarityRule:
+    """The evaluation files whose embeddings a row may resemble, and up to which cosine."""
+
+    source: ReferenceSource
+    limit: float
+
+
+@dataclass(frozen=True)
 class TokenCounting:
     """What counts the tokens of rows, and the window of the training."""
 
@@ -75,11 +116,12 @@ class Filters:
 
     decontamination: Decontamination | None = None
     tokens: TokenCounting | None = None
+    similarity: SimilarityRule | None = None
 
     @property
     def are_set(self) -> bool:
         """Whether there is any filter."""
-        return self.decontamination is not None or self.tokens is not None
+        return any((self.decontamination, self.tokens, self.similarity))
 
     def fingerprints(self) -> dict[str, Any]:
         """Return what the filters leave out depends on, besides the content of files."""
@@ -87,6 +129,8 @@ class Filters:
         if self.decontamination is not None:
             rule = self.decontamination.rule._asdict()
             fingerprints["decontamination"] = {"files": self.decontamination.files, **rule}
+            if self.similarity is not None:
+                fingerprints["decontamination"]["similarity"] = self.similarity.limit
         if self.tokens is not None:
             window = {"window": self.tokens.window}
             fingerprints["tokens"] = {**self.tokens.counter.fingerprint(), **window}
@@ -98,8 +142,10 @@ class Plan:
     """What a run will do: its files and components. No model is loaded yet.
 
     specs: by stage (complexity, quality, embedding, selection). scorers: complexity and quality.
-    embedder: None if the strategy needs no vectors. evaluation: as the user set it. filters: what
-    leaves rows out before any model works. budget_tokens: the most tokens to select.
+    embedder: None if the strategy needs no vectors of rows. evaluation: as the user set it.
+    filters: what leaves rows out before any model works. budget_tokens: the most tokens to select.
+    references: where the texts come from that strategies compare rows with, by kind.
+    text_embedder: what embeds these, and what filters compare.
     """
 
     files: list[str]
@@ -111,6 +157,14 @@ class Plan:
     passed_over: list[PassedOver] = field(default_factory=list)  # of the input
     filters: Filters = Filters()
     budget_tokens: int | None = None
+    references: Mapping[ReferenceKind, ReferenceSource] = field(default_factory=dict)
+    text_embedder: Embedder | None = None
+
+    @property
+    def reference(self) -> ReferenceSource | None:
+        """Where the texts come from that the strategy compares rows with; None for none."""
+        kind = self.selector.reference_kind
+        return None if kind is None else self.references[kind]
 
     def fingerprints(self) -> dict[str, Any]:
         """Return what each stage's results depend on; None for a stage that does not run."""
@@ -121,6 +175,8 @@ class Plan:
         fingerprints["selection"] = self.selector.fingerprint()
         if self.budget_tokens is not None:
             fingerprints["selection"]["budget_tokens"] = self.budget_tokens
+        for kind, source in self.references.items():
+            fingerprints["selection"][kind] = source.tags or list(source.files)
         return {**fingerprints, **self.filters.fingerprints()}
 
     @property
@@ -189,36 +245,99 @@ def plan_run(
     export: None for a run that writes no output folder. Reads nothing of the pool. Raises
     UsageError or InputError, in one line.
     """
-    settings = RunSettings(advanced.device)
-    specs: dict[str, Spec] = {"selection": selector_spec(preset, selection, settings)}
+    specs: dict[str, Spec] = {
+        "selection": selector_spec(preset, selection, RunSettings(advanced.device))
+    }
     selector = load_selector(selection.strategy, **specs["selection"]["options"])
     filters = plan_filters(filtering, selection)
+    references = plan_references([selection.strategy], selection.target, selection.tags)
     found = find_pool(source.input, load_layouts())
-    files = found.files
-    settings = RunSettings(advanced.device, advanced.allow_bin, files)
+    settings = RunSettings(advanced.device, advanced.allow_bin, found.files)
     for kind in SCORE_KINDS:
         specs[kind] = scorer_spec(preset, kind, scoring, settings)
     specs["embedding"] = embedder_spec(preset, embedding, settings)
-    scorers: dict[str, Scorer] = {
-        kind: load_scorer(specs[kind]["name"], **specs[kind]["options"]) for kind in SCORE_KINDS
-    }
-    embedder = load_embedder(specs["embedding"]["name"], **specs["embedding"]["options"])
-    for component in (*scorers.values(), embedder):
-        _check_model(component)
-    _check_places(source, export, advanced, files)
+    scorers, embedder = _load_components(specs)
+    _check_places(source, export, advanced, found.files)
     running_of(advanced)
-    embedder_or_none = embedder if selector.needs_vectors else None
+    has_texts = bool(references) or filters.similarity is not None
     return Plan(
-        files,
+        found.files,
         specs,
         scorers,
-        embedder_or_none,
+        embedder if selector.needs_vectors else None,
         selector,
         selection.evaluation,
         found.passed_over,
         filters,
         selection.budget_tokens,
+        references,
+        _text_embedder(specs["embedding"]["name"], embedder) if has_texts else None,
     )
+
+
+def _load_components(specs: Mapping[str, Spec]) -> tuple[dict[str, Scorer], Embedder]:
+    """Return the scorers, by kind, and the embedder. Raises UsageError for a wrong option."""
+    scorers: dict[str, Scorer] = {}
+    for kind in SCORE_KINDS:
+        scorers[kind] = load_scorer(specs[kind]["name"], **specs[kind]["options"])
+    embedder = load_embedder(specs["embedding"]["name"], **specs["embedding"]["options"])
+    for component in (*scorers.values(), embedder):
+        _check_model(component)
+    return scorers, embedder
+
+
+def plan_grid(plan: Plan, grid: Grid) -> Plan:
+    """Return the plan of a sweep, with what the strategies of its grid compare rows with.
+
+    Raises UsageError and InputError as `plan_references`.
+    """
+    references = plan_references(grid.strategies, grid.target, grid.tags)
+    if not references or plan.embedder is None:
+        return plan
+    embedder = _text_embedder(plan.specs["embedding"]["name"], plan.embedder)
+    return replace(plan, references=references, text_embedder=embedder)
+
+
+def plan_references(
+    strategies: Sequence[str], target: Sequence[str] | None, tags: str | None
+) -> dict[ReferenceKind, ReferenceSource]:
+    """Return where the texts come from that these strategies compare rows with, by kind.
+
+    Raises UsageError for a source that is missing or that no strategy uses, InputError for target
+    files that are not there.
+    """
+    given: dict[ReferenceKind, object] = {"target": target, "tags": tags}
+    users: dict[ReferenceKind, str] = {}
+    for name in strategies:
+        kind = component_class(SELECTORS, "strategy", name).reference_kind
+        if kind is not None:
+            users[kind] = name
+    for kind, value in given.items():
+        if value and kind not in users:
+            raise UsageError(
+                f"{kind} = {value}: the strategy {', '.join(strategies)!r} has no such option"
+            )
+        if not value and kind in users:
+            raise UsageError(f"the strategy {users[kind]!r} needs {_REFERENCE_OPTIONS[kind]}")
+    sources: dict[ReferenceKind, ReferenceSource] = {}
+    if target:
+        sources["target"] = ReferenceSource(sorted(find_evaluation_files(target).files))
+    if tags:
+        sources["tags"] = ReferenceSource(tags=tags)
+    return sources
+
+
+def _text_embedder(name: str, embedder: Embedder) -> Embedder:
+    """Return the embedder, for texts that are no rows of the pool.
+
+    Raises UsageError if it reads vectors from the pool.
+    """
+    if name == "provided":
+        raise UsageError(
+            "embedding = 'provided' has no vectors of target rows, evaluation rows or tags; "
+            "expected an embedder with a model"
+        )
+    return embedder
 
 
 def plan_filters(filtering: Filtering, selection: Selection) -> Filters:
@@ -227,21 +346,24 @@ def plan_filters(filtering: Filtering, selection: Selection) -> Filters:
     Raises InputError for evaluation files that are not there, UsageError or ModelError for a
     tokenizer that cannot be used.
     """
-    decontamination = None
+    decontamination = similarity = None
     if filtering.decontaminate:
         rule = OverlapRule(
             words=filtering.decontaminate_words,
             share=filtering.decontaminate_share,
             run=filtering.decontaminate_run,
         )
-        files = find_evaluation_files(filtering.decontaminate).files
-        decontamination = Decontamination(sorted(files), rule)
+        files = sorted(find_evaluation_files(filtering.decontaminate).files)
+        decontamination = Decontamination(files, rule)
+        if filtering.decontaminate_similarity is not None:
+            source = ReferenceSource(files)
+            similarity = SimilarityRule(source, filtering.decontaminate_similarity)
     if filtering.tokenizer is None:
         if selection.budget_tokens is not None:
             raise UsageError(
                 f"budget_tokens = {selection.budget_tokens:,}: needs a tokenizer, which counts them"
             )
-        return Filters(decontamination)
+        return Filters(decontamination, similarity=similarity)
     counter = TokenCounter(
         model=filtering.tokenizer,
         revision=filtering.tokenizer_revision,
@@ -249,7 +371,8 @@ def plan_filters(filtering: Filtering, selection: Selection) -> Filters:
     )
     _check_model(counter)
     counter.fingerprint()  # a tokenizer that cannot be used is found before any work
-    return Filters(decontamination, TokenCounting(counter, filtering.train_window))
+    tokens = TokenCounting(counter, filtering.train_window)
+    return Filters(decontamination, tokens, similarity)
 
 
 def _check_model(component: Component) -> None:
@@ -308,13 +431,8 @@ def selector_spec(preset: PresetName, selection: Selection, run: RunSettings) ->
     Raises UsageError for an option that the strategy does not have.
     """
     strategy = component_class(SELECTORS, "strategy", selection.strategy)
-    if issubclass(strategy, Selector) and strategy.needs_reference:
-        raise UsageError(
-            f"the strategy {selection.strategy!r} compares rows with a reference, which only "
-            "Python code can give; expected another strategy"
-        )
     fields = strategy.model_fields
-    of_the_run = {"strategy", "seed", "target_size", "evaluation", "budget", "budget_tokens"}
+    of_the_run = {*NOT_OF_STRATEGIES, "budget"}
     options: dict[str, Any] = {"budget": selection.rows}
     options |= selection.model_dump(exclude=of_the_run, exclude_none=True)
     for name, value in options.items():

@@ -18,7 +18,7 @@ from deita_tasks.config import (
     Selection,
     Source,
 )
-from deita_tasks.plan import plan_run
+from deita_tasks.plan import plan_grid, plan_run
 from deita_tasks.results.records import Sweep
 from deita_tasks.tasks.clock import Clock
 from flows.steps import ONE_AT_A_TIME, open_pool, run_facts, score_and_embed
@@ -51,6 +51,7 @@ def sweep_selections(
     """
     selection = Selection(budget=max(grid.budgets), evaluation="all")
     plan = plan_run(source, preset, scoring, embedding, selection, output, advanced, filtering)
+    plan = plan_grid(plan, grid)
     clock = Clock()
     with open_pool(plan, source, advanced, clock) as pool:
         stage_results = score_and_embed(plan, pool, advanced, clock)

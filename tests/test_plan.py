@@ -71,6 +71,42 @@ def test_lazy_where_the_strategy_stops_at_the_budget(
     assert not whole.is_lazy
 
 
+# ---- what strategies compare rows with
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "relevance"}, "the strategy 'relevance' needs target files"),
+        ({"strategy": "mig"}, "the strategy 'mig' needs the column with the tags"),
+        ({"target": ["x.jsonl"]}, "the strategy 'diverse' has no such option"),
+        (
+            {"strategy": "mig", "tags": "t", "target": ["x"]},
+            "the strategy 'mig' has no such option",
+        ),
+    ],
+)
+def test_a_reference_that_does_not_fit(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        planned(tmp_path, tmp_path / "pool.jsonl", selection=Selection(budget=5, **options))
+
+
+def test_vectors_of_ones_own_have_none_for_a_target(tmp_path: Path) -> None:
+    target = tmp_path / "target.jsonl"
+    target.write_text('{"prompt": "Why?"}\n')
+    selection = Selection(budget=5, strategy="relevance", target=[str(target)])
+    (tmp_path / "pool.jsonl").write_text("{}\n")
+    with pytest.raises(UsageError, match="'provided' has no vectors of target rows"):
+        planned(
+            tmp_path,
+            tmp_path / "pool.jsonl",
+            selection=selection,
+            embedding=Embedding(embedding="provided"),
+        )
+
+
 # ---- which component, with which options
 
 

@@ -112,7 +112,7 @@ def open_candidates(pool: Pool, scores: pa.Table, stage_parts: StagesParts) -> I
     """
     is_usable = pc.is_null(scores["problem"])
     ids = scores["id"].filter(is_usable)
-    with _open_vectors(pool, ids, stage_parts) as vectors:
+    with open_vectors(pool, ids, stage_parts) as vectors:
         if vectors is not None:
             reasons = _incomparable(vectors)
             vectors = _without_rows(vectors, list(reasons))
@@ -184,7 +184,7 @@ def read_scores(
 
 
 @contextmanager
-def _open_vectors(
+def open_vectors(
     pool: Pool, ids: pa.ChunkedArray, stage_parts: StagesParts
 ) -> Iterator[Floats | None]:
     """Give float32 (n, d), row i of ids[i], NaN where it has no vector; None without embeddings.

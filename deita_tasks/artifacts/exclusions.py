@@ -22,6 +22,8 @@ import pyarrow.compute as pc
 from pydantic import Field, NonNegativeInt
 
 from deita_tasks import progress, storage
+from deita_tasks.artifacts import references
+from deita_tasks.artifacts.candidates import StagesParts, open_vectors
 from deita_tasks.artifacts.parts import StageParts
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.scores import ComputedValues
@@ -31,6 +33,7 @@ from deita_tasks.filtering.decontamination import EvaluationTexts, Overlap
 from deita_tasks.filtering.training_window import are_beyond, describe_beyond
 from deita_tasks.lengths import LengthQuantile, length_quantiles
 from deita_tasks.manifest import TokenUse
+from deita_tasks.selecting.similarity.cosine import nearest_above
 from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JsonRecord
 
@@ -49,6 +52,7 @@ EXCLUSIONS = pa.schema(
         "turn": pa.int32(),
         "share": pa.float64(),
         "longest_run": pa.int32(),
+        "similarity": pa.float32(),  # if the embeddings are compared
         "evaluation_uri": pa.string(),
         "evaluation_row": pa.int64(),
         "evaluation_turn": pa.int32(),
@@ -208,6 +212,46 @@ def _contaminated_row(row_id: str, overlap: Overlap, words: int) -> dict[str, An
         "evaluation_row": evaluation.row,
         "evaluation_turn": evaluation.turn,
         "evaluation_text": evaluation.text,
+    }
+
+
+def write_similar(
+    uri: str,
+    pool: Pool,
+    stage_parts: StagesParts,
+    reference: str,
+    limit: float,
+    device: str = "auto",
+) -> ExclusionsSummary:
+    """Find the rows of `pool` that are more similar than `limit` to an evaluation row.
+
+    stage_parts: the embeddings of every distinct row. reference: where the vectors of the
+    evaluation rows are. A row without a vector is left to the selection. Writes the artifact.
+    Raises UsageError for vectors of another width.
+    """
+    texts = references.read_table(reference)
+    ids, _ = pool.distinct
+    rows = []
+    with open_vectors(pool, ids, stage_parts) as vectors:
+        assert vectors is not None  # there are embeddings
+        near = nearest_above(vectors, references.vectors_of(texts), limit, device)
+    for row, text, similarity in near:
+        rows.append(_similar_row(ids[row].as_py(), texts.slice(text, 1).to_pylist()[0], similarity))
+    notes = references.read_summary(reference).notes
+    return _write(uri, pool, {EXCLUDED_FILE: pa.Table.from_pylist(rows, EXCLUSIONS)}, notes=notes)
+
+
+def _similar_row(row_id: str, text: dict[str, Any], similarity: float) -> dict[str, Any]:
+    place = f"{text['source_uri']}:{text['source_row']}"
+    return {
+        "id": row_id,
+        "decision": "contaminated",
+        "reason": f"its embedding has a similarity of {similarity:.3f} to that of {place}",
+        "kind": "similar",
+        "similarity": similarity,
+        "evaluation_uri": text["source_uri"],
+        "evaluation_row": text["source_row"],
+        "evaluation_text": text["text"],
     }
 
 

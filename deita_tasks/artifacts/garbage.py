@@ -52,7 +52,7 @@ def find_garbage(
         selections = [
             each for each in selections if each.digest in in_use or now - each.newest < age
         ]
-    used_pools, fingerprints, exclusions = _references(store, artifacts, selections, marks)
+    used_pools, fingerprints, others = _references(store, artifacts, selections, marks)
     pools = {
         artifact.digest
         for artifact in artifacts
@@ -60,7 +60,7 @@ def find_garbage(
         and (artifact.digest in used_pools or now - artifact.newest < grace)
     }
     ids = _ids_of(store, pools | used_pools)
-    live = {artifact.digest for artifact in selections} | pools | fingerprints | exclusions
+    live = {artifact.digest for artifact in selections} | pools | fingerprints | others
     garbage: list[storage.FileEntry] = []
     for artifact in artifacts:
         if artifact.is_part_set and artifact.digest in fingerprints:
@@ -135,13 +135,15 @@ def _references(
     selections: Iterable[Artifact],
     runs: Collection[RunMark],
 ) -> tuple[set[str], set[str], set[str]]:
-    """Return the pools, fingerprints and exclusions that `selections` and `runs` refer to.
+    """Return the pools, the fingerprints, and the exclusions and references in use.
+
+    That is, those that `selections` and `runs` refer to.
 
     If a selection does not say, all there are.
     """
     pools = {run.pool for run in runs}
     fingerprints = {digest for run in runs for digest in run.fingerprints.values()}
-    exclusions = {digest for run in runs for digest in run.exclusions}
+    others = {digest for run in runs for digest in (*run.exclusions, *run.references)}
     for artifact in selections:
         try:
             provenance = _provenance(storage.join(store, artifact.folder))
@@ -149,18 +151,20 @@ def _references(
             continue  # unfinished: nothing can use it
         if provenance is None:
             log.warning(
-                "all pools, fingerprints and exclusions stay: %s does not say what it was made of; "
+                "everything that a selection may need stays: %s does not say what it was made of; "
                 "`deita store verify` says whether it is damaged",
                 artifact.folder,
             )
             pools.update(each.digest for each in artifacts if each.kind == "pools")
             fingerprints.update(each.digest for each in artifacts if each.is_part_set)
-            exclusions.update(each.digest for each in artifacts if each.kind == "exclusions")
-            return pools, fingerprints, exclusions
+            others.update(
+                each.digest for each in artifacts if each.kind in ("exclusions", "references")
+            )
+            return pools, fingerprints, others
         pools.add(provenance.pool)
         fingerprints.update(provenance.fingerprints.values())
-        exclusions.update(provenance.exclusions)
-    return pools, fingerprints, exclusions
+        others.update(provenance.exclusions, provenance.references)
+    return pools, fingerprints, others
 
 
 def _provenance(uri: str) -> SelectionProvenance | None:

@@ -11,6 +11,7 @@ from deita_tasks import storage
 from deita_tasks.artifacts.exclusions import read_summary
 from deita_tasks.artifacts.parts import CLAIM, FINGERPRINT_FILE, PART_NAME, PartSet
 from deita_tasks.artifacts.pool import POOL_FILE, PoolSummary
+from deita_tasks.artifacts.references import read_summary as read_reference_summary
 from deita_tasks.artifacts.runs import MARK_NAME
 from deita_tasks.artifacts.selection import SelectionSummary, read_selection
 from deita_tasks.components import Fingerprint
@@ -22,8 +23,9 @@ PART_FILES = re.compile(rf"{PART_NAME.pattern}|{re.escape(FINGERPRINT_FILE)}|{CL
 # other file is somebody's own: it is neither counted nor removed.
 FOLDER_FILES = {
     "pools": re.compile(r"rows-\d{5,}\.parquet|quarantine\.parquet|pool\.json"),
-    "selections": re.compile(r"(decisions|kept)\.parquet|selection\.json"),
+    "selections": re.compile(r"(decisions|kept|excluded)\.parquet|selection\.json"),
     "exclusions": re.compile(r"(excluded|tokens)\.parquet|exclusions\.json"),
+    "references": re.compile(r"vectors\.parquet|reference\.json"),
     "tokens": PART_FILES,
     "scores/complexity": PART_FILES,
     "scores/quality": PART_FILES,
@@ -44,11 +46,11 @@ LOOSE_FILES = {
 
 @dataclass(frozen=True)
 class Artifact:
-    """A pool, a selection, exclusions or the parts of one fingerprint; or all of another kind.
+    """A pool, selection, exclusions, reference or the parts of one fingerprint; or all of a kind.
 
-    kind: pools, selections, exclusions, tokens, embeddings, scores/complexity, scores/quality; or
-    plans, results, runs, drafts, which have the digest "". files: their names are paths from the
-    store.
+    kind: pools, selections, exclusions, references, tokens, embeddings, scores/complexity,
+    scores/quality; or plans, results, runs, drafts, which have the digest "". files: their names
+    are paths from the store.
     """
 
     kind: str
@@ -133,6 +135,8 @@ def _describe(uri: str, artifact: Artifact) -> tuple[int | None, str]:
     if artifact.kind == "exclusions":
         exclusions = read_summary(uri)
         return sum(exclusions.counts.values()), f"rows left out of pool {exclusions.pool}"
+    if artifact.kind == "references":
+        return read_reference_summary(uri).texts, "texts that rows are compared with"
     if artifact.digest:
         part_set = PartSet(uri=uri, fingerprint=artifact.digest)
         counts = [_count_rows(part_set, digest) for digest in part_set.digests()]

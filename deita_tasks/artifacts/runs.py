@@ -38,7 +38,7 @@ class RunMark(JsonRecord):
     """What a run needs: a pool, and a selection if the store has it.
 
     fingerprints: of its scores and embeddings, by stage. exclusions: digests of what its filters
-    leave out.
+    leave out. references: digests of what rows are compared with.
     """
 
     begun: AwareDatetime
@@ -46,6 +46,7 @@ class RunMark(JsonRecord):
     fingerprints: Mapping[str, str]
     selection: str
     exclusions: list[str] = Field(default_factory=list)
+    references: list[str] = Field(default_factory=list)
 
 
 @contextmanager
@@ -55,6 +56,7 @@ def mark_run(
     fingerprints: Mapping[str, str],
     selection: str,
     exclusions: Sequence[str] = (),
+    references: Sequence[str] = (),
 ) -> Iterator[None]:
     """Keep what a run needs from `gc` until the block ends."""
     mark = RunMark(
@@ -63,6 +65,7 @@ def mark_run(
         fingerprints=fingerprints,
         selection=selection,
         exclusions=list(exclusions),
+        references=list(references),
     )
     uri = storage.join(store, RUNS_FOLDER, f"{uuid.uuid4().hex}.json")
     storage.write_record(uri, mark)

@@ -24,6 +24,7 @@ from deita_tasks.artifacts.exclusions import EXCLUDED_FILE, EXCLUSIONS, read_exc
 from deita_tasks.artifacts.ledger import EXCLUDED, SCHEMA, Limits, build_ledger
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.artifacts.pool_strata import count_strata, strata_of, why_full
+from deita_tasks.artifacts.references import read_reference
 from deita_tasks.artifacts.token_budget import TokenBudget
 from deita_tasks.config import Selection
 from deita_tasks.errors import StorageError, TooFewRows
@@ -54,16 +55,25 @@ class SelectorOptions(JsonRecord):
     options: dict[str, JsonValue]
 
 
+class ReferenceUse(JsonRecord):
+    """The reference of a strategy, and the column with the tags of each row, if it is of tags."""
+
+    uri: str
+    tags: str | None = None
+
+
 class SelectionProvenance(JsonRecord):
     """What a selection depends on.
 
-    fingerprints: of its scores and embeddings, by stage. exclusions: digests of those that it uses.
+    fingerprints: of its scores and embeddings, by stage. exclusions, references: digests of those
+    that it uses.
     """
 
     pool: str
     fingerprints: dict[str, str] = Field(alias="families")
     selector: SelectorOptions
     exclusions: list[str] = Field(default_factory=list)
+    references: list[str] = Field(default_factory=list)
 
 
 class SelectionSummary(JsonRecord):
@@ -114,29 +124,29 @@ def write_selection(
     lazy: LazyPlan | None = None,
     exclusions: Sequence[str] = (),
     budget_tokens: int | None = None,
+    reference: ReferenceUse | None = None,
 ) -> SelectionSummary:
     """Select from `pool` by the scores and vectors in `stage_parts`; write the artifact.
 
     lazy: how the pool was evaluated; None if every row is computed. exclusions: the artifacts of
     the filters. budget_tokens: the most tokens to select; these count what a training reads.
+    reference: what the strategy compares rows with.
     """
     left_out = read_exclusions(exclusions)
     pool = left_out.leave_out(pool)
-    strategy = load_selector(selector["name"], **selector["options"])
+    strategy = _load_strategy(selector, pool, reference)
     outcome = _select(pool, stage_parts, strategy, lazy, left_out.budget(budget_tokens))
     strata = _count_strata(strategy, outcome)
-    excluded = left_out.table.select(EXCLUDED.names)
-    ledger, counts = _ledger_of(pool, outcome, excluded, _limits(strategy, outcome, strata))
-    kept = outcome.result.kept
-    tables = {DECISIONS_FILE: ledger, KEPT_FILE: _kept_table(kept)}
-    if exclusions:
-        tables[EXCLUDED_FILE] = left_out.table
-    fingerprints = _fingerprints(stage_parts)
+    limits = _limits(strategy, outcome, strata)
+    ledger, counts = _ledger_of(pool, outcome, left_out.table, limits)
+    tables = {DECISIONS_FILE: ledger, KEPT_FILE: _kept_table(outcome.result.kept)}
+    tables |= {EXCLUDED_FILE: left_out.table} if exclusions else {}
     provenance = SelectionProvenance(
         pool=pool.digest,
-        fingerprints={**fingerprints, **left_out.fingerprints},
+        fingerprints=_fingerprints(stage_parts) | left_out.fingerprints,
         selector=_selector_options(selector, strategy),
         exclusions=_names(exclusions),
+        references=_names([] if reference is None else [reference.uri]),
     )
     summary = SelectionSummary(
         uri=uri,
@@ -146,16 +156,24 @@ def write_selection(
         truncated=outcome.scores.truncated,
         unscorable=_count_reasons(ledger),
         files=_write_tables(uri, tables),
-        tokens=left_out.token_use(kept, budget_tokens),
+        tokens=left_out.token_use(outcome.result.kept, budget_tokens),
         notes=list(left_out.notes),
     )
     storage.write_record(storage.join(uri, SELECTION_FILE), summary)
     return summary
 
 
+def _load_strategy(selector: Spec, pool: Pool, reference: ReferenceUse | None) -> Selector:
+    strategy = load_selector(selector["name"], **selector["options"])
+    if reference is None:
+        return strategy
+    return strategy.with_reference(read_reference(reference.uri, pool, reference.tags))
+
+
 def _ledger_of(
     pool: Pool, outcome: Outcome, excluded: pa.Table, limits: Limits
 ) -> tuple[pa.Table, Counts]:
+    excluded = excluded.select(EXCLUDED.names)
     rows = pool.index(["id", "source_uri", "source_row"])
     quarantine = pool.quarantine(["source_uri", "source_row", "reason", "detail"])
     scores = outcome.scores.table

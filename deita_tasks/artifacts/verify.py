@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deita_tasks import storage
-from deita_tasks.artifacts.exclusions import read_summary
+from deita_tasks.artifacts import exclusions, references
 from deita_tasks.artifacts.inventory import Artifact, list_artifacts
 from deita_tasks.artifacts.parts import FINGERPRINT_FILE, PartSet, ids_digest
 from deita_tasks.artifacts.pool import POOL_FILE, QUARANTINE_FILE, PoolSummary
@@ -107,7 +107,11 @@ def _check_selection(uri: str) -> None:
 
 
 def _check_exclusions(uri: str) -> None:
-    _check_files(uri, read_summary(uri).files)
+    _check_files(uri, exclusions.read_summary(uri).files)
+
+
+def _check_reference(uri: str) -> None:
+    _check_files(uri, references.read_summary(uri).files)
 
 
 def _check_files(uri: str, infos: Mapping[str, FileInfo]) -> None:
@@ -155,5 +159,6 @@ FOLDER_CHECKS = {
     "pools": _check_pool,
     "selections": _check_selection,
     "exclusions": _check_exclusions,
+    "references": _check_reference,
 }
 FILE_CHECKS = {"plans": check_plan, "results": _check_result, "runs": _check_run}

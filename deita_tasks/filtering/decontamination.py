@@ -22,7 +22,7 @@ from deita_tasks.conversations import Role
 from deita_tasks.filtering.words import split_words
 from deita_tasks.presets import CONTAMINATED_RUN, CONTAMINATED_SHARE, NGRAM_WORDS
 
-VERSION = 1  # raise it when the same texts would give another overlap
+VERSION = 2  # raise it when the same texts would give another overlap
 
 OverlapKind = Literal["exact", "ngrams"]
 Indices = NDArray[np.int64]

@@ -31,17 +31,18 @@ PLACE = re.compile(r"(?P<uri>.+):(?P<row>\d+)")
 
 
 class EvaluationText(NamedTuple):
-    """What a turn of an evaluation row says."""
+    """What a turn of an evaluation row says; turn None: all of the row."""
 
     uri: str
     row: int
-    turn: int
+    turn: int | None
     text: str
 
     @property
     def place(self) -> str:
         """Where it stands."""
-        return f"turn {self.turn} of {self.uri}:{self.row}"
+        row = f"{self.uri}:{self.row}"
+        return row if self.turn is None else f"turn {self.turn} of {row}"
 
 
 class RowWithText(NamedTuple):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 
@@ -20,7 +21,15 @@ from deita_tasks.results.publish import publish_result
 from deita_tasks.results.records import LimitSolution, Sweep
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.arrays import Floats, Indices
-from deita_tasks.selecting.compare import ComparedSelection, Measures, jaccard, list_settings, sweep
+from deita_tasks.selecting.compare import (
+    ComparedSelection,
+    Measures,
+    StrategySetting,
+    jaccard,
+    list_settings,
+    sweep,
+)
+from deita_tasks.selecting.reference import Reference, ReferenceKind
 from deita_tasks.selecting.sampling import smallest_ids
 from deita_tasks.selecting.solve import solve
 from deita_tasks.storage import absolute
@@ -33,12 +42,17 @@ def write_sweep(
     output: str,
     facts: RunFacts,
     device: str = "auto",
+    references: Mapping[ReferenceKind, Reference] = MappingProxyType({}),
 ) -> Sweep:
-    """Make and measure every selection of `grid`; write them to `output`, whole or not at all."""
+    """Make and measure every selection of `grid`; write them to `output`, whole or not at all.
+
+    references: what strategies compare rows with, by kind.
+    """
     start = time.perf_counter()
     with _open_comparable(pool, stage_parts) as (candidates, vectors):
         sample = np.sort(smallest_ids(candidates.ids, grid.coverage_rows))
-        cells = _compare(candidates, vectors, grid, sample, device)
+        settings = list_settings(grid.strategies, grid.similarities, references)
+        cells = _compare(candidates, vectors, grid, settings, sample, device)
         rows = len(candidates.ids)
     overlap = np.array([[jaccard(cell.kept, other.kept) for other in cells] for cell in cells])
     seconds = round(time.perf_counter() - start, 3)
@@ -77,23 +91,23 @@ def _compare(
     candidates: Candidates,
     vectors: Floats,
     grid: Grid,
+    settings: Sequence[StrategySetting],
     sample: Indices,
     device: str,
 ) -> list[ComparedSelection]:
     """Return the selections of `grid`, measured, by budget."""
-    compared = list_settings(grid.strategies, grid.similarities)
     selections = sweep(
         candidates.ids,
         candidates.ranking,
         vectors,
         grid.budgets,
-        compared,
+        settings,
         sample,
         grid.seed,
         device,
     )
     cells = []
-    with progress.bar("sweep", len(compared) * len(grid.budgets)) as advance:
+    with progress.bar("sweep", len(settings) * len(grid.budgets)) as advance:
         for cell in selections:
             cells.append(cell)
             advance(1)

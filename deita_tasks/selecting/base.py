@@ -15,7 +15,7 @@ from deita_tasks.selecting.arrays import Array
 from deita_tasks.selecting.evol import Ranking, TurnAggregation
 from deita_tasks.selecting.mix import limit_each, parse_mix, share_evenly
 from deita_tasks.selecting.ranked_pool import RankedPool
-from deita_tasks.selecting.reference import Reference
+from deita_tasks.selecting.reference import Reference, ReferenceKind
 from deita_tasks.selecting.strata import Strata
 
 
@@ -53,8 +53,8 @@ class Selector(Component):
     # Whether it takes rows from the best score down and stops: then it looks at no row beyond, and
     # those need no scores.
     stops_at_budget: ClassVar[bool] = False
-    # Whether it compares rows with texts that are not of the pool.
-    needs_reference: ClassVar[bool] = False
+    # What it compares rows with that is no row of the pool; None for nothing.
+    reference_kind: ClassVar[ReferenceKind | None] = None
 
     budget: int = Field(ge=1)
     ranking: Ranking = "evol"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
-from deita_tasks.errors import UsageError
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.arrays import Doubles, Floats, Indices
 from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.reference import Reference, ReferenceKind
 from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
 
 PRODUCTS_AT_ONCE = 20_000_000  # similarities held in memory: 80 MB
@@ -33,17 +34,19 @@ class Measures(NamedTuple):
 
 
 class StrategySetting(NamedTuple):
-    """A strategy, with its limit if it has one."""
+    """A strategy, with its limit if it has one, and what it compares rows with."""
 
     strategy: str
     max_similarity: float | None = None
+    reference: Reference | None = None
 
     def load(self, budget: int, seed: int, device: str = "auto") -> Selector:
         """Return the strategy; `seed` and `device` go to those that have such an option."""
         if self.strategy == CONTROL:
             return load_selector(CONTROL, budget=budget, seed=seed)
         if self.max_similarity is None:
-            return load_selector(self.strategy, budget=budget)
+            strategy = load_selector(self.strategy, budget=budget)
+            return strategy if self.reference is None else strategy.with_reference(self.reference)
         return load_selector(
             self.strategy, budget=budget, max_similarity=self.max_similarity, device=device
         )
@@ -63,20 +66,21 @@ class ComparedSelection(NamedTuple):
 
 
 def list_settings(
-    strategies: Sequence[str], similarities: Sequence[float]
+    strategies: Sequence[str],
+    similarities: Sequence[float],
+    references: Mapping[ReferenceKind, Reference] = MappingProxyType({}),
 ) -> list[StrategySetting]:
     """Return every strategy, diverse with each limit of `similarities`; the control comes last.
 
-    Raises UsageError for a strategy that needs a reference, which a sweep does not have.
+    references: what strategies compare rows with, by kind.
     """
     settings = []
     for name in strategies:
-        if load_selector(name, budget=1).needs_reference:
-            raise UsageError(
-                f"the strategy {name!r} needs a reference, which a sweep does not have"
-            )
+        kind = load_selector(name, budget=1).reference_kind
         if name == "diverse":
             settings += [StrategySetting(name, limit) for limit in similarities]
+        elif kind is not None:
+            settings.append(StrategySetting(name, reference=references[kind]))
         elif name != CONTROL:
             settings.append(StrategySetting(name))
     return [*settings, StrategySetting(CONTROL)]

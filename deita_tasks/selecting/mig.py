@@ -17,7 +17,7 @@ from deita_tasks.selecting.arrays import Array, Doubles, Floats, Indices, Mask
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.evol import TurnAggregation
 from deita_tasks.selecting.greedy import keep_picks
-from deita_tasks.selecting.reference import Reference
+from deita_tasks.selecting.reference import Reference, ReferenceKind
 from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
 from deita_tasks.selecting.similarity.exact import (
     exact_similarities,
@@ -46,7 +46,7 @@ class MIG(Selector):
     """
 
     needs_embeddings: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = True
+    reference_kind: ClassVar[ReferenceKind | None] = "tags"
 
     tag_similarity: float = Field(default=MIG_SIMILARITY, gt=0, le=1)
     evol_score: TurnAggregation = "mean"

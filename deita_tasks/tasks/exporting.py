@@ -10,14 +10,17 @@ from pydantic import JsonValue
 from deita_tasks import config
 from deita_tasks.artifacts.exclusions import read_exclusions
 from deita_tasks.artifacts.pool import Pool
-from deita_tasks.artifacts.selection import SelectionSummary
+from deita_tasks.artifacts.references import read_reference
+from deita_tasks.artifacts.selection import ReferenceUse, SelectionSummary
 from deita_tasks.config import Grid
 from deita_tasks.manifest import Manifest, RunFacts
 from deita_tasks.plan import Plan
 from deita_tasks.results.records import Subset, Sweep
 from deita_tasks.results.selection import write_output
 from deita_tasks.results.sweep import write_sweep
+from deita_tasks.selecting.reference import ReferenceKind
 from deita_tasks.tasks.filtering import exclusion_uris
+from deita_tasks.tasks.references import make_reference
 from deita_tasks.tasks.selecting import parts_from_json, parts_to_json
 from deita_tasks.tasks.stages import StageResults
 from deita_tasks.tasks.ui_artifacts import show_selection, show_sweep
@@ -92,6 +95,10 @@ def export_sweep(
     options: config.Advanced,
 ) -> Sweep:
     """Make, measure and write every selection of a grid."""
+    references = {}
+    for kind, source in plan.references.items():
+        uri = make_reference(kind, source, plan, pool, options)
+        references[kind] = ReferenceUse(uri=uri, tags=source.tags).to_dict()
     sweep = write_sweep_output(
         pool.uri,
         exclusion_uris(plan, pool.digest, options),
@@ -100,6 +107,7 @@ def export_sweep(
         output,
         facts.to_dict(),
         options.device,
+        references,
     )
     return Sweep.model_validate(sweep)
 
@@ -113,15 +121,19 @@ def write_sweep_output(
     output: str,
     facts: Mapping[str, JsonValue],
     device: str,
+    references: Mapping[ReferenceKind, Mapping[str, JsonValue]],
 ) -> dict[str, JsonValue]:
     """Write a sweep to its output folder, whole or not at all; return it."""
+    rows = read_exclusions(exclusions).leave_out(Pool.open(pool))
+    used = {kind: ReferenceUse.model_validate(fields) for kind, fields in references.items()}
     sweep = write_sweep(
-        read_exclusions(exclusions).leave_out(Pool.open(pool)),
+        rows,
         parts_from_json(parts),
         Grid.model_validate(grid),
         output,
         RunFacts.model_validate(facts),
         device,
+        {kind: read_reference(use.uri, rows, use.tags) for kind, use in used.items()},
     )
     show_sweep(sweep)
     return sweep.to_dict()

@@ -16,6 +16,7 @@ from deita_tasks.artifacts.exclusions import (
     are_exclusions,
     read_exclusions,
     write_contaminated,
+    write_similar,
     write_window,
 )
 from deita_tasks.artifacts.part_tables import token_table
@@ -28,14 +29,16 @@ from deita_tasks.filtering import decontamination
 from deita_tasks.filtering.decontamination import EvaluationText, EvaluationTexts, OverlapRule
 from deita_tasks.findings import plural
 from deita_tasks.loading.evaluation_rows import read_evaluation_rows
-from deita_tasks.plan import Plan, TokenCounting
+from deita_tasks.plan import Plan, SimilarityRule, TokenCounting
 from deita_tasks.tasks.caching import CACHED, call_cached
+from deita_tasks.tasks.references import make_reference, reference_digest
 from deita_tasks.tasks.runners import ShardRunner
-from deita_tasks.tasks.stages import Stage, compute_shard, plan_stage, run_stage
+from deita_tasks.tasks.stages import Stage, compute_shard, embed_shard, plan_stage, run_stage
 
 log = logging.getLogger(__name__)
 
-WINDOW_VERSION = 1  # increase it to look at every window anew
+WINDOW_VERSION = 2  # increase it to look at every window anew
+SIMILARITY_VERSION = 1  # increase it to compare all embeddings anew
 MAX_EXAMPLES = 3  # evaluation rows named in a note
 
 
@@ -106,6 +109,23 @@ def apply_window(
     return write_window(key, Pool.open(pool), counts, window).to_dict()
 
 
+@task(name="compare-embeddings", task_run_name="compare embeddings", **CACHED)
+def compare_embeddings(
+    key: str,
+    pool: str,
+    parts: Mapping[str, JsonValue],
+    reference: str,
+    limit: float,
+    device: str,
+) -> dict[str, JsonValue]:
+    """Find the rows whose embeddings are near to an evaluation row's; write the artifact `key`.
+
+    Returns its exclusions.json.
+    """
+    embeddings = {"embedding": StageParts.model_validate(parts)}
+    return write_similar(key, Pool.open(pool), embeddings, reference, limit, device).to_dict()
+
+
 def exclude(plan: Plan, pool: Pool, options: Advanced) -> Pool:
     """Return the pool without the rows that the filters of a plan leave out.
 
@@ -120,12 +140,43 @@ def exclude(plan: Plan, pool: Pool, options: Advanced) -> Pool:
             rule = filters.decontamination.rule._asdict()
             files = filters.decontamination.files
             fields = call_cached(decontaminate, options, exists, uri, pool.uri, files, rule)
+        elif name == "similarity" and filters.similarity is not None:
+            fields = _compare_embeddings(filters.similarity, uri, exists, plan, pool, options)
         elif filters.tokens is not None:
             parts = None if exists else _count_tokens(filters.tokens, pool, options).to_dict()
             window = filters.tokens.window
             fields = call_cached(apply_window, options, exists, uri, pool.uri, parts, window)
         _log(name, ExclusionsSummary.model_validate(fields), pool)
     return read_exclusions(exclusion_uris(plan, pool.digest, options)).leave_out(pool)
+
+
+def _compare_embeddings(
+    rule: SimilarityRule, uri: str, exists: bool, plan: Plan, pool: Pool, options: Advanced
+) -> dict[str, JsonValue]:
+    """Return the exclusions.json of what is near to an evaluation row; embeds the whole pool."""
+    reference = make_reference("evaluation rows", rule.source, plan, pool, options)
+    parts = None if exists else _embed_pool(plan, pool, options).to_dict()
+    return call_cached(
+        compare_embeddings,
+        options,
+        exists,
+        uri,
+        pool.uri,
+        parts,
+        reference,
+        rule.limit,
+        options.device,
+    )
+
+
+def _embed_pool(plan: Plan, pool: Pool, options: Advanced) -> StageParts:
+    embedder = plan.text_embedder
+    assert embedder is not None  # a plan that compares embeddings has it
+    store = storage.absolute(options.store)
+    stage = Stage.from_plan("embedding", embed_shard, embedder, plan, store)
+    shards = plan_stage(stage, pool, options)
+    with ShardRunner(options, [embedder]) as runner:
+        return run_stage(stage, pool, options, shards, runner).parts
 
 
 def _log(name: str, summary: ExclusionsSummary, pool: Pool) -> None:
@@ -162,6 +213,15 @@ def filter_digests(plan: Plan, pool: str) -> dict[str, str]:
                 "files": filters.decontamination.contents,
                 "rule": filters.decontamination.rule._asdict(),
                 "version": decontamination.VERSION,
+            }
+        )
+    if filters.similarity is not None:
+        digests["similarity"] = storage.digest_of(
+            {
+                "pool": pool,
+                "reference": reference_digest(filters.similarity.source, plan, pool),
+                "limit": filters.similarity.limit,
+                "version": SIMILARITY_VERSION,
             }
         )
     if filters.tokens is not None:

@@ -23,6 +23,7 @@ from deita_tasks.manifest import InputFile
 from deita_tasks.plan import Plan
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.filtering import exclusion_digests
+from deita_tasks.tasks.references import reference_digests
 from deita_tasks.tasks.selecting import part_digests, selection_digest
 from deita_tasks.terminal import escape
 
@@ -61,8 +62,15 @@ def open_pool(plan: Plan, source: Source, options: Advanced) -> Iterator[Pool]:
     uri = locate_pool(options.store, plan.files, source.format)
     digest = uri.rsplit("/", 1)[-1]
     store = storage.absolute(options.store)
-    exclusions = exclusion_digests(plan, digest)
-    with mark_run(store, digest, part_digests(plan), selection_digest(plan, digest), exclusions):
+    mark = mark_run(
+        store,
+        digest,
+        part_digests(plan),
+        selection_digest(plan, digest),
+        exclusion_digests(plan, digest),
+        reference_digests(plan, digest),
+    )
+    with mark:
         with progress.bar("load", None):
             call_cached(load_pool, options, is_intact(uri), uri, plan.files, source.format)
         pool = Pool.open(uri)

@@ -13,7 +13,12 @@ from deita_tasks.artifacts.evaluation import LazyPlan
 from deita_tasks.artifacts.exclusions import read_exclusions
 from deita_tasks.artifacts.parts import StageParts
 from deita_tasks.artifacts.pool import Pool
-from deita_tasks.artifacts.selection import SelectionSummary, is_selection, write_selection
+from deita_tasks.artifacts.selection import (
+    ReferenceUse,
+    SelectionSummary,
+    is_selection,
+    write_selection,
+)
 from deita_tasks.config import Advanced
 from deita_tasks.manifest import Counts
 from deita_tasks.plan import Plan
@@ -23,11 +28,12 @@ from deita_tasks.results.sweep import find_limit
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.filtering import exclusion_digests, exclusion_uris
 from deita_tasks.tasks.lazy import plan_lazily
+from deita_tasks.tasks.references import make_reference, reference_digest
 from deita_tasks.tasks.stages import StageResults, list_stages
 
 log = logging.getLogger(__name__)
 
-SELECT_VERSION = 6  # of the ledger; increase it to select anew
+SELECT_VERSION = 7  # of the ledger; increase it to select anew
 
 
 @task(name="select-rows", task_run_name="select", **CACHED)
@@ -39,16 +45,19 @@ def select_rows(
     lazy: Mapping[str, JsonValue] | None,
     exclusions: Sequence[str],
     budget_tokens: int | None,
+    reference: Mapping[str, JsonValue] | None,
 ) -> dict[str, JsonValue]:
     """Select, and write the artifact `key`; return its selection.json.
 
     parts: by stage. lazy: the fields of a LazyPlan, if only what is needed was computed.
-    exclusions: the artifacts of the filters.
+    exclusions: the artifacts of the filters. reference: the fields of a ReferenceUse, if the
+    strategy compares rows with something.
     """
     plan = None if lazy is None else LazyPlan.model_validate(lazy)
     stage_parts = parts_from_json(parts)
+    used = None if reference is None else ReferenceUse.model_validate(reference)
     summary = write_selection(
-        key, Pool.open(pool), stage_parts, selector, plan, exclusions, budget_tokens
+        key, Pool.open(pool), stage_parts, selector, plan, exclusions, budget_tokens, used
     )
     return summary.to_dict()
 
@@ -74,11 +83,22 @@ def select(
         lazy,
         exclusion_uris(plan, pool.digest, options),
         plan.budget_tokens,
+        _use_reference(plan, pool, options),
     )
     # The cached URI may be where the store was once mounted.
     summary = SelectionSummary.model_validate({**fields, "uri": uri})
     _log_counts(selector["name"], summary.counts)
     return summary
+
+
+def _use_reference(plan: Plan, pool: Pool, options: Advanced) -> dict[str, JsonValue] | None:
+    """Embed what the strategy compares rows with; return a ReferenceUse. None for nothing."""
+    source = plan.reference
+    if source is None:
+        return None
+    title = "target" if source.tags is None else "tags"
+    uri = make_reference(title, source, plan, pool, options)
+    return ReferenceUse(uri=uri, tags=source.tags).to_dict()
 
 
 def _log_counts(strategy: str, counts: Counts) -> None:
@@ -129,6 +149,8 @@ def selection_digest(plan: Plan, pool: str) -> str:
         parts["exclusions"] = exclusions
     if plan.budget_tokens is not None:
         parts["budget_tokens"] = plan.budget_tokens
+    if plan.reference is not None:
+        parts["reference"] = reference_digest(plan.reference, plan, pool)
     return storage.digest_of(parts)
 
 

@@ -156,17 +156,22 @@ class Stage:
     ) -> Stage:
         """Return the stage `name` of a plan, with its parts in `store`."""
         fingerprint = component.fingerprint()
-        spec = plan.specs[name]
-        options = type(component).model_fields
-        pinned = {
-            option: fingerprint[option]
-            for option in ("dtype", "revision")
-            if option in fingerprint and option in options
-        }
-        spec = {"name": spec["name"], "options": {**spec["options"], **pinned}}
+        spec = pinned_spec(plan.specs[name], component)
         folder = f"scores/{name}" if isinstance(component, Scorer) else "embeddings"
         part_set = PartSet.create(store, folder, fingerprint, component.ROW_KEY)
         return cls(name, task, component, spec, part_set)
+
+
+def pinned_spec(spec: Spec, component: Scorer | Embedder) -> Spec:
+    """Return the spec with what the component has chosen here: number type and revision."""
+    fingerprint = component.fingerprint()
+    options = type(component).model_fields
+    pinned = {
+        option: fingerprint[option]
+        for option in ("dtype", "revision")
+        if option in fingerprint and option in options
+    }
+    return {"name": spec["name"], "options": {**spec["options"], **pinned}}
 
 
 @dataclass(frozen=True)

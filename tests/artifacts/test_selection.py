@@ -165,7 +165,7 @@ def test_rows_that_are_all_unscorable(tmp_path: Path) -> None:
 def with_later_fields(fields: dict[str, Any]) -> dict[str, Any]:
     """The selection.json of earlier code with what came with filters and strata, without any."""
     counts = {**fields["counts"], "contaminated": 0, "too_long": 0, "stratum_full": 0}
-    provenance = {**fields["made_of"], "exclusions": []}
+    provenance = {**fields["made_of"], "exclusions": [], "references": []}
     return {
         **fields,
         "counts": counts,

@@ -27,6 +27,18 @@ def test_targets_take_turns_by_hand():
     assert select(pool, 2, [[1, 0]]) == ["a", "b"]
 
 
+def test_groups_take_turns_by_hand():
+    """b, with one target, has as many turns as a with two."""
+    pool = list("abcd"), np.ones(4), np.array([[1, 0], [0.8, 0.6], [0, 1], [0.6, 0.8]])
+    vectors = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
+    reference = Reference(["x", "y", "z"], vectors, groups=["a", "a", "b"])
+    strategy = load_selector("relevance", budget=4).with_reference(reference)
+    assert list(strategy.select(*pool).kept) == ["a", "c", "b", "d"]
+    alone = Reference(["x", "y", "z"], vectors)
+    strategy = load_selector("relevance", budget=4).with_reference(alone)
+    assert list(strategy.select(*pool).kept) == ["a", "b", "c", "d"]
+
+
 def test_a_taken_row_is_passed_over_and_ties_go_by_score():
     pool = list("abc"), np.array([1, 2, 3]), np.array([[1, 0], [1, 0], [0, 1]])
     assert select(pool, 3, [[1, 0], [2, 0]]) == ["b", "a", "c"]

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deita_tasks.selecting.arrays import Floats, IndexPairs, Indices, Mask
+from deita_tasks.errors import UsageError
+from deita_tasks.selecting.arrays import Array, Floats, IndexPairs, Indices, Mask
 from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
 from deita_tasks.selecting.similarity.exact import (
     exact_similarities,
@@ -14,12 +15,17 @@ from deita_tasks.selecting.similarity.exact import (
     screening_error,
 )
 from deita_tasks.selecting.similarity.limit import KeptRows
-from deita_tasks.selecting.similarity.products import BlockProduct, GrowingMatrix
+from deita_tasks.selecting.similarity.products import (
+    BlockProduct,
+    GrowingMatrix,
+    block_product_for,
+)
 
 # An exact similarity costs about as much as this many products within a matrix product. Measured at
 # d = 384 to 4096.
 PAIR_COST = 100
 MIN_SKETCH_WIDTH = 8
+BLOCK_ROWS = 1024  # compared at once
 
 
 class CosineKeptRows(KeptRows):
@@ -116,6 +122,37 @@ class CosineKeptRows(KeptRows):
         self._sketches = GrowingMatrix(width, self._rows.max_rows)
         self._sketches.append(sketch(self._rows.view, width))
         self._sketch_product = self._new_product(self._sketches)
+
+
+def nearest_above(
+    rows: Array, texts: Array, limit: float, device: str = "auto"
+) -> list[tuple[int, int, float]]:
+    """Return (row, text, similarity) of each row above `limit`, with the most similar text.
+
+    rows: (n, d), may be a memory map. texts: (m, d). Of equally similar texts the first counts.
+    Vectors that cannot be compared are near to nothing. Raises UsageError for other widths.
+    """
+    reader, of_texts = EmbeddingReader(rows, len(rows)), EmbeddingReader(texts, len(texts))
+    if reader.dimensions != of_texts.dimensions:
+        raise UsageError(
+            f"texts with vectors of {of_texts.dimensions} dimensions, where the pool's have "
+            f"{reader.dimensions}; expected those of the same embedder"
+        )
+    vectors, is_usable = of_texts.read(np.arange(len(texts)))
+    numbers = np.flatnonzero(is_usable)
+    if not len(numbers):
+        return []
+    kept = CosineKeptRows(reader, len(numbers), limit, block_product_for(device))
+    kept.append(vectors[numbers])
+    found = []
+    for start in range(0, len(rows), BLOCK_ROWS):
+        positions = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
+        block, comparable = reader.read(positions)
+        similarities, nearest = kept.nearest_kept(block)
+        for row in np.flatnonzero(comparable & kept.exceeds_limit(similarities)):
+            text = int(numbers[nearest[row]])
+            found.append((start + int(row), text, float(similarities[row])))
+    return found
 
 
 def sketch(rows: Floats, width: int) -> Floats:

@@ -37,21 +37,20 @@ def find_garbage(
 ) -> list[storage.FileEntry]:
     """Return the files that no selection and no run refers to, plans and drafts.
 
-    None younger than `grace`, or than the first run under way. forget: also selections older than
-    this, and what only they refer to. A part stays as long as one of its rows is in a pool that
-    stays.
+    None younger than `grace`, or than the first run under way. forget: also selections and models
+    older than this, and what only they refer to. A part stays as long as one of its rows is in a
+    pool that stays.
     """
     now = now or datetime.now(UTC)
     artifacts = list_artifacts(store)
     marks = read_marks(store, now)
     grace = grace_beside(marks, grace, now)
-    selections = [artifact for artifact in artifacts if artifact.kind == "selections"]
+    lasting = [artifact for artifact in artifacts if artifact.kind in ("selections", "models")]
     if forget is not None:
         in_use = {mark.selection for mark in marks}
         age = max(forget, grace)
-        selections = [
-            each for each in selections if each.digest in in_use or now - each.newest < age
-        ]
+        lasting = [each for each in lasting if each.digest in in_use or now - each.newest < age]
+    selections = [artifact for artifact in lasting if artifact.kind == "selections"]
     used_pools, fingerprints, others = _references(store, artifacts, selections, marks)
     pools = {
         artifact.digest
@@ -60,10 +59,12 @@ def find_garbage(
         and (artifact.digest in used_pools or now - artifact.newest < grace)
     }
     ids = _ids_of(store, pools | used_pools)
-    live = {artifact.digest for artifact in selections} | pools | fingerprints | others
+    live = {artifact.digest for artifact in lasting} | pools | fingerprints | others
     garbage: list[storage.FileEntry] = []
     for artifact in artifacts:
-        if artifact.is_part_set and artifact.digest in fingerprints:
+        if artifact.kind in ("trainings", "evaluations"):
+            garbage += artifact.files if now - artifact.newest >= grace else ()
+        elif artifact.is_part_set and artifact.digest in fingerprints:
             garbage += _unused_parts(store, artifact, ids)
         elif artifact.is_part_set:
             garbage += artifact.files if now - artifact.newest >= grace else ()
@@ -79,7 +80,7 @@ def find_garbage(
 def _is_live(result: storage.FileEntry, live: set[str]) -> bool:
     """Return whether a result that Prefect remembers is of an artifact that exists.
 
-    The first digest in its name is of the pool, the selection or the fingerprint.
+    The first digest in its name is of the pool, the selection, the model or the fingerprint.
     """
     return not live.isdisjoint(DIGEST.findall(result.name)[:1])
 

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from deita_tasks import storage
 from deita_tasks.artifacts.exclusions import read_summary
+from deita_tasks.artifacts.models import read_outline
 from deita_tasks.artifacts.parts import CLAIM, FINGERPRINT_FILE, PART_NAME, PartSet
 from deita_tasks.artifacts.pool import POOL_FILE, PoolSummary
 from deita_tasks.artifacts.references import read_summary as read_reference_summary
@@ -36,6 +37,12 @@ KIND_FILES = {
     "results": re.compile(rf"[a-z]+(-[a-z]+)*(-{DIGEST}){{1,2}}"),
     "runs": MARK_NAME,
 }
+# Every file below <kind>/<digest>/ is ours: libraries name those of a model.
+FOLDERS = re.compile(rf"(models|trainings|evaluations)/({DIGEST})/.+")
+UNCOUNTED = {
+    "trainings": "data and checkpoints of a training that has not ended",
+    "evaluations": "what models were measured on",
+}
 LOOSE_FILES = {
     "plans": "rows to compute",
     "results": "what Prefect remembers",
@@ -49,8 +56,8 @@ class Artifact:
     """A pool, selection, exclusions, reference or the parts of one fingerprint; or all of a kind.
 
     kind: pools, selections, exclusions, references, tokens, embeddings, scores/complexity,
-    scores/quality; or plans, results, runs, drafts, which have the digest "". files: their names
-    are paths from the store.
+    scores/quality, models, trainings, evaluations; or plans, results, runs, drafts, which have the
+    digest "". files: their names are paths from the store.
     """
 
     kind: str
@@ -106,6 +113,9 @@ def artifact_of(name: str) -> tuple[str, str] | None:
         return ("drafts", "") if is_draft else None
     if folder in KIND_FILES:
         return (folder, "") if KIND_FILES[folder].fullmatch(file) else None
+    below = FOLDERS.fullmatch(name)
+    if below is not None:
+        return below[1], below[2]
     kind, _, digest = folder.rpartition("/")
     is_ours = kind in FOLDER_FILES and FOLDER_FILES[kind].fullmatch(file)
     return (kind, digest) if is_ours and re.fullmatch(DIGEST, digest) else None
@@ -135,6 +145,11 @@ def _describe(uri: str, artifact: Artifact) -> tuple[int | None, str]:
     if artifact.kind == "exclusions":
         exclusions = read_summary(uri)
         return sum(exclusions.counts.values()), f"rows left out of pool {exclusions.pool}"
+    if artifact.kind == "models":
+        model = read_outline(uri)
+        return model.preparation.job.rows, model.stands_for
+    if artifact.kind in UNCOUNTED:
+        return None, UNCOUNTED[artifact.kind]
     if artifact.kind == "references":
         return read_reference_summary(uri).texts, "texts that rows are compared with"
     if artifact.digest:

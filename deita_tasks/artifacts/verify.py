@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from deita_tasks import storage
 from deita_tasks.artifacts import exclusions, references
 from deita_tasks.artifacts.inventory import Artifact, list_artifacts
+from deita_tasks.artifacts.models import read_outline
 from deita_tasks.artifacts.parts import FINGERPRINT_FILE, PartSet, ids_digest
 from deita_tasks.artifacts.pool import POOL_FILE, QUARANTINE_FILE, PoolSummary
 from deita_tasks.artifacts.runs import RunMark
@@ -155,7 +156,12 @@ def _check_run(uri: str) -> None:
     storage.read_record(uri, RunMark)
 
 
+def _check_model(uri: str) -> None:
+    _check_files(uri, read_outline(uri).files)
+
+
 FOLDER_CHECKS = {
+    "models": _check_model,
     "pools": _check_pool,
     "selections": _check_selection,
     "exclusions": _check_exclusions,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from deita_tasks.errors import ComputeError, UsageError
 from deita_tasks.finetuning import require_packages
 from deita_tasks.finetuning.job import ADAPTER_FILE
 from deita_tasks.measuring.scores import TaskScores
+from deita_tasks.models.stopping import raise_if_stopped
 
 # The metric of a task that counts, the first that it has: those normalised by length come first.
 METRICS = ("acc_norm", "exact_match", "acc", "f1")
@@ -28,15 +30,16 @@ def evaluate_tasks(
     import lm_eval
 
     try:
-        results: Any = lm_eval.simple_evaluate(
-            model="hf",
-            model_args=_model_arguments(folder),
-            tasks=list(tasks),
-            limit=limit,
-            device=device,
-            log_samples=True,
-            bootstrap_iters=0,  # the intervals are ours: paired, and over several trainings
-        )
+        with _stoppable():
+            results: Any = lm_eval.simple_evaluate(
+                model="hf",
+                model_args=_model_arguments(folder),
+                tasks=list(tasks),
+                limit=limit,
+                device=device,
+                log_samples=True,
+                bootstrap_iters=0,  # the intervals are ours: paired, and over several trainings
+            )
     except KeyError as error:
         raise UsageError(
             f"tasks = {', '.join(tasks)}: lm-eval does not know {error}; `lm-eval ls tasks` lists "
@@ -44,6 +47,18 @@ def evaluate_tasks(
         ) from error
     samples: Mapping[str, Sequence[Mapping[str, Any]]] = results["samples"]
     return [_scores(task, samples[task]) for task in sorted(samples)]
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let a run that ends stop the harness before its next forward pass."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    hook = register_module_forward_pre_hook(lambda *_: raise_if_stopped())
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _model_arguments(folder: str) -> dict[str, str]:

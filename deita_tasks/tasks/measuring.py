@@ -50,9 +50,8 @@ def measure_arms(
         if measures.tasks:
             names = sorted(measures.tasks)
             key = f"{run.address}-{storage.digest_of([names, measures.task_limit])}"
-            fields = call_cached(
-                run_tasks, options, True, key, *place, names, measures.task_limit, options.device
-            )
+            limits = (measures.task_limit, options.device, options.device_slots)
+            fields = call_cached(run_tasks, options, True, key, *place, names, *limits)
             tasks = [TaskScores.model_validate(each) for each in _list(fields["tasks"])]
         scores = {
             "held_out": losses if losses.ids else None,
@@ -93,9 +92,14 @@ def run_tasks(
     names: Sequence[str],
     limit: int | None,
     device: str,
+    slots: int | None,
 ) -> dict[str, JsonValue]:
     """Return the scores of a model at tasks of lm-eval."""
-    with local_model(model_uri(store, address)) as folder:
+    with (
+        stopped_by(raise_if_run_ends),
+        _slot(device, slots),
+        local_model(model_uri(store, address)) as folder,
+    ):
         scores = evaluate_tasks(folder, names, limit, choose_device(device))
     return {"tasks": [each.to_dict() for each in scores]}
 

@@ -98,7 +98,7 @@ def collect_garbage(
         Keep files younger than this: a run that was killed may come back to them. What a run
         under way needs is kept in any case.
     forget_days
-        Also remove selections older than this, and what only they need.
+        Also remove selections and models older than this, and what only they need.
     """
     from deita_tasks.artifacts.garbage import find_abandoned_uploads, find_garbage, remove_garbage
     from deita_tasks.artifacts.runs import marked_runs

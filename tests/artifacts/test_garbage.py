@@ -11,7 +11,7 @@ import pytest
 
 from deita_tasks import storage
 from deita_tasks.artifacts.garbage import find_abandoned_uploads, find_garbage, remove_garbage
-from deita_tasks.artifacts.inventory import list_artifacts
+from deita_tasks.artifacts.inventory import list_artifacts, summarise
 from deita_tasks.artifacts.runs import RunMark
 from deita_tasks.artifacts.verify import verify
 from deita_tasks.errors import StorageError
@@ -70,6 +70,31 @@ def test_what_prefect_remembers_of_what_stays_stays(place):
     ):
         storage.write_bytes(f"{place}/results/{name}", b"{}")
     assert garbage_names(place, now=LATER) == set()
+
+
+def test_models_stay_with_what_was_measured_and_trainings_go(place):
+    """What killed trainings left goes after the grace, a model only if it is to be forgotten."""
+    make_store(place)
+    before = file_names(place)
+    address, digest = "a" * 32, "b" * 32
+    model = {"preparation": {"base_name": "org/base"}, "files": {}}
+    model["preparation"]["job"] = {"recipe": {"stage": "sft"}, "rows": 10, "seed": 3}
+    storage.write_json(f"{place}/models/{address}/model.json", model)
+    storage.write_bytes(f"{place}/models/{address}/adapter_model.safetensors", b"")
+    storage.write_bytes(f"{place}/results/evaluate-model-{address}-{digest}", b"{}")
+    lasting = file_names(place) - before
+    storage.write_bytes(f"{place}/trainings/{digest}/checkpoint-4/optimizer.pt", b"")
+    storage.write_bytes(f"{place}/trainings/{digest}/claim.json", b"{}")
+    storage.write_bytes(f"{place}/evaluations/{digest}/held_out.parquet", b"")
+    storage.write_bytes(f"{place}/models/notes.txt", b"somebody's own")
+    passing = file_names(place) - before - lasting - {"models/notes.txt"}
+    assert garbage_names(place) == set()
+    assert garbage_names(place, now=LATER) == passing
+    assert garbage_names(place, now=LATER, forget=timedelta(days=20)) >= lasting | passing
+    summaries = {each.artifact.kind: each for each in summarise(place)}
+    assert summaries["models"].rows == 10
+    assert summaries["models"].stands_for == "org/base after sft, seed 3"
+    assert summaries["trainings"].rows is None
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import copytree
@@ -20,8 +22,9 @@ from deita_tasks.finetuning.examples import build_training_set
 from deita_tasks.finetuning.preferences import EncodedPreference
 from deita_tasks.models.chat import IGNORED
 from deita_tasks.models.chat_tokenizer import Tokenization
+from deita_tasks.models.stopping import stopped_by
 from tests.support.checkpoints import poison
-from tests.support.tiny_base import conversations, encoded
+from tests.support.tiny_base import conversations, encoded, write_base
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +136,51 @@ def test_a_task_that_is_not_known_is_told(lm_eval: dict[str, Any]) -> None:
 def test_lm_eval_is_an_extra() -> None:
     with pytest.raises(MissingExtra, match=r"pip install 'deita-tasks\[eval\]'"):
         harness.evaluate_tasks("model", ["arc_easy"], None, "cpu")
+
+
+COLOURS = """
+task: colours
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: [red, blue]
+doc_to_target: answer
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+@pytest.fixture
+def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A task of our own for the real library, which needs no network."""
+    lm_eval = pytest.importorskip("lm_eval", reason="the extra eval is not installed")
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    data = tmp_path / "colours.jsonl"
+    rows = [{"question": "Blood is", "answer": 0}, {"question": "The sky is", "answer": 1}]
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tmp_path / "colours.yaml").write_text(COLOURS.format(data=data))
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    evaluate = partial(lm_eval.simple_evaluate, task_manager=manager)
+    monkeypatch.setattr(lm_eval, "simple_evaluate", evaluate)
+    return str(write_base(tmp_path / "base"))
+
+
+def test_the_real_harness_scores_a_model(colours: str) -> None:
+    (scores,) = harness.evaluate_tasks(colours, ["colours"], None, "cpu")
+    assert (scores.task, scores.metric) == ("colours", "acc")
+    assert set(scores.items) == {"0", "1"}
+    assert set(scores.items.values()) <= {0.0, 1.0}
+
+
+def test_a_run_that_ends_stops_the_real_harness(colours: str) -> None:
+    class Ended(BaseException):
+        pass
+
+    def end() -> None:
+        raise Ended
+
+    with stopped_by(end), pytest.raises(Ended):
+        harness.evaluate_tasks(colours, ["colours"], None, "cpu")

@@ -796,6 +796,18 @@ class Versions(SubsetOptions):
         title="Versions to keep",
         description="Remove older versions, but never the latest. At least 1.",
     )
+    approve: bool = Field(
+        False,
+        title="Approve",
+        description="Ask a person before latest moves: the run waits on its page in the Prefect "
+        "UI, with the changes.",
+    )
+    approve_within: float = Field(
+        24,
+        gt=0,
+        title="Approve within",
+        description="Hours after which a run that nobody answers fails, and latest stays.",
+    )
 
 
 class Grid(Group):

@@ -13,6 +13,7 @@
     │   ├── TrainingFailed    a training cannot go on with these parameters
     │   └── ServerError       a model server does not answer; trying again later may help
     │       └── ServerUnreachable   nothing was ever heard of it: most often a wrong address
+    ├── ApprovalMissing       nobody answered whether a version may be published
     └── StorageError          an artifact could not be read or written
         ├── MissingFile       the file does not exist
         └── DamagedArtifact   its content is not what was written
@@ -97,6 +98,10 @@ class ServerError(ComputeError):
 
 class ServerUnreachable(ServerError):
     """No connection to a model server, which has not answered before: most often a wrong URL."""
+
+
+class ApprovalMissing(DeitaError):
+    """Nobody answered in time whether a version may be published."""
 
 
 class StorageError(DeitaError):

@@ -1,48 +1,49 @@
 """Deploy select, reselect, sweep and align to the Prefect server: `python -m deployments.deploy`.
 
 The server is the one at PREFECT_API_URL. Works from a checkout and from an installed package.
-Creates the work pool, of type process, if it is missing; a worker then runs what you start in the
-UI: `prefect worker start --pool deita`. Deploying again keeps reselect's schedule, and the
-automation that starts align, as they are in the UI.
+Creates the work pool if it is missing; a worker then runs what you start in the UI: `prefect worker
+start --pool deita`. Deploying again keeps reselect's schedule as it is in the UI.
 """
 
 from __future__ import annotations
 
-import os
+import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.exceptions import ObjectNotFound
-from prefect.workers.process import ProcessWorker
+import yaml
 
-from deployments.offer import YAML, connect, read_deployments, read_variables
+from deployments.offer import build_parser, connect, fill_in
+from deployments.work_pools import add_pool_options, ensure_work_pool, job_variables
 
 
-def create_work_pools() -> None:
-    """Create the work pools that `prefect.yaml` names, if they are missing."""
-    names = {deployment["work_pool"]["name"] for deployment in read_deployments()}
-    with connect() as client:
-        for name in names:
-            try:
-                client.read_work_pool(name)
-            except ObjectNotFound:
-                pool = WorkPoolCreate(
-                    name=name,
-                    type=ProcessWorker.type,
-                    base_job_template=ProcessWorker.get_default_base_job_template(),
-                )
-                client.create_work_pool(pool)
+def build_project(
+    options: argparse.Namespace, deployments: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the prefect.yaml of these deployments, whose runs work in the root."""
+    step = {"prefect.deployments.steps.set_working_directory": {"directory": options.root}}
+    pool = {"name": options.pool, "job_variables": job_variables(options)}
+    return {"pull": [step], "deployments": [{**each, "work_pool": pool} for each in deployments]}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Deploy; exit with Prefect's status."""
-    variables = read_variables(__doc__, arguments)
-    create_work_pools()
-    options = ["--no-prompt", "deploy", "--all", "--prefect-file", str(YAML)]
-    command = [sys.executable, "-m", "prefect", *options]
-    process = subprocess.run(command, env={**os.environ, **variables}, check=False)
+    parser = build_parser(__doc__)
+    add_pool_options(parser)
+    options = parser.parse_args(arguments)
+    with connect() as client:
+        deployments = fill_in(options, client)
+        ensure_work_pool(client, options.pool, options.pool_type)
+    options.root = str(Path(options.root).resolve())
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        yaml.safe_dump(build_project(options, deployments), file)
+        file.flush()
+        words = ["--no-prompt", "deploy", "--all", "--prefect-file", file.name]
+        process = subprocess.run([sys.executable, "-m", "prefect", *words], check=False)
     sys.exit(process.returncode)
 
 

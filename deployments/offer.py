@@ -6,6 +6,7 @@ deploy, serve and ui share them.
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from deita_tasks.terminal import escape
 YAML = Path(__file__).with_name("prefect.yaml")
 NIGHTLY = "0 3 * * *"
 RESELECT = "reselect-subset/reselect"
-ALIGN_AUTOMATION = "align each new selection"
+POOLS = "pools"  # the input in `prefect.yaml`
 
 
 def build_parser(description: str | None) -> argparse.ArgumentParser:
@@ -46,39 +47,38 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="turn the schedule on; default: unchanged, at first off",
     )
-    parser.add_argument(
-        "--align",
-        action=argparse.BooleanOptionalAction,
-        help="start align for each new version of reselect; default: unchanged, at first off",
-    )
     return parser
 
 
-def environment(options: argparse.Namespace, client: SyncPrefectClient) -> dict[str, str]:
-    """Return the variables of `prefect.yaml`.
+def fill_in(options: argparse.Namespace, client: SyncPrefectClient) -> list[dict[str, Any]]:
+    """Return the deployments of `prefect.yaml` as the options want them.
 
-    A schedule on the server keeps its hour, and it and the automation stay on or off, unless the
-    options differ.
+    Paths begin at the root. A schedule on the server keeps its hour, and stays on or off, unless
+    the options differ.
     """
     root = Path(options.root).resolve()
-    if not root.is_dir():
+    in_container = getattr(options, "pool_type", "process") != "process"
+    if not in_container and not root.is_dir():
         fail(f"--root {options.root}: no such folder")
-    pool = options.input or str(root / "pools")
-    if "://" not in pool:
-        pool = str(Path(pool).resolve())
-    return {
-        "DEITA_ROOT": str(root),
-        "DEITA_INPUT": pool,
-        **_schedule_variables(options, _read_schedules(client)),
-        "DEITA_ALIGN": str(_is_automation_on(options.align, client)).lower(),
-    }
+    schedule = _schedule(options, _read_schedules(client))
+    deployments = read_deployments()
+    for deployment in deployments:
+        deployment["parameters"] = _absolute(root, deployment["parameters"])
+        source = deployment["parameters"]["source"]
+        if options.input and source["input"] == [str(root / POOLS)]:
+            source["input"] = [_absolute(Path.cwd(), options.input)]
+        if "schedules" in deployment:
+            deployment["schedules"] = [schedule]
+    return deployments
 
 
-def _is_automation_on(wanted: bool | None, client: SyncPrefectClient) -> bool:
-    """Return whether new versions start align: as wanted, else as it is on the server."""
-    if wanted is not None:
-        return wanted
-    return any(each.enabled for each in client.read_automations_by_name(ALIGN_AUTOMATION))
+def _absolute(root: Path, value: Any) -> Any:
+    """Return `value` with each path in it, at any depth, below `root`; a URI stays."""
+    if isinstance(value, dict):
+        return {name: _absolute(root, item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_absolute(root, item) for item in value]
+    return value if "://" in value else str((root / value).resolve())
 
 
 def _read_schedules(client: SyncPrefectClient) -> list[DeploymentSchedule]:
@@ -88,9 +88,9 @@ def _read_schedules(client: SyncPrefectClient) -> list[DeploymentSchedule]:
         return []
 
 
-def _schedule_variables(
+def _schedule(
     options: argparse.Namespace, schedules: Sequence[DeploymentSchedule]
-) -> dict[str, str]:
+) -> dict[str, Any]:
     crons = [str(getattr(item.schedule, "cron", "")) for item in schedules] or [NIGHTLY]
     if not options.cron and (len(crons) > 1 or not crons[0]):
         fail(
@@ -103,17 +103,16 @@ def _schedule_variables(
     if active is None:
         active = any(item.active for item in schedules)
     return {
-        "DEITA_CRON": options.cron or crons[0],
-        "DEITA_TIMEZONE": "UTC" if options.cron or not zones else zones[0],
-        "DEITA_ACTIVE": str(active).lower(),
+        "cron": options.cron or crons[0],
+        "timezone": "UTC" if options.cron or not zones else zones[0],
+        "active": active,
     }
 
 
 def read_deployments() -> list[dict[str, Any]]:
-    """Return the deployments of `prefect.yaml`, with its variables not filled in."""
+    """Return the deployments of `prefect.yaml`; none shares a value with another."""
     content = yaml.safe_load(YAML.read_text(encoding="utf-8"))
-    deployments: list[dict[str, Any]] = content["deployments"]
-    return deployments
+    return [copy.deepcopy(deployment) for deployment in content["deployments"]]
 
 
 @contextmanager
@@ -139,10 +138,3 @@ def fail(message: str) -> NoReturn:
     """Print an error in one line and exit with status 2."""
     print(f"deita: {escape(message)}", file=sys.stderr)
     sys.exit(2)
-
-
-def read_variables(description: str | None, arguments: Sequence[str] | None) -> dict[str, str]:
-    """Return the variables of `prefect.yaml` that the command line asks for."""
-    options = build_parser(description).parse_args(arguments)
-    with connect() as client:
-        return environment(options, client)

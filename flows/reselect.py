@@ -10,6 +10,7 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
+from pydantic import JsonValue
 
 from deita_tasks import storage, tasks
 from deita_tasks.artifacts.pool import Pool
@@ -25,12 +26,13 @@ from deita_tasks.config import (
     Versions,
 )
 from deita_tasks.errors import StorageError
+from deita_tasks.manifest import Manifest
 from deita_tasks.plan import plan_run
-from deita_tasks.results import versions
+from deita_tasks.reporting.approval import describe_version
+from deita_tasks.results import refusals, versions
 from deita_tasks.results.reading import checked_output, damage_of, read_manifest
 from deita_tasks.results.records import SubsetVersion
 from deita_tasks.results.selection import CHANGES_FILE
-from deita_tasks.results.version_card import write_version_card
 from deita_tasks.tasks.clock import Clock
 from flows.steps import ONE_AT_A_TIME, choose, open_pool, run_facts, score_and_embed
 
@@ -58,10 +60,16 @@ def reselect_subset(
     Scores and embeds only new rows. Writes `versions/<time>-<digest>/` under the output, compares
     it with the previous version, points `latest` to it, and removes the oldest versions. If
     nothing is new, the run ends within seconds in the state NothingNew. Each new version emits the
-    Prefect event `deita.selection.created`.
+    Prefect event `deita.selection.created`. With `approve`, a person decides before `latest` moves;
+    a version that is refused stays, and the run ends in the state Refused.
 
     Returns the version, its URI, whether it is new, its manifest and the changes.
     """
+    if export.approve:
+        tasks.check_can_ask()
+        awaited = tasks.awaited_version()
+        if awaited is not None:  # the run was suspended, and a person has answered
+            return _conclude(awaited, _compared_with(awaited, export), export, {})
     plan = plan_run(source, preset, scoring, embedding, selection, export, advanced, filtering)
     clock = Clock()
     with open_pool(plan, source, advanced, clock) as pool:
@@ -73,13 +81,15 @@ def reselect_subset(
             if damage is None:
                 return _nothing_new(current, pool, source, selection, export)
             log.warning("making the damaged version %s again: %s", current, damage)
+        name = versions.unpublished(export.output, digest, current)
+        if name is not None and export.approve and refusals.read_refusal(export.output, name):
+            return _refused(name, export)
         previous = _previous_uri(export.output, current)
         stage_results = score_and_embed(plan, pool, advanced, clock, previous)
         summary = choose(plan, pool, stage_results, source, selection, advanced, clock)
         models = {"scoring": scoring, "embedding": embedding, "filtering": filtering}
         groups = {"source": source, **models, "selection": selection, "export": export}
         facts = run_facts(plan, preset, stage_results, clock, **groups, advanced=advanced)
-        name = versions.unpublished(export.output, digest, current)
         if name is None:
             name = versions.new_name(digest)
             uri = versions.version_uri(export.output, name)
@@ -87,7 +97,7 @@ def reselect_subset(
             tasks.export_selection(
                 pool, stage_results, summary, uri, options, facts, selection.seed, previous
             )
-        return _publish(name, current, export, stage_results)
+    return _conclude(name, current, export, stage_results)
 
 
 def _previous_uri(output: str, current: str | None) -> str | None:
@@ -96,28 +106,45 @@ def _previous_uri(output: str, current: str | None) -> str | None:
     return versions.version_uri(output, names[0]) if names else None
 
 
-def _publish(
-    name: str, current: str | None, export: Versions, stage_results: tasks.StageResults
-) -> SubsetVersion:
-    """Announce the complete version `name`, point `latest` to it, and remove old versions.
-
-    The event comes first: if the run is killed in between, the next one announces the version
-    again, so no version stays unannounced.
-    """
+def _read_version(name: str, export: Versions) -> tuple[Manifest, dict[str, JsonValue] | None]:
+    """Return the manifest and the changes of a version; no changes if it is the first."""
     uri = versions.version_uri(export.output, name)
     manifest = read_manifest(uri)
-    changes = None
-    if CHANGES_FILE in manifest.outputs:
-        changes = storage.read_json(checked_output(uri, CHANGES_FILE, manifest.outputs))
+    if CHANGES_FILE not in manifest.outputs:
+        return manifest, None
+    return manifest, storage.read_json(checked_output(uri, CHANGES_FILE, manifest.outputs))
+
+
+def _compared_with(name: str, export: Versions) -> str | None:
+    """Return the version that was the latest when `name` was made."""
+    _, changes = _read_version(name, export)
+    return str(changes["before"]) if changes else None
+
+
+def _conclude(
+    name: str, current: str | None, export: Versions, stage_results: tasks.StageResults
+) -> Any:
+    """Publish the complete version `name`, if a person approves where that is wanted.
+
+    current: the latest version when `name` was made. If another has come since, `latest` stays.
+    """
+    uri = versions.version_uri(export.output, name)
+    manifest, changes = _read_version(name, export)
+    if export.approve:
+        question = describe_version(uri, manifest, changes)
+        answer = tasks.ask_to_publish(name, question, export.approve_within)
+        if answer.decision == "refuse":
+            refusals.refuse(export.output, name, answer.comment)
+            return _refused(name, export)
     newest = versions.latest(export.output)
     if newest not in (current, name):
         raise StorageError(
             f"{export.output}: another run has made the version {newest} since this one began; "
             "run again"
         )
-    tasks.emit_selection_created(export.output, name, manifest, changes)
-    write_version_card(export.output, name)
-    versions.move_latest(export.output, name)
+    if newest != name:
+        tasks.publish(export.output, name, manifest, changes)
+        refusals.forget_refusals(export.output, [name])
     _remove_old(export)
     subset = tasks.subset(uri, manifest, stage_results)
     return SubsetVersion(version=name, uri=uri, subset=subset, changes=changes)
@@ -125,9 +152,23 @@ def _publish(
 
 def _remove_old(export: Versions) -> None:
     try:
-        versions.remove_old(export.output, export.keep_versions)
+        removed = versions.remove_old(export.output, export.keep_versions)
+        refusals.forget_refusals(export.output, removed)
     except StorageError as error:
         log.warning("old versions stay: %s", error)
+
+
+def _refused(name: str, export: Versions) -> State[SubsetVersion]:
+    """Return the state Refused: the version stays, and `latest` points to what it did."""
+    uri = versions.version_uri(export.output, name)
+    refusal = refusals.read_refusal(export.output, name)
+    comment = f" ({refusal.comment})" if refusal and refusal.comment else ""
+    return Completed(
+        name="Refused",
+        message=f"Version {name} was refused{comment}; latest stays. It is not asked about again "
+        "with this pool and these parameters; without approve, a run publishes it",
+        data=SubsetVersion(version=name, uri=uri, refused=True),
+    )
 
 
 def _nothing_new(

@@ -69,10 +69,12 @@ class SubsetVersion(ResultRecord):
     """A version that `reselect` has made, or found to be up to date.
 
     subset: None if nothing is new. changes: changes.json, None without an earlier version.
+    refused: a person refused it, so `latest` does not point to it.
     """
 
     version: str
     uri: str
+    refused: bool = False
     subset: Subset | None = None
     changes: dict[str, JsonValue] | None = None
 

@@ -10,7 +10,9 @@ exporting.py      write results
 aligning.py       train a model
 comparing.py      train the arms of a comparison, and write it
 measuring.py      measure the models of a comparison
-events.py         announce a new selection
+approval.py       ask a person about a new version
+publishing.py     point `latest` to it
+events.py         announce it
 
 caching.py        cache keys, retries, where results are kept
 runners.py        threads, processes, Dask or Ray
@@ -19,6 +21,7 @@ device_slots.py   runs that share a GPU take turns
 clock.py          seconds by stage
 run_context.py    tags and log of a run
 ui_artifacts.py   what a run shows in Prefect's UI
+assets.py         what a run makes, as Prefect assets
 secrets.py        API keys from Prefect Secret blocks
 """
 
@@ -29,14 +32,15 @@ from deita_tasks.tasks.aligning import (
     prepare_training,
     train,
 )
+from deita_tasks.tasks.approval import ask_to_publish, awaited_version, check_can_ask
 from deita_tasks.tasks.comparing import export_comparison, plan_comparison, train_arms
-from deita_tasks.tasks.events import emit_selection_created
 from deita_tasks.tasks.exporting import export_selection, export_sweep, subset
 from deita_tasks.tasks.filtering import exclude
 from deita_tasks.tasks.lazy import evaluate_lazily, new_rows
 from deita_tasks.tasks.loading import check_good_fraction, open_pool
 from deita_tasks.tasks.measuring import answer_prompts, judge_answers, measure_arms
 from deita_tasks.tasks.preflight import check_models
+from deita_tasks.tasks.publishing import publish
 from deita_tasks.tasks.run_context import set_up_logging, tag_run
 from deita_tasks.tasks.runners import ShardRunner
 from deita_tasks.tasks.secrets import enable_secret_blocks
@@ -58,10 +62,12 @@ __all__ = [
     "StageResult",
     "StageResults",
     "answer_prompts",
+    "ask_to_publish",
+    "awaited_version",
     "check_alignment",
+    "check_can_ask",
     "check_good_fraction",
     "check_models",
-    "emit_selection_created",
     "evaluate_lazily",
     "exclude",
     "export_comparison",
@@ -77,6 +83,7 @@ __all__ = [
     "plan_stage",
     "prepare_preferences",
     "prepare_training",
+    "publish",
     "run_stage",
     "select",
     "selection_digest",

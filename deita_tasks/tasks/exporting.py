@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from prefect import task
+from prefect.assets import materialize
 from pydantic import JsonValue
 
 from deita_tasks import config
@@ -19,6 +20,7 @@ from deita_tasks.results.records import Subset, Sweep
 from deita_tasks.results.selection import write_output
 from deita_tasks.results.sweep import write_sweep
 from deita_tasks.selecting.reference import ReferenceKind
+from deita_tasks.tasks.assets import materializing
 from deita_tasks.tasks.filtering import exclusion_uris
 from deita_tasks.tasks.references import make_reference
 from deita_tasks.tasks.selecting import parts_from_json, parts_to_json
@@ -37,7 +39,8 @@ def export_selection(
     previous: str | None = None,
 ) -> Subset:
     """Write the subset with its ledger, manifest and report. previous: a result to compare with."""
-    manifest = write_selection_output(
+    write = materializing(write_selection_output, output, "selection", [pool.uri])
+    manifest = write(
         pool.uri,
         parts_to_json(stage_results),
         selection.to_dict(),
@@ -56,7 +59,12 @@ def subset(output: str, manifest: Manifest, stage_results: StageResults) -> Subs
     return Subset(uri=output, manifest=manifest, tasks=tasks)
 
 
-@task(name="export-selection", task_run_name="export", result_serializer="json")
+@materialize(
+    "deita://selection",
+    name="export-selection",
+    task_run_name="export",
+    result_serializer="json",
+)
 def write_selection_output(
     pool: str,
     parts: Mapping[str, JsonValue],

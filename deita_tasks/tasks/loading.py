@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from textwrap import shorten
 
 import pyarrow as pa
-from prefect import get_run_logger, task
+from prefect import get_run_logger
+from prefect.assets import materialize
 from pydantic import JsonValue
 
 from deita_tasks import progress, storage
@@ -21,6 +22,7 @@ from deita_tasks.errors import EmptyFile, InputError, StorageError, TooManyBadRo
 from deita_tasks.loading import log_passed_over, open_unless_empty
 from deita_tasks.manifest import InputFile
 from deita_tasks.plan import Plan
+from deita_tasks.tasks.assets import materializing
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.filtering import exclusion_digests
 from deita_tasks.tasks.references import reference_digests
@@ -72,13 +74,14 @@ def open_pool(plan: Plan, source: Source, options: Advanced) -> Iterator[Pool]:
     )
     with mark:
         with progress.bar("load", None):
-            call_cached(load_pool, options, is_intact(uri), uri, plan.files, source.format)
+            load = materializing(load_pool, uri, source.name, plan.files)
+            call_cached(load, options, is_intact(uri), uri, plan.files, source.format)
         pool = Pool.open(uri)
         check_good_fraction(pool, {}, source.min_good_fraction)
         yield pool
 
 
-@task(name="load-pool", task_run_name="load pool", **CACHED)
+@materialize("deita://pool", name="load-pool", task_run_name="load pool", **CACHED)
 def load_pool(key: str, files: Sequence[str], format: str) -> dict[str, JsonValue]:
     """Read every row of `files` into the pool artifact `key`; return its pool.json."""
     inputs: list[InputFile] = []

@@ -166,7 +166,10 @@ def _add_stage(table: Table, subset: Subset | Mapping[str, Any], stage: str) -> 
 
 
 def print_version(version: SubsetVersion, selection: Selection, output: str) -> None:
-    """Print a new version and its changes, or that nothing is new."""
+    """Print a new version and its changes, that nothing is new, or that it was refused."""
+    if version.refused:
+        new_console().print(f"Version {version.version} was refused; {output}/latest stays.")
+        return
     if version.subset is None:
         new_console().print(
             f"Nothing new: version {version.version} has this pool and these parameters."

@@ -12,68 +12,74 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectNotFound
 
 from deployments import deploy, offer, serve, ui
-from deployments.offer import NIGHTLY, build_parser, environment, read_deployments
+from deployments.offer import NIGHTLY, build_parser, fill_in
+from tests.conftest import ROOT
 
 
 class Server:
     """A client of a server that has reselect with these schedules, or has no deployment yet."""
 
     def __init__(self, *schedules: tuple[Any, bool]) -> None:
-        self.automations: list[bool] = []
-        self.held = [
+        self.schedules = [
             SimpleNamespace(schedule=schedule, active=active) for schedule, active in schedules
         ]
 
     def read_deployment_by_name(self, name: str) -> Any:
         assert name == "reselect-subset/reselect"
-        if not self.held:
+        if not self.schedules:
             raise ObjectNotFound(Exception())
-        return SimpleNamespace(schedules=self.held)
-
-    def read_automations_by_name(self, name: str) -> list[Any]:
-        assert name == read_deployments()[-1]["triggers"][0]["name"]
-        return [SimpleNamespace(enabled=enabled) for enabled in self.automations]
+        return SimpleNamespace(schedules=self.schedules)
 
 
-def filled(server: Server, *arguments: str) -> dict[str, str]:
-    return environment(build_parser(None).parse_args(arguments), server)  # type: ignore[arg-type]
+def filled(server: Server, *arguments: str) -> dict[str, dict[str, Any]]:
+    """The deployments by name, as these arguments fill them in."""
+    options = build_parser(None).parse_args(arguments)
+    return {each["name"]: each for each in fill_in(options, server)}  # type: ignore[arg-type]
+
+
+def schedule_of(server: Server, *arguments: str) -> dict[str, Any]:
+    [schedule] = filled(server, *arguments)["reselect"]["schedules"]
+    assert isinstance(schedule, dict)
+    return schedule
 
 
 def test_paths_begin_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert filled(Server()) == {
-        "DEITA_ROOT": str(tmp_path),
-        "DEITA_INPUT": str(tmp_path / "pools"),
-        "DEITA_CRON": NIGHTLY,
-        "DEITA_TIMEZONE": "UTC",
-        "DEITA_ACTIVE": "false",
-        "DEITA_ALIGN": "false",
+    select = filled(Server())["select"]["parameters"]
+    assert select == {
+        "source": {"input": [str(tmp_path / "pools")]},
+        "export": {"output": str(tmp_path / "results" / "selection")},
+        "advanced": {"store": str(tmp_path / ".deita")},
     }
+    assert schedule_of(Server()) == {"cron": NIGHTLY, "timezone": "UTC", "active": False}
     (tmp_path / "site").mkdir()
     given = filled(Server(), "--root", "site", "--input", "pool.jsonl")
-    assert given["DEITA_ROOT"] == str(tmp_path / "site")
-    assert given["DEITA_INPUT"] == str(tmp_path / "pool.jsonl"), (
-        "what a person names is where that person is"
-    )
-    assert filled(Server(), "--input", "s3://team/pools")["DEITA_INPUT"] == "s3://team/pools"
+    for name in ("select", "reselect", "sweep"):
+        assert given[name]["parameters"]["source"] == {"input": [str(tmp_path / "pool.jsonl")]}, (
+            "what a person names is where that person is"
+        )
+    align = given["align"]["parameters"]
+    assert align["source"] == {"input": [str(tmp_path / "site" / "results" / "reselect")]}
+    assert align["training"] == {"base": str(tmp_path / "site" / "base-model")}
+    uri = filled(Server(), "--input", "s3://team/pools")["select"]["parameters"]["source"]
+    assert uri == {"input": ["s3://team/pools"]}
 
 
 @pytest.mark.parametrize(
     ("arguments", "cron", "active"),
     [
-        ((), "0 4 * * 1", "true"),
-        (("--no-active",), "0 4 * * 1", "false"),
-        (("--cron", "5 5 * * *"), "5 5 * * *", "true"),
+        ((), "0 4 * * 1", True),
+        (("--no-active",), "0 4 * * 1", False),
+        (("--cron", "5 5 * * *"), "5 5 * * *", True),
     ],
 )
 def test_a_schedule_stays_as_it_is_unless_it_is_asked_for(
-    arguments: tuple[str, ...], cron: str, active: str
+    arguments: tuple[str, ...], cron: str, active: bool
 ) -> None:
-    given = filled(
-        Server((CronSchedule(cron="0 4 * * 1", timezone="Europe/Berlin"), True)), *arguments
-    )
-    assert (given["DEITA_CRON"], given["DEITA_ACTIVE"]) == (cron, active)
-    assert given["DEITA_TIMEZONE"] == (
+    weekly = CronSchedule(cron="0 4 * * 1", timezone="Europe/Berlin")
+    given = schedule_of(Server((weekly, True)), *arguments)
+    assert (given["cron"], given["active"]) == (cron, active)
+    assert given["timezone"] == (
         "UTC" if "--cron" in arguments else "Europe/Berlin"
     )  # an hour that is given is in UTC
 
@@ -92,7 +98,7 @@ def test_schedules_that_would_be_lost_are_told(
         filled(Server(*schedules))
     assert ended.value.code == 2
     assert "would lose them" in capsys.readouterr().err
-    assert filled(Server(*schedules), "--cron", NIGHTLY)["DEITA_CRON"] == NIGHTLY
+    assert schedule_of(Server(*schedules), "--cron", NIGHTLY)["cron"] == NIGHTLY
 
 
 def test_a_root_that_is_not_there_is_told(
@@ -126,60 +132,29 @@ def test_without_a_server_one_line_says_so(
     assert len(said.splitlines()) == 1
 
 
-def test_what_is_served_is_what_is_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
-    variables = {
-        "DEITA_ROOT": "/srv",
-        "DEITA_INPUT": "/srv/pools",
-        "DEITA_CRON": NIGHTLY,
-        "DEITA_ACTIVE": "true",
-        "DEITA_ALIGN": "true",
-    }
-    variables["DEITA_TIMEZONE"] = "Europe/Berlin"
-    for name in variables:
-        monkeypatch.setenv(name, "")
-    served = {one.name: one for one in serve.build_deployments(variables)}
-    assert list(served) == [one["name"] for one in read_deployments()]
-    for one in read_deployments():
-        made = served[one["name"]]
-        assert made.entrypoint == one["entrypoint"], (
+def test_what_is_served_is_what_is_deployed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weekly = CronSchedule(cron="0 4 * * 1", timezone="Europe/Berlin")
+    deployments = filled(Server((weekly, True)), "--root", str(tmp_path))
+    served = {name: serve.build_deployment(each) for name, each in deployments.items()}
+    for name, each in deployments.items():
+        made = served[name]
+        assert made.entrypoint == each["entrypoint"], (
             "a module, so that it is found from wherever it is served"
         )
-        pool = "/srv/results/reselect" if one["name"] == "align" else "/srv/pools"
-        assert made.parameters["source"] == {"input": [pool]}
+        assert made.parameters == each["parameters"]
         assert made.description
-        assert made.tags == one["tags"]
+        assert made.tags == each["tags"]
         assert "work_pool_name" in made.model_fields_set
         assert made.work_pool_name is None
     reselect = served["reselect"]
     assert reselect.schedules is not None
-    assert [(one.schedule.cron, one.active) for one in reselect.schedules] == [(NIGHTLY, True)]  # type: ignore[union-attr]
+    assert [(each.schedule, each.active) for each in reselect.schedules] == [(weekly, True)]
     assert reselect.concurrency_limit == 1
     assert reselect.concurrency_options is not None
     assert reselect.concurrency_options.collision_strategy == "CANCEL_NEW"
     assert not served["select"].schedules
-    (trigger,) = served["align"].triggers
-    assert trigger.enabled
-    assert trigger.expect == {"deita.selection.created"}
-    assert trigger.parameters["source"] == {"input": ["{{ event.payload.uri }}"]}, (
-        "Prefect fills it in when the event comes"
-    )
-
-
-@pytest.mark.parametrize(
-    ("automations", "arguments", "expected"),
-    [
-        ([], (), "false"),
-        ([True], (), "true"),
-        ([True], ("--no-align",), "false"),
-        ([], ("--align",), "true"),
-    ],
-)
-def test_the_automation_stays_as_it_is_unless_it_is_asked_for(
-    automations: list[bool], arguments: tuple[str, ...], expected: str
-) -> None:
-    server = Server()
-    server.automations = automations
-    assert filled(server, *arguments)["DEITA_ALIGN"] == expected
 
 
 def test_a_server_of_our_own_has_nothing_of_another(
@@ -198,5 +173,5 @@ def test_a_server_of_our_own_has_nothing_of_another(
     assert found["PREFECT_SERVER_API_HOST"] == "127.0.0.1", "to be reached from this machine alone"
 
 
-def test_the_file_comes_with_the_package() -> None:
-    assert offer.YAML.is_file()
+def test_prefect_finds_the_file_at_the_root() -> None:
+    assert (ROOT / "prefect.yaml").resolve() == offer.YAML.resolve()

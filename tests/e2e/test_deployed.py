@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling
 
+from tests.conftest import ROOT
 from tests.e2e.conftest import CHEAP, POOL_ROWS, Site, ended, processes, until, write_long_pool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -85,6 +87,22 @@ def test_deploying_again_keeps_the_schedule(deployed: Site) -> None:
     [held] = deployed.client.read_deployment(reselect.id).schedules
     assert (held.schedule, held.active) == (weekly, True)
     deployed.client.update_deployment_schedule(reselect.id, held.id, active=False)
+
+
+def test_prefect_deploys_the_file_at_the_root_as_it_stands(deployed: Site) -> None:
+    """With no variables set, to the pool that is there."""
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    variables = {
+        name: value for name, value in deployed.environment.items() if not name.startswith("DEITA_")
+    }
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    select = deployed.client.read_deployment_by_name("select-subset/select")
+    assert select.parameters["source"] == {"input": ["pools"]}
+    assert select.pull_steps == [
+        {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}
+    ]
+    deployed.run("deployments.deploy")  # as the other tests want it
 
 
 def test_a_run_started_through_the_api(deployed: Site, worker: Any) -> None:
@@ -152,7 +170,7 @@ def test_align_as_its_form_opens(deployed: Site, worker: Any, base_model: Path) 
 
 
 def test_a_new_version_starts_align(deployed: Site, worker: Any, base_model: Path) -> None:
-    deployed.run("deployments.deploy", "--align")
+    assert "align-new-versions   on" in deployed.run("deployments.automate", "align-new-versions")
     client = deployed.client
     align = client.read_deployment_by_name("align-model/align")
     before = {run.id for run in of(deployed, align.id)}
@@ -162,12 +180,60 @@ def test_a_new_version_starts_align(deployed: Site, worker: Any, base_model: Pat
     until(lambda: {run.id for run in of(deployed, align.id)} - before)
     [started] = {run.id for run in of(deployed, align.id)} - before
     run = ended(client, started)
-    deployed.run("deployments.deploy", "--no-align")
+    deployed.run("deployments.automate", "align-new-versions", "--remove")
     assert run.state is not None
     assert run.state.name == "Completed", run.state.message
     [model] = (deployed.root / "results" / "watched-models").iterdir()
     manifest = json.loads((model / "manifest.json").read_text())
     assert manifest["parents"][0]["version"] == model.name
+
+
+def answer(site: Site, run: UUID, **form: str) -> Any:
+    """Answer a suspended run as the UI does; return the question."""
+    state = until(lambda: _paused(site, run))
+    keyset = state.state_details.run_input_keyset
+    question = site.client.read_flow_run_input(run, keyset["description"])
+    site.client.resume_flow_run(run, run_input=form)
+    return question
+
+
+def _paused(site: Site, run: UUID) -> Any:
+    state = site.client.read_flow_run(run).state
+    assert state is not None
+    assert not state.is_final(), state.message
+    return state if state.is_paused() else None
+
+
+def test_a_suspended_version_is_published_once_by_the_answer(deployed: Site, worker: Any) -> None:
+    output = deployed.root / "results" / "approved"
+    export = {"output": str(output), "approve": True}
+    run = start(deployed, "reselect-subset/reselect", {"export": export}).id
+    state = until(lambda: _paused(deployed, run))
+    [version] = (output / "versions").iterdir()
+    written = (version / "manifest.json").read_bytes()
+    assert not (output / "latest").exists()
+    assert state.name == "Suspended"
+
+    until(lambda: not _is_busy(worker))  # its process has ended
+    with (deployed.root / "pools" / "late.jsonl").open("w") as late:  # after the question
+        late.write(json.dumps({"instruction": "Say one more thing.", "output": "One more."}))
+    try:
+        assert "rows are selected" in answer(deployed, run, decision="publish")
+        ended_run = ended(deployed.client, run)
+    finally:
+        (deployed.root / "pools" / "late.jsonl").unlink()
+    assert ended_run.state is not None
+    assert ended_run.state.name == "Completed", ended_run.state.message
+    assert (output / "latest").resolve() == version
+    assert [path.name for path in (output / "versions").iterdir()] == [version.name]
+    assert (version / "manifest.json").read_bytes() == written
+    names = task_names(deployed, ended_run)
+    assert names.count("select") == names.count("export") == 1
+    assert names.count(f"publish {version.name}") == 1
+
+
+def _is_busy(worker: subprocess.Popen[bytes]) -> bool:
+    return any(each.session == worker.pid != each.pid for each in processes())
 
 
 def test_what_is_wrong_is_told(deployed: Site, worker: Any) -> None:

@@ -36,6 +36,10 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         help="working folder of the runs, and base of the form's paths; default: this folder",
     )
     parser.add_argument(
+        "--storage",
+        help="folder or s3:// URI for pools, results and store; default: the root",
+    )
+    parser.add_argument(
         "--input",
         help="file, folder, glob or URI that the form starts with; default: pools in the root",
     )
@@ -61,24 +65,34 @@ def fill_in(options: argparse.Namespace, client: SyncPrefectClient) -> list[dict
     if not in_container and not root.is_dir():
         fail(f"--root {options.root}: no such folder")
     schedule = _schedule(options, _read_schedules(client))
+    storage = _below(root, options.storage or ".")
     deployments = read_deployments()
     for deployment in deployments:
-        deployment["parameters"] = _absolute(root, deployment["parameters"])
-        source = deployment["parameters"]["source"]
-        if options.input and source["input"] == [str(root / POOLS)]:
-            source["input"] = [_absolute(Path.cwd(), options.input)]
+        parameters = deployment["parameters"]
+        deployment["parameters"] = _absolute(storage, parameters)
+        if options.input and parameters["source"]["input"] == [POOLS]:
+            pools = _below(Path.cwd(), options.input)
+            deployment["parameters"]["source"]["input"] = [pools]
+        if "training" in parameters:  # a model is read from a folder, wherever the results go
+            base = _below(root, parameters["training"]["base"])
+            deployment["parameters"]["training"]["base"] = base
         if "schedules" in deployment:
             deployment["schedules"] = [schedule]
     return deployments
 
 
-def _absolute(root: Path, value: Any) -> Any:
-    """Return `value` with each path in it, at any depth, below `root`; a URI stays."""
+def _absolute(storage: str, value: Any) -> Any:
+    """Return `value` with each path in it, at any depth, below `storage`."""
     if isinstance(value, dict):
-        return {name: _absolute(root, item) for name, item in value.items()}
+        return {name: _absolute(storage, item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_absolute(root, item) for item in value]
-    return value if "://" in value else str((root / value).resolve())
+        return [_absolute(storage, item) for item in value]
+    return f"{storage.rstrip('/')}/{value}"
+
+
+def _below(folder: Path, path: str) -> str:
+    """Return `path` as it is seen from `folder`; a URI stays."""
+    return path if "://" in path else str((folder / path).resolve())
 
 
 def _read_schedules(client: SyncPrefectClient) -> list[DeploymentSchedule]:

@@ -16,6 +16,7 @@ events.py         announce it
 
 caching.py        cache keys, retries, where results are kept
 runners.py        threads, processes, Dask or Ray
+hosts.py          what each host of a cluster has to have
 model_cache.py    the model that a worker keeps loaded
 device_slots.py   runs that share a GPU take turns
 clock.py          seconds by stage

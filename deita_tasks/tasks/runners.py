@@ -28,6 +28,7 @@ from deita_tasks.config import Advanced, RunnerName
 from deita_tasks.errors import ComputeError, UsageError
 from deita_tasks.plan import running_of
 from deita_tasks.tasks.device_slots import is_on_gpu, visible_gpus
+from deita_tasks.tasks.hosts import check_dask_hosts
 from deita_tasks.tasks.model_cache import stop_event, worker_environment
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class ShardRunner(AbstractContextManager["ShardRunner"]):
             self._stack.callback(stop_event.reset, token)
             self._stack.enter_context(_use_this_server())
             self._log_workers()
+            self._check_hosts()
             self._task_runner = self._stack.enter_context(RUNNERS[self.runner](self))
         return self._task_runner
 
@@ -130,6 +132,11 @@ class ShardRunner(AbstractContextManager["ShardRunner"]):
                 self.options.store,
                 self.cluster,
             )
+
+    def _check_hosts(self) -> None:
+        if self.runner == "dask" and self.cluster:
+            store = storage.absolute(self.options.store)
+            log.info("%s", check_dask_hosts(self.cluster, store, PREFECT_API_URL.value()))
 
     def _resources(self, components: Sequence[Any]) -> AbstractContextManager[Any]:
         num_gpus = self.options.num_gpus

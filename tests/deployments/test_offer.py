@@ -61,6 +61,13 @@ def test_paths_begin_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     align = given["align"]["parameters"]
     assert align["source"] == {"input": [str(tmp_path / "site" / "results" / "reselect")]}
     assert align["training"] == {"base": str(tmp_path / "site" / "base-model")}
+    in_s3 = filled(Server(), "--storage", "s3://team/deita")
+    assert in_s3["reselect"]["parameters"] == {
+        "source": {"input": ["s3://team/deita/pools"]},
+        "export": {"output": "s3://team/deita/results/reselect"},
+        "advanced": {"store": "s3://team/deita/.deita"},
+    }
+    assert in_s3["align"]["parameters"]["training"] == {"base": str(tmp_path / "base-model")}
     uri = filled(Server(), "--input", "s3://team/pools")["select"]["parameters"]["source"]
     assert uri == {"input": ["s3://team/pools"]}
 

@@ -34,7 +34,8 @@ def rendered(*words: str) -> dict[str, Any]:
     variables |= job_variables(options)
     unknown = set(variables) - set(properties)
     assert not unknown, "a variable that the pool does not know"
-    job = apply_values(template["job_configuration"], variables)
+    values = {name: value for name, value in variables.items() if value is not None}
+    job = apply_values(template["job_configuration"], values)
     assert isinstance(job, dict)
     return job
 

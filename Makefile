@@ -1,5 +1,6 @@
 # make demo   installs, selects from the sample pool through the real Prefect flow, prints where the results are
 # make ui     installs, starts a Prefect server with deployments for the sample pool, prints the address to open
+# make up     builds the image and starts everything in containers: Prefect, Postgres, S3 and a worker
 # make test   installs, runs all tests except those of `make e2e`, in two processes: they mostly wait for servers
 # make e2e    runs the tests that need a real Prefect server or a browser; installs what they need
 # make trainers  reads subsets with LLaMA-Factory's and axolotl's own code, in environments of their own (2 GB each)
@@ -14,7 +15,7 @@ STAMP := $(VENV)/.installed
 
 CHROMIUMS := chromium chromium-browser google-chrome
 
-.PHONY: demo ui test e2e trainers chromium lint docs clean
+.PHONY: demo ui up test e2e trainers chromium lint docs clean
 .DEFAULT_GOAL := demo
 
 # pip, not uv: where pip knows a CPU build of torch of the pinned version, it takes that one; uv's resolver would not.
@@ -32,6 +33,9 @@ demo: $(STAMP)
 ui: $(STAMP)
 	mkdir -p ui-output
 	$(BIN)/python -m deployments.ui --root ui-output --input examples/pool.jsonl
+
+up:
+	docker compose up --build
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile

@@ -113,7 +113,9 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 # Of pip, vLLM, Prefect, Dask and accelerate; of the modules in deployments/.
 OTHER_OPTIONS = {
     *("--index-url", "--port", "--logprobs-mode", "--pool", "--nthreads", "--resources"),
-    *("--root", "--cron", "--active", "--no-active", "--align", "--no-align"),
+    *("--root", "--cron", "--active", "--no-active", "--storage", "--pool-type", "--image"),
+    *("--memory", "--gpus", "--aws-credentials", "--block", "--remove", "--type", "--all"),
+    *("--volumes", "--build-arg", "--from-literal"),
     *("--multi-gpu", "--num-processes"),
 }
 

@@ -806,7 +806,8 @@ class Versions(SubsetOptions):
         24,
         gt=0,
         title="Approve within",
-        description="Hours after which a run that nobody answers fails, and latest stays.",
+        description="Hours after which a run that nobody answers fails, and latest stays. More "
+        "than 0.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Deploy select, reselect, sweep and align to the Prefect server: `python -m deployments.deploy`.
+"""Deploy the flows of prefect.yaml to the Prefect server: `python -m deployments.deploy`.
 
 The server is the one at PREFECT_API_URL. Works from a checkout and from an installed package.
 Creates the work pool if it is missing; a worker then runs what you start in the UI: `prefect worker

@@ -70,7 +70,7 @@ def fill_in(options: argparse.Namespace, client: SyncPrefectClient) -> list[dict
     for deployment in deployments:
         parameters = deployment["parameters"]
         deployment["parameters"] = _absolute(storage, parameters)
-        if options.input and parameters["source"]["input"] == [POOLS]:
+        if options.input and parameters.get("source") == {"input": [POOLS]}:
             pools = _below(Path.cwd(), options.input)
             deployment["parameters"]["source"]["input"] = [pools]
         if "training" in parameters:  # a model is read from a folder, wherever the results go

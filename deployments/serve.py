@@ -1,4 +1,4 @@
-"""Serve select, reselect, sweep and align from this process: `python -m deployments.serve`.
+"""Serve the flows of prefect.yaml from this process: `python -m deployments.serve`.
 
 Needs a Prefect server at PREFECT_API_URL, but no work pool and no worker: runs are processes of
 this machine, as long as this one lives. It serves `prefect.yaml`, as `deployments.deploy` does.

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.postgres import start_postgres, start_prefect
+from tests.support.postgres import start_postgres, start_prefect
 
 RUN = "import sys; from benchmarks.bench_databases import run; run(int(sys.argv[1]))"
 PATIENCE = 300  # seconds for the server to record what it was sent

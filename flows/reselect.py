@@ -27,7 +27,7 @@ from deita_tasks.config import (
 )
 from deita_tasks.errors import StorageError
 from deita_tasks.manifest import Manifest
-from deita_tasks.plan import plan_run
+from deita_tasks.plan import Plan, plan_run
 from deita_tasks.reporting.approval import describe_version
 from deita_tasks.results import refusals, versions
 from deita_tasks.results.reading import checked_output, damage_of, read_manifest
@@ -65,39 +65,58 @@ def reselect_subset(
 
     Returns the version, its URI, whether it is new, its manifest and the changes.
     """
-    if export.approve:
-        tasks.check_can_ask()
-        awaited = tasks.awaited_version()
-        if awaited is not None:  # the run was suspended, and a person has answered
-            return _conclude(awaited, _compared_with(awaited, export), export, {})
+    awaited = _awaited_version(export)
+    if awaited is not None:
+        return _conclude(awaited, _compared_with(awaited, export), export, {})
     plan = plan_run(source, preset, scoring, embedding, selection, export, advanced, filtering)
     clock = Clock()
     with open_pool(plan, source, advanced, clock) as pool:
-        selection_digest = tasks.selection_digest(plan, pool.digest)
-        digest = storage.digest_of([selection_digest, export.subset_options().model_dump()])
+        digest = _version_digest(plan, pool, export)
         current = versions.latest(export.output)
-        if current is not None and versions.has_digest(current, digest):
-            damage = damage_of(versions.version_uri(export.output, current))
-            if damage is None:
-                return _nothing_new(current, pool, source, selection, export)
-            log.warning("making the damaged version %s again: %s", current, damage)
+        if current is not None and _is_current(current, digest, export):
+            return _nothing_new(current, pool, source, selection, export)
         name = versions.unpublished(export.output, digest, current)
         if name is not None and export.approve and refusals.read_refusal(export.output, name):
             return _refused(name, export)
         previous = _previous_uri(export.output, current)
         stage_results = score_and_embed(plan, pool, advanced, clock, previous)
         summary = choose(plan, pool, stage_results, source, selection, advanced, clock)
-        models = {"scoring": scoring, "embedding": embedding, "filtering": filtering}
-        groups = {"source": source, **models, "selection": selection, "export": export}
-        facts = run_facts(plan, preset, stage_results, clock, **groups, advanced=advanced)
         if name is None:
             name = versions.new_name(digest)
+            groups = {"source": source, "scoring": scoring, "embedding": embedding}
+            groups |= {"filtering": filtering, "selection": selection, "export": export}
+            facts = run_facts(plan, preset, stage_results, clock, **groups, advanced=advanced)
             uri = versions.version_uri(export.output, name)
-            options = export.subset_options()
-            tasks.export_selection(
-                pool, stage_results, summary, uri, options, facts, selection.seed, previous
-            )
+            how = (uri, export.subset_options(), facts, selection.seed, previous)
+            tasks.export_selection(pool, stage_results, summary, *how)
     return _conclude(name, current, export, stage_results)
+
+
+def _version_digest(plan: Plan, pool: Pool, export: Versions) -> str:
+    """Return a digest of everything that a version depends on."""
+    selection_digest = tasks.selection_digest(plan, pool.digest)
+    return storage.digest_of([selection_digest, export.subset_options().model_dump()])
+
+
+def _awaited_version(export: Versions) -> str | None:
+    """Return the version about which a person has answered while this run was suspended.
+
+    Raises UsageError if nobody can be asked.
+    """
+    if not export.approve:
+        return None
+    tasks.check_can_ask()
+    return tasks.awaited_version()
+
+
+def _is_current(name: str, digest: str, export: Versions) -> bool:
+    """Return whether a version has this digest and is not damaged."""
+    if not versions.has_digest(name, digest):
+        return False
+    damage = damage_of(versions.version_uri(export.output, name))
+    if damage is not None:
+        log.warning("making the damaged version %s again: %s", name, damage)
+    return damage is None
 
 
 def _previous_uri(output: str, current: str | None) -> str | None:

@@ -48,8 +48,7 @@ def find_garbage(
     lasting = [artifact for artifact in artifacts if artifact.kind in ("selections", "models")]
     if forget is not None:
         in_use = {mark.selection for mark in marks}
-        age = max(forget, grace)
-        lasting = [each for each in lasting if each.digest in in_use or now - each.newest < age]
+        lasting = _younger(lasting, now - max(forget, grace), in_use)
     selections = [artifact for artifact in lasting if artifact.kind == "selections"]
     used_pools, fingerprints, others = _references(store, artifacts, selections, marks)
     pools = {
@@ -75,6 +74,12 @@ def find_garbage(
         elif artifact.digest not in live:
             garbage += artifact.files
     return [file for file in garbage if now - file.modified >= grace]
+
+
+def _younger(
+    artifacts: Sequence[Artifact], since: datetime, in_use: Collection[str]
+) -> list[Artifact]:
+    return [each for each in artifacts if each.digest in in_use or each.newest > since]
 
 
 def _is_live(result: storage.FileEntry, live: set[str]) -> bool:

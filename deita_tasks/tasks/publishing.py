@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect.assets import materialize
 from pydantic import JsonValue
 
@@ -21,7 +23,7 @@ def publish(
     again, so no version stays unannounced.
     """
     sources = [versions.version_uri(output, version)]
-    task = materializing(publish_version, output, "latest version", sources)
+    task: Any = materializing(publish_version, output, "latest version", sources)
     task(output, version, manifest.to_dict(), changes)
 
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from benchmarks.bench_databases import count_recorded
-from benchmarks.postgres import find_programs, start_postgres, start_prefect
 from tests.e2e.conftest import until
+from tests.support.postgres import find_programs, start_postgres, start_prefect
 from tests.support.runs import command, finish
 from tests.support.small_pool import write_small_pool
 

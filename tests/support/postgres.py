@@ -34,18 +34,24 @@ def start_postgres(folder: Path) -> Iterator[str]:
     if programs is None:
         raise FileNotFoundError("no PostgreSQL: apt-get install postgresql")
     folder.mkdir(parents=True, exist_ok=True)
-    as_user = []
+    as_user: list[str] = []
     if os.geteuid() == 0:
         shutil.chown(folder, USER)
         as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
     data, port = folder / "data", free_port()
-    initdb = [programs / "initdb", "--auth=trust", f"--username={USER}", "--pgdata", data]
+    initdb: list[str | Path] = [
+        programs / "initdb",
+        "--auth=trust",
+        f"--username={USER}",
+        "--pgdata",
+        data,
+    ]
     subprocess.run([*as_user, *initdb], check=True, capture_output=True)
     # Its default of 100 connections is enough for one Prefect server, with 15 at most.
     options = ["-D", data, "-h", HOST, "-p", str(port), "-k", folder]
     log = folder / "postgres.log"
     with start_process([*as_user, *map(str, (programs / "postgres", *options))], {}, log) as server:
-        ask = [programs / "pg_isready", "-q", "-h", HOST, "-p", str(port)]
+        ask = [str(programs / "pg_isready"), "-q", "-h", HOST, "-p", str(port)]
         wait_for(lambda: subprocess.run(ask, check=False).returncode == 0, server, log)
         yield f"postgresql+asyncpg://{USER}@{HOST}:{port}/{USER}"
 

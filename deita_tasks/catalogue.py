@@ -27,6 +27,14 @@ SCORERS: Table = {
     "judge": "deita_tasks.scoring.judge:JudgeScorer",
 }
 
+# Scores with a range of their own, which `rank_by` names; a column of the user's own is
+# `provided:NAME`.
+NAMED_SCORES: Table = {
+    "ifd": "deita_tasks.scoring.language_model:IFD",
+    "perplexity": "deita_tasks.scoring.language_model:Perplexity",
+}
+PROVIDED_SCORE: Table = {"provided_column": "deita_tasks.scoring.provided:ProvidedColumn"}
+
 EMBEDDERS: Table = {
     "causal_lm": "deita_tasks.embedding.causal_lm:CausalLMEmbedder",
     "provided": "deita_tasks.embedding.provided:ProvidedEmbedder",

@@ -42,6 +42,8 @@ from deita_tasks.presets import (
     DEFAULT_MAX_SIMILARITY,
     EVERY_ROW,
     FACILITY_LOCATION_CANDIDATES,
+    IFD_BELOW,
+    LANGUAGE_MODEL_TOKENS,
     MMR_WEIGHT,
     NGRAM_WORDS,
     PRESETS,
@@ -85,7 +87,8 @@ MAX_NAME_LENGTH = 40  # characters of a pool's name
 class ComponentOption(NamedTuple):
     """Marks a field that sets the option `name` of a component.
 
-    component: "complexity", "quality" or "embedding"; "scorers" for both scorers.
+    component: "complexity", "quality" or "embedding"; "scorers" for both scorers; "language_model"
+    for that of IFD and perplexity.
     """
 
     component: str
@@ -376,6 +379,35 @@ class Scoring(Group):
         description="For provided: column that scores file and pool both have, and that joins "
         "them. Default: id, else the source row.",
     )
+    language_model: Annotated[str | None, ComponentOption("language_model", "model")] = Field(
+        None,
+        title="Language model",
+        description="For ifd and perplexity in rank_by: hub id or local folder of a small causal "
+        "language model.",
+    )
+    language_model_revision: Annotated[
+        str | None, ComponentOption("language_model", "revision")
+    ] = Field(
+        None,
+        title="Language model revision",
+        description="Branch, tag or commit on the hub. Default: the pinned commit, else main.",
+    )
+    language_model_max_length: Annotated[
+        int | None, ComponentOption("language_model", "max_length")
+    ] = Field(
+        None,
+        ge=2,
+        title="Language model length",
+        description="Tokens of an instruction and its response that are read. At least 2. Default: "
+        f"{LANGUAGE_MODEL_TOKENS}.",
+    )
+    language_model_dtype: Annotated[Dtype | None, ComponentOption("language_model", "dtype")] = (
+        Field(
+            None,
+            title="Language model number type",
+            description="auto: bfloat16 where the hardware supports it well. Default: float32.",
+        )
+    )
 
 
 class Embedding(Group):
@@ -611,6 +643,20 @@ class Selection(Group):
         title="Ranking",
         description="Score that decides which conversation comes first. Default: the strategy's "
         "own, evol for most.",
+    )
+    rank_by: str | None = Field(
+        None,
+        title="Rank by",
+        description="Expression of scores to rank by, such as ifd or 2 * quality - log(length): "
+        "complexity, quality, ifd, perplexity, length, provided:COLUMN, numbers, + - * / and min, "
+        "max, mean, log. Default: complexity * quality.",
+    )
+    ifd_below: float | None = Field(
+        None,
+        gt=0,
+        title="IFD below",
+        description="For ifd in rank_by: a row is unscorable unless each IFD is below this. More "
+        f"than 0. Default: {IFD_BELOW:g}, from where the instruction does not help.",
     )
     evol_score: Literal["sum", "mean", "max"] | None = Field(
         None,

@@ -44,6 +44,7 @@ class LedgerRow(NamedTuple):
     reason: str | None
     truncated: bool | None
     stratum: str | None = None
+    scores: list[dict[str, Any]] | None = None  # other scores: name, values
 
     @property
     def place(self) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     AwareDatetime,
+    ConfigDict,
     Field,
     JsonValue,
     NonNegativeFloat,
@@ -139,7 +140,10 @@ class StratumCounts(JsonRecord):
 
 
 class RowsByStage(JsonRecord):
-    """A number of rows for each stage."""
+    """A number of rows for each stage; those of scores that rank_by names come after these."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, NonNegativeInt] = Field(init=False)
 
     complexity: NonNegativeInt = 0
     quality: NonNegativeInt = 0

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, cast, get_args
 
 from deita_tasks import storage
+from deita_tasks.catalogue import NAMED_SCORES, PROVIDED_SCORE
 from deita_tasks.components import Component, component_class
 from deita_tasks.config import (
     Advanced,
@@ -36,12 +37,13 @@ from deita_tasks.loading.evaluation_rows import find_evaluation_files
 from deita_tasks.manifest import MANIFEST, Model, PassedOver
 from deita_tasks.models.token_counter import TokenCounter
 from deita_tasks.presets import EVERY_ROW, LICENCES, PRESETS, Spec
-from deita_tasks.records import SCORE_KINDS, ScoreKind
+from deita_tasks.records import SCORE_KINDS, ScoreKind, column_of
 from deita_tasks.results import publish, versions
 from deita_tasks.scoring import SCORERS, load_scorer
 from deita_tasks.scoring.base import Scorer
 from deita_tasks.selecting import SELECTORS, load_selector
 from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.expression import EVOL
 from deita_tasks.selecting.reference import ReferenceKind
 
 # By runner, which is also the name of the extra.
@@ -141,7 +143,8 @@ class Filters:
 class Plan:
     """What a run will do: its files and components. No model is loaded yet.
 
-    specs: by stage (complexity, quality, embedding, selection). scorers: complexity and quality.
+    specs: by stage (complexity, quality, embedding, selection). scorers: complexity and quality, or
+    what rank_by names.
     embedder: None if the strategy needs no vectors of rows. evaluation: as the user set it.
     filters: what leaves rows out before any model works. budget_tokens: the most tokens to select.
     references: where the texts come from that strategies compare rows with, by kind.
@@ -194,6 +197,10 @@ class Plan:
             return f"the strategy {strategy} looks at every row"
         if self.selector.clusters is not None:
             return "clusters are made of every vector"
+        if self.selector.rank_by is not None:
+            return (
+                f"rank_by = {self.selector.rank_by}: only the scores of the evol score have bounds"
+            )
         if self.selector.ranking == "length":
             return "a ranking by length says nothing about scores, and a row needs them to be kept"
         return None
@@ -253,10 +260,11 @@ def plan_run(
     references = plan_references([selection.strategy], selection.target, selection.tags)
     found = find_pool(source.input, load_layouts())
     settings = RunSettings(advanced.device, advanced.allow_bin, found.files)
-    for kind in SCORE_KINDS:
-        specs[kind] = scorer_spec(preset, kind, scoring, settings)
+    _check_language_model(scoring, selector)
+    for name in selector.score_names:
+        specs[name] = score_spec(preset, name, scoring, settings)
     specs["embedding"] = embedder_spec(preset, embedding, settings)
-    scorers, embedder = _load_components(specs)
+    scorers, embedder = _load_components(specs, selector.score_names)
     _check_places(source, export, advanced, found.files)
     running_of(advanced)
     has_texts = bool(references) or filters.similarity is not None
@@ -275,11 +283,13 @@ def plan_run(
     )
 
 
-def _load_components(specs: Mapping[str, Spec]) -> tuple[dict[str, Scorer], Embedder]:
-    """Return the scorers, by kind, and the embedder. Raises UsageError for a wrong option."""
+def _load_components(
+    specs: Mapping[str, Spec], scores: Sequence[str]
+) -> tuple[dict[str, Scorer], Embedder]:
+    """Return the scorers of `scores`, and the embedder. Raises UsageError for a wrong option."""
     scorers: dict[str, Scorer] = {}
-    for kind in SCORE_KINDS:
-        scorers[kind] = load_scorer(specs[kind]["name"], **specs[kind]["options"])
+    for name in scores:
+        scorers[name] = load_scorer(specs[name]["name"], **specs[name]["options"])
     embedder = load_embedder(specs["embedding"]["name"], **specs["embedding"]["options"])
     for component in (*scorers.values(), embedder):
         _check_model(component)
@@ -454,6 +464,37 @@ def selector_spec(preset: PresetName, selection: Selection, run: RunSettings) ->
     if "max_similarity" in fields and selection.metric in (None, "cosine"):
         options.setdefault("max_similarity", PRESETS[preset].max_similarity)
     return {"name": selection.strategy, "options": {**options, **run.options_for(fields)}}
+
+
+def score_spec(preset: PresetName, name: str, scoring: Scoring, run: RunSettings) -> Spec:
+    """Return the scorer of the score `name`, as the strategy names it."""
+    if name in SCORE_KINDS:
+        return scorer_spec(preset, name, scoring, run)
+    column = column_of(name)
+    if column is not None:
+        of_file = scoring.component_options("scorers")
+        options = {"kind": name, "column": column}
+        options |= {option: of_file[option] for option in ("file", "key") if option in of_file}
+        fields = component_class(PROVIDED_SCORE, "scorer", "provided_column").model_fields
+        return {"name": "provided_column", "options": {**options, **run.options_for(fields)}}
+    options = scoring.component_options("language_model")
+    if "model" not in options:
+        raise UsageError(
+            f"rank_by names {name}: needs language_model, a hub id or a local folder, such as "
+            "openai-community/gpt2"
+        )
+    fields = component_class(NAMED_SCORES, "scorer", name).model_fields
+    return {"name": name, "options": {**options, **run.options_for(fields)}}
+
+
+def _check_language_model(scoring: Scoring, selector: Selector) -> None:
+    """Raise UsageError for options of a language model that nothing uses."""
+    options = scoring.component_options("language_model")
+    if options and not set(NAMED_SCORES) & set(selector.score_names):
+        raise UsageError(
+            f"language_model: expected {' or '.join(NAMED_SCORES)} in rank_by, which is "
+            f"{selector.rank_by or EVOL[0]!r}"
+        )
 
 
 def scorer_spec(

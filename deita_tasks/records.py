@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args, runtime_checkable
@@ -17,12 +18,27 @@ if TYPE_CHECKING:
 ScoreKind = Literal["complexity", "quality"]
 SCORE_KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
 
+PROVIDED = "provided:"
+
+
+def provided_column(column: str) -> str:
+    """Return the name of the score in a column of the user's: provided:mark, provided:"a mark"."""
+    is_plain = re.fullmatch(r"[\w.]+", column)
+    return f"{PROVIDED}{column}" if is_plain else f'{PROVIDED}"{column}"'
+
+
+def column_of(name: str) -> str | None:
+    """Return the column of a score that `provided_column` names; None for another score."""
+    if not name.startswith(PROVIDED):
+        return None
+    return name.removeprefix(PROVIDED).strip('"')
+
 
 @dataclass(frozen=True)
 class ModelOutput:
     """The scores or vectors of n inputs. Nothing is imputed.
 
-    values: float32 (n,) scores in [1, 6], or float32 (n, d) vectors; NaN in the rows of `problems`.
+    values: float32 (n,) scores, or float32 (n, d) vectors; NaN in the rows of `problems`.
     truncated_tokens: int32 (n,), the tokens that did not fit the model's window; 0 if it read the
     whole text. problems: why an input has no value, by the input's position.
     """

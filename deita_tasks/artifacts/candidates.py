@@ -22,6 +22,7 @@ from deita_tasks.artifacts.pool_strata import columns_of
 from deita_tasks.artifacts.scores import (
     ComputedValues,
     PoolScores,
+    RankRule,
     assemble_scores,
     turns_of,
 )
@@ -30,7 +31,7 @@ from deita_tasks.records import SelectorResult
 from deita_tasks.selecting.arrays import Doubles, Floats, Mask
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.clusters import cluster_rows
-from deita_tasks.selecting.evol import TurnAggregation, ranking_scores
+from deita_tasks.selecting.evol import ranking_scores
 from deita_tasks.selecting.strata import Strata
 
 MEMORY_BYTES = 2**29  # larger vectors go to a scratch file
@@ -64,6 +65,8 @@ class Candidates:
 
     def ranking(self, strategy: Selector) -> Doubles:
         """Return the score that `strategy` ranks by: float64 (n,). Length is in words."""
+        if strategy.rank_by is not None:
+            return np.asarray(self.scores["evol_score"].to_numpy(), np.float64)
         lengths = None
         if strategy.ranking == "length":
             words = columns_of(self.pool, self.scores["id"], ["n_words"])
@@ -163,9 +166,9 @@ def with_problems(scores: pa.Table, reasons: Mapping[str, str]) -> pa.Table:
 
 
 def read_scores(
-    pool: Pool, stage_parts: StagesParts, aggregation: TurnAggregation = "sum"
+    pool: Pool, stage_parts: StagesParts, strategy: Selector | None = None
 ) -> PoolScores:
-    """Return the scores of each distinct row of `pool`, in order.
+    """Return the scores of each distinct row of `pool`, in order, as `strategy` ranks by them.
 
     Raises StorageError for a row that is in no part of a stage.
     """
@@ -180,7 +183,10 @@ def read_scores(
                 f"{missing} of {len(ids)} rows are in no part; run again: they will be computed"
             )
         tables[stage] = values.take(every_row)
-    return assemble_scores(ids, turns_of(pool), tables, aggregation)
+    if strategy is None:
+        return assemble_scores(ids, turns_of(pool), tables)
+    rule = RankRule.of(strategy, pool)
+    return assemble_scores(ids, turns_of(pool), tables, strategy.evol_score, rule)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from deita_tasks.artifacts.pool import POOL_FILE, PoolSummary
 from deita_tasks.artifacts.references import read_summary as read_reference_summary
 from deita_tasks.artifacts.runs import MARK_NAME
 from deita_tasks.artifacts.selection import SelectionSummary, read_selection
+from deita_tasks.catalogue import NAMED_SCORES
 from deita_tasks.components import Fingerprint
 from deita_tasks.errors import DamagedArtifact, MissingFile, StorageError
 
@@ -30,6 +31,8 @@ FOLDER_FILES = {
     "tokens": PART_FILES,
     "scores/complexity": PART_FILES,
     "scores/quality": PART_FILES,
+    **{f"scores/{name}": PART_FILES for name in NAMED_SCORES},
+    "scores/provided": PART_FILES,
     "embeddings": PART_FILES,
 }
 KIND_FILES = {

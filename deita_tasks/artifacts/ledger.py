@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from deita_tasks.artifacts.scores import NAMED_VALUES
 from deita_tasks.decisions import DECISIONS
 from deita_tasks.manifest import Counts
 from deita_tasks.records import Rejection, RejectionColumns, SelectorResult
@@ -37,7 +38,8 @@ SCHEMA = pa.schema(
         # One score a user turn; a duplicate has those of the row that it repeats.
         "complexity": pa.list_(pa.float32()),
         "quality": pa.list_(pa.float32()),
-        # Null for a row whose scores are not all computed: then it lies between the bounds.
+        # The value of rank_by where that is set. Null for a row whose scores are not all computed:
+        # then it lies between the bounds.
         "evol_score": pa.float64(),
         "evol_lower": pa.float64(),
         "evol_upper": pa.float64(),
@@ -53,6 +55,7 @@ SCHEMA = pa.schema(
         "reason": pa.string(),
         "truncated": pa.bool_(),  # a model read only a part of it
         "stratum": pa.string(),  # null in a selection without strata
+        "scores": NAMED_VALUES,  # other scores by name; null unless rank_by names some
     }
 )
 EVOL_COLUMNS = ("evol_score", "evol_lower", "evol_upper")
@@ -265,6 +268,7 @@ def _good_rows(pool: _Rows, scores: pa.Table, verdicts: _Verdicts, limits: Limit
         ),
         "truncated": scores["truncated"].take(code_of_row),
         "stratum": scores["stratum"].take(code_of_row),
+        "scores": scores["scores"].take(code_of_row),
     }
     return pa.table(columns).cast(SCHEMA)
 

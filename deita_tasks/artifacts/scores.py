@@ -15,23 +15,30 @@ from deita_tasks.artifacts.parts import WIDTH, StageParts
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.conversations import RowKey
 from deita_tasks.records import SCORE_KINDS
-from deita_tasks.selecting.arrays import Indices, Mask
+from deita_tasks.selecting.arrays import Doubles, Indices, Mask
+from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.bounds import HIGHEST, LOWEST, PartialScores, bound_scores
-from deita_tasks.selecting.evol import TurnAggregation
+from deita_tasks.selecting.evol import FlatColumn, TurnAggregation, expression_scores, flatten
+from deita_tasks.selecting.expression import LENGTH, Expression
 
 EMBEDDING = "embedding"
+# Scores by name, each a value a turn, or one for the whole row.
+NAMED_VALUES = pa.list_(pa.struct({"name": pa.string(), "values": pa.list_(pa.float32())}))
+HIGH_IFD = "ifd: not below"
 
 SCORES = pa.schema(
     {
         "id": pa.string(),
         "complexity": pa.list_(pa.float32()),
         "quality": pa.list_(pa.float32()),
+        # With rank_by, its value.
         "evol_score": pa.float64(),  # NaN if there is none, or a score is not computed
         # Bounds of the evol score, equal where it is known; NaN for a row that cannot have one.
         "evol_lower": pa.float64(),
         "evol_upper": pa.float64(),
         "truncated": pa.bool_(),
         "problem": pa.string(),
+        "scores": NAMED_VALUES,  # the other scores that rank_by names
     }
 )
 VALUE_TYPES = {
@@ -119,6 +126,78 @@ class ComputedValues:
         return whole.take(pa.array(places, mask=is_hidden))
 
 
+class RankRule(NamedTuple):
+    """What ranks n rows: an expression of scores.
+
+    lengths: words in all turns, int64 (n,). ifd_limit: what every IFD has to be below; None where
+    the expression does not name it.
+    """
+
+    expression: Expression
+    lengths: Indices
+    ifd_limit: float | None
+
+    @classmethod
+    def of(cls, strategy: Selector, pool: Pool) -> RankRule | None:
+        """Return the rule by which `strategy` ranks the distinct rows; None for the evol score."""
+        if strategy.expression is None:
+            return None
+        _, positions = pool.distinct
+        words = pool.index(["n_words"])["n_words"].to_numpy()
+        return cls(strategy.expression, words[positions], strategy.ifd_limit)
+
+    def scores(self, stages: Mapping[str, pa.Table], aggregation: TurnAggregation) -> Doubles:
+        """Return the score of each row, float64 (n,); NaN for a row without one."""
+        columns = {}
+        for name in self.expression.names:
+            if name == LENGTH:
+                rows = len(self.lengths)
+                words = self.lengths.astype(np.float64)
+                columns[name] = FlatColumn(np.arange(rows + 1), words, np.zeros(rows, np.bool_))
+            else:
+                columns[name] = flatten(stages[name]["values"])
+        scores = expression_scores(self.expression, aggregation, columns)
+        return np.where(np.isfinite(scores), scores, np.nan)
+
+    def problems(self, stages: Mapping[str, pa.Table], scores: Doubles) -> pa.Array:
+        """Return why a row is no candidate although it has all scores; null for the others."""
+        reasons = np.full(len(scores), None, object)
+        reasons[np.isnan(scores)] = f"rank_by: {self.expression.text} is not finite"
+        if self.ifd_limit is not None:
+            column = flatten(stages["ifd"]["values"])
+            row_of_value = np.repeat(np.arange(len(scores)), np.diff(column.offsets))
+            too_high = np.unique(row_of_value[column.values >= self.ifd_limit])
+            reasons[too_high] = f"{HIGH_IFD} {self.ifd_limit:g}"
+        return pa.array(reasons, pa.string())
+
+
+def is_high_ifd(reason: str) -> bool:
+    """Return whether a row is unscorable only for its IFD, as the method wants it."""
+    return reason.startswith(HIGH_IFD)
+
+
+def _named_values(stages: Mapping[str, pa.Table], rows: int) -> pa.Array:
+    """Return NAMED_VALUES of n rows; null for a row without any."""
+    names = [name for name in stages if name not in (*SCORE_KINDS, EMBEDDING)]
+    if not names:
+        return pa.nulls(rows, NAMED_VALUES)
+    lists = [stages[name]["values"].combine_chunks() for name in names]
+    is_valid = np.array([column.is_valid().to_numpy(zero_copy_only=False) for column in lists])
+    structs = pa.StructArray.from_arrays(
+        [pa.array(np.repeat(names, rows), pa.string()), pa.concat_arrays(lists)],
+        fields=list(NAMED_VALUES.value_type),
+    )
+    places = np.arange(len(names) * rows).reshape(len(names), rows).T[is_valid.T]
+    counts = is_valid.sum(axis=0)
+    offsets = np.concatenate(([0], np.cumsum(counts)))
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()),
+        structs.take(pa.array(places)),
+        type=NAMED_VALUES,
+        mask=pa.array(counts == 0),
+    )
+
+
 class PoolScores(NamedTuple):
     """SCORES of some rows, and how many of them a model read only in part, by stage."""
 
@@ -131,8 +210,12 @@ def assemble_scores(
     turns: Indices,
     stages: Mapping[str, pa.Table],
     aggregation: TurnAggregation = "sum",
+    rule: RankRule | None = None,
 ) -> PoolScores:
-    """Return the scores of n rows. turns: int64 (n,). stages: what `ComputedValues.take` gives."""
+    """Return the scores of n rows. turns: int64 (n,). stages: what `ComputedValues.take` gives.
+
+    rule: what ranks the rows instead of the evol score; it needs every score that it names.
+    """
     problem = pa.chunked_array([pa.nulls(len(ids), pa.string())])
     truncated: dict[str, Mask] = {}
     for stage, table in stages.items():
@@ -140,16 +223,23 @@ def assemble_scores(
         stage_problem = pc.binary_join_element_wise(stage, reason, ": ")
         problem = pc.coalesce(problem, stage_problem)
         truncated[stage] = table["cut"].fill_null(0).to_numpy() > 0
-    scores = {kind: partial_scores(stages[kind]) for kind in SCORE_KINDS}
-    lower, upper = (
-        bound_scores("evol", aggregation, scores["complexity"], scores["quality"], turns, score)
-        for score in (LOWEST, HIGHEST)
-    )
-    is_complete = scores["complexity"].is_computed & scores["quality"].is_computed
+    if rule is None:
+        scores = {kind: partial_scores(stages[kind]) for kind in SCORE_KINDS}
+        lower, upper = (
+            bound_scores("evol", aggregation, scores["complexity"], scores["quality"], turns, score)
+            for score in (LOWEST, HIGHEST)
+        )
+        is_complete = scores["complexity"].is_computed & scores["quality"].is_computed
+        evol_scores = np.where(is_complete, lower, np.nan)
+    else:
+        evol_scores = lower = upper = rule.scores(stages, aggregation)
+        problem = pc.coalesce(problem, rule.problems(stages, evol_scores))
+    nothing = pa.nulls(len(ids), SCORES.field("complexity").type)
     columns: dict[str, Any] = {
         "id": ids,
-        **{kind: values.values for kind, values in scores.items()},
-        "evol_score": np.where(is_complete, lower, np.nan),
+        **{kind: stages[kind]["values"] if kind in stages else nothing for kind in SCORE_KINDS},
+        "scores": _named_values(stages, len(ids)),
+        "evol_score": evol_scores,
         "evol_lower": lower,
         "evol_upper": upper,
         "truncated": np.logical_or.reduce([np.zeros(len(ids), np.bool_), *truncated.values()]),

@@ -215,7 +215,7 @@ def _select(
         for stage, parts in stage_parts.items():
             evaluation.add(stage, parts.digests)
         return evaluation.outcome()
-    scores = read_scores(pool, stage_parts, strategy.evol_score)
+    scores = read_scores(pool, stage_parts, strategy)
     of_pool = strata_of(pool, strategy)
     with open_candidates(pool, scores.table, stage_parts) as candidates:
         strata = candidates.strata(strategy, of_pool)

@@ -1,14 +1,17 @@
-"""A decoder's hidden state at the last token of each text.
+"""A decoder's hidden state at the last token of each text, or the loss of each of its tokens.
 
-The paper's scorers and its embedder both read this state.
+The paper's scorers and its embedder read the state; IFD and perplexity are made of losses.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from deita_tasks.errors import ModelError
 from deita_tasks.models.batches import BatchLimit
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TokenIds: TypeAlias = Sequence[int]
+# Of a way to compute texts, the positions of a batch's texts and the tokens to fill it up to.
+RunBatch: TypeAlias = "Callable[[ForwardPass, list[int], int], None]"
 HEAD_ROWS = 256  # of a block of last states that the head reads
 
 
@@ -127,6 +132,45 @@ class CausalLM:
         logits = torch.cat(blocks)
         return logits[: len(hidden)]
 
+    def token_losses(
+        self, texts: Sequence[TokenIds]
+    ) -> tuple[list[NDArray[np.float32]], list[int]]:
+        """Return the negative log-probability of each token but the first, given those before.
+
+        In nats, float32 (length - 1,) for each text; and the positions of texts that did not fit
+        memory even alone, which have none. The head must have all token ids, in order. A loss
+        depends on its text alone, as a state does.
+        """
+        import torch
+
+        losses = [np.zeros(0, np.float32) for _ in texts]
+        rows = [row for row, ids in enumerate(texts) if len(ids) > 1]
+
+        def run(forward: ForwardPass, batch_rows: list[int], tokens: int) -> None:
+            batch = [longer[row] for row in batch_rows]
+            for row, states in zip(batch_rows, forward.run_all(batch, tokens), strict=True):
+                found = self._losses_of(states[:-1], longer[row][1:])
+                losses[rows[row]] = found.cpu().numpy()
+
+        longer = [texts[row] for row in rows]
+        with torch.inference_mode():
+            too_long = self._run_texts(longer, self._tokens_per_batch, run)
+        return losses, sorted(rows[row] for row in too_long)
+
+    def _losses_of(self, states: torch.Tensor, following: TokenIds) -> torch.Tensor:
+        """Return the loss of the token that follows each of n states, float32 (n,)."""
+        import torch
+
+        targets = torch.as_tensor(following, device=self.device)
+        blocks = []
+        for start in range(0, len(states), HEAD_ROWS):  # a block's logits are the largest array
+            logits = self.logits(states[start : start + HEAD_ROWS].float())
+            block_targets = targets[start : start + HEAD_ROWS]
+            blocks.append(
+                torch.nn.functional.cross_entropy(logits, block_targets, reduction="none")
+            )
+        return torch.cat(blocks)
+
     @property
     def _tokens_per_batch(self) -> int:
         return fixed_batch_tokens(self.device, self.batch_tokens or self.forward.gpu_tokens)
@@ -161,9 +205,13 @@ class CausalLM:
 
         rows: list[int] = []
         parts: list[torch.Tensor] = []
-        too_long: set[int] = set()
-        for group in self._group_texts(texts):
-            too_long |= self._run_group(texts, group, tokens, rows, parts)
+
+        def run(forward: ForwardPass, batch_rows: list[int], tokens: int) -> None:
+            states = forward.run([texts[row] for row in batch_rows], tokens)
+            parts.append(states.float())
+            rows.extend(batch_rows)
+
+        too_long = self._run_texts(texts, tokens, run)
         states = torch.full(
             (len(texts) + 1, self.base.config.hidden_size),
             torch.nan,
@@ -193,30 +241,26 @@ class CausalLM:
         whole = self.forward.without_prefix()
         return [TextGroup(within, self.forward), TextGroup(beyond, whole)]
 
-    def _run_group(
-        self,
-        texts: Sequence[TokenIds],
-        group: TextGroup,
-        tokens: int,
-        rows: list[int],
-        parts: list[torch.Tensor],
-    ) -> set[int]:
-        """Append the states of a group to `parts` and their positions to `rows`.
+    def _run_texts(self, texts: Sequence[TokenIds], tokens: int, run: RunBatch) -> set[int]:
+        """Call `run` with batches of all texts; return the positions of those that did not fit."""
+        if self.has_experts:  # the rows of an expert's product are those that the batch sends there
+            tokens = 0  # so each text is a batch of its own
+        too_long: set[int] = set()
+        for group in self._group_texts(texts):
+            too_long |= self._run_group(texts, group, tokens, run)
+        return too_long
 
-        Return the positions of texts that did not fit memory.
-        """
+    def _run_group(
+        self, texts: Sequence[TokenIds], group: TextGroup, tokens: int, run: RunBatch
+    ) -> set[int]:
         forward = group.forward
         lengths = [forward.length(texts[row]) for row in group.rows]
 
-        def run(batch: FixedBatch) -> None:
-            batch_rows = [group.rows[position] for position in batch.positions]
-            states = forward.run([texts[row] for row in batch_rows], batch.tokens)
-            parts.append(states.float())
-            rows.extend(batch_rows)
+        def run_batch(batch: FixedBatch) -> None:
+            rows = [group.rows[position] for position in batch.positions]
+            run(forward, rows, batch.tokens)
 
-        if self.has_experts:  # the rows of an expert's product are those that the batch sends there
-            tokens = 0  # so each text is a batch of its own
-        too_long = run_fixed_batches(lengths, tokens, run, forward.plan, self.limit)
+        too_long = run_fixed_batches(lengths, tokens, run_batch, forward.plan, self.limit)
         return {group.rows[position] for position in too_long}
 
     def _set_head(self, model: Any, head_ids: list[int]) -> None:

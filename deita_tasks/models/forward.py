@@ -10,7 +10,7 @@ import torch
 
 from deita_tasks.models.batches import padded_width
 from deita_tasks.models.fixed_batches import FixedBatch, plan_packed, plan_padded
-from deita_tasks.models.packed import ATTENTION, PackedLayout, layer_windows
+from deita_tasks.models.packed import ATTENTION, PackedBatch, PackedLayout, layer_windows
 from deita_tasks.models.prefix import SharedPrefix, compute_prefix
 from deita_tasks.models.quiet import quiet_loading
 
@@ -47,6 +47,12 @@ class ForwardPass(Protocol):
         In the model's number type.
         """
 
+    def run_all(self, texts: Sequence[TokenIds], tokens: int) -> list[torch.Tensor]:
+        """Return the states of all tokens of each text of a batch, (length, d), as `run` does.
+
+        Of a text that begins with the prefix, those after it.
+        """
+
     def without_prefix(self) -> ForwardPass:
         """Return the same way, with every text computed whole."""
 
@@ -78,16 +84,24 @@ class PaddedForward:
         return plan_padded(lengths, positions, tokens, multiple)
 
     def run(self, texts: Sequence[TokenIds], tokens: int) -> torch.Tensor:
-        lengths = torch.tensor([len(ids) for ids in texts])
-        width = padded_width(int(lengths.max()))
+        states = self._states(texts, tokens)
+        rows = torch.arange(len(texts))
+        last = torch.tensor([len(ids) for ids in texts]) - 1
+        return states[rows, last]
+
+    def run_all(self, texts: Sequence[TokenIds], tokens: int) -> list[torch.Tensor]:
+        states = self._states(texts, tokens)
+        return [row[: len(ids)] for row, ids in zip(states, texts, strict=False)]
+
+    def _states(self, texts: Sequence[TokenIds], tokens: int) -> torch.Tensor:
+        """Return the states of padded texts, (rows, width, d)."""
+        width = padded_width(max(map(len, texts)))
         padded = torch.zeros(max(len(texts), tokens // width), width, dtype=torch.long)
         for row, ids in zip(padded, texts, strict=False):
             row[: len(ids)] = torch.as_tensor(ids)
         output = self.base(input_ids=padded.to(self.device), use_cache=False)
         states: torch.Tensor = output.last_hidden_state
-        rows = torch.arange(len(texts))
-        last = lengths - 1
-        return states[rows, last]
+        return states
 
     def without_prefix(self) -> PaddedForward:
         return self
@@ -122,14 +136,23 @@ class PackedForward:
 
     def run(self, texts: Sequence[TokenIds], tokens: int) -> torch.Tensor:
         batch = self.layout.pack(texts, tokens, self.prefix)
+        return self._states(batch)[batch.last]
+
+    def run_all(self, texts: Sequence[TokenIds], tokens: int) -> list[torch.Tensor]:
+        lengths = [self.length(ids) for ids in texts]
+        states = self._states(self.layout.pack(texts, tokens, self.prefix))
+        return list(torch.split(states[: sum(lengths)], lengths))
+
+    def _states(self, batch: PackedBatch) -> torch.Tensor:
+        """Return the states of a batch, (tokens, d)."""
         output = self.base(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             use_cache=False,
             packed=batch,
         )
-        states: torch.Tensor = output.last_hidden_state
-        return states[0, batch.last]
+        states: torch.Tensor = output.last_hidden_state[0]
+        return states
 
     def without_prefix(self) -> PackedForward:
         return PackedForward(self.base, self.layout, None)

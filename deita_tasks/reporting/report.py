@@ -36,7 +36,10 @@ from deita_tasks.reporting.statistics import (
     distributions,
     is_partial,
     limit_measure,
+    named_scores,
     pool_sample,
+    ranking_name,
+    ranks_by_evol,
     selection_limit,
     selection_reach,
     summary_table,
@@ -158,7 +161,10 @@ def build_report(data: ReportData) -> Report:
         figures={name: Markup(drawing.decode()) for name, drawing in drawings.items()},
         facts=facts,
         reach=selection_reach(data.ledger, manifest),
-        summary=summary_table(splits),
+        summary=summary_table(splits, ranking_name(manifest)),
+        ranking=ranking_name(manifest),
+        ranks_by_evol=ranks_by_evol(manifest),
+        named_scores=named_scores(splits),
         partial=_describe_partial(data.ledger),
         groups=[group for group in groups if group.examples],
         measure=measure,
@@ -196,7 +202,7 @@ def _draw_distributions(manifest: Manifest, splits: Mapping[str, Split]) -> dict
         "decisions": (figures.WIDE, figures.decisions(manifest.counts.model_dump())),
         "evol_score": (
             figures.WIDE,
-            figures.histogram(splits["evol score"], "evol score", "conversations"),
+            figures.histogram(splits["evol score"], ranking_name(manifest), "conversations"),
         ),
         "words": (
             figures.NARROW,
@@ -205,9 +211,14 @@ def _draw_distributions(manifest: Manifest, splits: Mapping[str, Split]) -> dict
         "turns": (figures.NARROW, figures.turns(splits["user turns"])),
     }
     for kind in SCORE_KINDS:
+        if not ranks_by_evol(manifest) and not len(splits[kind].pool):
+            continue
         title = f"{kind} of a user turn"
         plot = figures.histogram(splits[kind], title, "user turns", limits=(1, 6))
         plots[kind] = (figures.NARROW, plot)
+    for name in named_scores(splits):
+        plot = figures.histogram(splits[name], f"{name} of a user turn", "user turns")
+        plots[name] = (figures.NARROW, plot)
     return {name: figures.svg(name, size, plot) for name, (size, plot) in plots.items()}
 
 

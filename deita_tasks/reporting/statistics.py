@@ -15,6 +15,9 @@ from deita_tasks.manifest import Manifest
 from deita_tasks.reporting.figures import Split
 from deita_tasks.selecting.sampling import POOL_SAMPLE, smallest_ids
 
+EVOL_SCORE = "evol score"
+DISTRIBUTIONS = (EVOL_SCORE, "complexity", "quality", "words", "user turns")
+
 
 class Reach(NamedTuple):
     """How far down the ranking a selection went.
@@ -83,18 +86,55 @@ def distributions(ledger: pa.Table, shapes: pa.Table) -> dict[str, Split]:
         positions = pc.index_in(rows["id"], value_set=shapes["id"])
         return shapes[column].take(positions)
 
-    splits = {"evol score": scores("evol_score")}
+    splits = {EVOL_SCORE: scores("evol_score")}
     for kind in ("complexity", "quality"):
         splits[kind] = scores(kind)
+    splits |= _named_scores(distinct, selected)
     for name, column in (("words", "n_words"), ("user turns", "n_pairs")):
         splits[name] = split(look_up(distinct, column), look_up(selected, column))
     return splits
 
 
-def summary_table(splits: Mapping[str, Split]) -> list[tuple[str, list[str]]]:
+def _named_scores(distinct: pa.Table, selected: pa.Table) -> dict[str, Split]:
+    """Return the values of the other scores that rank_by names, by name."""
+    pool, kept = _values_by_name(distinct), _values_by_name(selected)
+    return {name: Split(values, kept.get(name, values[:0])) for name, values in pool.items()}
+
+
+def _values_by_name(rows: pa.Table) -> dict[str, NDArray[Any]]:
+    scores = pc.list_flatten(rows["scores"]).combine_chunks()
+    names, lists = (pc.struct_field(scores, index) for index in (0, 1))
+    values = {}
+    for name in pc.unique(names).to_pylist():
+        of_name = lists.filter(pc.equal(names, name))
+        values[name] = pc.list_flatten(of_name).to_numpy(zero_copy_only=False)
+    return values
+
+
+def named_scores(splits: Mapping[str, Split]) -> list[str]:
+    """Return which of `distributions` are other scores that rank_by names."""
+    return [name for name in splits if name not in DISTRIBUTIONS]
+
+
+def ranks_by_evol(manifest: Manifest) -> bool:
+    """Return whether no expression of scores takes the place of the evol score."""
+    return "rank_by" not in _selector_options(manifest)
+
+
+def ranking_name(manifest: Manifest) -> str:
+    """Return what the selection ranks by: an expression of scores, or the evol score."""
+    return str(_selector_options(manifest).get("rank_by", EVOL_SCORE))
+
+
+def summary_table(
+    splits: Mapping[str, Split], ranking: str = EVOL_SCORE
+) -> list[tuple[str, list[str]]]:
     """Return for each measure the mean and median, of the pool and of the selection."""
     return [
-        (name, _mean_and_median(split.pool) + _mean_and_median(split.selected))
+        (
+            ranking if name == EVOL_SCORE else name,
+            _mean_and_median(split.pool) + _mean_and_median(split.selected),
+        )
         for name, split in splits.items()
     ]
 

@@ -64,8 +64,10 @@ def read_ledger(uri: str, outputs: Mapping[str, FileInfo]) -> pa.Table:
     for name in ("evol_lower", "evol_upper"):
         if name not in table.column_names:  # of early versions, which computed every score
             table = table.append_column(SCHEMA.field(name), table["evol_score"])
-    if "stratum" not in table.column_names:
-        table = table.append_column(SCHEMA.field("stratum"), pa.nulls(len(table), pa.string()))
+    for name in ("stratum", "scores"):
+        if name not in table.column_names:
+            field = SCHEMA.field(name)
+            table = table.append_column(field, pa.nulls(len(table), field.type))
     if set(table.column_names) != set(SCHEMA.names) or table.select(SCHEMA.names).schema != SCHEMA:
         raise DamagedArtifact(f"{place}: columns {table.column_names}; expected {SCHEMA.names}")
     return table.select(SCHEMA.names)

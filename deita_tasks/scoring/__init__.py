@@ -1,4 +1,4 @@
-"""Scoring: a score in [1, 6] for each (instruction, response) pair. One file per backend.
+"""Scoring: a score for each (instruction, response) pair, usually in [1, 6]. A file per backend.
 
 base.py            the base class
 causal_lm.py       the paper's scorers on transformers
@@ -8,6 +8,7 @@ judge.py           a rating by a chat model
 mini/              small scorers that ship with the package
 length.py          the length of the instruction or the response
 provided.py        scores that the user provides
+language_model.py  IFD and perplexity, which have ranges of their own
 
 prompts.py         the paper's prompts
 tokens.py          prompts to token ids
@@ -19,7 +20,7 @@ http_client.py     requests to a server
 
 from typing import Any
 
-from deita_tasks.catalogue import SCORERS
+from deita_tasks.catalogue import NAMED_SCORES, PROVIDED_SCORE, SCORERS
 from deita_tasks.components import load_component
 from deita_tasks.scoring.base import Scorer
 
@@ -29,7 +30,10 @@ __all__ = ["SCORERS", "Scorer", "load_scorer"]
 def load_scorer(name: str, **options: Any) -> Scorer:
     """Return the scorer `name` of SCORERS; loads no model yet.
 
-    Raises UsageError for a wrong name or option.
+    Also a score with a range of its own, of NAMED_SCORES. Raises UsageError for a wrong name or
+    option.
     """
-    scorer: Scorer = load_component(SCORERS, "scorer", name, options)
+    own_range = {**NAMED_SCORES, **PROVIDED_SCORE}
+    table = own_range if name in own_range else SCORERS
+    scorer: Scorer = load_component(table, "scorer", name, options)
     return scorer

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deita_tasks.components import Component, Fingerprint
 from deita_tasks.conversations import Conversation, RowKey
 from deita_tasks.errors import ComputeError
-from deita_tasks.records import Forecast, ModelOutput, ScoreKind
+from deita_tasks.records import Forecast, ModelOutput
 
 
 class RowScores(NamedTuple):
@@ -67,7 +67,7 @@ class Scorer(Component):
     # "id" for a scorer that reads more than `pairs`: rows with the same text share scores otherwise
     ROW_KEY: ClassVar[RowKey] = "text_id"
 
-    kind: ScoreKind
+    kind: str  # complexity, quality, or the name that `rank_by` has for it
 
     @abstractmethod
     def fingerprint(self) -> Fingerprint:
@@ -115,7 +115,8 @@ class Scorer(Component):
         return Forecast()
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """Return the scores of (instruction, response) pairs: float32 (n,) in [1, 6].
+        """Return the scores of (instruction, response) pairs: float32 (n,), in [1, 6] unless the
+        score has a range of its own.
 
         Raises ComputeError if a pair has none.
         """

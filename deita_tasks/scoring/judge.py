@@ -63,6 +63,8 @@ class JudgeScorer(ServedScorer):
 
     VERSION: ClassVar[int] = 2
 
+    kind: ScoreKind
+
     max_tokens: int = Field(
         16, ge=1, description="tokens per reply; more for a model that reasons before it answers"
     )

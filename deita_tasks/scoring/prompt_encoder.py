@@ -97,6 +97,8 @@ class PromptEncoder(NamedTuple):
 class PromptScorer(Scorer):
     """Base class of scorers that read pairs through the paper's prompts."""
 
+    kind: ScoreKind
+
     _encoder: Lazy[PromptEncoder] = PrivateAttr(default_factory=Lazy)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -19,9 +20,10 @@ from deita_tasks.models.provided import (
     parse_value,
 )
 from deita_tasks.models.value_file import Value
-from deita_tasks.records import ModelOutput
+from deita_tasks.records import ModelOutput, ScoreKind
 from deita_tasks.scoring.base import RowScores, Scorer
 
+LARGEST = float(np.finfo(np.float32).max)
 EXPECTED_SCALE = "expected LOW..HIGH, two numbers with LOW below HIGH, such as 0..10"
 
 
@@ -55,7 +57,35 @@ def _check_scale(scale: Scale) -> Scale:
     return scale
 
 
-class ProvidedScorer(ProvidedComponent, Scorer):
+class _ColumnScorer(ProvidedComponent, Scorer):
+    """Scores from a column, which the row may have for each user turn or once."""
+
+    def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
+        raise UsageError(
+            "the scorer 'provided' has scores of rows, not of pairs: use "
+            "compute_rows(conversations)"
+        )
+
+    def compute_rows(self, conversations: Sequence[Conversation]) -> RowScores:
+        scores: list[float] = []
+        problems: dict[int, str] = {}
+        values = self._source().values(conversations)
+        counts = self.score_counts(conversations)
+        for row, (value, count) in enumerate(zip(values, counts, strict=True)):
+            try:
+                scores += self._parse_scores(value, count)
+            except NoValue as error:
+                problems[row] = str(error)
+                scores += [math.nan] * count
+        truncated_tokens = np.zeros(len(scores), np.int32)
+        return RowScores(ModelOutput(np.array(scores, np.float32), truncated_tokens), problems)
+
+    @abstractmethod
+    def _parse_scores(self, value: Value | NoValue, count: int) -> list[float]:
+        """Return the scores in `value`. Raises NoValue unless there are `count` valid ones."""
+
+
+class ProvidedScorer(_ColumnScorer):
     """Scores from a column: a list with one number per user turn, as the original program writes.
 
     For a row with one user turn the number alone will do; in a CSV file the same as JSON text. The
@@ -72,6 +102,7 @@ class ProvidedScorer(ProvidedComponent, Scorer):
 
     VERSION: ClassVar[int] = 2  # in 1, a user turn without an answer had a score too
 
+    kind: ScoreKind
     per: Literal["turn", "row"] = Field(
         "turn", description="what a score is for: each user turn, or the whole row"
     )
@@ -92,37 +123,13 @@ class ProvidedScorer(ProvidedComponent, Scorer):
             fingerprint["scale"] = list(self.scale)
         return fingerprint
 
-    def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
-        raise UsageError(
-            "the scorer 'provided' has scores of rows, not of pairs: use "
-            "compute_rows(conversations)"
-        )
-
     def score_counts(self, conversations: Sequence[Conversation]) -> list[int]:
         if self.per == "row":
             return [1] * len(conversations)
         return super().score_counts(conversations)
 
-    def compute_rows(self, conversations: Sequence[Conversation]) -> RowScores:
-        scores: list[float] = []
-        problems: dict[int, str] = {}
-        values = self._source().values(conversations)
-        counts = self.score_counts(conversations)
-        for row, (value, count) in enumerate(zip(values, counts, strict=True)):
-            try:
-                scores += self._parse_scores(value, count)
-            except NoValue as error:
-                problems[row] = str(error)
-                scores += [math.nan] * count
-        truncated_tokens = np.zeros(len(scores), np.int32)
-        return RowScores(ModelOutput(np.array(scores, np.float32), truncated_tokens), problems)
-
     def _parse_scores(self, value: Value | NoValue, count: int) -> list[float]:
-        """Return the scores in `value`. Raises NoValue unless there are `count` valid ones."""
-        parsed = parse_value(value, "a number or a list of numbers")
-        if isinstance(parsed, np.ndarray):
-            parsed = parsed.tolist()
-        scores = parsed if isinstance(parsed, list) else [parsed]
+        scores = _list_of(value)
         if self.per == "row" and len(scores) != 1:
             raise NoValue(f"{len(scores)} scores, expected one for the row")
         if len(scores) == 1 != count:
@@ -135,17 +142,82 @@ class ProvidedScorer(ProvidedComponent, Scorer):
         return [self._parse_score(score) for score in scores]
 
     def _parse_score(self, score: Value) -> float:
-        is_bool = isinstance(score, bool)  # a subclass of int
-        if is_bool or not isinstance(score, int | float):
-            raise NoValue(f"{str(score)[:40]!r} is not a number")
+        number = _number_of(score)
         if self.scale is not None:
-            if not self.scale.low <= score <= self.scale.high:
+            if not self.scale.low <= number <= self.scale.high:
                 low, high = self.scale
                 raise NoValue(f"{score} is not in [{low:g}, {high:g}], the scale of its scores")
-            return self.scale.rescale(float(score))
-        if not 1 <= score <= 6:
+            return self.scale.rescale(float(number))
+        if not 1 <= number <= 6:
             raise NoValue(f"{score} is not in [1, 6]; for another range set {self.kind}_scale")
-        return float(score)
+        return float(number)
 
     def _default_columns(self) -> DefaultColumns:
         return DefaultColumns(in_rows=f"{self.kind}_scores", in_file=self.kind)
+
+
+class ProvidedColumn(_ColumnScorer):
+    """Numbers of the user's own in the column `column`, in any range: the score `provided:NAME`.
+
+    A number is for the whole row. A list has a number for each user turn.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    column: str = Field(min_length=1, description="the column")
+
+    def fingerprint(self) -> Fingerprint:
+        return {
+            "backend": "provided_column",
+            "version": self.VERSION,
+            "kind": self.kind,
+            **self._source().identity(),
+        }
+
+    def score_counts(self, conversations: Sequence[Conversation]) -> list[int]:
+        values = self._source().values(conversations)
+        return [
+            len(conversation.pairs) if _is_list(value) else 1
+            for conversation, value in zip(conversations, values, strict=True)
+        ]
+
+    def _parse_scores(self, value: Value | NoValue, count: int) -> list[float]:
+        scores = _list_of(value)
+        if len(scores) != count:
+            raise NoValue(
+                f"{len(scores)} numbers for {count} user turns; expected one for each, or a number "
+                "for the whole row"
+            )
+        return [self._parse_score(score) for score in scores]
+
+    def _parse_score(self, score: Value) -> float:
+        number = _number_of(score)
+        if not abs(number) <= LARGEST:
+            raise NoValue(f"{str(score)[:40]} is not a finite number")
+        return float(number)
+
+    def _default_columns(self) -> DefaultColumns:
+        return DefaultColumns(self.column, self.column)
+
+
+def _list_of(value: Value | NoValue) -> list[Any]:
+    """Return the scores in `value`, whatever they are. Raises NoValue if there are none."""
+    parsed = parse_value(value, "a number or a list of numbers")
+    if isinstance(parsed, np.ndarray):
+        return list(parsed.tolist())
+    return parsed if isinstance(parsed, list) else [parsed]
+
+
+def _number_of(score: Value) -> int | float:
+    """Return `score`. Raises NoValue if it is not a number."""
+    is_bool = isinstance(score, bool)  # a subclass of int
+    if is_bool or not isinstance(score, int | float):
+        raise NoValue(f"{str(score)[:40]!r} is not a number")
+    return score
+
+
+def _is_list(value: Value | NoValue) -> bool:
+    try:
+        return isinstance(parse_value(value, "a list"), list | np.ndarray)
+    except NoValue:
+        return False

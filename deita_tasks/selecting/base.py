@@ -6,13 +6,15 @@ from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import ClassVar, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from deita_tasks.components import Component, Fingerprint
 from deita_tasks.errors import UsageError
-from deita_tasks.records import SelectorResult
+from deita_tasks.presets import IFD_BELOW
+from deita_tasks.records import SCORE_KINDS, SelectorResult
 from deita_tasks.selecting.arrays import Array
 from deita_tasks.selecting.evol import Ranking, TurnAggregation
+from deita_tasks.selecting.expression import EVOL, LENGTH, Expression, parse_expression
 from deita_tasks.selecting.mix import limit_each, parse_mix, share_evenly
 from deita_tasks.selecting.ranked_pool import RankedPool
 from deita_tasks.selecting.reference import Reference, ReferenceKind
@@ -43,7 +45,9 @@ class Selector(Component):
     vector is imputed. tests/selecting/test_contract.py checks all of this for every strategy.
 
     Some options tell the caller what to pass to `select`. `ranking` and `evol_score` name the
-    scores, which `evol.ranking_scores` computes. `strata` names the column whose values are the
+    scores, which `evol.ranking_scores` computes; `rank_by`, an expression of scores (see
+    expression.py), takes their place, and a row is unscorable unless its IFD is below `ifd_below`
+    in every turn, if the expression names it. `strata` names the column whose values are the
     strata; at most `per_stratum` rows of each stratum are kept. Instead of both, `mix` says how the
     budget is divided (see mix.py), or `clusters` is a number of clusters (see clusters.py), which
     get equal shares, or at most `per_stratum` rows each.
@@ -58,6 +62,8 @@ class Selector(Component):
 
     budget: int = Field(ge=1)
     ranking: Ranking = "evol"
+    rank_by: str | None = None
+    ifd_below: float | None = Field(default=None, gt=0)
     evol_score: TurnAggregation = "sum"
     strata: str | None = None
     per_stratum: int | None = Field(default=None, ge=1)
@@ -65,6 +71,29 @@ class Selector(Component):
     clusters: int | None = Field(default=None, ge=1)
 
     _reference: Reference | None = PrivateAttr(None)
+
+    @field_validator("rank_by")
+    @classmethod
+    def _check_expression(cls, text: str | None) -> str | None:
+        """Return the expression in one spelling; None for the evol score, which needs none."""
+        if text is None:
+            return None
+        expression = parse_expression(text).text
+        return None if expression in EVOL else expression
+
+    @model_validator(mode="after")
+    def _check_ranking(self) -> Self:
+        if self.rank_by is not None and self.ranking != "evol":
+            raise UsageError(
+                f"rank_by = {self.rank_by!r} with the ranking {self.ranking!r}: expected only one "
+                "of them"
+            )
+        if self.ifd_below is not None and "ifd" not in self.score_names:
+            raise UsageError(
+                f"ifd_below = {self.ifd_below:g}: expected ifd in rank_by, which is "
+                f"{self.rank_by or EVOL[0]!r}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_strata(self) -> Selector:
@@ -122,6 +151,25 @@ class Selector(Component):
             )
 
     @property
+    def expression(self) -> Expression | None:
+        """What it ranks by; None for `ranking`."""
+        return None if self.rank_by is None else parse_expression(self.rank_by)
+
+    @property
+    def score_names(self) -> list[str]:
+        """The scores that a row needs."""
+        if self.expression is None:
+            return list(SCORE_KINDS)
+        return [name for name in self.expression.names if name != LENGTH]
+
+    @property
+    def ifd_limit(self) -> float | None:
+        """What every IFD of a row has to be below; None if it does not rank by the IFD."""
+        if "ifd" not in self.score_names:
+            return None
+        return IFD_BELOW if self.ifd_below is None else self.ifd_below
+
+    @property
     def has_strata(self) -> bool:
         """Whether the number of rows to keep of a stratum is limited."""
         return not (self.per_stratum is None and self.mix is None and self.clusters is None)
@@ -166,7 +214,10 @@ class Selector(Component):
     def fingerprint(self) -> Fingerprint:
         """Return the strategy and every option that changes which rows are kept."""
         options = self.model_dump()
-        for name in ("mix", "clusters"):  # which earlier versions did not have
+        for name in ("mix", "clusters", "rank_by"):  # which earlier versions did not have
             if options[name] is None:
                 del options[name]
+        del options["ifd_below"]
+        if self.ifd_limit is not None:
+            options["ifd_below"] = self.ifd_limit
         return {"strategy": type(self).__name__, **options}

@@ -1,12 +1,13 @@
 """Scores to rank by: the evol score and the paper's simpler rankings.
 
 The evol score says what the turns of a conversation are worth together (paper, section 2.5, and
-the original's combine step). A strategy can rank by complexity, quality or length alone instead.
+the original's combine step). A strategy can rank by complexity, quality or length alone instead, or
+by an expression of any scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from deita_tasks.errors import ComputeError, UsageError
 from deita_tasks.selecting.arrays import Array, Doubles, Indices, Mask
+from deita_tasks.selecting.expression import Expression
 
 TurnAggregation = Literal["sum", "mean", "max"]
 TURN_AGGREGATIONS: tuple[TurnAggregation, ...] = get_args(TurnAggregation)
@@ -126,6 +128,34 @@ def evol_scores_of_columns(
         left = _clear_rows(left, null_rows)
         right = _clear_rows(right, null_rows)
     return evol_scores(left.offsets, left.values, right.values, aggregation)
+
+
+def expression_scores(
+    expression: Expression, aggregation: TurnAggregation, columns: Mapping[str, FlatColumn]
+) -> Doubles:
+    """Return the values of `expression` for n rows, aggregated over their turns, float64 (n,).
+
+    columns: by name, those of the expression. A single value of a row is for all its turns (see
+    `evol_score`). NaN or infinite for a row without a value. Raises ComputeError if else a row has
+    more values in one column than in another.
+    """
+    counts = {name: np.diff(column.offsets) for name, column in columns.items()}
+    turns = np.maximum.reduce(list(counts.values()))
+    null_rows = np.logical_or.reduce([column.null_rows for column in columns.values()])
+    values: dict[str, Doubles] = {}
+    for name, column in columns.items():
+        unequal = np.flatnonzero((counts[name] != turns) & (counts[name] != 1) & ~null_rows)
+        if unequal.size:
+            row = int(unequal[0])
+            raise ComputeError(
+                f"row {row}: {counts[name][row]} values of {name} for {turns[row]} turns: expected "
+                "one for each turn, or one for all"
+            )
+        whole = _clear_rows(_repeat_single_scores(column, turns), null_rows)
+        values[name] = whole.values
+    offsets = np.concatenate(([0], np.cumsum(np.where(null_rows, 0, turns))))
+    results = np.broadcast_to(expression.evaluate(values), (int(offsets[-1]),))
+    return _aggregate_turns(offsets, results, aggregation)
 
 
 def _aggregate_turns(offsets: Indices, values: Doubles, aggregation: TurnAggregation) -> Doubles:

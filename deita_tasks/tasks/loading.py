@@ -16,6 +16,7 @@ from deita_tasks import progress, storage
 from deita_tasks.artifacts.pool import QUARANTINE_FILE, Pool, pool_uri
 from deita_tasks.artifacts.pool_writer import write_pool
 from deita_tasks.artifacts.runs import mark_run
+from deita_tasks.artifacts.scores import is_high_ifd
 from deita_tasks.config import Advanced, Source
 from deita_tasks.conversations import Conversation, Quarantined
 from deita_tasks.errors import EmptyFile, InputError, StorageError, TooManyBadRows
@@ -131,8 +132,9 @@ def check_good_fraction(
     unscorable: rows without a score, by reason, which begins with the stage. shares: of the pool's
     rows, those that each stage has looked at; a stage that has looked at half of them is supposed
     to find as many bad ones in the other half. excluded: rows that filters left out, which count
-    neither as good nor as bad.
+    neither as good nor as bad; a row with a high IFD is no bad row.
     """
+    unscorable = {reason: count for reason, count in unscorable.items() if not is_high_ifd(reason)}
     table = pool.quarantine(["reason", "detail", "source_uri", "source_row"])
     bad = Counter(table["reason"].to_pylist())
     rows = pool.summary.rows - excluded

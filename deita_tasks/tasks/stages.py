@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,7 +158,8 @@ class Stage:
         """Return the stage `name` of a plan, with its parts in `store`."""
         fingerprint = component.fingerprint()
         spec = pinned_spec(plan.specs[name], component)
-        folder = f"scores/{name}" if isinstance(component, Scorer) else "embeddings"
+        kind, _, _ = name.partition(":")  # a column of the user's own is in its fingerprint
+        folder = f"scores/{kind}" if isinstance(component, Scorer) else "embeddings"
         part_set = PartSet.create(store, folder, fingerprint, component.ROW_KEY)
         return cls(name, task, component, spec, part_set)
 
@@ -341,12 +343,19 @@ def _constant_arguments(
     }
 
 
+def artifact_key(name: str) -> str:
+    """Return a stage's name as a key: Prefect takes small letters, digits and dashes."""
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
 @contextmanager
 def shown_progress(name: str, total: int, finished: int) -> Iterator[Callable[[int], None]]:
     """Show a bar in the terminal and a progress artifact in the UI; give what advances both."""
     shown = 100 * finished / max(total, 1)
     artifact: Any = create_progress_artifact(
-        shown, key=f"{name}-progress", description=f"{name}: share of {total:,} rows done"
+        shown,
+        key=f"{artifact_key(name)}-progress",
+        description=f"{name}: share of {total:,} rows done",
     )
     with progress.bar(name, total, finished) as advance_bar:
 

@@ -440,8 +440,10 @@ def _explanation_facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
         if scores:
             by_turn = "  (by user turn)" if len(scores) > 1 else ""
             yield kind, "  ".join(f"{score:.2f}" for score in scores) + by_turn
+    for score in row.scores or ():
+        yield score["name"], "  ".join(f"{value:.4g}" for value in score["values"])
     if row.evol_score is not None:
-        yield "evol score", f"{row.evol_score:.3f}"
+        yield score_name(explanation.selector), f"{row.evol_score:.3f}"
     elif row.evol_lower is not None and row.evol_upper is not None:
         bounds = f"between {row.evol_lower:.3f} and {row.evol_upper:.3f}"
         missing = [kind for kind in ("complexity", "quality") if getattr(row, kind) is None]
@@ -453,6 +455,11 @@ def _explanation_facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
         yield "stratum", row.stratum
     if row.truncated:
         yield "truncated", "longer than a model's window; the model read part of it"
+
+
+def score_name(selector: Mapping[str, Any]) -> str:
+    """Return what the strategy with this fingerprint ranks by."""
+    return str(selector.get("rank_by", "evol score"))
 
 
 def _decision_sentence(explanation: Explanation) -> str:
@@ -487,8 +494,8 @@ def _compare_with_last(explanation: Explanation) -> str:
     score = "is" if row.evol_score is not None else "is at most"
     group = " of its stratum" if row.decision == "stratum_full" else ""
     return (
-        f"; its evol score {score} {row.evol_upper:.2f}, the last one selected{group} has "
-        f"{last.evol_score:.2f}"
+        f"; its {score_name(selector)} {score} {row.evol_upper:.2f}, the last one "
+        f"selected{group} has {last.evol_score:.2f}"
     )
 
 

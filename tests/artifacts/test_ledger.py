@@ -44,7 +44,7 @@ def bad_rows(*rows: tuple[str, int, str, str | None]) -> pa.Table:
 
 def score_rows(*rows: ScoreRow) -> pa.Table:
     """Score rows that are computed: both bounds are the score."""
-    return table_of(SCORES, [(*row[:4], row[3], row[3], *row[4:]) for row in rows])
+    return table_of(SCORES, [(*row[:4], row[3], row[3], *row[4:], None) for row in rows])
 
 
 def evol_scores(*scores: tuple[str, float | None]) -> pa.Table:
@@ -188,9 +188,9 @@ def test_ranks_break_ties_by_id_and_leave_no_holes() -> None:
 
 def test_a_rank_is_known_as_long_as_no_row_without_a_score_may_come_before() -> None:
     rows = good_rows((A, "p", 1), (B, "p", 2), (C, "p", 3), (D, "p", 4))
-    bounded = (C, None, [2.0], float("nan"), 2.0, 12.0, False, None)
+    bounded = (C, None, [2.0], float("nan"), 2.0, 12.0, False, None, None)
     computed = [
-        (id, [s], [1.0], s, s, s, False, None) for id, s in ((A, 20.0), (B, 12.0), (D, 12.0))
+        (id, [s], [1.0], s, s, s, False, None, None) for id, s in ((A, 20.0), (B, 12.0), (D, 12.0))
     ]
     scores = table_of(SCORES, [*computed, bounded])
     rejected = [Rejection(id, "below_budget") for id in (B, C, D)]

@@ -494,3 +494,46 @@ def test_the_paper_s_preset_with_checkpoints_of_one_s_own(
     assert {model["use"]: model["id"] for model in done.manifest["models"]} == {
         use: str(folder) for use, folder in folders.items()
     }
+
+
+def test_ranking_by_scores_with_ranges_of_their_own(prefect_server: None, tmp_path: Path) -> None:
+    """Rows 0 to 5 have the marks 5, 4, ... 0, and row 5 none; only what rank_by names is computed,
+    and a run again takes it from the store.
+    """
+    model = str(llama(tmp_path / "model"))
+    rows = [{**row, "a mark": float(5 - number)} for number, row in enumerate(ROWS[:6])]
+    del rows[5]["a mark"]
+    pool = write_rows(tmp_path / "pool.jsonl", rows)
+    options = {"language_model": model, "strategy": "top_score", "ifd_below": 1e9, "budget": 2}
+    expression = '0 * ifd + provided:"a mark" - length / length'
+    first = run(
+        pool,
+        tmp_path / "store",
+        tmp_path / "out",
+        rank_by=expression,
+        evol_score="max",
+        min_good_fraction=0.5,
+        **options,
+    )
+    assert first.kept == [row_id(row) for row in rows[:2]]
+    decisions = {row["id"]: row for row in first.decisions}
+    for number, row in enumerate(rows[:5]):
+        found = decisions[row_id(row)]
+        assert found["evol_score"] == 4 - number and found["complexity"] is None
+        scores = {score["name"]: score["values"] for score in found["scores"]}
+        assert scores['provided:"a mark"'] == [5 - number] and len(scores["ifd"]) >= 1
+    missing = decisions[row_id(rows[5])]
+    assert missing["decision"] == "unscorable"
+    assert missing["reason"] == "provided:\"a mark\": its row has no column 'a mark'"
+    assert first.manifest["fingerprints"]["selection"]["rank_by"] == expression
+    assert first.manifest["computed"] == {
+        **dict.fromkeys(("complexity", "quality", "embedding"), 0),
+        **dict.fromkeys(("ifd", 'provided:"a mark"'), 6),
+    }
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "ifd of a user turn" in report and "complexity of a user turn" not in report
+    second = run(pool, tmp_path / "store", tmp_path / "out2", rank_by="-ifd", **options)
+    assert second.manifest["reused"]["ifd"] == 6
+    ifds = {id: row["scores"][0]["values"] for id, row in decisions.items() if row["scores"]}
+    order = sorted(ifds, key=lambda id: (sum(ifds[id]), id))
+    assert second.kept == order[:2]

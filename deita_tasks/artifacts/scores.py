@@ -150,14 +150,17 @@ class RankRule(NamedTuple):
         """Return the score of each row, float64 (n,); NaN for a row without one."""
         columns = {}
         for name in self.expression.names:
-            if name == LENGTH:
-                rows = len(self.lengths)
-                words = self.lengths.astype(np.float64)
-                columns[name] = FlatColumn(np.arange(rows + 1), words, np.zeros(rows, np.bool_))
-            else:
-                columns[name] = flatten(stages[name]["values"])
+            is_length = name == LENGTH
+            columns[name] = self._words() if is_length else flatten(stages[name]["values"])
         scores = expression_scores(self.expression, aggregation, columns)
         return np.where(np.isfinite(scores), scores, np.nan)
+
+    def _words(self) -> FlatColumn:
+        """Return the lengths as a column with one value a row."""
+        rows = len(self.lengths)
+        has_none = np.zeros(rows, np.bool_)
+        words = self.lengths.astype(np.float64)
+        return FlatColumn(np.arange(rows + 1), words, has_none)
 
     def problems(self, stages: Mapping[str, pa.Table], scores: Doubles) -> pa.Array:
         """Return why a row is no candidate although it has all scores; null for the others."""
@@ -216,37 +219,71 @@ def assemble_scores(
 
     rule: what ranks the rows instead of the evol score; it needs every score that it names.
     """
-    problem = pa.chunked_array([pa.nulls(len(ids), pa.string())])
-    truncated: dict[str, Mask] = {}
+    problem = _stage_problems(stages, len(ids))
+    if rule is None:
+        bounds = _bound_evol_scores(stages, turns, aggregation)
+    else:
+        scores = rule.scores(stages, aggregation)
+        bounds = ScoreBounds(scores, scores, scores)
+        problem = pc.coalesce(problem, rule.problems(stages, scores))
+    nothing = pa.nulls(len(ids), SCORES.field("complexity").type)
+    columns: dict[str, Any] = {
+        "id": ids,
+        "scores": _named_values(stages, len(ids)),
+        "evol_score": bounds.scores,
+        "evol_lower": bounds.lower,
+        "evol_upper": bounds.upper,
+        "problem": problem,
+    }
+    for kind in SCORE_KINDS:
+        columns[kind] = stages[kind]["values"] if kind in stages else nothing
+    truncated = {stage: _is_truncated(table) for stage, table in stages.items()}
+    is_truncated = np.zeros(len(ids), np.bool_)
+    for rows in truncated.values():
+        is_truncated |= rows
+    columns["truncated"] = is_truncated
+    counts = {stage: int(rows.sum()) for stage, rows in truncated.items()}
+    return PoolScores(pa.table(columns, schema=SCORES), counts)
+
+
+class ScoreBounds(NamedTuple):
+    """What rows are ranked by: float64 (n,) each.
+
+    scores: NaN where a row has none, or where it is not computed. lower, upper: bounds of it.
+    """
+
+    scores: Doubles
+    lower: Doubles
+    upper: Doubles
+
+
+def _bound_evol_scores(
+    stages: Mapping[str, pa.Table], turns: Indices, aggregation: TurnAggregation
+) -> ScoreBounds:
+    complexity = partial_scores(stages["complexity"])
+    quality = partial_scores(stages["quality"])
+    rows = (aggregation, complexity, quality, turns)
+    lower = bound_scores("evol", *rows, LOWEST)
+    upper = bound_scores("evol", *rows, HIGHEST)
+    is_complete = complexity.is_computed & quality.is_computed
+    scores = np.where(is_complete, lower, np.nan)
+    return ScoreBounds(scores, lower, upper)
+
+
+def _stage_problems(stages: Mapping[str, pa.Table], rows: int) -> pa.ChunkedArray:
+    """Return why a row has no value of a stage, the first that has a reason; null for none."""
+    problem = pa.chunked_array([pa.nulls(rows, pa.string())])
     for stage, table in stages.items():
         reason = vector_problems(table) if stage == EMBEDDING else table["problem"]
         stage_problem = pc.binary_join_element_wise(stage, reason, ": ")
         problem = pc.coalesce(problem, stage_problem)
-        truncated[stage] = table["cut"].fill_null(0).to_numpy() > 0
-    if rule is None:
-        scores = {kind: partial_scores(stages[kind]) for kind in SCORE_KINDS}
-        lower, upper = (
-            bound_scores("evol", aggregation, scores["complexity"], scores["quality"], turns, score)
-            for score in (LOWEST, HIGHEST)
-        )
-        is_complete = scores["complexity"].is_computed & scores["quality"].is_computed
-        evol_scores = np.where(is_complete, lower, np.nan)
-    else:
-        evol_scores = lower = upper = rule.scores(stages, aggregation)
-        problem = pc.coalesce(problem, rule.problems(stages, evol_scores))
-    nothing = pa.nulls(len(ids), SCORES.field("complexity").type)
-    columns: dict[str, Any] = {
-        "id": ids,
-        **{kind: stages[kind]["values"] if kind in stages else nothing for kind in SCORE_KINDS},
-        "scores": _named_values(stages, len(ids)),
-        "evol_score": evol_scores,
-        "evol_lower": lower,
-        "evol_upper": upper,
-        "truncated": np.logical_or.reduce([np.zeros(len(ids), np.bool_), *truncated.values()]),
-        "problem": problem,
-    }
-    counts = {stage: int(rows.sum()) for stage, rows in truncated.items()}
-    return PoolScores(pa.table(columns, schema=SCORES), counts)
+    return problem
+
+
+def _is_truncated(table: pa.Table) -> Mask:
+    """Return which rows a model read only in part."""
+    cut = table["cut"].fill_null(0)
+    return np.asarray(cut.to_numpy() > 0)
 
 
 def partial_scores(table: pa.Table) -> PartialScores:

@@ -58,7 +58,7 @@ FUNCTIONS: Mapping[str, Operation] = {
 
 @dataclass(frozen=True)
 class Expression:
-    """A checked expression. text: in one spelling for all. names: of its scores, each once."""
+    """A checked expression. text: in one spelling for all. names: of its scores, in order."""
 
     text: str
     names: tuple[str, ...]
@@ -90,7 +90,7 @@ def parse_expression(text: str) -> Expression:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise _wrong(text, "not an expression") from None
     names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    scores = tuple(dict.fromkeys(name for name in names if name not in FUNCTIONS))
+    scores = tuple(sorted({name for name in names if name not in FUNCTIONS}))
     if not scores:
         raise _wrong(text, "it names no score")
     return Expression(spelling, scores, tree)

@@ -311,6 +311,7 @@ def test_a_large_pool_in_chunks_adds_up_and_ranks_as_numpy_does() -> None:
         **dict.fromkeys(("evol_score", "evol_lower", "evol_upper"), scores),
         "truncated": pa.array([False] * len(ids)),
         "problem": pa.nulls(len(ids), pa.string()),
+        "scores": pa.nulls(len(ids), SCORES.field("scores").type),
     }
     result = SelectorResult(
         [ids[row] for row in ranked[:1000]],

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pytest
 
 from deita_tasks.artifacts.ledger import build_ledger
+from deita_tasks.artifacts.scores import NAMED_VALUES
 from deita_tasks.conversations import Conversation
 from deita_tasks.decisions import DECISIONS
 from deita_tasks.findings import Findings
@@ -106,6 +107,7 @@ def data(
             **dict.fromkeys(("evol_score", "evol_lower", "evol_upper"), evol_scores),
             "truncated": [False] * n,
             "problem": pa.nulls(n, pa.string()),
+            "scores": pa.nulls(n, NAMED_VALUES),
         }
     )
     rejected = [

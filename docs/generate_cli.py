@@ -24,6 +24,7 @@ COMMANDS = (
     "compare",
     "preflight",
     "explain",
+    "check",
     "store",
     "store ls",
     "store du",

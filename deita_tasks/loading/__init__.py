@@ -29,6 +29,7 @@ __all__ = [
     "FORMATS",
     "PoolFile",
     "PoolFiles",
+    "encode_rows",
     "find_pool",
     "log_passed_over",
     "open_pool",

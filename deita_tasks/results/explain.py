@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,12 +19,14 @@ from deita_tasks.conversations import Conversation
 from deita_tasks.decisions import LedgerRow, ledger_rows
 from deita_tasks.errors import DamagedArtifact, MissingFile, UsageError
 from deita_tasks.manifest import MANIFEST
+from deita_tasks.results.how_far import how_far
 from deita_tasks.results.reading import (
     EarlierManifest,
     checked_output,
     read_earlier_manifest,
     read_ledger,
 )
+from deita_tasks.results.versions import result_uri
 
 MIN_ID_LENGTH = 4
 PLACE = re.compile(r"(?P<uri>.+):(?P<row>\d+)")
@@ -62,6 +64,7 @@ class Explanation:
     ranked: number of rows that have an evol score, known or not.
     last_selected: the selected row with the lowest evol score; of its stratum, if that is full.
     repeated: for a contaminated row, the evaluation text that it repeats.
+    how_far: what would have let it in, in words, where that is certain.
     conversation: its text; None for a quarantined row, which has `raw` instead.
     blocker: for a row that is too similar, the selected row that blocked it.
     blocked: the most similar of the `blocked_rows` rows that it blocked.
@@ -78,6 +81,52 @@ class Explanation:
     blocked_rows: int
     last_selected: LedgerRow | None = None
     repeated: EvaluationText | None = None
+    how_far: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class TextMatches:
+    """The first conversations that hold a piece of text, in the order of the pool, of so many."""
+
+    rows: list[RowWithText]
+    total: int
+
+
+def find_text(output: str, piece: str, store: str | None = None, limit: int = 10) -> TextMatches:
+    """Find the rows of the result in `output` by a piece of their text, in any case of letters.
+
+    Reads the texts of the pool, a row group at a time. Raises UsageError if no row has it, or for
+    an unknown result or pool.
+    """
+    if not piece.strip():
+        raise UsageError(f"text {piece!r}: expected a piece of a conversation")
+    output = result_uri(output)
+    manifest = read_result(output)
+    pool = open_pool(manifest.pool, store)
+    ids: dict[str, None] = {}
+    for table in pool.scan(["id", "turns"]):
+        ids.update(dict.fromkeys(_ids_with_text(table, piece)))
+    if not ids:
+        raise UsageError(f"{piece!r}: no conversation of {output} holds this text")
+    first = list(ids)[:limit]
+    ledger = read_ledger(output, manifest.outputs)
+    texts = pool.find(first)
+    rows = []
+    for id in first:
+        row, _ = _first_row(ledger, ledger.filter(pc.field("id") == id))
+        rows.append(RowWithText(row, texts[id]))
+    return TextMatches(rows, len(ids))
+
+
+def _ids_with_text(table: pa.Table, piece: str) -> list[str]:
+    """Return the ids of the rows of `table` (id, turns) of which a turn holds `piece`."""
+    turns = table["turns"].combine_chunks()
+    contents = pc.struct_field(pc.list_flatten(turns), "content")
+    parents = pc.list_parent_indices(turns)
+    has_text = pc.match_substring(contents, piece, ignore_case=True)
+    rows = pc.unique(parents.filter(pc.fill_null(has_text, False)))
+    ids: list[str] = table["id"].take(rows).to_pylist()
+    return ids
 
 
 def explain(output: str, query: str, store: str | None = None, limit: int = 20) -> Explanation:
@@ -89,9 +138,10 @@ def explain(output: str, query: str, store: str | None = None, limit: int = 20) 
 
     Raises UsageError for an unknown row, result or pool.
     """
-    manifest = _read_manifest(output)
+    output = result_uri(output)
+    manifest = read_result(output)
     ledger = read_ledger(output, manifest.outputs)
-    pool = _open_pool(manifest.pool, store)
+    pool = open_pool(manifest.pool, store)
     row, duplicates = _find_row(ledger, pool, query, output)
     selector = manifest.fingerprints["selection"]
     took_part = pc.is_valid(ledger["evol_upper"]), pc.is_null(ledger["duplicate_of"])
@@ -108,6 +158,7 @@ def explain(output: str, query: str, store: str | None = None, limit: int = 20) 
         blocker, _ = _first_row(ledger, ledger.filter(pc.field("id") == row.nearest_id))
     others = [*nearest, blocker] if blocker else nearest
     texts = pool.find([row.id, *(other.id for other in others if other.id)])
+    last = _last_selected(ledger, row)
     return Explanation(
         row,
         duplicates,
@@ -118,8 +169,9 @@ def explain(output: str, query: str, store: str | None = None, limit: int = 20) 
         blocker=RowWithText(blocker, texts[row.nearest_id]) if blocker and row.nearest_id else None,
         blocked=[RowWithText(other, texts[other.id]) for other in nearest if other.id],
         blocked_rows=blocked.num_rows,
-        last_selected=_last_selected(ledger, row),
+        last_selected=last,
         repeated=_repeated(output, manifest, row),
+        how_far=how_far(ledger, row, selector, last),
     )
 
 
@@ -144,7 +196,8 @@ def _last_selected(ledger: pa.Table, row: LedgerRow) -> LedgerRow | None:
     return rows[0] if rows else None
 
 
-def _read_manifest(output: str) -> EarlierManifest:
+def read_result(output: str) -> EarlierManifest:
+    """Return the manifest of the selection in `output`. Raises UsageError if there is none."""
     try:
         manifest = read_earlier_manifest(output)
     except MissingFile as error:
@@ -165,7 +218,7 @@ def _read_manifest(output: str) -> EarlierManifest:
     return manifest
 
 
-def _open_pool(uri: str, store: str | None) -> Pool:
+def open_pool(uri: str, store: str | None) -> Pool:
     """Open the pool of the result, where the run had it or in `store`."""
     if store is not None:
         uri = pool_uri(store, uri.rsplit("/", 1)[1])

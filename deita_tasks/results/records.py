@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import KeysView
+from collections.abc import KeysView, Mapping
+from importlib import import_module
 from typing import Any
 
 import pandas as pd
@@ -11,6 +12,7 @@ from pydantic import JsonValue, NonNegativeInt
 
 from deita_tasks.manifest import Manifest, SweepManifest
 from deita_tasks.results.reading import read_ledger, read_manifest
+from deita_tasks.results.record_check import RecordCheck
 from deita_tasks.strict_json import JsonRecord
 
 
@@ -44,6 +46,13 @@ class TaskCounts(JsonRecord):
     run: NonNegativeInt
 
 
+def _check(uri: str, records: Any, format: str, store: str | None) -> Any:
+    # It needs what a plan needs, which is above what a run returns.
+    checking: Any = import_module("deita_tasks.checking")
+    checks: list[RecordCheck] = checking.check_records(uri, records, format, store)
+    return checks[0] if isinstance(records, Mapping) else checks
+
+
 def _load_ledger(uri: str, manifest: Manifest) -> pd.DataFrame:
     ledger: pd.DataFrame = read_ledger(uri, manifest.outputs).to_pandas()
     return ledger
@@ -63,6 +72,18 @@ class Subset(ResultRecord):
     def load(self) -> pd.DataFrame:
         """Return the ledger, decisions.parquet: one row for every row of the pool."""
         return _load_ledger(self.uri, self.manifest)
+
+    def check(
+        self, records: Any, format: str = "auto", store: str | None = None
+    ) -> RecordCheck | list[RecordCheck]:
+        """Return what the selection would make of a record that it has not seen, without a run.
+
+        records: a dict, which gives one RecordCheck; else rows or a URI, as `read_conversations`
+        takes them, and a list. store: where the store is now, if it has moved. Models stay loaded
+        between calls.
+        """
+        result: RecordCheck | list[RecordCheck] = _check(self.uri, records, format, store)
+        return result
 
 
 class SubsetVersion(ResultRecord):
@@ -95,6 +116,18 @@ class SubsetVersion(ResultRecord):
     def load(self) -> pd.DataFrame:
         """Return the ledger, decisions.parquet: one row for every row of the pool."""
         return _load_ledger(self.uri, read_manifest(self.uri))
+
+    def check(
+        self, records: Any, format: str = "auto", store: str | None = None
+    ) -> RecordCheck | list[RecordCheck]:
+        """Return what the selection would make of a record that it has not seen, without a run.
+
+        records: a dict, which gives one RecordCheck; else rows or a URI, as `read_conversations`
+        takes them, and a list. store: where the store is now, if it has moved. Models stay loaded
+        between calls.
+        """
+        result: RecordCheck | list[RecordCheck] = _check(self.uri, records, format, store)
+        return result
 
 
 class Sweep(ResultRecord):

@@ -84,6 +84,17 @@ def _read_latest(output: str) -> str | None:
         return handle.read(MAX_NAME_BYTES).decode(errors="replace").strip()
 
 
+def result_uri(output: str) -> str:
+    """Return the folder of the result that `output` names: its latest version, if it has any.
+
+    `output` itself where it has none; it may be a result, or nothing of ours.
+    """
+    if storage.exists(storage.join(output, MANIFEST)):
+        return output
+    name = latest(output)
+    return output if name is None else version_uri(output, name)
+
+
 def unpublished(output: str, digest: str, current: str | None) -> str | None:
     """Return a complete version of this selection that is newer than `current`, the latest.
 

@@ -107,7 +107,7 @@ class Diverse(Selector):
         reader = EmbeddingReader(embeddings, len(ids))
         candidates = pool.candidate_count
         budget = min(self.budget, candidates)
-        kept_rows = self._new_kept_rows(reader, budget)
+        kept_rows = self.new_kept_rows(reader, budget)
         greedy = _BlockwiseGreedy(pool, kept_rows, budget)
         start = 0
         while start < candidates and kept_rows.count < budget:
@@ -115,7 +115,7 @@ class Diverse(Selector):
             start = greedy.decide_ranks(start, end)
         return pool.result()
 
-    def _new_kept_rows(self, reader: EmbeddingReader, max_rows: int) -> KeptRows:
+    def new_kept_rows(self, reader: EmbeddingReader, max_rows: int) -> KeptRows:
         """Return the empty KeptRows of this metric and limit."""
         if self.metric == "cosine":
             assert self.max_similarity is not None

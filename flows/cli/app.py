@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from deita_tasks import config
-from deita_tasks.errors import DeitaError
+from deita_tasks.errors import DeitaError, UsageError
 from flows.cli import INTERRUPTED
 from flows.cli.options import (
     HELP_ALL,
@@ -49,6 +49,8 @@ from flows.cli.printing import (
     print_checks,
     print_comparison,
     print_explanation,
+    print_matches,
+    print_record_checks,
     print_solution,
     print_summary,
     print_sweep,
@@ -302,10 +304,11 @@ def preflight(
 
 @app.command(name="explain")
 def explain_row(
-    row: str,
+    row: str | None = None,
     /,
     *,
-    output: str,
+    output: str | None = None,
+    text: str | None = None,
     store: str | None = None,
     full: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -314,17 +317,65 @@ def explain_row(
     Parameters
     ----------
     row
-        The row's id, the beginning of it, its id in a column of its own, or FILE:ROW.
+        The row's id, the beginning of it, its id in a column of its own, or FILE:ROW. With --text,
+        the result instead, as for --output.
     output
-        Folder or s3:// URI of the result of `deita select`.
+        Folder or s3:// URI of the result of `deita select`, or of `deita reselect`, whose latest
+        version counts.
+    text
+        A piece of the row's text, in any case of letters. Several rows that hold it are listed.
     store
         Store of the run, if it has moved since.
     full
         Show whole texts, however long.
     """
-    from deita_tasks.results.explain import explain
+    from deita_tasks.results.explain import explain, find_text
 
+    if text is not None and output is None:
+        row, output = None, row
+    if output is None:
+        raise UsageError("no result to explain from: expected --output, the folder of a selection")
+    if (row is None) == (text is None):
+        raise UsageError("expected ROW or --text, one of the two")
+    if text is not None:
+        matches = find_text(output, text, store)
+        if matches.total > 1:
+            print_matches(matches)
+            return
+        row = matches.rows[0].row.id
+    assert row is not None
     print_explanation(explain(output, row, store), full)
+
+
+@app.command(name="check")
+def check_record(
+    record: str,
+    /,
+    *,
+    against: str,
+    store: str | None = None,
+    format: str = "auto",
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Say what a selection would make of a record: its scores, and whether it would come in.
+
+    Parameters
+    ----------
+    record
+        A file of records in any input format, - for standard input, or one record as JSON.
+    against
+        Folder or s3:// URI of the result of `deita select`, or of `deita reselect`, whose latest
+        version counts.
+    store
+        Store of the run, if it has moved since.
+    format
+        Input format of the records; auto detects it.
+    json
+        Print JSON, a line for each record.
+    """
+    from deita_tasks.checking import check_argument
+
+    print_record_checks(check_argument(against, record, format, store), json)
 
 
 # Prefect raises a plain ValueError where its settings name a block that nobody saved.

@@ -5,6 +5,7 @@ No text of the pool can act on either.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from deita_tasks.preflight import Check
     from deita_tasks.results.alignment import AlignedModel
     from deita_tasks.results.comparison import ComparedModels
-    from deita_tasks.results.explain import Explanation
+    from deita_tasks.results.explain import Explanation, TextMatches
+    from deita_tasks.results.record_check import NearestRow, RecordCheck
     from deita_tasks.results.records import LimitSolution, Subset, SubsetVersion, Sweep
 
 MAX_TURN_CHARACTERS = 1_500
@@ -35,6 +37,7 @@ SHORT_ID = 12
 MAX_VANISHED = 5  # values named in the summary
 BY_SCORE = {"Diverse", "TopScore", "SemDedup"}  # strategies that go from the best score down
 PLAIN_WIDTH = 120  # of a table without a terminal
+LONG_LINE = 10_000  # of a table whose cells are paths and sentences
 
 DECISION_NOTES = {
     "selected": "",
@@ -414,6 +417,89 @@ def print_explanation(explanation: Explanation, full: bool = False) -> None:
         _print_blocked(console, explanation)
 
 
+def print_matches(matches: TextMatches) -> None:
+    """Print the rows that hold a piece of text: ids, decisions and how they begin."""
+    console = new_console()
+    overflow: Any = "ellipsis" if console.is_terminal else "ignore"
+    console.print(f"{matches.total:,} conversations hold this text; explain one by its id:")
+    for match in matches.rows:
+        decision = match.row.decision.replace("_", " ")
+        line = f"{_short_id(match.row)}  {decision:<12}  {first_line(match.conversation)}"
+        console.print(Text(line), no_wrap=True, overflow=overflow, crop=console.is_terminal)
+    hidden = matches.total - len(matches.rows)
+    if hidden > 0:
+        console.print(f"… and {hidden:,} more; a longer piece of text finds fewer")
+
+
+# ---- check
+
+
+def print_record_checks(checks: Sequence[RecordCheck], as_json: bool) -> None:
+    """Print what a selection would make of records: facts of one, a table of several."""
+    console = new_console()
+    if as_json:
+        for check in checks:
+            sys.stdout.write(json.dumps(check.to_dict(), ensure_ascii=True) + "\n")
+    elif len(checks) == 1:
+        for name, value in _check_facts(checks[0]):
+            console.print(Text.assemble((f"{name:<12}", "dim"), escape(value)))
+    else:
+        _print_check_table(console, checks)
+
+
+def _check_facts(check: RecordCheck) -> Iterator[tuple[str, str]]:
+    read_as = "" if check.format is None else f", read as {check.format}"
+    yield "record", check.record + read_as
+    if check.id:
+        yield "id", check.id
+    decision = (check.decision or "unknown").replace("_", " ")
+    yield "decision", f"{decision}: {check.reason}"
+    yield from _score_facts(check.complexity, check.quality)
+    if check.evol_score is not None:
+        yield "evol score", f"{check.evol_score:.3f}"
+    if check.rank is not None:
+        yield "rank", _describe_ranks(check)
+    if check.truncated:
+        yield "truncated", "longer than a model's window; the model read part of it"
+    if check.nearest is not None:
+        yield "nearest", _describe_nearest(check.nearest)
+    for sentence in check.consequences():
+        yield "others", sentence
+
+
+def _describe_ranks(check: RecordCheck) -> str:
+    of = "" if check.ranked is None else f" of {check.ranked:,}"
+    if check.last_rank in (None, check.rank):
+        return f"{check.rank:,}{of}"
+    return f"between {check.rank:,} and {check.last_rank:,}{of}: rows in between have no scores"
+
+
+def _describe_nearest(nearest: NearestRow) -> str:
+    side = "before" if nearest.is_before else "after"
+    row = nearest.row
+    return f"{row.place} ({row.id[:SHORT_ID]}) by {nearest.similarity:.4f}, which comes {side} it"
+
+
+def _print_check_table(console: Console, checks: Sequence[RecordCheck]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("record", "decision", "evol score", "rank", "nearest", "leave", "reason"):
+        is_number = name in ("evol score", "rank", "nearest", "leave")
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number)
+    if not console.is_terminal:  # a line for each record
+        console.width = LONG_LINE
+    for check in checks:
+        table.add_row(
+            escape(check.record),
+            (check.decision or "unknown").replace("_", " "),
+            _number(check.evol_score, "{:.3f}"),
+            _number(check.rank, "{:,}"),
+            _number(check.nearest.similarity if check.nearest else None, "{:.4f}"),
+            f"{len(check.leaving):,}" if check.decision == "selected" else None,
+            escape(check.reason),
+        )
+    console.print(table)
+
+
 def _print_blocked(console: Console, explanation: Explanation) -> None:
     console.print("\ntoo similar to it, most similar first:")
     overflow: Any = "ellipsis" if console.is_terminal else "ignore"
@@ -436,10 +522,7 @@ def _explanation_facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
     if row.id:
         yield "id", row.id
     yield "decision", _decision_sentence(explanation)
-    for kind, scores in (("complexity", row.complexity), ("quality", row.quality)):
-        if scores:
-            by_turn = "  (by user turn)" if len(scores) > 1 else ""
-            yield kind, "  ".join(f"{score:.2f}" for score in scores) + by_turn
+    yield from _score_facts(row.complexity, row.quality)
     for score in row.scores or ():
         yield score["name"], "  ".join(f"{value:.4g}" for value in score["values"])
     if row.evol_score is not None:
@@ -449,6 +532,8 @@ def _explanation_facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
         missing = [kind for kind in ("complexity", "quality") if getattr(row, kind) is None]
         not_computed = f"{' and '.join(missing)} not computed: no value could change the selection"
         yield "evol score", f"{bounds}; {not_computed}"
+    for sentence in explanation.how_far:
+        yield "how far", sentence
     if row.rank is not None:
         yield "rank", f"{row.rank:,} of {explanation.ranked:,}"
     if row.stratum is not None:
@@ -460,6 +545,15 @@ def _explanation_facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
 def score_name(selector: Mapping[str, Any]) -> str:
     """Return what the strategy with this fingerprint ranks by."""
     return str(selector.get("rank_by", "evol score"))
+
+
+def _score_facts(
+    complexity: Sequence[float] | None, quality: Sequence[float] | None
+) -> Iterator[tuple[str, str]]:
+    for kind, scores in (("complexity", complexity), ("quality", quality)):
+        if scores:
+            by_turn = "  (by user turn)" if len(scores) > 1 else ""
+            yield kind, "  ".join(f"{score:.2f}" for score in scores) + by_turn
 
 
 def _decision_sentence(explanation: Explanation) -> str:

@@ -13,7 +13,8 @@ from deita_tasks import storage
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.conversations import Conversation
 from deita_tasks.errors import UsageError
-from deita_tasks.results.explain import explain
+from deita_tasks.results.explain import explain, find_text
+from deita_tasks.results.versions import move_latest
 from deita_tasks.selecting import load_selector
 from tests.support.handmade import A, B, C, D, E
 from tests.support.outputs import write_diverse_output
@@ -214,3 +215,27 @@ def test_the_manifest_names_the_pool(output: str) -> None:
     manifest = json.loads((Path(output) / "manifest.json").read_text())
     assert manifest["pool"] == str(Path(output).parent / "store" / "pools" / "p")
     assert manifest["truncated"] == {"complexity": 0, "quality": 1, "embedding": 0}
+
+
+def test_rows_by_a_piece_of_their_text(output: str) -> None:
+    """In any case of letters; a duplicate and a quarantined row are no matches of their own."""
+    matches = find_text(output, "c USER 0")
+    assert [(match.row.id, match.conversation.turns) for match in matches.rows] == [(C.id, C.turns)]
+    assert (matches.total, matches.rows[0].row.source_row) == (1, 4)
+    several = find_text(output, "assistant 0", limit=2)
+    assert [match.row.id for match in several.rows] == [A.id, B.id]
+    assert several.total == 5
+    with pytest.raises(UsageError, match=r"'\.\*': no conversation of .* holds this text"):
+        find_text(output, ".*")
+    with pytest.raises(UsageError, match="expected a piece"):
+        find_text(output, " ")
+
+
+def test_the_folder_of_versions_stands_for_the_latest(output: str, tmp_path: Path) -> None:
+    names = ["20260101T000000Z-" + "0" * 16, "20260102T000000Z-" + "1" * 16]
+    for name in names:
+        shutil.copytree(output, tmp_path / "versions" / name)
+    move_latest(str(tmp_path), names[0])
+    store = str(Path(output).parent / "store")
+    (tmp_path / "versions" / names[1] / "manifest.json").write_text("{}")
+    assert explain(str(tmp_path), A.id, store).row.id == A.id

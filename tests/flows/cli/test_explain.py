@@ -295,3 +295,14 @@ def test_it_needs_neither_prefect_nor_a_model(output: str) -> None:
     assert process.returncode == 0, process.stderr
     loaded = set(process.stderr.split())
     assert not {"prefect", "torch", "transformers", "matplotlib"} & loaded
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_row_by_its_text(by_name: bool, output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--output", output] if by_name else [output]
+    text = printed(capsys, *place, "--text", "B user")
+    assert f"id          {B.id}\n" in text
+    assert "how far     its similarity is 0.10 above the limit\n" in text
+    lines = printed(capsys, *place, "--text", "assistant 0").splitlines()
+    assert lines[0].startswith("5 conversations hold this text")
+    assert lines[1] == f"{A.id[:12]}  selected      A user 0"

@@ -30,13 +30,11 @@ from deita_tasks.decisions import Decision, LedgerRow
 from deita_tasks.embedding import load_embedder
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import ModelError, UsageError
-from deita_tasks.filtering.decontamination import EvaluationText, EvaluationTexts
+from deita_tasks.filtering.decontamination import EvaluationTexts
 from deita_tasks.filtering.training_window import are_beyond, describe_beyond
 from deita_tasks.loading import encode_rows, open_pool, pool_files
-from deita_tasks.loading.evaluation_rows import read_evaluation_rows
 from deita_tasks.manifest import Manifest
 from deita_tasks.plan import (
-    Decontamination,
     Filters,
     RunSettings,
     embedder_spec,
@@ -45,6 +43,7 @@ from deita_tasks.plan import (
     selector_spec,
 )
 from deita_tasks.results import explain
+from deita_tasks.results.evaluation_texts import read_evaluation_texts
 from deita_tasks.results.reading import read_ledger, read_manifest
 from deita_tasks.results.record_check import RecordCheck
 from deita_tasks.results.standing import Standing, reached
@@ -218,8 +217,7 @@ class RecordChecker:
         decontamination = self._filters.decontamination
         if decontamination is None:
             return None
-        texts = _evaluation_texts(decontamination)
-        return EvaluationTexts(texts, decontamination.rule)
+        return read_evaluation_texts(decontamination.files, decontamination.rule, [])
 
     def _contamination(self, row: Conversation) -> _Problem | None:
         """Return what of an evaluation text the record repeats, if that is too much."""
@@ -420,17 +418,6 @@ def _groups(uri: str, manifest: Manifest) -> dict[str, Any]:
             f"{uri}: its parameters are not those of this version of deita-tasks "
             f"({explain_error(error)}); expected a result that this version made"
         ) from error
-
-
-def _evaluation_texts(decontamination: Decontamination) -> Iterator[EvaluationText]:
-    """Yield what user and assistant say in all evaluation files."""
-    for uri in decontamination.files:
-        for row in read_evaluation_rows(uri):
-            if isinstance(row, Quarantined):
-                continue
-            for number, turn in enumerate(row.turns, start=1):
-                if turn.role in ("user", "assistant"):
-                    yield EvaluationText(uri, row.source.row, number, turn.role, turn.content)
 
 
 # ---- opening

@@ -994,6 +994,13 @@ class Advanced(Runtime):
 class TrainingData(Source):
     """What to train on, and how to read it."""
 
+    decontaminate: list[Uri] | None = Field(
+        None,
+        title="Evaluation files",
+        description="Leave out rows that repeat a prompt or an answer of these files, by the rule "
+        "of select. Default: none.",
+    )
+
     input: list[Uri] = Field(
         title="Input",
         description="Output of select or of reselect (its latest version); or files, folders, "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from deita_tasks import storage
 from deita_tasks.conversations import Conversation, Quarantined, parse_tools
 from deita_tasks.errors import EmptyFile, StorageError
+from deita_tasks.filtering.decontamination import EvaluationTexts
 from deita_tasks.finetuning.examples import ChatRow, LeftOut
 from deita_tasks.loading import find_pool, load_layouts, open_unless_empty
 from deita_tasks.manifest import MANIFEST, InputFile
@@ -15,6 +17,9 @@ from deita_tasks.models.chat import chat_turns
 from deita_tasks.results import versions
 from deita_tasks.results.reading import checked_output, read_earlier_manifest
 from deita_tasks.strict_json import JsonRecord
+
+BLOCK_ROWS = 1024  # compared with the evaluation texts at a time
+CONTAMINATED = "it repeats a text of the evaluation files"
 
 
 class SelectionParent(JsonRecord):
@@ -31,19 +36,29 @@ class SelectionParent(JsonRecord):
 class FoundData:
     """The files of a training set.
 
-    parents: the selections that they are of. inputs: filled in as the rows are read.
+    parents: the selections that they are of. inputs: filled in as the rows are read. evaluation:
+    texts that no row may repeat.
     """
 
     files: list[str]
     format: str
     parents: list[SelectionParent]
     inputs: list[InputFile] = field(default_factory=list)
+    evaluation: EvaluationTexts | None = None
 
     def rows(self) -> Iterator[ChatRow | LeftOut]:
-        """Yield the rows of all files; one that cannot be read is left out.
+        """Yield the rows of all files; one that cannot be read or repeats a test is left out.
 
         Raises EmptyFile if there are none.
         """
+        if self.evaluation is None:
+            yield from self._read_rows()
+            return
+        rows = self._read_rows()
+        while block := list(islice(rows, BLOCK_ROWS)):
+            yield from _without_tests(block, self.evaluation)
+
+    def _read_rows(self) -> Iterator[ChatRow | LeftOut]:
         self.inputs.clear()
         for uri in self.files:
             file = open_unless_empty(uri, self.format)
@@ -56,6 +71,20 @@ class FoundData:
             self.inputs.append(InputFile(uri=uri, digest=digest, rows=count, format=row_format))
         if not any(file.rows for file in self.inputs):
             raise EmptyFile(f"{', '.join(self.files)}: no rows; expected conversations")
+
+
+def _without_tests(
+    rows: Sequence[ChatRow | LeftOut], evaluation: EvaluationTexts
+) -> Iterator[ChatRow | LeftOut]:
+    """Yield `rows`, with a LeftOut for each that repeats an evaluation text."""
+    texts = []
+    for row in rows:
+        if isinstance(row, ChatRow):
+            texts.append([str(turn["content"]) for turn in row.messages])
+    overlaps = iter(evaluation.find_overlaps(texts))
+    for row in rows:
+        is_contaminated = isinstance(row, ChatRow) and next(overlaps) is not None
+        yield LeftOut(row.source, row.id, CONTAMINATED) if is_contaminated else row
 
 
 def chat_row(row: Conversation | Quarantined) -> ChatRow | LeftOut:

@@ -18,6 +18,7 @@ from deita_tasks import progress, storage
 from deita_tasks.artifacts.claims import claimed
 from deita_tasks.config import Group, Output, Preferences, Runtime, Training, TrainingData
 from deita_tasks.errors import TooManyBadRows
+from deita_tasks.filtering.decontamination import OverlapRule
 from deita_tasks.finetuning import require_packages
 from deita_tasks.finetuning.examples import Survey, build_training_set, encode_row
 from deita_tasks.finetuning.job import Preparation, TrainedModel
@@ -33,14 +34,21 @@ from deita_tasks.finetuning.trained import (
     train_prepared,
     training_uri,
 )
+from deita_tasks.loading.evaluation_rows import find_evaluation_files
 from deita_tasks.manifest import InputFile
 from deita_tasks.models.chat_tokenizer import Tokenization, load_tokenizer
 from deita_tasks.models.hardware import require_device
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.plan import check_apart, check_output, check_outside
 from deita_tasks.results.alignment import AlignedModel, write_alignment
+from deita_tasks.results.evaluation_texts import read_evaluation_texts
 from deita_tasks.results.preference_files import read_preferences
-from deita_tasks.results.training_data import FoundData, SelectionParent, find_training_data
+from deita_tasks.results.training_data import (
+    CONTAMINATED,
+    FoundData,
+    SelectionParent,
+    find_training_data,
+)
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.device_slots import device_slot, visible_gpus
 from deita_tasks.tasks.model_cache import raise_if_run_ends
@@ -56,6 +64,9 @@ def check_alignment(
     """Return the data to train on. Raises every error that shows before any work, in one line."""
     require_packages("align")
     found = find_training_data(source.input, source.format)
+    if source.decontaminate:
+        files = find_evaluation_files(source.decontaminate).files
+        found.evaluation = read_evaluation_texts(sorted(files), OverlapRule(), [])
     check_outside(output.output, options.store)
     check_output(output, found.files)
     check_apart(source.input, output.output)
@@ -105,7 +116,8 @@ def _log_survey(tokenization: Tokenization, survey: Survey) -> None:
 
 def check_left_out(survey: Survey, min_good_fraction: float) -> None:
     """Raise TooManyBadRows if a smaller share of the rows can be trained on."""
-    left_out = sum(survey.left_out.values())
+    contaminated = survey.left_out.get(CONTAMINATED, 0)  # neither good nor bad
+    left_out = sum(survey.left_out.values()) - contaminated
     rows = survey.rows + left_out
     if survey.rows < min_good_fraction * rows:
         reasons = "; ".join(

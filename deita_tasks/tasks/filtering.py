@@ -23,13 +23,11 @@ from deita_tasks.artifacts.part_tables import token_table
 from deita_tasks.artifacts.parts import PartSet, StageParts
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.config import Advanced
-from deita_tasks.conversations import Conversation, Quarantined
-from deita_tasks.errors import EmptyFile
+from deita_tasks.conversations import Conversation
 from deita_tasks.filtering import decontamination
-from deita_tasks.filtering.decontamination import EvaluationText, EvaluationTexts, OverlapRule
-from deita_tasks.findings import plural
-from deita_tasks.loading.evaluation_rows import read_evaluation_rows
+from deita_tasks.filtering.decontamination import OverlapRule
 from deita_tasks.plan import Plan, SimilarityRule, TokenCounting
+from deita_tasks.results.evaluation_texts import read_evaluation_texts
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.references import make_reference, reference_digest
 from deita_tasks.tasks.runners import ShardRunner
@@ -39,7 +37,6 @@ log = logging.getLogger(__name__)
 
 WINDOW_VERSION = 2  # increase it to look at every window anew
 SIMILARITY_VERSION = 1  # increase it to compare all embeddings anew
-MAX_EXAMPLES = 3  # evaluation rows named in a note
 
 
 @task(name="decontaminate", task_run_name="decontaminate", **CACHED)
@@ -51,32 +48,10 @@ def decontaminate(
     Returns its exclusions.json.
     """
     notes: list[str] = []
-    texts = EvaluationTexts(_read_texts(files, notes), OverlapRule(**rule))
-    if not len(texts):
-        raise EmptyFile(f"{', '.join(files)}: no text to compare with; expected prompts or answers")
+    texts = read_evaluation_texts(files, OverlapRule(**rule), notes)
     rows = Pool.open(pool)
     with progress.bar("decontaminate", len(rows.distinct[1])):
         return write_contaminated(key, rows, texts, notes).to_dict()
-
-
-def _read_texts(files: Sequence[str], notes: list[str]) -> Iterator[EvaluationText]:
-    """Yield what user and assistant say in all files; note the rows that cannot be read."""
-    for uri in files:
-        unread = []
-        for row in read_evaluation_rows(uri):
-            if isinstance(row, Quarantined):
-                unread.append(f"row {row.source.row:,}: {row.detail}")
-                continue
-            for number, turn in enumerate(row.turns, start=1):
-                if turn.role in ("user", "assistant"):
-                    yield EvaluationText(uri, row.source.row, number, turn.role, turn.content)
-        if unread:
-            note = (
-                f"{uri}: {plural(len(unread), 'row')} could not be read or compared with "
-                f"({'; '.join(unread[:MAX_EXAMPLES])})"
-            )
-            log.warning("%s", note)
-            notes.append(note)
 
 
 @task(name="count-tokens", **CACHED)

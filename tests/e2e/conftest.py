@@ -185,7 +185,7 @@ def site(
 def deployed(site: Site) -> Site:
     """The site with what `python -m deployments.deploy` makes."""
     said = site.run("deployments.deploy")
-    assert said.count("successfully created") == 4
+    assert said.count("successfully created") == 5
     return site
 
 

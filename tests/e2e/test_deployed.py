@@ -63,15 +63,19 @@ def artifacts(site: Site, run: FlowRun) -> dict[str, Any]:
     return {one.key: one.data for one in found if one.key}
 
 
-def test_four_deployments_that_explain_themselves(deployed: Site) -> None:
+def test_deployments_that_explain_themselves(deployed: Site) -> None:
     found = {one.name: one for one in deployed.client.read_deployments()}
-    assert set(found) == {"select", "reselect", "sweep", "align"}
+    assert set(found) == {"select", "reselect", "sweep", "align", "compare"}
     for one in found.values():
         assert one.work_pool_name == "deita"
         assert one.description
         assert not one.paused
-        pool = "results/reselect" if one.name == "align" else "pools"
-        assert one.parameters["source"] == {"input": [str(deployed.root / pool)]}
+        results = str(deployed.root / "results")
+        if one.name == "compare":
+            assert one.parameters["comparison"] == {"selection": f"{results}/selection"}
+            continue
+        pool = f"{results}/reselect" if one.name == "align" else str(deployed.root / "pools")
+        assert one.parameters["source"] == {"input": [pool]}
     assert deployed.client.read_work_pool("deita").type == "process"
     [nightly] = found["reselect"].schedules
     assert (nightly.schedule.cron, nightly.active) == ("0 3 * * *", False)  # type: ignore[union-attr]

@@ -333,10 +333,12 @@ def explain_row(
 
     if text is not None and output is None:
         row, output = None, row
+    if row is None and text is None:
+        raise UsageError("ROW is required, or --text with a piece of the row")
     if output is None:
-        raise UsageError("no result to explain from: expected --output, the folder of a selection")
-    if (row is None) == (text is None):
-        raise UsageError("expected ROW or --text, one of the two")
+        raise UsageError("--output is required: the folder of a selection")
+    if row is not None and text is not None:
+        raise UsageError("ROW and --text: expected one of the two")
     if text is not None:
         matches = find_text(output, text, store)
         if matches.total > 1:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from deita_tasks import config, storage
-from deita_tasks.artifacts.candidates import open_vectors
+from deita_tasks.artifacts.candidates import incomparable, open_vectors
 from deita_tasks.artifacts.exclusions import describe_overlap
 from deita_tasks.artifacts.parts import WIDTH, PartSet, StageParts
 from deita_tasks.artifacts.scores import EMBEDDING, RankRule, assemble_scores
@@ -38,6 +38,7 @@ from deita_tasks.plan import (
     Filters,
     RunSettings,
     embedder_spec,
+    pin_spec,
     plan_filters,
     score_spec,
     selector_spec,
@@ -147,14 +148,10 @@ class RecordChecker:
             spec = score_spec(preset, name, self._groups["scoring"], self._settings)
         load: Any = load_embedder if name == EMBEDDING else load_scorer
         component: Scorer | Embedder = load(spec["name"], **spec["options"])
-        options = type(component).model_fields
-        pinned = {}
-        for option in ("dtype", "revision"):
-            if option in options and option in fingerprint:
-                pinned[option] = fingerprint[option]
-        if not pinned:
+        pinned = pin_spec(spec, component, fingerprint)
+        if pinned == spec:
             return component
-        pinned_component: Scorer | Embedder = load(spec["name"], **{**spec["options"], **pinned})
+        pinned_component: Scorer | Embedder = load(pinned["name"], **pinned["options"])
         return pinned_component
 
     def _read_vectors(
@@ -313,11 +310,7 @@ class RecordChecker:
             return None
         if len(vector) != width:
             return f"embedding: its vector has {len(vector)} numbers, where most have {width}"
-        is_finite = np.isfinite(vector).all()
-        if not is_finite or not vector.any():
-            flaw = "only zeros" if is_finite else "numbers that are not finite"
-            return f"embedding: its vector has {flaw}"
-        return None
+        return incomparable(vector[None, :]).get(0)
 
     def _ranking_score(
         self,

@@ -551,6 +551,19 @@ def embedder_spec(
     return {"name": name, "options": {**spec["options"], **run.options_for(fields)}}
 
 
+def pin_spec(spec: Spec, component: Component, fingerprint: Mapping[str, Any]) -> Spec:
+    """Return the spec with the number type and revision of a fingerprint.
+
+    They are what a run has found, where the parameters leave them open. component: made by `spec`.
+    """
+    options = type(component).model_fields
+    pinned = {}
+    for option in ("dtype", "revision"):
+        if option in fingerprint and option in options:
+            pinned[option] = fingerprint[option]
+    return {"name": spec["name"], "options": {**spec["options"], **pinned}}
+
+
 def _override(default: Spec, name: str, options: Mapping[str, Any]) -> Spec:
     """Return the component `name` with `options`.
 

@@ -117,7 +117,7 @@ def open_candidates(pool: Pool, scores: pa.Table, stage_parts: StagesParts) -> I
     ids = scores["id"].filter(is_usable)
     with open_vectors(pool, ids, stage_parts) as vectors:
         if vectors is not None:
-            reasons = _incomparable(vectors)
+            reasons = incomparable(vectors)
             vectors = _without_rows(vectors, list(reasons))
             by_id = {}
             for row, reason in reasons.items():
@@ -127,7 +127,7 @@ def open_candidates(pool: Pool, scores: pa.Table, stage_parts: StagesParts) -> I
         yield Candidates(pool, scores, vectors)
 
 
-def _incomparable(vectors: Floats) -> dict[int, str]:
+def incomparable(vectors: Floats) -> dict[int, str]:
     """Return why a vector has no cosine, by row."""
     reasons = {}
     for start in range(0, len(vectors), BLOCK_ROWS):

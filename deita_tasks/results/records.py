@@ -58,20 +58,10 @@ def _load_ledger(uri: str, manifest: Manifest) -> pd.DataFrame:
     return ledger
 
 
-class Subset(ResultRecord):
-    """A selection in its output folder. tasks: by stage. Subscripts read the manifest's fields."""
+class CheckedResult(ResultRecord):
+    """A selection in its output folder, against which records can be checked."""
 
     uri: str
-    manifest: Manifest
-    tasks: dict[str, TaskCounts]
-
-    def to_json_fields(self) -> dict[str, JsonValue]:
-        tasks = {stage: counts.to_dict() for stage, counts in self.tasks.items()}
-        return {**self.manifest.to_dict(), "tasks": tasks}
-
-    def load(self) -> pd.DataFrame:
-        """Return the ledger, decisions.parquet: one row for every row of the pool."""
-        return _load_ledger(self.uri, self.manifest)
 
     def check(
         self, records: Any, format: str = "auto", store: str | None = None
@@ -86,7 +76,22 @@ class Subset(ResultRecord):
         return result
 
 
-class SubsetVersion(ResultRecord):
+class Subset(CheckedResult):
+    """A selection in its output folder. tasks: by stage. Subscripts read the manifest's fields."""
+
+    manifest: Manifest
+    tasks: dict[str, TaskCounts]
+
+    def to_json_fields(self) -> dict[str, JsonValue]:
+        tasks = {stage: counts.to_dict() for stage, counts in self.tasks.items()}
+        return {**self.manifest.to_dict(), "tasks": tasks}
+
+    def load(self) -> pd.DataFrame:
+        """Return the ledger, decisions.parquet: one row for every row of the pool."""
+        return _load_ledger(self.uri, self.manifest)
+
+
+class SubsetVersion(CheckedResult):
     """A version that `reselect` has made, or found to be up to date.
 
     subset: None if nothing is new. changes: changes.json, None without an earlier version.
@@ -94,7 +99,6 @@ class SubsetVersion(ResultRecord):
     """
 
     version: str
-    uri: str
     refused: bool = False
     subset: Subset | None = None
     changes: dict[str, JsonValue] | None = None
@@ -116,18 +120,6 @@ class SubsetVersion(ResultRecord):
     def load(self) -> pd.DataFrame:
         """Return the ledger, decisions.parquet: one row for every row of the pool."""
         return _load_ledger(self.uri, read_manifest(self.uri))
-
-    def check(
-        self, records: Any, format: str = "auto", store: str | None = None
-    ) -> RecordCheck | list[RecordCheck]:
-        """Return what the selection would make of a record that it has not seen, without a run.
-
-        records: a dict, which gives one RecordCheck; else rows or a URI, as `read_conversations`
-        takes them, and a list. store: where the store is now, if it has moved. Models stay loaded
-        between calls.
-        """
-        result: RecordCheck | list[RecordCheck] = _check(self.uri, records, format, store)
-        return result
 
 
 class Sweep(ResultRecord):

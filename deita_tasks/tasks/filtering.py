@@ -15,6 +15,7 @@ from deita_tasks.artifacts.exclusions import (
     ExclusionsSummary,
     are_exclusions,
     read_exclusions,
+    read_summary,
     write_contaminated,
     write_similar,
     write_window,
@@ -29,7 +30,7 @@ from deita_tasks.filtering.decontamination import OverlapRule
 from deita_tasks.plan import Plan, SimilarityRule, TokenCounting
 from deita_tasks.results.evaluation_texts import read_evaluation_texts
 from deita_tasks.tasks.caching import CACHED, call_cached
-from deita_tasks.tasks.references import make_reference, reference_digest
+from deita_tasks.tasks.references import make_reference, reference_digest, reference_uri
 from deita_tasks.tasks.runners import ShardRunner
 from deita_tasks.tasks.stages import Stage, compute_shard, embed_shard, plan_stage, run_stage
 
@@ -74,12 +75,14 @@ def count_shard(
 
 @task(name="training-window", task_run_name="training window", **CACHED)
 def apply_window(
-    key: str, pool: str, parts: Mapping[str, JsonValue], window: int | None
+    key: str, pool: str, parts: Mapping[str, JsonValue] | None, window: int | None
 ) -> dict[str, JsonValue]:
     """Find the rows whose answers lie beyond the window; write the artifact `key`.
 
-    Returns its exclusions.json.
+    parts: the token counts; None if the artifact is there. Returns its exclusions.json.
     """
+    if parts is None:
+        return read_summary(key).to_dict()
     counts = StageParts.model_validate(parts)
     return write_window(key, Pool.open(pool), counts, window).to_dict()
 
@@ -88,15 +91,17 @@ def apply_window(
 def compare_embeddings(
     key: str,
     pool: str,
-    parts: Mapping[str, JsonValue],
+    parts: Mapping[str, JsonValue] | None,
     reference: str,
     limit: float,
     device: str,
 ) -> dict[str, JsonValue]:
     """Find the rows whose embeddings are near to an evaluation row's; write the artifact `key`.
 
-    Returns its exclusions.json.
+    parts: the embeddings; None if the artifact is there. Returns its exclusions.json.
     """
+    if parts is None:
+        return read_summary(key).to_dict()
     embeddings = {"embedding": StageParts.model_validate(parts)}
     return write_similar(key, Pool.open(pool), embeddings, reference, limit, device).to_dict()
 
@@ -129,8 +134,11 @@ def _compare_embeddings(
     rule: SimilarityRule, uri: str, exists: bool, plan: Plan, pool: Pool, options: Advanced
 ) -> dict[str, JsonValue]:
     """Return the exclusions.json of what is near to an evaluation row; embeds the whole pool."""
-    reference = make_reference("evaluation rows", rule.source, plan, pool, options)
-    parts = None if exists else _embed_pool(plan, pool, options).to_dict()
+    reference = reference_uri(rule.source, plan, pool.digest, options)
+    parts = None
+    if not exists:
+        make_reference("evaluation rows", rule.source, plan, pool, options)
+        parts = _embed_pool(plan, pool, options).to_dict()
     return call_cached(
         compare_embeddings,
         options,

@@ -24,7 +24,7 @@ from deita_tasks.errors import EmptyFile, UsageError
 from deita_tasks.findings import plural
 from deita_tasks.loading.evaluation_rows import read_evaluation_rows
 from deita_tasks.models.stopping import stopped_by
-from deita_tasks.plan import Plan, ReferenceSource
+from deita_tasks.plan import Plan, ReferenceSource, pin_spec
 from deita_tasks.presets import Spec
 from deita_tasks.tasks.caching import CACHED, bind
 from deita_tasks.tasks.model_cache import (
@@ -34,7 +34,6 @@ from deita_tasks.tasks.model_cache import (
     release_models,
 )
 from deita_tasks.tasks.runners import ShardRunner
-from deita_tasks.tasks.stages import pinned_spec
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +118,7 @@ def make_reference(
         "pool": storage.absolute(pool.uri),
         "files": list(source.files),
         "tags": source.tags,
-        "spec": pinned_spec(plan.specs["embedding"], embedder),
+        "spec": pin_spec(plan.specs["embedding"], embedder, embedder.fingerprint()),
         "fingerprint": storage.digest_of(embedder.fingerprint()),
         "limits": ShardLimits.from_options(options).to_dict(),
     }

@@ -28,7 +28,7 @@ from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import ServerError
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.models.token_counter import TokenCounter
-from deita_tasks.plan import Plan
+from deita_tasks.plan import Plan, pin_spec
 from deita_tasks.presets import Spec
 from deita_tasks.results.records import TaskCounts
 from deita_tasks.scoring.base import Scorer
@@ -157,23 +157,11 @@ class Stage:
     ) -> Stage:
         """Return the stage `name` of a plan, with its parts in `store`."""
         fingerprint = component.fingerprint()
-        spec = pinned_spec(plan.specs[name], component)
+        spec = pin_spec(plan.specs[name], component, fingerprint)
         kind, _, _ = name.partition(":")  # a column of the user's own is in its fingerprint
         folder = f"scores/{kind}" if isinstance(component, Scorer) else "embeddings"
         part_set = PartSet.create(store, folder, fingerprint, component.ROW_KEY)
         return cls(name, task, component, spec, part_set)
-
-
-def pinned_spec(spec: Spec, component: Scorer | Embedder) -> Spec:
-    """Return the spec with what the component has chosen here: number type and revision."""
-    fingerprint = component.fingerprint()
-    options = type(component).model_fields
-    pinned = {
-        option: fingerprint[option]
-        for option in ("dtype", "revision")
-        if option in fingerprint and option in options
-    }
-    return {"name": spec["name"], "options": {**spec["options"], **pinned}}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from deita_tasks.artifacts.verify import verify
 from deita_tasks.config import Advanced, Embedding, Export, Filtering, Scoring, Selection, Source
 from deita_tasks.plan import plan_run
 from deita_tasks.results.explain import explain
+from deita_tasks.tasks.filtering import apply_window
 from tests.support.flow_fixtures import BASE
 from tests.support.flow_runs import Run
 from tests.support.runs import LENGTHS
@@ -93,6 +94,9 @@ def test_tokens_are_counted_once_and_budgeted(again: Again, base: Run, tokenizer
     assert {"exclusions", "tokens"} <= kinds
     assert {result.problem for result in verify(store)} == {""}
     assert find_garbage(store) == []
+    (place,) = (run.store / "exclusions").iterdir()
+    found = apply_window.fn(str(place), "", None, WINDOW)
+    assert found["counts"] == {"too_long": len(long)}, "of an artifact that Prefect forgot"
     parts = (run.store / "tokens").rglob("part-*.parquet")
     assert sum(pq.read_table(part).num_rows for part in parts) == len(BASE) - 2
 

@@ -82,12 +82,13 @@ def select(pool: Path, store: Path, output: Path, *options: str) -> float:
     return time.perf_counter() - start
 
 
-def compare_wall(pool: Path, budget: int, folder: Path) -> None:
+def compare_wall(pool: Path, budget: int, dtype: str, folder: Path) -> None:
     """Time both evaluations, cold, one after the other."""
+    common = ("--budget", str(budget), "--score-dtype", dtype, "--embedding-dtype", dtype)
     seconds = {}
     for evaluation in ("lazy", "all"):
         output = folder / f"out-{evaluation}"
-        options = ("--budget", str(budget), "--evaluation", evaluation)
+        options = (*common, "--evaluation", evaluation)
         seconds[evaluation] = select(pool, folder / f"store-{evaluation}", output, *options)
         manifest = json.loads((output / "manifest.json").read_text())
         print(
@@ -236,6 +237,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="*", help="rows; default: 1%%, 5%%, 10%%")
     parser.add_argument("--tokenizer", help="folder or hub id of a checkpoint")
     parser.add_argument("--no-wall", action="store_true", help="only replay")
+    parser.add_argument("--dtype", default="float32", help="of the timed runs: float32, bfloat16")
     parser.add_argument("--no-sample", action="store_true", help="leave out the report's sample")
     parser.add_argument("--folder", help="keep what is computed here, and use it again")
     options = parser.parse_args()
@@ -246,7 +248,7 @@ def main() -> None:
         rows = sum(1 for _ in pool.open())
         budgets = options.budgets or [max(1, round(rows * share)) for share in BUDGETS]
         if not options.no_wall:
-            compare_wall(pool, round(rows * 6000 / 110_364), folder)
+            compare_wall(pool, round(rows * 6000 / 110_364), options.dtype, folder)
         store = folder / "store"
         quiet = ("--overwrite", "--budget")
         select(pool, store, folder / "out", *quiet, str(max(budgets)))

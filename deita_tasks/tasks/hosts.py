@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from deita_tasks import storage
-from deita_tasks.errors import DeitaError, UsageError
+from deita_tasks.errors import ComputeError, DeitaError, UsageError
 
 # What values or records depend on.
 PACKAGES = (
@@ -75,14 +75,19 @@ def check_dask_hosts(cluster: str, store: str, api: str | None) -> str:
 def summarize(answers: Mapping[str, Any]) -> str:
     """Return the workers and hosts in one line. answers: describe_host's, by worker, or its error.
 
-    Raises UsageError that names the first worker with a problem.
+    Raises UsageError, or ComputeError, that names the first worker with a problem.
     """
     ours = versions()
     for worker, answer in answers.items():
-        if isinstance(answer, BaseException):
+        if isinstance(answer, ImportError):
             raise UsageError(
-                f"worker {worker} cannot run deita-tasks {ours['deita-tasks']} "
-                f"({type(answer).__name__}: {answer}); install it there"
+                f"worker {worker} cannot import deita-tasks ({answer}); install "
+                f"{ours['deita-tasks']} there"
+            )
+        if isinstance(answer, BaseException):
+            raise ComputeError(
+                f"worker {worker} does not answer ({type(answer).__name__}: {answer}); restart it, "
+                "or run again without it"
             )
         differing = [
             f"{name} {version}, here {ours[name]}"

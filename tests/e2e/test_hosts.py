@@ -70,6 +70,7 @@ class Hosts:
 
     def start_worker(self, host: str, address: str) -> None:
         words = ("--host", address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+        words += ("--preload", "deita_tasks.tasks")  # seconds in which it could say nothing
         worker = self.start(host, f"worker-{host}", "dask", "worker", SCHEDULER, *words)
         self.workers[host] = worker
 
@@ -152,7 +153,7 @@ def hosts(
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         # A host that says nothing for so long is given up; by default five minutes.
-        "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s",
+        "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s",
         "NO_PROXY": "*",
     }
     with ExitStack() as stack:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deita_tasks.errors import UsageError
+from deita_tasks.errors import ComputeError, UsageError
 from deita_tasks.tasks.hosts import check_dask_hosts, describe_host, summarize, versions
 
 
@@ -32,6 +32,11 @@ def test_hosts_that_have_everything_are_told_in_one_line() -> None:
 def test_a_host_that_lacks_something_is_named(found: Any, expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         summarize({"tcp://1": answer("a"), "tcp://2": found})
+
+
+def test_a_host_that_is_gone_is_no_mistake_of_the_user() -> None:
+    with pytest.raises(ComputeError, match="worker tcp://1 does not answer"):
+        summarize({"tcp://1": OSError("connection closed")})
 
 
 def test_a_host_looks_for_store_and_server(tmp_path: Path) -> None:

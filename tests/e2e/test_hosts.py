@@ -24,10 +24,11 @@ from tests.conftest import ROOT
 from tests.e2e.conftest import until
 from tests.support.s3 import S3
 
-HEAD, OTHER = "deita-head", "deita-other"
+HEAD, OTHER = f"deita-head-{os.getpid()}", f"deita-other-{os.getpid()}"  # of this run alone
+PROBE = f"deita-probe-{os.getpid()}"
 HEAD_ADDRESS, OTHER_ADDRESS = "10.213.77.1", "10.213.77.2"
 SCHEDULER = f"tcp://{HEAD_ADDRESS}:8786"
-ROWS = 96
+ROWS = 48
 BUCKET = "two-hosts"
 
 
@@ -40,10 +41,10 @@ def why_not() -> str | None:
     if shutil.which("ip") is None:
         return "needs ip: apt-get install iproute2"
     try:
-        ip("netns", "add", "deita-probe")
+        ip("netns", "add", PROBE)
     except (OSError, subprocess.CalledProcessError):
         return "needs network namespaces, which this machine or user may not make"
-    ip("netns", "delete", "deita-probe")
+    ip("netns", "delete", PROBE)
     return None
 
 

@@ -97,7 +97,7 @@ def measure(environment: dict[str, str], tasks: int) -> str:
         all_seconds = last_seconds - start
     lost = f", {tasks - recorded} never" if recorded < tasks else ""
     return (
-        f"{seconds:6.1f} s  {tasks / seconds:5.1f} tasks/s  last recorded after {all_seconds:5.1f} s"
+        f"{seconds:6.1f} s  {tasks / seconds:5.1f} tasks/s  last record after {all_seconds:5.1f} s"
         f" ({recorded / all_seconds:5.1f} a second{lost})  longest request {max(waits):5.2f} s"
     )
 

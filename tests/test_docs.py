@@ -114,17 +114,8 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 OTHER_OPTIONS = {
     *("--index-url", "--port", "--logprobs-mode", "--pool", "--nthreads", "--resources"),
     *("--root", "--cron", "--active", "--no-active", "--storage", "--pool-type", "--image"),
-    *(
-        "--memory",
-        "--gpus",
-        "--aws-credentials",
-        "--block",
-        "--remove",
-        "--preload",
-        "--type",
-        "--all",
-    ),
-    *("--volumes", "--build-arg", "--from-literal"),
+    *("--memory", "--gpus", "--aws-credentials", "--block", "--remove", "--type", "--all"),
+    *("--volumes", "--build-arg", "--from-literal", "--preload"),
     *("--multi-gpu", "--num-processes"),
 }
 

@@ -112,20 +112,8 @@ def namespaces() -> Iterator[None]:
         for name in (HEAD, OTHER):
             ip("netns", "add", name)
             ip("-n", name, "link", "set", "lo", "up")
-        ip(
-            "-n",
-            HEAD,
-            "link",
-            "add",
-            "link0",
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "link0",
-            "netns",
-            OTHER,
-        )
+        pair = f"link add link0 type veth peer name link0 netns {OTHER}"
+        ip("-n", HEAD, *pair.split())
         for name, address in ((HEAD, HEAD_ADDRESS), (OTHER, OTHER_ADDRESS)):
             ip("-n", name, "address", "add", f"{address}/24", "dev", "link0")
             ip("-n", name, "link", "set", "link0", "up")

@@ -31,6 +31,9 @@ COMMANDS = (
     "store gc",
     "store verify",
     "store compact",
+    "versions",
+    "versions ls",
+    "versions use",
 )
 INTRODUCTION = """\
 # Command line

@@ -30,9 +30,8 @@ from deita_tasks.manifest import Manifest
 from deita_tasks.plan import Plan, plan_run
 from deita_tasks.reporting.approval import describe_version
 from deita_tasks.results import refusals, versions
-from deita_tasks.results.reading import checked_output, damage_of, read_manifest
+from deita_tasks.results.reading import damage_of, read_changes, read_manifest
 from deita_tasks.results.records import SubsetVersion
-from deita_tasks.results.selection import CHANGES_FILE
 from deita_tasks.tasks.clock import Clock
 from flows.steps import ONE_AT_A_TIME, choose, open_pool, run_facts, score_and_embed
 
@@ -61,7 +60,8 @@ def reselect_subset(
     it with the previous version, points `latest` to it, and removes the oldest versions. If
     nothing is new, the run ends within seconds in the state NothingNew. Each new version emits the
     Prefect event `deita.selection.created`. With `approve`, a person decides before `latest` moves;
-    a version that is refused stays, and the run ends in the state Refused.
+    a version that is refused stays, and the run ends in the state Refused. So does a run that would
+    only publish a version again that `latest` was moved back from.
 
     Returns the version, its URI, whether it is new, its manifest and the changes.
     """
@@ -76,7 +76,7 @@ def reselect_subset(
         if current is not None and _is_current(current, digest, export):
             return _nothing_new(current, pool, source, selection, export)
         name = versions.unpublished(export.output, digest, current)
-        if name is not None and export.approve and refusals.read_refusal(export.output, name):
+        if name is not None and _is_refused(name, export):
             return _refused(name, export)
         previous = _previous_uri(export.output, current)
         stage_results = score_and_embed(plan, pool, advanced, clock, previous)
@@ -129,9 +129,7 @@ def _read_version(name: str, export: Versions) -> tuple[Manifest, dict[str, Json
     """Return the manifest and the changes of a version; no changes if it is the first."""
     uri = versions.version_uri(export.output, name)
     manifest = read_manifest(uri)
-    if CHANGES_FILE not in manifest.outputs:
-        return manifest, None
-    return manifest, storage.read_json(checked_output(uri, CHANGES_FILE, manifest.outputs))
+    return manifest, read_changes(uri, manifest.outputs)
 
 
 def _compared_with(name: str, export: Versions) -> str | None:
@@ -145,7 +143,7 @@ def _conclude(
 ) -> Any:
     """Publish the complete version `name`, if a person approves where that is wanted.
 
-    current: the latest version when `name` was made. If another has come since, `latest` stays.
+    current: the latest version when `name` was made. If `latest` has moved since, it stays there.
     """
     uri = versions.version_uri(export.output, name)
     manifest, changes = _read_version(name, export)
@@ -158,8 +156,8 @@ def _conclude(
     newest = versions.latest(export.output)
     if newest not in (current, name):
         raise StorageError(
-            f"{export.output}: another run has made the version {newest} since this one began; "
-            "run again"
+            f"{export.output}: latest has moved to {newest} since this run began, by another run "
+            "or by `deita versions use`; run again"
         )
     if newest != name:
         tasks.publish(export.output, name, manifest, changes)
@@ -177,15 +175,33 @@ def _remove_old(export: Versions) -> None:
         log.warning("old versions stay: %s", error)
 
 
+def _is_refused(name: str, export: Versions) -> bool:
+    """Return whether this run must not publish the version `name`.
+
+    A refusal is an answer to a run that asks. A version that `latest` was moved back from comes
+    back with no run.
+    """
+    refusal = refusals.read_refusal(export.output, name)
+    return refusal is not None and (export.approve or refusal.withdrawn)
+
+
 def _refused(name: str, export: Versions) -> State[SubsetVersion]:
     """Return the state Refused: the version stays, and `latest` points to what it did."""
     uri = versions.version_uri(export.output, name)
     refusal = refusals.read_refusal(export.output, name)
     comment = f" ({refusal.comment})" if refusal and refusal.comment else ""
+    message = (
+        f"Version {name} was refused{comment}; latest stays. It is not asked about again with this "
+        "pool and these parameters; without approve, a run publishes it"
+    )
+    if refusal and refusal.withdrawn:
+        message = (
+            f"Nothing new: version {name} has this pool and these parameters, and latest was moved "
+            f"back from it; latest stays. `deita versions use {name}` publishes it again"
+        )
     return Completed(
         name="Refused",
-        message=f"Version {name} was refused{comment}; latest stays. It is not asked about again "
-        "with this pool and these parameters; without approve, a run publishes it",
+        message=message,
         data=SubsetVersion(version=name, uri=uri, refused=True),
     )
 

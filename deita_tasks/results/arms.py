@@ -26,7 +26,8 @@ from deita_tasks.measuring.measures import SELECTION
 from deita_tasks.reporting.comparison import ArmFacts
 from deita_tasks.reporting.statistics import distinct_rows
 from deita_tasks.results.reading import read_earlier_manifest, read_ledger
-from deita_tasks.results.training_data import chat_row, resolve_version
+from deita_tasks.results.training_data import chat_row
+from deita_tasks.results.versions import result_uri
 from deita_tasks.words import count_words
 
 CHUNK = 512  # rows read and encoded at a time
@@ -102,7 +103,7 @@ def open_selection(uri: str, store: str, tokenizer: Any, max_length: int) -> Sel
 
     Raises UsageError if it is neither, or its pool is no longer in the store.
     """
-    uri = resolve_version(uri)
+    uri = result_uri(uri)
     try:
         manifest = read_earlier_manifest(uri)
     except StorageError as error:

@@ -16,6 +16,8 @@ from deita_tasks.manifest import MANIFEST, Manifest
 from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JsonRecord
 
+CHANGES_FILE = "changes.json"
+
 
 class EarlierManifest(JsonRecord):
     """What manifest.json of a selection says in every version of this package."""
@@ -71,6 +73,17 @@ def read_ledger(uri: str, outputs: Mapping[str, FileInfo]) -> pa.Table:
     if set(table.column_names) != set(SCHEMA.names) or table.select(SCHEMA.names).schema != SCHEMA:
         raise DamagedArtifact(f"{place}: columns {table.column_names}; expected {SCHEMA.names}")
     return table.select(SCHEMA.names)
+
+
+def read_changes(uri: str, outputs: Mapping[str, FileInfo]) -> dict[str, Any] | None:
+    """Return changes.json of the result in `uri`; None if it was compared with no other.
+
+    Raises MissingFile, or DamagedArtifact if it is not the file that its manifest lists.
+    """
+    if CHANGES_FILE not in outputs:
+        return None
+    changes: dict[str, Any] = storage.read_json(checked_output(uri, CHANGES_FILE, outputs))
+    return changes
 
 
 def damage_of(uri: str) -> str | None:

@@ -95,7 +95,7 @@ class SubsetVersion(CheckedResult):
     """A version that `reselect` has made, or found to be up to date.
 
     subset: None if nothing is new. changes: changes.json, None without an earlier version.
-    refused: a person refused it, so `latest` does not point to it.
+    refused: a person refused it or moved `latest` back from it, so `latest` does not point to it.
     """
 
     version: str

@@ -1,4 +1,4 @@
-"""Versions that a person refused: each is a file `refused/<version>` of the output.
+"""Versions that a person does not want: each is a file `refused/<version>.json` of the output.
 
 The version stays beside the others, for `latest` never to point to it unasked.
 """
@@ -14,14 +14,24 @@ FOLDER = "refused"
 
 
 class Refusal(JsonRecord):
-    """What the person said. comment: "" for nothing."""
+    """What the person said or did.
+
+    comment: "" for nothing. withdrawn: `latest` was moved back from the version, or past it, to an
+    older one.
+    """
 
     comment: str
+    withdrawn: bool = False
 
 
 def refuse(output: str, version: str, comment: str) -> None:
     """Record that a person refused the version."""
     storage.write_record(_place(output, version), Refusal(comment=comment))
+
+
+def withdraw(output: str, version: str) -> None:
+    """Record that a person moved `latest` from the version to an older one."""
+    storage.write_record(_place(output, version), Refusal(comment="", withdrawn=True))
 
 
 def read_refusal(output: str, version: str) -> Refusal | None:
@@ -31,7 +41,7 @@ def read_refusal(output: str, version: str) -> Refusal | None:
 
 
 def forget_refusals(output: str, versions: Iterable[str]) -> None:
-    """Remove the refusals of versions that are gone."""
+    """Remove the refusals of versions that are gone, or that are wanted again."""
     for version in versions:
         storage.remove(_place(output, version))
 

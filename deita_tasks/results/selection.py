@@ -32,12 +32,11 @@ from deita_tasks.reporting.composition import ColumnCounts
 from deita_tasks.reporting.report import Report, ReportData, build_report, required_rows
 from deita_tasks.results.examination import examine
 from deita_tasks.results.publish import publish_result
-from deita_tasks.results.reading import read_earlier_manifest, read_ledger
+from deita_tasks.results.reading import CHANGES_FILE, read_earlier_manifest, read_ledger
 
 log = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
-CHANGES_FILE = "changes.json"
 
 
 class WrittenSelection(NamedTuple):

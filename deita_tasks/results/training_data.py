@@ -100,7 +100,7 @@ def find_training_data(uris: Sequence[str], format: str = "auto") -> FoundData:
     Of an output of `reselect` they are those of its latest version. Raises InputError if there are
     none, DamagedArtifact if a selection is not what was written.
     """
-    places = [resolve_version(uri) for uri in uris]
+    places = [versions.result_uri(uri) for uri in uris]
     parents = [parent for parent in map(_read_parent, places) if parent is not None]
     files = find_pool(places, load_layouts()).files
     for parent in parents:
@@ -109,15 +109,6 @@ def find_training_data(uris: Sequence[str], format: str = "auto") -> FoundData:
             if storage.join(parent.uri, name) in files:
                 checked_output(parent.uri, name, outputs)
     return FoundData(files, format, parents)
-
-
-def resolve_version(uri: str) -> str:
-    """Return the folder of the latest version if `uri` is an output of `reselect`, else `uri`."""
-    try:
-        name = versions.latest(uri)
-    except StorageError:  # a glob, a data set of the hub
-        return uri
-    return uri if name is None else versions.version_uri(uri, name)
 
 
 def _read_parent(uri: str) -> SelectionParent | None:

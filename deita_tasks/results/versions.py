@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from fsspec.implementations.local import LocalFileSystem
 
 from deita_tasks import storage
-from deita_tasks.errors import OutputExists
+from deita_tasks.errors import OutputExists, StorageError
 from deita_tasks.manifest import MANIFEST
 from deita_tasks.storage.failures import storage_errors
 
@@ -50,6 +50,13 @@ def version_uri(output: str, name: str) -> str:
 def list_versions(output: str) -> list[str]:
     """Return the names of all complete versions, the oldest first."""
     return _complete(storage.find(storage.join(output, FOLDER)))
+
+
+def list_entries(output: str) -> list[str]:
+    """Return the names of all versions, complete or not, the oldest first."""
+    files = storage.find(storage.join(output, FOLDER))
+    names = {file.name.split("/")[0] for file in files}
+    return sorted(name for name in names if NAME.fullmatch(name))
 
 
 def _complete(files: Iterable[storage.FileEntry]) -> list[str]:
@@ -84,15 +91,15 @@ def _read_latest(output: str) -> str | None:
         return handle.read(MAX_NAME_BYTES).decode(errors="replace").strip()
 
 
-def result_uri(output: str) -> str:
-    """Return the folder of the result that `output` names: its latest version, if it has any.
-
-    `output` itself where it has none; it may be a result, or nothing of ours.
-    """
-    if storage.exists(storage.join(output, MANIFEST)):
-        return output
-    name = latest(output)
-    return output if name is None else version_uri(output, name)
+def result_uri(uri: str) -> str:
+    """Return the folder of the latest version if `uri` is an output of `reselect`, else `uri`."""
+    try:
+        if storage.exists(storage.join(uri, MANIFEST)):
+            return uri
+        name = latest(uri)
+    except StorageError:  # a glob, a data set of the hub
+        return uri
+    return uri if name is None else version_uri(uri, name)
 
 
 def unpublished(output: str, digest: str, current: str | None) -> str | None:

@@ -59,6 +59,7 @@ from flows.cli.printing import (
 )
 from flows.cli.server import start_server
 from flows.cli.store import app as store_app
+from flows.cli.versions import app as versions_app
 
 app = App(
     name="deita",
@@ -76,6 +77,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(store_app)
+app.command(versions_app)
 app.register_install_completion_command()
 
 

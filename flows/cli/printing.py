@@ -171,7 +171,11 @@ def _add_stage(table: Table, subset: Subset | Mapping[str, Any], stage: str) -> 
 def print_version(version: SubsetVersion, selection: Selection, output: str) -> None:
     """Print a new version and its changes, that nothing is new, or that it was refused."""
     if version.refused:
-        new_console().print(f"Version {version.version} was refused; {output}/latest stays.")
+        new_console().print(
+            f"Version {version.version} was refused, or latest was moved back from it; "
+            f"{output}/latest stays. `deita versions use {version.version} --output {output}` "
+            "publishes it."
+        )
         return
     if version.subset is None:
         new_console().print(

@@ -1,0 +1,78 @@
+"""`deita versions`: look at the versions of `deita reselect`, compare them, and go back to one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from rich.table import Table
+
+from flows.cli.printing import new_console
+
+app = App(
+    name="versions",
+    help="List and compare the versions of `deita reselect`, and go back to one.",
+    version=metadata.version("deita-tasks"),
+)
+
+Output = Annotated[
+    str,
+    Parameter(name="--output", help="Folder or s3:// URI of the output of `deita reselect`."),
+]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
+
+
+@app.command(name="ls")
+def list_versions(*, output: Output, json: Json = False) -> None:
+    """List the versions: which is the latest, what each selected, and what joined and left."""
+    from deita_tasks.results.history import list_history
+
+    history = list_history(output)
+    if json:
+        _print_json([version.to_dict() for version in history])
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("version", "state", "selected", "rows", "joined", "left"):
+        is_number = name not in ("version", "state")
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+    for version in history:
+        counts = (version.selected, version.read, version.joined, version.left)
+        cells = ("" if count is None else f"{count:,}" for count in counts)
+        table.add_row(version.version, version.state, *cells)
+    new_console().print(table)
+
+
+@app.command(name="use")
+def use_version(version: str, /, *, output: Output) -> None:
+    """Move latest to a version: back to an older one, or forward again.
+
+    A version that latest is moved back from stays, and no run publishes it again. As soon as pool
+    or parameters differ from those of every version, the next run publishes a new one.
+
+    Parameters
+    ----------
+    version
+        A version, the beginning of its name, or previous: the version before the latest.
+    """
+    from deita_tasks.results.history import use_version
+
+    move = use_version(output, version)
+    console = new_console()
+    if move.before == move.after:
+        console.print(f"{output}/latest points to {move.after} already")
+        return
+    console.print(f"{output}/latest: {move.before or 'nothing'} -> {move.after}")
+    if move.withdrawn:
+        console.print(
+            f"no run publishes {', '.join(reversed(move.withdrawn))} again; the next `deita "
+            f"reselect` publishes a new version as soon as pool or parameters differ, and compares "
+            f"it with {move.after}"
+        )
+
+
+def _print_json(value: Mapping[str, Any] | list[Any]) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")

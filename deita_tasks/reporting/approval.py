@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from deita_tasks.manifest import Manifest
+from deita_tasks.reporting.drift import describe_drift
 from deita_tasks.reporting.markdown import code
+from deita_tasks.reporting.settings import describe_settings
 
 MAX_REASONS = 10
 
@@ -23,25 +25,15 @@ def describe_version(uri: str, manifest: Manifest, changes: Mapping[str, Any] | 
         f"{pool['removed']:,} left it; {selection['added']:,} joined the selection and "
         f"{selection['dropped']:,} left it."
     )
-    if changes["settings"]:
-        lines.append(f"Settings that differ: {', '.join(changes['settings'])}.")
+    settings = describe_settings(changes["settings"])
+    if settings:
+        lines.append("Settings that differ:")
+        lines.append("\n".join(f"- {code(setting)}" for setting in settings))
     reasons = changes["why"][:MAX_REASONS]
     lines.append(
         "\n".join(
             f"- {each['conversations']:,} {each['change']}: {each['why']}" for each in reasons
         )
     )
-    lines.append("\n".join(filter(None, map(_drift, changes["drift"]))))
+    lines.append("\n".join(f"- {sentence}" for sentence in describe_drift(changes["drift"])))
     return "\n\n".join(filter(None, lines))
-
-
-def _reason(reason: Mapping[str, Any]) -> str:
-    return f"- {reason['conversations']:,} {reason['change']}: {reason['why']}"
-
-
-def _drift(drift: Mapping[str, Any]) -> str | None:
-    """Return how the new rows of the pool score beside the old ones; None if either has no rows."""
-    old, new = drift["old"]["mean"], drift["new"]["mean"]
-    if old is None or new is None:
-        return None
-    return f"- mean {drift['measure']}: {new:.2f} of the new rows, {old:.2f} of the old ones"

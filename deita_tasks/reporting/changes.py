@@ -13,10 +13,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deita_tasks.reporting.changed_rows import ChangedRow
+from deita_tasks.reporting.drift import Drift, measure_drift
+from deita_tasks.reporting.settings import SettingChange, compare_settings
+
 # By stage: of the earlier selection, and of the new one.
 Fingerprints: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]
 
-MEASURES = ("complexity", "quality", "evol_score")
+RANKING_SETTINGS = (
+    "complexity",
+    "quality",
+    "selection.ranking",
+    "selection.rank_by",
+    "selection.evol_score",
+    "selection.strategy",
+)
 
 SCHEMA = pa.schema(
     {
@@ -34,40 +45,21 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Drift:
-    """A measure over the old rows of the pool and over the new ones.
-
-    Rows with a score, their mean and median, or NaN.
-    """
-
-    measure: str
-    old_rows: int
-    old_mean: float
-    old_median: float
-    new_rows: int
-    new_mean: float
-    new_median: float
-
-    @property
-    def shift(self) -> float | None:
-        """How much higher the mean of the new rows is; None if either kind has no rows."""
-        return self.new_mean - self.old_mean if self.old_rows and self.new_rows else None
-
-
-@dataclass(frozen=True)
 class Changes:
     """Changes between two selections; counts are of distinct conversations.
 
-    table: a row of SCHEMA for every conversation that joined or left the selection.
+    table: a row of SCHEMA for every conversation that joined or left the selection. examples: the
+    best of them, with their texts.
     """
 
     before: str  # name of the earlier version
     pool_added: int
     pool_removed: int
     budget: tuple[int | None, int | None]  # before, after
-    settings: list[str]  # what was asked for differently, other than the budget
+    settings: list[SettingChange]  # the budget too
     table: pa.Table
     drift: list[Drift]
+    examples: Sequence[ChangedRow] = ()
 
     @property
     def added(self) -> int:
@@ -97,24 +89,13 @@ class Changes:
             "pool": {"added": self.pool_added, "removed": self.pool_removed},
             "selection": {"added": self.added, "dropped": self.dropped},
             "budget": {"before": self.budget[0], "after": self.budget[1]},
-            "settings": self.settings,
+            "settings": [setting._asdict() for setting in self.settings],
             "why": [
                 {"change": change, "why": why, "conversations": count}
                 for change, why, count in self.reasons()
             ],
-            "drift": [
-                {
-                    "measure": drift.measure,
-                    "old": _numbers(drift.old_rows, drift.old_mean, drift.old_median),
-                    "new": _numbers(drift.new_rows, drift.new_mean, drift.new_median),
-                }
-                for drift in self.drift
-            ],
+            "drift": [drift.to_json() for drift in self.drift],
         }
-
-
-def _numbers(rows: int, mean: float, median: float) -> dict[str, float | None]:
-    return {"rows": rows, "mean": mean if rows else None, "median": median if rows else None}
 
 
 def compare(
@@ -147,23 +128,10 @@ def compare(
             np.sum(~pc.is_in(old_ids, value_set=new_ids).to_numpy(zero_copy_only=False))
         ),
         budget=budgets,
-        settings=_settings(*fingerprints),
+        settings=compare_settings(*fingerprints),
         table=pa.concat_tables([added, dropped]),
-        drift=_measure_drift(new, fresh, old_ids, samples),
+        drift=measure_drift(new, fresh, old_ids, samples),
     )
-
-
-def _measure_drift(
-    new: pa.Table,
-    fresh: pa.Array,
-    old_ids: pa.Array,
-    samples: tuple[pa.Table, pa.Table] | None,
-) -> list[Drift]:
-    old_rows, new_rows = new.filter(pc.invert(fresh)), new.filter(fresh)
-    if samples is not None:
-        of_pool, new_rows = samples
-        old_rows = of_pool.filter(pc.is_in(of_pool["id"], value_set=old_ids))
-    return [_drift(measure, old_rows, new_rows) for measure in MEASURES]
 
 
 def _distinct(ledger: pa.Table) -> pa.Table:
@@ -178,29 +146,6 @@ def _budget(fingerprints: Mapping[str, Any]) -> int | None:
     return (fingerprints.get("selection") or {}).get("budget")
 
 
-def _settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return the stages whose fingerprint changed; scores of two scorers do not compare."""
-
-    def settled(fingerprints: Mapping[str, Any], stage: str) -> Any:
-        fingerprint = fingerprints.get(stage)
-        if stage != "selection" or not fingerprint:
-            return fingerprint
-        return {name: value for name, value in fingerprint.items() if name != "budget"}
-
-    return [
-        stage
-        for stage in (
-            "complexity",
-            "quality",
-            "embedding",
-            "decontamination",
-            "tokens",
-            "selection",
-        )
-        if settled(before, stage) != settled(after, stage)
-    ]
-
-
 def _look_up(ids: pa.ChunkedArray, ledger: pa.Table, columns: Sequence[str]) -> pa.Table:
     return ledger.select(list(columns)).take(
         pc.index_in(ids, value_set=ledger["id"].combine_chunks())
@@ -210,22 +155,24 @@ def _look_up(ids: pa.ChunkedArray, ledger: pa.Table, columns: Sequence[str]) -> 
 def _added_rows(rows: pa.Table, old: pa.Table, fingerprints: Fingerprints) -> pa.Table:
     """Return the conversations that joined the selection."""
     earlier = _look_up(rows["id"], old, ["decision", "nearest_id", "similarity"])
-    before, after = (_budget(stages) or 0 for stages in fingerprints)
     words = {
         None: "new in the pool",
-        "below_budget": "the budget is larger"
-        if after > before
-        else "the budget has room for it now",
+        "below_budget": _why_within_budget(fingerprints),
         "stratum_full": "its stratum has room for it now",
         "too_similar": "no selected row is too similar to it any more",
         "unscorable": "it had no score or vector",
         "contaminated": "it is not contaminated any more",
         "too_long": "it is not too long for the training window any more",
     }
-    why = [
-        words.get(decision, "it was not selected before")
-        for decision in earlier["decision"].to_pylist()
-    ]
+    limit = _raised_limit(fingerprints)
+
+    def why_added(decision: str | None, similarity: float | None) -> str:
+        if limit is not None and similarity is not None and similarity <= limit:
+            return "its similarity is within the new limit"
+        return words.get(decision, "it was not selected before")
+
+    columns = earlier["decision"].to_pylist(), earlier["similarity"].to_pylist()
+    why = [why_added(*row) for row in zip(*columns, strict=True)]
     return _table(
         rows,
         "added",
@@ -235,6 +182,26 @@ def _added_rows(rows: pa.Table, old: pa.Table, fingerprints: Fingerprints) -> pa
         earlier["nearest_id"],
         earlier["similarity"],
     )
+
+
+def _why_within_budget(fingerprints: Fingerprints) -> str:
+    """Return why conversations that were below the budget are selected now."""
+    before, after = (_budget(stages) or 0 for stages in fingerprints)
+    if after > before:
+        return "the budget is larger"
+    names = [setting.name for setting in compare_settings(*fingerprints)]
+    if any(name.startswith(RANKING_SETTINGS) for name in names):
+        return "it ranks higher by the new settings"
+    return "the budget has room for it now"
+
+
+def _raised_limit(fingerprints: Fingerprints) -> float | None:
+    """Return the new limit of similarity if it is higher than the one before."""
+    before, after = (
+        (stages.get("selection") or {}).get("max_similarity") for stages in fingerprints
+    )
+    is_raised = before is not None and after is not None and after > before
+    return after if is_raised else None
 
 
 def _why_below_budget(budgets: tuple[int | None, int | None], others_joined: bool) -> str:
@@ -303,18 +270,3 @@ def _table(
     return pa.table(
         [*columns, nearest, similarity, rows["evol_score"], rows["rank"]], names=SCHEMA.names
     ).cast(SCHEMA)
-
-
-def _drift(measure: str, old_rows: pa.Table, new_rows: pa.Table) -> Drift:
-    name = measure.replace("_", " ")
-    return Drift(name, *_statistics(old_rows[measure]), *_statistics(new_rows[measure]))
-
-
-def _statistics(column: pa.ChunkedArray) -> tuple[int, float, float]:
-    """Return rows with a score, mean and median; a list of scores counts turn by turn."""
-    column = column.drop_null()  # an unscorable row has none
-    values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
-    numbers = values.drop_null().to_numpy()
-    if not len(numbers):
-        return 0, float("nan"), float("nan")
-    return len(column), float(numbers.mean(dtype=np.float64)), float(np.median(numbers))

@@ -178,15 +178,20 @@ def pair_examples(
 def _example(row: LedgerRow, conversations: Mapping[str, Conversation]) -> Example:
     assert row.id is not None, "a quarantined row has no conversation"
     conversation = conversations[row.id]
+    more_turns = max(0, len(conversation.turns) - MAX_TURNS)
+    return Example(row, snippet_of(conversation), short_turns(conversation), more_turns)
+
+
+def short_turns(conversation: Conversation) -> list[ShortTurn]:
+    """Return the first turns, shortened."""
     turns = []
     for turn in conversation.turns[:MAX_TURNS]:
         left_out = max(0, len(turn.content) - MAX_TURN_CHARACTERS)
         turns.append(ShortTurn(turn.role, turn.content[:MAX_TURN_CHARACTERS], left_out))
-    more_turns = max(0, len(conversation.turns) - MAX_TURNS)
-    return Example(row, _snippet(conversation), turns, more_turns)
+    return turns
 
 
-def _snippet(conversation: Conversation) -> str:
+def snippet_of(conversation: Conversation) -> str:
     """Return the beginning of the first user turn, in whole words."""
     user_turns = [turn.content for turn in conversation.turns if turn.role == "user"]
     text = user_turns[0] if user_turns else conversation.turns[0].content

@@ -128,21 +128,23 @@ def _changes(changes: Changes) -> Iterable[str]:
         f"were added to the pool and {changes.pool_removed:,} removed; **{changes.added:,} joined "
         f"the selection and {changes.dropped:,} left it**."
     )
-    if changes.budget[0] != changes.budget[1]:
-        yield f"The budget changed from {changes.budget[0]} to {changes.budget[1]}."
     if changes.settings:
-        yield f"Changed settings: {', '.join(changes.settings)}."
+        yield "Settings that changed:"
+        yield "\n".join(f"- {code(str(setting))}" for setting in changes.settings)
     yield _table(
         ("", "why", "conversations"),
         [(change, escape_markdown(why), f"{count:,}") for change, why, count in changes.reasons()],
     )
-    shifts = [
-        (drift.measure, f"{drift.old_mean:.2f}", f"{drift.new_mean:.2f}", f"{drift.shift:+.2f}")
-        for drift in changes.drift
-        if drift.shift is not None
-    ]
-    if shifts:
-        yield _table(("mean score", "old rows", "new rows", "shift"), shifts)
+    sentences = [drift.sentence() for drift in changes.drift]
+    yield "\n".join(f"- {sentence}" for sentence in sentences if sentence is not None)
+    for change, title in (("added", "joined"), ("dropped", "left")):
+        rows = [
+            (escape_markdown(row.snippet), escape_markdown(row.reason))
+            for row in changes.examples
+            if row.change == change
+        ]
+        if rows:
+            yield _table((title, "why"), rows)
 
 
 def best_rows(data: ReportData) -> list[dict[str, JsonValue]]:

@@ -25,6 +25,7 @@ class EarlierManifest(JsonRecord):
     model_config = ConfigDict(extra="ignore")
 
     pool: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
     counts: dict[str, NonNegativeInt]
     fingerprints: dict[str, Any]
     outputs: dict[str, FileInfo] = Field(default_factory=dict)

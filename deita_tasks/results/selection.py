@@ -27,12 +27,18 @@ from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
 from deita_tasks.exporting.folder import export_folder
 from deita_tasks.manifest import Manifest, RowsByStage, RunFacts
-from deita_tasks.reporting.changes import Changes, compare
+from deita_tasks.reporting.changes import Changes
 from deita_tasks.reporting.composition import ColumnCounts
 from deita_tasks.reporting.report import Report, ReportData, build_report, required_rows
 from deita_tasks.results.examination import examine
 from deita_tasks.results.publish import publish_result
 from deita_tasks.results.reading import CHANGES_FILE, read_earlier_manifest, read_ledger
+from deita_tasks.results.version_diff import (
+    Selected,
+    compare_selected,
+    then_earlier,
+    with_examples,
+)
 
 log = logging.getLogger(__name__)
 
@@ -137,8 +143,6 @@ def _compare(
     except StorageError as error:
         log.warning("no comparison with the previous version: %s", error)
         return None
-    name = previous.rsplit("/", 1)[1]
-    fingerprints = (earlier.fingerprints, manifest.fingerprints)
     samples = None
     if manifest.evaluation == "lazy":
         ids, _ = pool.distinct
@@ -146,7 +150,9 @@ def _compare(
         sample, new = sample_rows(ids), new_sample(ids, earlier_ledger["id"])
         scores = scores_of_rows(pool, stage_parts, [*sample, *new], aggregation)
         samples = (scores.slice(0, len(sample)), scores.slice(len(sample)))
-    return compare(name, earlier_ledger, ledger, fingerprints, samples)
+    before, after = Selected(earlier, earlier_ledger), Selected(manifest, ledger)
+    changes = compare_selected(previous.rsplit("/", 1)[1], before, after, samples)
+    return with_examples(changes, then_earlier(pool, earlier.pool))
 
 
 def _export_rows(

@@ -192,6 +192,12 @@ def print_version(version: SubsetVersion, selection: Selection, output: str) -> 
             f"{pool['removed']:,} removed; {selected['added']:,} joined the selection, "
             f"{selected['dropped']:,} left it"
         )
+        from deita_tasks.reporting.drift import describe_drift
+        from deita_tasks.reporting.settings import describe_settings
+
+        lines = [*describe_settings(changes["settings"]), *describe_drift(changes["drift"])]
+        for line in lines:
+            new_console().print(f"  {line}")
     new_console().print(f"\n{output}/latest points to it")
 
 

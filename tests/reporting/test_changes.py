@@ -9,7 +9,11 @@ import pyarrow as pa
 import pytest
 
 from deita_tasks.artifacts.ledger import SCHEMA
+from deita_tasks.reporting.changed_rows import shown_rows, with_texts
 from deita_tasks.reporting.changes import Changes, compare
+from deita_tasks.reporting.drift import Drift, describe_drift
+from deita_tasks.reporting.settings import describe_settings
+from tests.support.report_data import conversation
 
 
 def ledger(*rows: tuple[Any, ...]) -> pa.Table:
@@ -185,15 +189,97 @@ def test_a_larger_budget_is_said_and_is_the_reason() -> None:
     )
     found = changed(BEFORE, after, budgets=(2, 3))
     assert found.budget == (2, 3)
-    assert found.settings == []  # the budget is told by itself
+    assert list(map(str, found.settings)) == ["selection.budget: 2 -> 3"]
     assert rows_of(found) == [
         ("d", "added", "the budget is larger", "below_budget", "selected", None)
     ]
 
 
-def test_other_settings_are_named() -> None:
-    other = {"complexity": {"backend": "y"}, "selection": {"strategy": "random", "budget": 2}}
-    assert changed(BEFORE, BEFORE, other=other).settings == ["complexity", "selection"]
+def test_other_settings_are_told_by_value() -> None:
+    other = {
+        "complexity": {"backend": "y", "server": {"base_url": "http://me:secret@host", "n": 1}},
+        "quality": None,
+        "selection": {"strategy": "random", "budget": 2},
+        "export": {"output_format": "messages", "api_key": "sk-1"},
+    }
+    settings = changed(BEFORE, BEFORE, other=other).settings
+    assert list(map(str, settings)) == [
+        "complexity.backend: x -> y",
+        "selection.strategy: diverse -> random",
+        "complexity.server.base_url: none -> http://***@host",
+        "complexity.server.n: none -> 1",
+        "export.output_format: none -> messages",
+        "export.api_key: *** -> ***",
+    ]
+    assert describe_settings([settings[0]._asdict()]) == ["complexity.backend: x -> y"]
+
+
+def test_a_long_value_is_shortened_for_people_alone() -> None:
+    (setting,) = changed(BEFORE, BEFORE, other={"tokens": {"files": ["x" * 100]}}).settings
+    assert str(setting) == f'tokens.files: none -> ["{"x" * 78} …'
+    assert setting.after == ["x" * 100]
+
+
+def test_new_settings_are_the_reason() -> None:
+    before = ledger(
+        ("a", "selected", [3.0], None),
+        ("b", "too_similar", [2.0], "a"),
+        ("c", "below_budget", [2.0], None),
+    )
+    after = ledger(*[(id, "selected", [3.0], None) for id in "abc"])
+    limits = [{"selection": {"budget": 3, "max_similarity": limit}} for limit in (0.9, 0.96)]
+    found = compare("v", before, after, (limits[0], limits[1] | {"quality": {"backend": "new"}}))
+    assert [row[2] for row in rows_of(found)] == [
+        "its similarity is within the new limit",
+        "it ranks higher by the new settings",
+    ]
+
+
+def test_drift_in_words() -> None:
+    """0.3 lower, by hand; a shift that two digits do not show; none without new rows."""
+    after = ledger(("a", "selected", [3.0], None), ("e", "selected", [2.7], None))
+    (complexity, _, evol) = changed(ledger(("a", "selected", [3.0], None)), after).drift
+    assert complexity.sentence() == (
+        "The mean complexity of new rows is 0.3 lower than that of the old ones (2.70 and 3.00)."
+    )
+    assert str(evol.sentence()).startswith("The mean evol score of new rows is 1.71 lower than")
+    same = Drift("quality", 5, 2.0, 2.0, 5, 2.004, 2.0)
+    assert same.sentence() == (
+        "The mean quality of new rows is within 0.01 of that of the old ones, 2.00."
+    )
+    higher = Drift("quality", 5, 2.0, 2.0, 5, 12.0, 2.0)
+    assert "is 10 higher than" in str(higher.sentence())
+    assert describe_drift([drift.to_json() for drift in (same, higher)]) == [
+        same.sentence(),
+        higher.sentence(),
+    ]
+    nothing = [drift.to_json() for drift in changed(BEFORE, BEFORE).drift]
+    assert describe_drift(nothing) == []
+
+
+def test_the_best_ten_of_each_are_shown_with_their_texts() -> None:
+    """Twelve join and twelve leave: the two worst of each are left out, and one text is gone."""
+    texts = [conversation(f"u: question {number}", "a: answer", row=number) for number in range(24)]
+    rows = [(text.id, [1 + number / 10]) for number, text in enumerate(texts)]
+    before = ledger(*[(id, "selected", score, None) for id, score in rows[:12]])
+    blocked = [(id, "too_similar", score, rows[23][0]) for id, score in rows[:12]]
+    after = ledger(*[(id, "selected", score, None) for id, score in rows[12:]], *blocked)
+    changes = changed(before, after)
+    shown = shown_rows(changes.table)
+    assert [row["id"] for row in shown] == [
+        rows[number][0] for number in [*range(23, 13, -1), *range(11, 1, -1)]
+    ]
+    known = {text.id: text for text in texts if text is not texts[11]}
+    examples = with_texts(shown, known)
+    assert (examples[0].reason, examples[0].snippet) == ("new in the pool", "question 23")
+    gone, left = examples[10:12]
+    assert gone.snippet.startswith("(its text is gone")
+    assert left.reason == (
+        f"too similar to a new selected conversation (0.9500 to {rows[23][0][:12]})"
+    )
+    assert (left.snippet, left.nearest_snippet) == ("question 10", "question 23")
+    assert left.to_json()["nearest_turns"][0] == {"role": "user", "content": "question 23"}
+    assert gone.to_json()["turns"] is None
 
 
 def test_new_rows_without_a_score_are_not_averaged() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from deita_tasks.findings import Findings, VanishedValue
+from deita_tasks.reporting.changed_rows import shown_rows, with_texts
 from deita_tasks.reporting.changes import compare
 from deita_tasks.reporting.markdown import best_rows, closest_rows, code, markdown
 from deita_tasks.templating import escape_markdown, one_line
@@ -61,7 +64,22 @@ def test_it_says_what_came_and_went() -> None:
         "Compared with `version-1`: 30 conversations were added to the pool and 0 removed; "
         "**0 joined" in text
     )
-    assert "| complexity | 2.00 | 2.00 | +0.00 |" in text
+    assert "- The mean complexity of new rows is within 0.01 of that of the old ones, 2.00." in text
+
+
+def test_it_shows_what_joined_with_its_text_and_the_settings_by_value() -> None:
+    conversations = pool(text=f" {HOSTILE}")
+    some = data(conversations)
+    before = some.ledger.filter(pc.field("source_row") > 2)
+    settings = [{"selection": {"budget": budget}} for budget in (8, 10)]
+    changes = compare("version-1", before, some.ledger, (settings[0], settings[1]))
+    rows = shown_rows(changes.table)
+    texts = {each.id: each for each in conversations}
+    text = text_of(changes=replace(changes, examples=with_texts(rows, texts)))
+    assert "- `selection.budget: 8 -> 10`" in text
+    assert text.count("| question ") == 2
+    assert "| new in the pool |" in text
+    assert "<script" not in text
 
 
 def test_tables_hold_the_best_and_the_closest() -> None:

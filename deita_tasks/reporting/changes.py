@@ -97,6 +97,11 @@ class Changes:
             "drift": [drift.to_json() for drift in self.drift],
         }
 
+    def to_json(self, after: str) -> dict[str, Any]:
+        """Return the numbers and the examples as JSON. after: name of the later version."""
+        examples = [row.to_json() for row in self.examples]
+        return {**self.summary(), "after": after, "examples": examples}
+
 
 def compare(
     name: str,

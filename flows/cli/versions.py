@@ -11,7 +11,9 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from rich.table import Table
 
+from deita_tasks.errors import UsageError
 from flows.cli.printing import new_console
+from flows.cli.version_printing import print_changes, print_version_facts
 
 app = App(
     name="versions",
@@ -19,10 +21,8 @@ app = App(
     version=metadata.version("deita-tasks"),
 )
 
-Output = Annotated[
-    str,
-    Parameter(name="--output", help="Folder or s3:// URI of the output of `deita reselect`."),
-]
+OUTPUT = Parameter(name="--output", help="Folder or s3:// URI of the output of `deita reselect`.")
+Output = Annotated[str, OUTPUT]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 
 
@@ -44,6 +44,72 @@ def list_versions(*, output: Output, json: Json = False) -> None:
         cells = ("" if count is None else f"{count:,}" for count in counts)
         table.add_row(version.version, version.state, *cells)
     new_console().print(table)
+
+
+@app.command(name="diff")
+def diff_versions(
+    before: str | None = None,
+    after: str | None = None,
+    /,
+    *,
+    output: Annotated[str | None, OUTPUT] = None,
+    store: str | None = None,
+    json: Json = False,
+) -> None:
+    """Compare two versions: what joined and left, with texts and reasons, settings and drift.
+
+    Without names, the latest with the one before it.
+
+    Parameters
+    ----------
+    before
+        A version, the beginning of its name, latest, previous, or the folder of a result (with a
+        slash).
+    after
+        The same for the version to compare with it; latest by default.
+    store
+        Store of the runs, if it has moved since.
+    """
+    from deita_tasks.results.history import find_result
+    from deita_tasks.results.version_diff import diff_results, name_of
+
+    if output is None and (before is None or after is None):
+        raise UsageError("--output is required, or the folders of two results")
+    old = find_result(before or "previous", output)
+    new = find_result(after or "latest", output)
+    changes = diff_results(old, new, store)
+    if json:
+        _print_json(changes.to_json(name_of(new)))
+    else:
+        print_changes(changes, name_of(new))
+
+
+@app.command(name="show")
+def show_version(
+    version: str = "latest",
+    /,
+    *,
+    output: Annotated[str | None, OUTPUT] = None,
+    json: Json = False,
+) -> None:
+    """Show a version: its counts, the settings it was made with, and its changes.
+
+    Parameters
+    ----------
+    version
+        A version, the beginning of its name, latest, previous, or the folder of a result (with a
+        slash).
+    """
+    from deita_tasks.results.history import find_result
+    from deita_tasks.results.version_facts import read_facts
+
+    if output is None and "/" not in version:
+        raise UsageError("--output is required, or the folder of a result")
+    facts = read_facts(find_result(version, output))
+    if json:
+        _print_json(facts.to_dict())
+    else:
+        print_version_facts(facts)
 
 
 @app.command(name="use")

@@ -33,6 +33,8 @@ COMMANDS = (
     "store compact",
     "versions",
     "versions ls",
+    "versions diff",
+    "versions show",
     "versions use",
 )
 INTRODUCTION = """\

@@ -116,8 +116,8 @@ def show_version(
 def use_version(version: str, /, *, output: Output) -> None:
     """Move latest to a version: back to an older one, or forward again.
 
-    A version that latest is moved back from stays, and no run publishes it again. As soon as pool
-    or parameters differ from those of every version, the next run publishes a new one.
+    A version that latest is moved back from stays, and no run publishes it again. With another
+    pool or other parameters, the next run publishes a new version.
 
     Parameters
     ----------
@@ -134,9 +134,9 @@ def use_version(version: str, /, *, output: Output) -> None:
     console.print(f"{output}/latest: {move.before or 'nothing'} -> {move.after}")
     if move.withdrawn:
         console.print(
-            f"no run publishes {', '.join(reversed(move.withdrawn))} again; the next `deita "
-            f"reselect` publishes a new version as soon as pool or parameters differ, and compares "
-            f"it with {move.after}"
+            f"no run publishes {', '.join(reversed(move.withdrawn))} again; with another pool or "
+            f"other parameters, the next `deita reselect` publishes a new version and compares it "
+            f"with {move.after}"
         )
 
 

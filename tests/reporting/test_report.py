@@ -23,6 +23,8 @@ from deita_tasks.manifest import Counts, TokenUse
 from deita_tasks.records import Rejection, SelectorResult
 from deita_tasks.reporting import report as report_module
 from deita_tasks.reporting import statistics as statistics_module
+from deita_tasks.reporting.changed_rows import shown_rows, with_texts
+from deita_tasks.reporting.changes import compare
 from deita_tasks.reporting.composition import ColumnCounts, ValueCount, find_vanished
 from deita_tasks.reporting.figures import (
     DECISION_COLOURS,
@@ -288,6 +290,32 @@ def test_hostile_texts_are_shown_and_do_nothing() -> None:
     assert [tag for tag, _ in page.tags].count("details") == [
         tag for tag, _ in Page(plain.html).tags
     ].count("details")
+
+
+def test_what_joined_and_left_is_shown_with_its_text() -> None:
+    """The second ten conversations take the places of the first; a text shows and does nothing."""
+    rows = pool(text=HOSTILE)
+    some = data(rows)
+    before = some.ledger.filter(pc.field("decision") != "selected").set_column(
+        some.ledger.schema.get_field_index("decision"),
+        "decision",
+        pa.array(["selected"] * 10 + ["below_budget"] * 42),
+    )
+    settings = [{"selection": {"budget": budget}} for budget in (60, 80)]
+    changes = compare("version-1", before, some.ledger, (settings[0], settings[1]))
+    changed = shown_rows(changes.table)
+    examples = with_texts(changed, {each.id: each for each in rows})
+    page = Page(build_report(replace(some, changes=replace(changes, examples=examples))).html)
+    assert page.open == []
+    text = re.sub(r"\s+", " ", page.text)
+    section = text[text.index("Changes since the previous version") :]
+    section = section[: section.index("Decisions on all rows")]
+    assert "selection.budget: 60 -> 80" in section
+    assert section.index("Joined the selection") < section.index("Left the selection")
+    assert section.count("new in the pool") == 11, "ten rows, and the table of reasons"
+    assert section.count("<script>alert(1)</script>") > 20
+    assert not [tag for tag, _ in page.tags if tag in ("script", "img")]
+    assert "too similar to a new selected conversation (0.9" in section
 
 
 def test_examples_stand_beside_the_row_that_blocked_them() -> None:

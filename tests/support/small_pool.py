@@ -18,9 +18,9 @@ Row = Mapping[str, Any]
 TOPICS = ("bread", "chess", "rivers", "verbs", "stars", "taxes")
 
 
-def _row(number: int) -> dict[str, Any]:
-    """Row `number`, 1 to 30: five of each topic; every fourth with two user turns, every fifth with
-    a system turn in front.
+def numbered_row(number: int) -> dict[str, Any]:
+    """Row `number`: of 1 to 30 there are five of each topic; every fourth with two user turns,
+    every fifth with a system turn in front.
     """
     topic = TOPICS[number % len(TOPICS)]
     turns = [
@@ -47,7 +47,7 @@ def _row(number: int) -> dict[str, Any]:
     }
 
 
-ROWS: tuple[Row, ...] = tuple(_row(number) for number in range(1, 31))
+ROWS: tuple[Row, ...] = tuple(numbered_row(number) for number in range(1, 31))
 
 
 def row_id(row: Row) -> str:

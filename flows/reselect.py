@@ -60,8 +60,7 @@ def reselect_subset(
     it with the previous version, points `latest` to it, and removes the oldest versions. If
     nothing is new, the run ends within seconds in the state NothingNew. Each new version emits the
     Prefect event `deita.selection.created`. With `approve`, a person decides before `latest` moves;
-    a version that is refused stays, and the run ends in the state Refused. So does a run that would
-    only publish a version again that `latest` was moved back from.
+    a run that may not publish its version, or not once more, ends in the state Refused.
 
     Returns the version, its URI, whether it is new, its manifest and the changes.
     """
@@ -197,7 +196,8 @@ def _refused(name: str, export: Versions) -> State[SubsetVersion]:
     if refusal and refusal.withdrawn:
         message = (
             f"Nothing new: version {name} has this pool and these parameters, and latest was moved "
-            f"back from it; latest stays. `deita versions use {name}` publishes it again"
+            f"back from it; latest stays. `deita versions use {name} --output {export.output}` "
+            "publishes it again"
         )
     return Completed(
         name="Refused",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -58,13 +58,13 @@ class ChangedRow(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON values, with whole texts."""
         fields = self._asdict()
-        for name in ("conversation", "nearest"):
-            conversation = fields.pop(name)
-            fields[f"{name}_turns" if name == "nearest" else "turns"] = _turns(conversation)
+        fields["turns"] = _turns(fields.pop("conversation"))
+        fields["nearest_turns"] = _turns(fields.pop("nearest"))
         return fields
 
 
 def _turns(conversation: Conversation | None) -> list[dict[str, str]] | None:
+    """Return roles and texts; None without a conversation."""
     if conversation is None:
         return None
     return [{"role": turn.role, "content": turn.content} for turn in conversation.turns]
@@ -83,14 +83,12 @@ def shown_rows(changes: pa.Table) -> list[dict[str, Any]]:
 
 def text_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the ids whose texts are shown with these rows."""
-    return sorted(set(_ids(rows)))
-
-
-def _ids(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    ids = set()
     for row in rows:
-        yield row["id"]
+        ids.add(row["id"])
         if row["nearest_id"] is not None:
-            yield row["nearest_id"]
+            ids.add(row["nearest_id"])
+    return sorted(ids)
 
 
 def with_texts(

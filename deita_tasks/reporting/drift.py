@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from deita_tasks.reporting.statistics import is_partial, pool_sample
 
 MEASURES = ("complexity", "quality", "evol_score")
+NO_ROWS = (0, float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,25 @@ class Drift:
 
 
 def _numbers(rows: int, mean: float, median: float) -> dict[str, float | None]:
-    return {"rows": rows, "mean": mean if rows else None, "median": median if rows else None}
+    """Return the numbers of one kind of rows; null where there are none."""
+    if not rows:
+        return {"rows": 0, "mean": None, "median": None}
+    return {"rows": rows, "mean": mean, "median": median}
 
 
 def drift_from_json(fields: Mapping[str, Any]) -> Drift:
     """Return the drift that changes.json has."""
-    old, new = (
-        [_or_nan(fields[kind][name]) for name in ("mean", "median")] for kind in ("old", "new")
-    )
-    return Drift(fields["measure"], fields["old"]["rows"], *old, fields["new"]["rows"], *new)
+    old = _from_json(fields["old"])
+    new = _from_json(fields["new"])
+    return Drift(fields["measure"], *old, *new)
 
 
-def _or_nan(number: float | None) -> float:
-    return float("nan") if number is None else number
+def _from_json(numbers: Mapping[str, Any]) -> tuple[int, float, float]:
+    """Return rows, mean and median; NaN for null."""
+    rows = numbers["rows"]
+    if not rows:
+        return NO_ROWS
+    return rows, numbers["mean"], numbers["median"]
 
 
 def describe_drift(drift: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -109,8 +116,11 @@ def measure_drift(
 
 
 def _drift(measure: str, old_rows: pa.Table, new_rows: pa.Table) -> Drift:
+    """Return the drift of one column."""
     name = measure.replace("_", " ")
-    return Drift(name, *_statistics(old_rows[measure]), *_statistics(new_rows[measure]))
+    old = _statistics(old_rows[measure])
+    new = _statistics(new_rows[measure])
+    return Drift(name, *old, *new)
 
 
 def _statistics(column: pa.ChunkedArray) -> tuple[int, float, float]:
@@ -119,5 +129,5 @@ def _statistics(column: pa.ChunkedArray) -> tuple[int, float, float]:
     values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
     numbers = values.drop_null().to_numpy()
     if not len(numbers):
-        return 0, float("nan"), float("nan")
+        return NO_ROWS
     return len(column), float(numbers.mean(dtype=np.float64)), float(np.median(numbers))

@@ -40,10 +40,14 @@ def compare_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> lis
 
     Values of secrets and passwords in addresses are hidden.
     """
-    values = dict(_flat(before)), dict(_flat(after))
-    names = dict.fromkeys([*values[0], *values[1]])
-    changes = [SettingChange(name, values[0].get(name), values[1].get(name)) for name in names]
-    return [_safe(change) for change in changes if change.before != change.after]
+    old = dict(_flat(before))
+    new = dict(_flat(after))
+    changes = []
+    for name in {**old, **new}:
+        change = SettingChange(name, old.get(name), new.get(name))
+        if change.before != change.after:
+            changes.append(_safe(change))
+    return changes
 
 
 def describe_settings(settings: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -52,11 +56,13 @@ def describe_settings(settings: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _flat(stages: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield each setting of STAGES by its full name."""
     for stage in STAGES:
         yield from _flat_values(stages.get(stage), stage)
 
 
 def _flat_values(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the values below `name`, or `value` itself if it has no names."""
     if not isinstance(value, Mapping):
         yield name, value
         return
@@ -65,9 +71,14 @@ def _flat_values(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _safe(change: SettingChange) -> SettingChange:
-    if SECRET.search(change.name.rsplit(".", 1)[-1]):
-        return SettingChange(change.name, HIDDEN, HIDDEN)
-    return SettingChange(change.name, _hide(change.before), _hide(change.after))
+    """Return the change without secrets."""
+    name = change.name
+    *_, last = name.split(".")
+    if SECRET.search(last):
+        return SettingChange(name, HIDDEN, HIDDEN)
+    before = _hide(change.before)
+    after = _hide(change.after)
+    return SettingChange(name, before, after)
 
 
 def _hide(value: Any) -> Any:
@@ -77,7 +88,10 @@ def _hide(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
+    """Return a value as a person reads it."""
     if value is None:
         return "none"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]} …"
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    return f"{text[:MAX_CHARACTERS]} …"

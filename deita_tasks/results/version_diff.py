@@ -42,7 +42,8 @@ def diff_results(before: str, after: str, store: str | None = None) -> Changes:
     stored = read_changes(after, later.manifest.outputs)
     if stored is not None and stored["before"] == changes.before:
         # The run had scores of more rows than the ledger has.
-        changes = replace(changes, drift=[drift_from_json(each) for each in stored["drift"]])
+        drift = list(map(drift_from_json, stored["drift"]))
+        changes = replace(changes, drift=drift)
     pools = _open_pools([later.manifest.pool, earlier.manifest.pool], store)
     return with_examples(changes, pools)
 
@@ -60,9 +61,15 @@ def name_of(uri: str) -> str:
 
 
 def settings_of(manifest: Manifest | EarlierManifest) -> dict[str, Any]:
-    """Return the settings of a selection by stage: fingerprints, and the options of the subset."""
+    """Return the settings of a selection by stage.
+
+    They are the fingerprints, and as those of "export" the options of the subset.
+    """
     export: Any = manifest.parameters.get("export") or {}
-    options = {name: export[name] for name in SubsetOptions.model_fields if name in export}
+    options = {}
+    for name in SubsetOptions.model_fields:
+        if name in export:
+            options[name] = export[name]
     return {**manifest.fingerprints, "export": options}
 
 
@@ -73,8 +80,9 @@ def compare_selected(
     samples: tuple[pa.Table, pa.Table] | None = None,
 ) -> Changes:
     """Return the changes from `before`, called `name`, to `after`. samples: as for `compare`."""
-    settings = settings_of(before.manifest), settings_of(after.manifest)
-    return compare(name, before.ledger, after.ledger, settings, samples)
+    old = settings_of(before.manifest)
+    new = settings_of(after.manifest)
+    return compare(name, before.ledger, after.ledger, (old, new), samples)
 
 
 def with_examples(changes: Changes, pools: Iterable[Pool]) -> Changes:
@@ -85,6 +93,10 @@ def with_examples(changes: Changes, pools: Iterable[Pool]) -> Changes:
 
 
 def _find_texts(ids: Sequence[str], pools: Iterable[Pool]) -> dict[str, Conversation]:
+    """Return the texts of the rows, each from the first pool that has it.
+
+    A row that no pool has is left out. Opens no more pools than it needs.
+    """
     texts: dict[str, Conversation] = {}
     missing = pa.array(ids, pa.string())
     for pool in pools:
@@ -92,7 +104,8 @@ def _find_texts(ids: Sequence[str], pools: Iterable[Pool]) -> dict[str, Conversa
             break
         distinct_ids, _ = pool.every_distinct
         is_here = pc.is_in(missing, value_set=distinct_ids)
-        texts |= pool.find(missing.filter(is_here).to_pylist())
+        here = missing.filter(is_here)
+        texts |= pool.find(here.to_pylist())
         missing = missing.filter(pc.invert(is_here))
     return texts
 
@@ -104,6 +117,7 @@ def then_earlier(pool: Pool, earlier: str) -> Iterator[Pool]:
 
 
 def _open_pools(uris: Sequence[str], store: str | None) -> Iterator[Pool]:
+    """Yield the pools that can be opened, with a warning for each that cannot."""
     for uri in dict.fromkeys(uris):
         try:
             yield open_pool(uri, store)

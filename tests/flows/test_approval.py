@@ -99,6 +99,7 @@ def test_a_person_publishes_or_refuses(reselect: Reselect, tmp_path: Path) -> No
     second = reselect(4, name="second", approve=True)
     assert f"Since {first.result()['version']}" in person.join()
     assert "6 dropped: the budget is smaller" in person.question
+    assert "- `selection.budget: 10 -> 4`" in person.question
     assert (second.name, second.is_completed()) == ("Refused", True)
     assert "too few" in second.message
     assert versions.latest(output) == first.result()["version"]

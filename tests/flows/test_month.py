@@ -244,9 +244,7 @@ def test_a_month_of_nights(month: Month, monkeypatch: pytest.MonkeyPatch) -> Non
     rows = arrived.read_bytes()
     arrived.unlink()
     changes = month.night("Completed")
-    assert {"change": "dropped", "why": "no longer in the pool", "conversations": 3} in changes[
-        "why"
-    ]
+    assert "no longer in the pool" in [reason["why"] for reason in changes["why"]]
     arrived.write_bytes(rows)
     computed = len(components.embedded), len(components.scored)
     assert month.night("Completed")["pool"]["added"] == 3

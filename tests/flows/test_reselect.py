@@ -279,7 +279,9 @@ def test_the_command(tiny: None, tmp_path: Path, events: Any, capfd: Any) -> Non
     assert "Nothing new: version" in capfd.readouterr().out
     write_rows(tmp_path / "in" / "more.jsonl", NEW)
     assert ended(*given) == 0
-    assert f"{len(NEW)} conversations added to the pool, 0 removed" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert f"{len(NEW)} conversations added to the pool, 0 removed" in said
+    assert "  The mean quality of new rows is " in said
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
     assert ended(*given[:-4], "--output", str(tmp_path / "other")) == 2

@@ -78,6 +78,9 @@ def test_the_list_says_what_became_of_each(output: str) -> None:
     assert states(output) == ["earlier", "refused", "latest", "incomplete"]
     versions.move_latest(output, NAMES[1])
     assert states(output) == ["earlier", "latest", "not published", "incomplete"]
+    manifest_uri = storage.join(versions.version_uri(output, NAMES[0]), "manifest.json")
+    storage.write_bytes(manifest_uri, b"{}")
+    assert states(output)[0] == "damaged"
     with pytest.raises(UsageError, match="is incomplete: a run is writing it"):
         use_version(output, incomplete)
     assert versions.latest(output) == NAMES[1]

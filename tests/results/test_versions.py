@@ -122,6 +122,17 @@ def test_a_pointer_to_what_is_no_version_points_to_nothing(planted: str, output:
     assert versions.latest(output) is None
 
 
+def test_what_has_no_versions_stands_for_itself(output: str) -> None:
+    versions.move_latest(output, write(output, 0))
+    assert versions.result_uri(output) == storage.join(
+        output, "versions", versions.list_versions(output)[0]
+    )
+    for other in (f"{output}/*.jsonl", storage.join(output, "versions", "nothing"), "ftp://x/y"):
+        assert versions.result_uri(other) == other
+    storage.write_json(storage.join(output, "manifest.json"), {})
+    assert versions.result_uri(output) == output
+
+
 def test_the_oldest_go_and_never_the_latest(output: str) -> None:
     names = [write(output, number) for number in range(5)]
     versions.move_latest(output, names[0])

@@ -50,9 +50,15 @@ def compare_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> lis
     return changes
 
 
-def describe_settings(settings: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the settings of changes.json, a line each."""
-    return [str(SettingChange(**fields)) for fields in settings]
+def describe_settings(settings: Iterable[Mapping[str, Any] | str]) -> list[str]:
+    """Return the settings of changes.json, a line each; early versions named only the stage."""
+    lines = []
+    for setting in settings:
+        if isinstance(setting, str):
+            lines.append(f"{setting}: changed")
+        else:
+            lines.append(str(SettingChange(**setting)))
+    return lines
 
 
 def _flat(stages: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -211,7 +211,11 @@ def test_other_settings_are_told_by_value() -> None:
         "export.output_format: none -> messages",
         "export.api_key: *** -> ***",
     ]
-    assert describe_settings([settings[0]._asdict()]) == ["complexity.backend: x -> y"]
+    of_early_versions = "selection"
+    assert describe_settings([settings[0]._asdict(), of_early_versions]) == [
+        "complexity.backend: x -> y",
+        "selection: changed",
+    ]
 
 
 def test_a_long_value_is_shortened_for_people_alone() -> None:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from pydantic import JsonValue, NonNegativeInt
 
 from deita_tasks.manifest import ResultManifest
 from deita_tasks.measuring.measures import NAMES, SELECTION, MeasureResult, RunScores
 from deita_tasks.reporting import figures
+from deita_tasks.reporting.parameters import explain_parameters
 from deita_tasks.reporting.render import render
 from deita_tasks.strict_json import JsonRecord
 
@@ -134,7 +134,7 @@ def json_fields(data: ComparisonData) -> dict[str, JsonValue]:
 def build_page(data: ComparisonData) -> bytes:
     """Return comparison.html; equal data give equal bytes."""
     drawings = [
-        Markup(figures.svg(measure.name, MEASURE_SIZE, _dots(measure)).decode())
+        figures.on_page(figures.svg(measure.name, MEASURE_SIZE, _dots(measure)))
         for measure in data.measures
     ]
     return render(
@@ -146,6 +146,7 @@ def build_page(data: ComparisonData) -> bytes:
         judgements=data.judgements,
         samples=data.samples,
         names=NAMES,
+        parameters=explain_parameters(data.manifest),
     )
 
 

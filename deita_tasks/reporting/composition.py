@@ -112,7 +112,7 @@ class ValueCounter:
         """Return the counts of a column, rows without it among them as NO_VALUE."""
         counts = [ValueCount(value, *numbers) for value, numbers in values.items()]
         pool_rows, selected_rows = self._rows
-        total = _sum("", counts)
+        total = sum_of("", counts)
         if total.pool < pool_rows:
             without = ValueCount(NO_VALUE, pool_rows - total.pool, selected_rows - total.selected)
             counts.append(without)
@@ -131,7 +131,7 @@ def find_vanished(column: ColumnCounts) -> list[VanishedValue]:
 
     A random selection of the same size would be expected to have at least MIN_EXPECTED such rows.
     """
-    _, pool, selected = _sum("", column.values)
+    _, pool, selected = sum_of("", column.values)
     vanished = [
         VanishedValue(
             column=column.name,
@@ -146,12 +146,12 @@ def find_vanished(column: ColumnCounts) -> list[VanishedValue]:
     return vanished if expected >= MIN_EXPECTED * pool else []
 
 
-def shorten(text: str) -> str:
+def shorten(text: str, characters: int = VALUE_CHARACTERS) -> str:
     """Return the beginning and the end of a long text, on one line."""
     line = " ".join(text.split())
-    if len(line) <= VALUE_CHARACTERS:
+    if len(line) <= characters:
         return line
-    half = VALUE_CHARACTERS // 2
+    half = characters // 2
     return f"{line[:half]} … {line[-half:]}"
 
 
@@ -201,11 +201,11 @@ def lay_out(columns: Sequence[ColumnCounts], vanished: Sequence[VanishedValue]) 
 def _table(column: ColumnCounts, vanished: Sequence[VanishedValue]) -> ValueTable:
     """Return the table of a column; values beyond MAX_VALUES share its last row."""
     lost = [value.value for value in vanished if value.column == column.name]
-    total = _sum("", column.values)
+    total = sum_of("", column.values)
     shown = column.values[:MAX_VALUES]
     rest = column.values[MAX_VALUES:]
     if rest:
-        sum_of_rest = _sum(f"{len(rest):,} more", rest)
+        sum_of_rest = sum_of(f"{len(rest):,} more", rest)
         shown = [*shown, sum_of_rest]
     rows = []
     for count in shown:
@@ -233,7 +233,7 @@ def _warning(lost: Sequence[str]) -> str:
     return f"WARNING: no selected row has {named}{more}."
 
 
-def _sum(name: str, values: Sequence[ValueCount]) -> ValueCount:
+def sum_of(name: str, values: Sequence[ValueCount]) -> ValueCount:
     """Return the rows of all these values together, under a name."""
     pool = sum(value.pool for value in values)
     selected = sum(value.selected for value in values)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -30,12 +31,23 @@ DECISION_COLOURS = {
     "contaminated": "#009e73",
     "too_long": INK,
 }
+EDGE, PAPER = "#6b7480", "#ffffff"
+# By colour, the variable of page.css.jinja that stands for it.
+PAGE_COLOURS = {
+    INK: "ink",
+    FAINT: "line",
+    EDGE: "soft",
+    PAPER: "paper",
+    POOL: "pool",
+    SELECTED: "blue",
+    REJECTED: "orange",
+}
 STYLE: Any = {
     # text stays text: the page gives it its font, a screen reader its voice
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
-    "axes.edgecolor": "#6b7480",
+    "axes.edgecolor": EDGE,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -75,6 +87,17 @@ def svg(name: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> b
     text = buffer.getvalue().decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     return re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2).encode()
+
+
+def on_page(drawing: bytes) -> Markup:
+    """Return a figure for a page, whose style sheet sets its colours for light and dark mode.
+
+    Not escaped: figures are drawn here, of numbers and our own names alone.
+    """
+    text = drawing.decode()
+    for colour, name in PAGE_COLOURS.items():
+        text = text.replace(f": {colour}", f": var(--{name})")
+    return Markup(text)
 
 
 def decisions(counts: Mapping[str, int]) -> Callable[[Axes], None]:
@@ -252,9 +275,10 @@ def scatter(
     selected: Doubles,
     totals: tuple[int, int],
     explained: tuple[float, float],
+    topics: Sequence[Doubles] = (),
 ) -> Callable[[Axes], None]:
     """The pool's points with the selected ones over them; `totals`: of how many rows each is a
-    sample.
+    sample. topics: where to write 1, 2, ...
     """
 
     def draw(axes: Axes) -> None:
@@ -271,6 +295,9 @@ def scatter(
         for points, colour, alpha, name, total in groups:
             label = f"{name} ({len(points):,} of {total:,})"
             axes.scatter(points[:, 0], points[:, 1], c=colour, alpha=alpha, label=label, **look)
+        disc = {"boxstyle": "circle,pad=0.25", "facecolor": PAPER, "edgecolor": INK}
+        for number, place in enumerate(topics, 1):
+            axes.text(place[0], place[1], str(number), ha="center", va="center", bbox=disc)
         axes.set_aspect("equal")
         axes.grid(visible=False)
         axes.set_xticks([])  # a position has no unit

@@ -22,8 +22,8 @@ class Plane(NamedTuple):
     axes: Doubles  # (2, d), orthonormal
     explained: tuple[float, float]
 
-    def place(self, vectors: Floats) -> Doubles:
-        """Coordinates (n, 2) of normalised `vectors` (n, d)."""
+    def place(self, vectors: Floats | Doubles) -> Doubles:
+        """Coordinates (n, 2) of normalised `vectors` (n, d), or (2,) of one."""
         return np.asarray((vectors - self.mean) @ self.axes.T)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from deita_tasks.reporting.composition import shorten
 from deita_tasks.templating import template_environment
 
 
@@ -12,6 +13,7 @@ def render(template: str, **values: Any) -> bytes:
     Markup is escaped.
     """
     environment = template_environment("deita_tasks.reporting", autoescape=True)
+    environment.filters["shorten"] = shorten
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["number"] = lambda number: (
         "–" if number != number else f"{number:,.2f}"

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from markupsafe import Markup
 
 from deita_tasks.conversations import Conversation
 from deita_tasks.manifest import Manifest
 from deita_tasks.records import SCORE_KINDS
 from deita_tasks.reporting import figures
 from deita_tasks.reporting.changes import Changes
-from deita_tasks.reporting.composition import ColumnCounts, lay_out
+from deita_tasks.reporting.composition import (
+    ColumnCounts,
+    ValueCount,
+    ValueRow,
+    find_vanished,
+    lay_out,
+)
 from deita_tasks.reporting.examples import (
     example_groups,
     example_ids,
@@ -29,6 +34,8 @@ from deita_tasks.reporting.examples import (
 )
 from deita_tasks.reporting.figures import Split
 from deita_tasks.reporting.geometry import fit_plane, nearest_similarities
+from deita_tasks.reporting.overview import find_lost, find_truncation, overview, with_ranges
+from deita_tasks.reporting.parameters import explain_parameters, list_models
 from deita_tasks.reporting.render import render
 from deita_tasks.reporting.statistics import (
     compares_by_cosine,
@@ -45,6 +52,7 @@ from deita_tasks.reporting.statistics import (
     summary_table,
     with_decision,
 )
+from deita_tasks.reporting.topics import Topic, find_topics, topic_text
 from deita_tasks.selecting.arrays import Floats
 from deita_tasks.selecting.sampling import POOL_SAMPLE, smallest_ids
 from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
@@ -55,15 +63,20 @@ SAMPLE_POOL = 4_000  # rows of the pool on the map
 SAMPLE_MAP = 2_000  # selected rows on the map
 SAMPLE_NEAREST = 2_000  # selected rows whose nearest neighbour is looked for ...
 SAMPLE_KEPT = 10_000  # ... among so many selected rows: 40 MB for 1,024 dimensions
+SAMPLE_TEXTS = 1_000  # rows of the map whose words title the topics
 
 MAX_STRATA = 50  # shown in a table
 
 
 class RequiredRows(NamedTuple):
-    """Ids whose conversations and whose vectors the report shows."""
+    """Ids whose conversations and whose vectors the report shows.
+
+    texts: those whose words title the topics, which only a report with vectors has.
+    """
 
     conversations: list[str]
     vectors: list[str]
+    texts: list[str]
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,8 @@ class ReportData:
     """What a report is made of.
 
     ledger: as `build_ledger` gives it. shapes: id, n_pairs (user turns), n_words of every good row,
-    in any order, repeated ids allowed. conversations: by id, those of `required_rows`. quarantine:
+    in any order, repeated ids allowed. conversations: by id, those of `required_rows`, and those of
+    its `texts` with vectors. quarantine:
     source_uri, source_row, reason, detail, and raw where it is at hand. vectors: float32 (n, d),
     row i of vector_ids[i], not normalised, NaN for none; those of `required_rows`, or None without
     embeddings. columns: of few values, counted. changes: what is different from an earlier
@@ -99,9 +113,10 @@ class Report(NamedTuple):
 class Units(NamedTuple):
     """Normalised vectors of a sample of the pool (p, d) and of the selected rows (k, d).
 
-    selected: how many rows are selected in all.
+    pool_ids: of the first. selected: how many rows are selected in all.
     """
 
+    pool_ids: list[str]
     pool: Floats
     kept: Floats
     selected: int
@@ -111,26 +126,30 @@ class VectorFacts(NamedTuple):
     """What the captions state of the figures that need vectors.
 
     nearest: the selected rows whose nearest neighbour was looked for, among a sample of `among` of
-    the `selected`. explained: the share of the variance that the map shows.
+    the `selected`. explained: the share of the variance that the map shows. pool: how many of
+    the pool's `rows` are on the map and in the topics.
     """
 
     nearest: int
     among: int
     selected: int
     explained: float
+    pool: int
+    rows: int
+    topics: list[ValueRow]
 
 
 def required_rows(ledger: pa.Table, is_lazy: bool = False) -> RequiredRows:
     """Return which rows of the pool the report will show.
 
-    They are a few dozen texts, and at most SAMPLE_POOL + SAMPLE_KEPT vectors. is_lazy: whether only
-    some rows have vectors.
+    They are a few dozen conversations, at most SAMPLE_TEXTS texts and SAMPLE_POOL + SAMPLE_KEPT
+    vectors. is_lazy: whether only some rows have vectors.
     """
     distinct = distinct_rows(ledger)
     selected = with_decision(distinct, "selected")
     of_pool = _map_ids(ledger, is_lazy)
     vectors = {*of_pool, *_sample(selected["id"], SAMPLE_KEPT)}
-    return RequiredRows(sorted(example_ids(ledger)), sorted(vectors))
+    return RequiredRows(sorted(example_ids(ledger)), sorted(vectors), of_pool[:SAMPLE_TEXTS])
 
 
 def _map_ids(ledger: pa.Table, is_lazy: bool) -> list[str]:
@@ -142,11 +161,8 @@ def _map_ids(ledger: pa.Table, is_lazy: bool) -> list[str]:
 
 def build_report(data: ReportData) -> Report:
     """Return the page for `data`; equal data give equal bytes."""
-    manifest = data.manifest
     splits = distributions(data.ledger, data.shapes)
-    measure = limit_measure(manifest)
-    groups = example_groups(data.ledger, data.conversations, selection_limit(manifest), measure)
-    drawings = _draw_distributions(manifest, splits)
+    drawings = _draw_distributions(data.manifest, splits)
     facts = None
     if data.vectors is not None:
         units = _sample_vectors(data, data.vectors)
@@ -154,31 +170,63 @@ def build_report(data: ReportData) -> Report:
         drawings |= vector_drawings
     page = render(
         "report.html.jinja",
-        manifest=manifest,
-        counts=manifest.counts,
-        strata=sorted(manifest.strata, key=lambda each: -each.rows)[:MAX_STRATA],
-        # Not escaped: these figures are drawn here, of numbers alone.
-        figures={name: Markup(drawing.decode()) for name, drawing in drawings.items()},
+        manifest=data.manifest,
+        counts=data.manifest.counts,
+        figures={name: figures.on_page(drawing) for name, drawing in drawings.items()},
         facts=facts,
-        reach=selection_reach(data.ledger, manifest),
-        summary=summary_table(splits, ranking_name(manifest)),
-        ranking=ranking_name(manifest),
-        ranks_by_evol=ranks_by_evol(manifest),
-        named_scores=named_scores(splits),
-        partial=_describe_partial(data.ledger),
-        groups=[group for group in groups if group.examples],
-        measure=measure,
-        bad=group_quarantined(data.quarantine),
-        unscorable=group_unscorable(data.ledger),
-        excluded=group_excluded(data.ledger),
         changes=data.changes,
-        notes=[
-            *manifest.findings.sentences(manifest.counts.model_dump()),
-            *manifest.filter_sentences(),
-        ],
-        composition=lay_out(data.columns, manifest.findings.vanished),
+        **_gains(data, splits),
+        **_reasons(data, splits),
+        **_losses(data),
     )
     return Report(page, drawings)
+
+
+def _gains(data: ReportData, splits: Mapping[str, Split]) -> dict[str, Any]:
+    """Return what the page says of the first question: what did I get?"""
+    columns = with_ranges(data.columns, splits)
+    vanished = data.manifest.findings.vanished
+    strata = sorted(data.manifest.strata, key=lambda each: -each.rows)
+    return {
+        "overview": overview(data.ledger, data.columns, splits),
+        "composition": lay_out(columns, vanished),
+        "lost": find_lost(columns, vanished),
+        "strata": strata[:MAX_STRATA],
+        "summary": summary_table(splits, ranking_name(data.manifest)),
+    }
+
+
+def _reasons(data: ReportData, splits: Mapping[str, Split]) -> dict[str, Any]:
+    """Return what the page says of the second question: why these?"""
+    manifest = data.manifest
+    measure = limit_measure(manifest)
+    limit = selection_limit(manifest)
+    groups = example_groups(data.ledger, data.conversations, limit, measure)
+    return {
+        "reach": selection_reach(data.ledger, manifest),
+        "ranking": ranking_name(manifest),
+        "ranks_by_evol": ranks_by_evol(manifest),
+        "named_scores": named_scores(splits),
+        "partial": _describe_partial(data.ledger),
+        "groups": [group for group in groups if group.examples],
+        "measure": measure,
+        "limit": limit,
+        "parameters": explain_parameters(manifest),
+        "models": list_models(manifest),
+    }
+
+
+def _losses(data: ReportData) -> dict[str, Any]:
+    """Return what the page says of the third question: what did I lose?"""
+    manifest = data.manifest
+    findings = manifest.findings.sentences(manifest.counts.model_dump())
+    return {
+        "truncation": find_truncation(data.ledger, manifest),
+        "bad": group_quarantined(data.quarantine),
+        "unscorable": group_unscorable(data.ledger),
+        "excluded": group_excluded(data.ledger),
+        "notes": [*findings, *manifest.filter_sentences()],
+    }
 
 
 def _describe_partial(ledger: pa.Table) -> str:
@@ -234,8 +282,10 @@ def _sample_vectors(data: ReportData, vectors: Floats) -> Units:
     def units_of(ids: Sequence[str]) -> Floats:
         return units[[positions[id_] for id_ in ids if id_ in positions]]
 
-    of_pool = units_of(_map_ids(data.ledger, data.manifest.evaluation == "lazy"))
-    return Units(of_pool, units_of(_sample(selected, SAMPLE_KEPT)), len(selected))
+    map_ids = _map_ids(data.ledger, data.manifest.evaluation == "lazy")
+    map_ids = [id_ for id_ in map_ids if id_ in positions]
+    kept = units_of(_sample(selected, SAMPLE_KEPT))
+    return Units(map_ids, units_of(map_ids), kept, len(selected))
 
 
 def _draw_vectors(data: ReportData, units: Units) -> tuple[dict[str, bytes], VectorFacts]:
@@ -247,15 +297,43 @@ def _draw_vectors(data: ReportData, units: Units) -> tuple[dict[str, bytes], Vec
     if compares_by_cosine(data.manifest) and (len(nearest) or len(rejected)):
         plot = figures.similarities(rejected, nearest, selection_limit(data.manifest))
         drawings["similarity"] = figures.svg("similarity", figures.WIDE, plot)
+    topics = _find_topics(data, units)
     plane = fit_plane(units.pool)
     if plane:
         points = plane.place(units.pool)
         selected_points = plane.place(units.kept[:SAMPLE_MAP])
         totals = (distinct.num_rows, units.selected)
-        plot = figures.scatter(points, selected_points, totals, plane.explained)
+        places = [plane.place(topic.centre) for topic in topics]
+        plot = figures.scatter(points, selected_points, totals, plane.explained, places)
         drawings["map"] = figures.svg("map", figures.map_size(points), plot)
-    explained = sum(plane.explained) if plane else 0.0
-    return drawings, VectorFacts(len(nearest), len(units.kept), units.selected, explained)
+    facts = VectorFacts(
+        len(nearest),
+        len(units.kept),
+        units.selected,
+        sum(plane.explained) if plane else 0.0,
+        len(units.pool),
+        distinct.num_rows,
+        _topic_rows(topics),
+    )
+    return drawings, facts
+
+
+def _find_topics(data: ReportData, units: Units) -> list[Topic]:
+    """Return the topics of the rows on the map."""
+    texts = {
+        id_: topic_text(data.conversations[id_])
+        for id_ in units.pool_ids[:SAMPLE_TEXTS]
+        if id_ in data.conversations
+    }
+    return find_topics(units.pool_ids, units.pool, units.kept, texts)
+
+
+def _topic_rows(topics: Sequence[Topic]) -> list[ValueRow]:
+    """Return the topics as rows of a table, marked where no selected row has one."""
+    counts = [ValueCount(topic.title, topic.pool, topic.selected) for topic in topics]
+    column = ColumnCounts("topic", counts)
+    tables = lay_out([column], find_vanished(column)).tables
+    return tables[0].rows if tables else []
 
 
 def _sample(ids: pa.ChunkedArray, count: int) -> list[str]:

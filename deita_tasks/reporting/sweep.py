@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from deita_tasks.manifest import SweepManifest
 from deita_tasks.reporting import figures, sweep_figures
+from deita_tasks.reporting.parameters import explain_parameters
 from deita_tasks.reporting.render import render
 
 MAX_MAPS = 6  # budgets whose overlap is drawn
@@ -114,9 +114,9 @@ def build_page(data: SweepData) -> bytes:
         rows=rows,
         budgets=budgets,
         settings=list(colours),
-        # Not escaped: these figures are drawn here, of numbers and our own names alone.
-        figures={name: Markup(drawing.decode()) for name, drawing in drawings.items()},
-        maps=[(budget, Markup(drawing.decode())) for budget, drawing in maps],
+        figures={name: figures.on_page(drawing) for name, drawing in drawings.items()},
+        maps=[(budget, figures.on_page(drawing)) for budget, drawing in maps],
+        parameters=explain_parameters(data.manifest),
         measures=list(sweep_figures.MEASURES),
         short=[row for row in rows if row.kept < row.budget],
     )

@@ -183,8 +183,9 @@ def _report_data(
     changes: Changes | None,
     columns: Sequence[ColumnCounts],
 ) -> ReportData:
-    """Collect the few dozen texts and the sample of vectors that the report shows."""
+    """Collect the sample of texts and the sample of vectors that the report shows."""
     required = required_rows(ledger, manifest.evaluation == "lazy")
+    conversation_ids = required.conversations
     vectors: NDArray[np.float32] | None = None
     if "embedding" in stage_parts and required.vectors:
         parts = stage_parts["embedding"]
@@ -192,11 +193,12 @@ def _report_data(
         keys = pool.keys_of(ids, parts.part_set.row_key).to_pylist()
         vectors = np.empty((len(keys), vector_width(parts, keys)), np.float32)
         place_vectors(parts, keys, vectors)
+        conversation_ids = sorted({*required.conversations, *required.texts})
     return ReportData(
         manifest=manifest,
         ledger=ledger,
         shapes=pool.index(["id", "n_pairs", "n_words"]),
-        conversations=pool.find(required.conversations),
+        conversations=pool.find(conversation_ids),
         quarantine=pool.quarantine(),
         vector_ids=required.vectors,
         vectors=vectors,

@@ -14,6 +14,7 @@ from deita_tasks.decisions import EXCLUDED, NO_PLACE, LedgerRow, ledger_rows
 BEST = 8  # selected rows shown
 CLOSEST = 6  # rejected rows shown, of each kind
 MAX_TURNS = 6
+MAX_CHARACTERS = 4_000
 MAX_TURN_CHARACTERS = 1_500
 SNIPPET_CHARACTERS = 160
 MAX_RAW_CHARACTERS = 300
@@ -185,9 +186,11 @@ def _example(row: LedgerRow, conversations: Mapping[str, Conversation]) -> Examp
 def short_turns(conversation: Conversation) -> list[ShortTurn]:
     """Return the first turns, shortened."""
     turns = []
+    room = MAX_CHARACTERS
     for turn in conversation.turns[:MAX_TURNS]:
-        left_out = max(0, len(turn.content) - MAX_TURN_CHARACTERS)
-        turns.append(ShortTurn(turn.role, turn.content[:MAX_TURN_CHARACTERS], left_out))
+        text = turn.content[: min(room, MAX_TURN_CHARACTERS)]
+        room -= len(text)
+        turns.append(ShortTurn(turn.role, text, len(turn.content) - len(text)))
     return turns
 
 
@@ -219,7 +222,8 @@ def group_excluded(ledger: pa.Table) -> list[BadRows]:
         if rows.num_rows:
             few = rows.slice(0, ROWS_PER_REASON).to_pylist()
             examples = [
-                BadRow(row["source_uri"], row["source_row"], row["reason"], "") for row in few
+                BadRow(row["source_uri"], row["source_row"], row["reason"][:MAX_RAW_CHARACTERS], "")
+                for row in few
             ]
             groups.append(BadRows(decision, rows.num_rows, examples))
     return groups

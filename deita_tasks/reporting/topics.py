@@ -23,8 +23,10 @@ ROWS_PER_TOPIC = 15  # on average, at least
 TITLE_WORDS = 4
 MAX_TURNS = 6  # read of a conversation ...
 TURN_CHARACTERS = 1_000  # ... and characters of each
-# A word that so many texts of a language have says nothing of their topics.
+# A word that so many texts of a language have says nothing of their topics, unless a topic can be
+# so large: half as large again as the mean.
 COMMON_SHARE = 0.15
+LARGE_TOPIC = 1.5
 MIN_COMMON = 3
 MIN_TEXTS = 20  # of a language, to tell which words are common in it
 NO_WORDS = "no common words"
@@ -98,7 +100,7 @@ def title_topics(texts: Sequence[str], topic_of_text: Indices, topics: int) -> l
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
-    words = list_title_words(texts)
+    words = list_title_words(texts, topics)
     if not any(words):
         return [NO_WORDS] * topics
     vectorizer = CountVectorizer(analyzer=sorted)
@@ -112,7 +114,7 @@ def title_topics(texts: Sequence[str], topic_of_text: Indices, topics: int) -> l
     return [_title(of_topic, vocabulary) for of_topic in weights]
 
 
-def list_title_words(texts: Sequence[str]) -> list[set[str]]:
+def list_title_words(texts: Sequence[str], topics: int) -> list[set[str]]:
     """Return the distinct words of each text that may stand in a title.
 
     Left out are numbers, short words, English stop words, and the words that a large share of the
@@ -121,6 +123,7 @@ def list_title_words(texts: Sequence[str]) -> list[set[str]]:
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+    share = max(COMMON_SHARE, LARGE_TOPIC / topics)
     words_of_texts = []
     by_language: dict[str, list[int]] = defaultdict(list)
     for position, text in enumerate(texts):
@@ -131,7 +134,7 @@ def list_title_words(texts: Sequence[str]) -> list[set[str]]:
     for language, positions in by_language.items():
         is_rare = len(positions) < MIN_TEXTS and language != UNDETERMINED
         name = language_name(language)
-        common = _common_words([words_of_texts[position] for position in positions])
+        common = _common_words([words_of_texts[position] for position in positions], share)
         for position in positions:
             words_of_texts[position] -= common
             if is_rare:
@@ -139,12 +142,12 @@ def list_title_words(texts: Sequence[str]) -> list[set[str]]:
     return words_of_texts
 
 
-def _common_words(words_of_texts: Sequence[set[str]]) -> set[str]:
-    """Return the words that a large share of these texts have."""
+def _common_words(words_of_texts: Sequence[set[str]], share: float) -> set[str]:
+    """Return the words that at least a share of these texts have."""
     texts: Counter[str] = Counter()
     for words in words_of_texts:
         texts.update(words)
-    least = max(MIN_COMMON, COMMON_SHARE * len(words_of_texts))
+    least = max(MIN_COMMON, share * len(words_of_texts))
     return {word for word, count in texts.items() if count >= least}
 
 

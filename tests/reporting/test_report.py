@@ -19,7 +19,7 @@ from deita_tasks.conversations import Conversation
 from deita_tasks.decisions import DECISIONS
 from deita_tasks.findings import Findings
 from deita_tasks.lengths import length_quantiles
-from deita_tasks.manifest import Counts, TokenUse
+from deita_tasks.manifest import Counts, InputFile, StratumCounts, TokenUse
 from deita_tasks.records import Rejection, SelectorResult
 from deita_tasks.reporting import report as report_module
 from deita_tasks.reporting import statistics as statistics_module
@@ -468,6 +468,60 @@ def test_the_page_stays_small_for_a_large_pool() -> None:
         conversation(f"u: {i}" + " long" * 3000, "a: " + "text " * 3000, row=i) for i in range(400)
     ]
     assert len(build_report(data(rows, kept=100, similar=50)).html) < 2_000_000
+
+
+class AnyConversation(dict[str, Conversation]):
+    """The same conversation for every id."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        super().__init__()
+        self._conversation = conversation
+
+    def __missing__(self, id: str) -> Conversation:
+        return self._conversation
+
+
+def test_the_page_stays_under_2_mb_at_100_000_rows_of_costly_characters() -> None:
+    """A quotation mark takes five bytes of a page; every list is as long as it may be."""
+    quotes = '"' * 5_000
+    given = data(pool(), kept=10, similar=20)
+    row_numbers = pa.array(range(100_000))
+    others = given.ledger.filter(pc.field("decision").isin(["selected", "below_budget"]))
+    many = others.take(pc.bit_wise_and(row_numbers, 31))
+    ids = pc.binary_join_element_wise("row", pc.cast(row_numbers, pa.string()), "-")
+    many = many.set_column(0, "id", ids)
+    ledger = pa.concat_tables([given.ledger, many])
+    required = required_rows(ledger)
+    shapes = {"id": ids, "n_pairs": row_numbers, "n_words": row_numbers}
+    values = [ValueCount(f"{quotes} {i}", 5_000, 0 if i else 10) for i in range(5_000)]
+    columns = [ColumnCounts(f"{quotes} {i}", values) for i in range(25)]
+    made = given.manifest.model_copy(
+        update={
+            "parameters": {"source": {"input": [quotes] * 1_000}},
+            "fingerprints": {**given.manifest.fingerprints, "complexity": {"files": quotes * 100}},
+            "inputs": [InputFile(uri=quotes, digest="x", rows=1, format="x")] * 1_000,
+            "strata": [
+                StratumCounts(column="x", stratum=quotes, rows=1, minimum=0, maximum=1, selected=0)
+            ]
+            * 1_000,
+        }
+    )
+    vectors = np.random.default_rng(0).normal(size=(len(required.vectors), 16))
+    turns = ["u: " + quotes, "a: " + quotes] * 4
+    report = build_report(
+        replace(
+            given,
+            manifest=made,
+            ledger=ledger,
+            shapes=pa.table(shapes),
+            conversations=AnyConversation(conversation(*turns)),
+            vector_ids=required.vectors,
+            vectors=vectors.astype(np.float32),
+            columns=columns,
+        )
+    )
+    assert b"of the pool's 100,060 rows" in report.html
+    assert len(report.html) < 2_000_000
 
 
 def test_histograms_and_maps_of_many_rows_stay_small() -> None:

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from deita_tasks.reporting.report import build_report
 from tests.e2e.conftest import CHEAP, PATIENCE, Site, screenshots
+from tests.reporting.test_report import data, pool
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="needs playwright: pip install 'deita-tasks[e2e]', or make e2e"
@@ -33,20 +35,25 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def page(deployed: Site) -> Iterator[Any]:
-    """A page of a browser that reaches this machine alone."""
+def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as started:
         # Chromium's sandbox cannot be had by root, which is what CI runs as.
         browser = started.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(
-            viewport={"width": 1280, "height": 960},
-            base_url=deployed.environment["PREFECT_API_URL"],
-        )
-        page.set_default_timeout(30_000)
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, deployed: Site) -> Any:
+    """A page that reaches this machine alone."""
+    page = browser.new_page(
+        viewport={"width": 1280, "height": 960},
+        base_url=deployed.environment["PREFECT_API_URL"],
+    )
+    page.set_default_timeout(30_000)
+    return page
 
 
 @pytest.fixture
@@ -145,11 +152,39 @@ def test_a_person_fills_in_the_form_and_sees_the_result(
     histogram = see(page.get_by_role("img", name=re.compile("evol", re.IGNORECASE)).first)
     assert histogram.evaluate("one => one.complete && one.naturalWidth > 100")
     see(page.get_by_role("heading", name=re.compile(r"\d+ of \d+ rows selected")))
-    picture("report", top=page.get_by_role("heading", name="Decisions"))
-    assert (output / "report.html").is_file()
 
     for key, column in (("deita-best", "evol score"), ("deita-closest", "similarity")):
         open_artifact(page, run, key)
         see(page.get_by_role("columnheader", name=re.compile(column)).first)
         assert page.get_by_role("row").count() > 2
         picture(key.removeprefix("deita-"))
+
+    page.goto((output / "report.html").as_uri())
+    for question in ("What did I get?", "Why these?", "What did I lose?"):
+        see(page.get_by_role("heading", name=question).first)
+    picture("report")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_report_fits_the_screen(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
+    report = tmp_path / "report.html"
+    report.write_bytes(build_report(data(pool(text=" unbreakable" * 20 + "x" * 500))).html)
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.goto(report.as_uri())
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    ink, paper = (
+        page.locator("header").evaluate(f"one => getComputedStyle(one).{name}")
+        for name in ("color", "backgroundColor")
+    )
+    assert (brightness(ink) > brightness(paper)) == (scheme == "dark")
+    label = page.locator(".plot svg text").first
+    assert label.evaluate("one => getComputedStyle(one).fill") == ink
+    page.close()
+
+
+def brightness(colour: str) -> int:
+    """The sum of red, green and blue of rgb(r, g, b)."""
+    return sum(map(int, re.findall(r"\d+", colour)[:3]))

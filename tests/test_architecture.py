@@ -65,7 +65,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("deita_tasks.reporting",),
     ("deita_tasks.results",),
     ("deita_tasks.plan",),
-    ("deita_tasks.preflight", "deita_tasks.checking"),
+    ("deita_tasks.preflight", "deita_tasks.checking", "deita_tasks.exploring"),
     ("deita_tasks.tasks",),
     ("flows.steps",),
     (

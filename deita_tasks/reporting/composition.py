@@ -89,7 +89,7 @@ class ValueCounter:
             if isinstance(value, list | dict):
                 self._columns[name] = None
                 continue
-            numbers = values.setdefault(_text(value), [0, 0])
+            numbers = values.setdefault(value_text(value), [0, 0])
             numbers[0] += 1
             numbers[1] += is_selected
             if len(values) > MAX_VALUES:
@@ -119,7 +119,7 @@ class ValueCounter:
         return _ordered(name, counts)
 
 
-def _text(value: JSON) -> str:
+def value_text(value: JSON) -> str:
     """Return a value as the report shows it: a text as it is, anything else as JSON."""
     if isinstance(value, str):
         return value or "(empty)"

@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from deita_tasks import config
 from deita_tasks.errors import DeitaError, UsageError
 from flows.cli import INTERRUPTED
+from flows.cli.explore import explore
 from flows.cli.options import (
     HELP_ALL,
     Advanced,
@@ -78,6 +79,7 @@ app = App(
 )
 app.command(store_app)
 app.command(versions_app)
+app.command(explore)
 app.register_install_completion_command()
 
 

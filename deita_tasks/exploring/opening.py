@@ -1,0 +1,158 @@
+"""Find what there is to look at: a result, a version of it, a pool, or what a store holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from deita_tasks import storage
+from deita_tasks.artifacts.inventory import Artifact, list_artifacts
+from deita_tasks.artifacts.parts import FINGERPRINT_FILE, PartSet
+from deita_tasks.artifacts.pool import POOL_FILE, Pool, pool_uri
+from deita_tasks.artifacts.selection import DECISIONS_FILE, SELECTION_FILE, read_selection
+from deita_tasks.conversations import RowKey
+from deita_tasks.errors import UsageError
+from deita_tasks.manifest import MANIFEST
+from deita_tasks.results.explain import open_pool, read_result
+from deita_tasks.results.reading import read_ledger
+from deita_tasks.results.versions import result_uri
+
+
+@dataclass(frozen=True)
+class Explored:
+    """A pool, and what a selection made of it.
+
+    ledger: the decisions; None for a pool alone. vectors, tokens: parts of the store; None where
+    the selection has none, or they are gone. compares_by_distance: whether its similarities are
+    distances.
+    """
+
+    uri: str
+    pool: Pool
+    ledger: pa.Table | None = None
+    vectors: PartSet | None = None
+    tokens: PartSet | None = None
+    compares_by_distance: bool = False
+
+
+def open_explored(output: str, store: str | None = None) -> Explored:
+    """Open a result, the latest of several versions, a pool, or the newest selection of a store.
+
+    store: where the store of a result is now, if it has moved. Raises UsageError for anything else.
+    """
+    if storage.exists(storage.join(output, POOL_FILE)):
+        return Explored(output, Pool.open(output))
+    uri = result_uri(output)
+    is_result = storage.exists(storage.join(uri, MANIFEST))
+    if not is_result and not storage.is_empty(storage.join(output, "pools")):
+        artifacts = [each for each in list_artifacts(output) if _is_complete(each)]
+        if artifacts:
+            return _open_store(output, artifacts)
+    return _open_result(uri, store)
+
+
+def _is_complete(artifact: Artifact) -> bool:
+    """Return whether it is a pool or a selection, and not one that is being written."""
+    last_file = {"pools": POOL_FILE, "selections": SELECTION_FILE}.get(artifact.kind, "")
+    return any(file.name.endswith(f"/{last_file}") for file in artifact.files)
+
+
+def _open_result(uri: str, store: str | None) -> Explored:
+    manifest = read_result(uri)
+    pool = open_pool(manifest.pool, store)
+    fingerprints = manifest.fingerprints
+    digests = {
+        "embeddings": _digest(fingerprints.get("embedding")),
+        "tokens": _digest(_without_window(fingerprints.get("tokens"))),
+    }
+    ledger = read_ledger(uri, manifest.outputs)
+    return _explored(uri, pool, ledger, digests, fingerprints["selection"])
+
+
+def _open_store(store: str, artifacts: Sequence[Artifact]) -> Explored:
+    """Open the newest selection of a store; its pool, if it has no selection and one pool."""
+    selections = [each for each in artifacts if each.kind == "selections"]
+    if selections:
+        newest = max(selections, key=_age_of)
+        return _open_selection(store, newest)
+    pools = [each.digest for each in artifacts]
+    if len(pools) > 1:
+        places = ", ".join(pool_uri(store, digest) for digest in pools[:3])
+        raise UsageError(
+            f"{store}: {len(pools)} pools and no selection; expected one of the pools ({places})"
+        )
+    (pool,) = pools
+    uri = pool_uri(store, pool)
+    return Explored(uri, Pool.open(uri))
+
+
+def _age_of(artifact: Artifact) -> tuple[Any, str]:
+    return artifact.newest, artifact.digest
+
+
+def _open_selection(store: str, artifact: Artifact) -> Explored:
+    uri = storage.join(store, artifact.kind, artifact.digest)
+    summary = read_selection(uri)
+    provenance = summary.provenance
+    if provenance is None:
+        raise UsageError(
+            f"{uri}: made by an early version, which did not say of which pool; expected the "
+            "output folder of the selection"
+        )
+    pool = Pool.open(pool_uri(store, provenance.pool))
+    digests = {
+        "embeddings": provenance.fingerprints.get("embedding"),
+        "tokens": provenance.fingerprints.get("tokens"),
+    }
+    ledger = summary.read(DECISIONS_FILE)
+    return _explored(uri, pool, ledger, digests, provenance.selector.options)
+
+
+def _explored(
+    uri: str,
+    pool: Pool,
+    ledger: pa.Table,
+    digests: Mapping[str, str | None],
+    options: Mapping[str, Any],
+) -> Explored:
+    store = pool.uri.rsplit("/", 2)[0]
+    return Explored(
+        uri,
+        pool,
+        ledger,
+        vectors=_open_parts(store, "embeddings", digests["embeddings"]),
+        tokens=_open_parts(store, "tokens", digests["tokens"]),
+        compares_by_distance=options.get("min_distance") is not None,
+    )
+
+
+def _digest(fingerprint: Any) -> str | None:
+    return None if fingerprint is None else storage.digest_of(fingerprint)
+
+
+def _without_window(fingerprint: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the fingerprint of what counted tokens; the manifest has the window beside it."""
+    if fingerprint is None:
+        return None
+    return {name: value for name, value in fingerprint.items() if name != "window"}
+
+
+def _open_parts(store: str, folder: str, digest: str | None) -> PartSet | None:
+    """Return the parts of a fingerprint; None if there are none in the store."""
+    if digest is None:
+        return None
+    uri = storage.join(store, folder, digest)
+    if not storage.exists(storage.join(uri, FINGERPRINT_FILE)):
+        return None
+    fingerprint = PartSet(uri=uri, fingerprint=digest).read_fingerprint()
+    row_key = _row_key(folder, fingerprint)
+    return PartSet(uri=uri, fingerprint=digest, row_key=row_key)
+
+
+def _row_key(folder: str, fingerprint: Mapping[str, Any]) -> RowKey:
+    """Return what the parts keep values by: the user's own and token counts are of whole rows."""
+    is_of_rows = folder == "tokens" or fingerprint.get("backend") == "provided"
+    return "id" if is_of_rows else "text_id"

@@ -1,0 +1,161 @@
+"""Where rows lie on a map, and the selected rows that are most like each of them.
+
+The map is that of the report: two principal components of a sample. Similarities are exact, as in
+`selecting/similarity/exact.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deita_tasks.artifacts.candidates import open_vectors
+from deita_tasks.artifacts.parts import PartSet, StageParts
+from deita_tasks.artifacts.pool import Pool
+from deita_tasks.reporting.geometry import fit_plane
+from deita_tasks.reporting.report import SAMPLE_POOL
+from deita_tasks.reporting.statistics import pool_sample, with_decision
+from deita_tasks.selecting.arrays import Doubles, Floats, Indices
+from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
+from deita_tasks.selecting.similarity.exact import (
+    exact_similarities,
+    largest_per_row,
+    screening_error,
+    true_pairs,
+)
+
+NEIGHBOURS = 5
+BLOCK = 1_024
+# Products of the pool with the selected rows: 100,000 rows with 6,000 selected of 384 numbers.
+# 2 cores take 7 s for so many.
+MAX_PRODUCTS = 250e9
+
+
+class Neighbours(NamedTuple):
+    """The selected rows that are most like each of n rows, the most similar first.
+
+    positions: int64 (n, NEIGHBOURS) among the n rows, -1 where there are fewer. similarities:
+    float32 (n, NEIGHBOURS), NaN there.
+    """
+
+    positions: Indices
+    similarities: Floats
+
+
+class Similar(NamedTuple):
+    """What the vectors of n rows say.
+
+    ids: those of the rows that have a vector. places: float64 (n, 2), NaN for a vector that cannot
+    be compared; None if the vectors do not span a plane. neighbours: None if nothing is selected,
+    or there is too much to compute.
+    """
+
+    ids: pa.Array
+    places: Doubles | None
+    neighbours: Neighbours | None
+
+
+def find_similar(pool: Pool, ledger: pa.Table, parts: PartSet) -> Similar | None:
+    """Return what the stored vectors say of the rows of a ledger; None if there are none."""
+    stage_parts = StageParts(part_set=parts, digests=parts.digests())
+    ids = _ids_with_vector(pool, ledger, stage_parts)
+    if not len(ids):
+        return None
+    sample = _positions(pool_sample(ledger, SAMPLE_POOL)["id"], ids)
+    selected = _positions(with_decision(ledger, "selected")["id"], ids)
+    column = pa.chunked_array([ids])
+    with open_vectors(pool, column, {"embedding": stage_parts}) as vectors:
+        reader = EmbeddingReader(vectors, len(ids))
+        places = _places(reader, len(ids), sample)
+        neighbours = _neighbours(reader, len(ids), np.sort(selected))
+    return Similar(ids, places, neighbours)
+
+
+def _ids_with_vector(pool: Pool, ledger: pa.Table, parts: StageParts) -> pa.Array:
+    """Return the ids of the ledger that have a vector; with lazy evaluation not all do."""
+    ids = pc.unique(ledger["id"].drop_null())
+    stored = []
+    for table in parts.tables(["id", "problem"]):
+        has_vector = pc.is_null(table["problem"])
+        stored += table["id"].filter(has_vector).chunks
+    keys = pool.keys_of(ids, parts.part_set.row_key)
+    return ids.filter(pc.is_in(keys, value_set=pa.chunked_array(stored, pa.string())))
+
+
+def _positions(ids: pa.ChunkedArray, among: pa.Array) -> Indices:
+    """Return the positions of `ids` in `among`, without those that are not there."""
+    places = pc.index_in(ids, value_set=among).drop_null()
+    return np.asarray(places.to_numpy(), np.int64)
+
+
+def _blocks(rows: int) -> Iterator[Indices]:
+    for start in range(0, rows, BLOCK):
+        yield np.arange(start, min(start + BLOCK, rows))
+
+
+def _places(reader: EmbeddingReader, rows: int, sample: Indices) -> Doubles | None:
+    """Return the places of all rows in the plane of a sample, float64 (n, 2)."""
+    units, is_usable = reader.read(sample)
+    plane = fit_plane(units[is_usable])
+    if plane is None:
+        return None
+    places = np.full((rows, 2), np.nan)
+    for block in _blocks(rows):
+        units, is_usable = reader.read(block)
+        places[block[is_usable]] = plane.place(units[is_usable])
+    return places
+
+
+def _neighbours(reader: EmbeddingReader, rows: int, selected: Indices) -> Neighbours | None:
+    """Return the selected rows most like each row. selected: their positions, ascending."""
+    if not len(selected) or rows * len(selected) * reader.dimensions > MAX_PRODUCTS:
+        return None
+    units, is_usable = reader.read(selected)
+    kept = KeptUnits(units[is_usable], selected[is_usable])
+    positions = np.full((rows, NEIGHBOURS), -1)
+    similarities = np.full((rows, NEIGHBOURS), np.nan, np.float32)
+    for block in _blocks(rows):
+        units, is_usable = reader.read(block)
+        usable = block[is_usable]
+        for rank, found in enumerate(_nearest(units[is_usable], usable, kept)):
+            similarities[usable, rank] = found[0]
+            positions[usable, rank] = found[1]
+    return Neighbours(positions, similarities)
+
+
+class KeptUnits(NamedTuple):
+    """Normalised vectors of the selected rows, float32 (k, d), and their positions, int64 (k,)."""
+
+    units: Floats
+    positions: Indices
+
+
+def _nearest(units: Floats, rows: Indices, kept: KeptUnits) -> Iterator[tuple[Floats, Indices]]:
+    """Yield the similarity and the position of the most similar selected row of each of b rows.
+
+    Then of the second, and so on. A row is no neighbour of itself. Screens by float32 products, and
+    computes those that may be among the largest exactly.
+    """
+    products = units @ kept.units.T
+    products[rows[:, None] == kept.positions] = -np.inf
+    count = min(NEIGHBOURS, products.shape[1])
+    if not count or not len(rows):
+        return
+    least = np.partition(products, -count, axis=1)[:, -count]
+    threshold = least - 2 * np.float32(screening_error(units.shape[1]))
+    pairs = true_pairs((products >= threshold[:, None]) & np.isfinite(products))
+    similarities = exact_similarities(units, kept.units, pairs)
+    for _ in range(count):
+        largest, index = largest_per_row(similarities, pairs, len(rows))
+        is_missing = index < 0
+        yield (
+            np.where(is_missing, np.float32(np.nan), largest),
+            np.where(is_missing, -1, kept.positions[index]),
+        )
+        is_left = pairs[1] != index[pairs[0]]
+        pairs = pairs[0][is_left], pairs[1][is_left]
+        similarities = similarities[is_left]

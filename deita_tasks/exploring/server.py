@@ -1,15 +1,13 @@
 """Serve the explorer on this machine alone, or write a copy of it. Embedding Atlas does the rest.
 
-The address has a token, which the browser gets back as a cookie: other people on the machine cannot
-read the texts, and no other page in the browser can. The server answers to names of this machine
-alone, so that no page can reach it under a name of its own (DNS rebinding). The page loads nothing
-from anywhere else.
+The address has a token that nobody can guess: neither other people on the machine nor other pages
+in the browser can read the texts. The server answers to names of this machine alone, so that no
+page can reach it under a name of its own (DNS rebinding). The page loads nothing from elsewhere.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import secrets
 import socket
 from pathlib import Path
 from typing import Any
@@ -21,11 +19,13 @@ from deita_tasks.exploring.table import ExplorerTable
 
 HOST = "127.0.0.1"
 NAMES = [HOST, "localhost"]
-POLICY = (
-    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src data: blob:; worker-src 'self' blob:; "
-    "connect-src 'self' blob: data:; frame-ancestors 'none'"
-)
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src data: blob:; "
+    "worker-src 'self' blob:; connect-src 'self' data: blob:; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 PACKAGES = ("embedding_atlas", "duckdb")
 
 
@@ -64,41 +64,27 @@ def export_page(table: ExplorerTable, name: str, folder: str) -> None:
 
 
 def make_app(table: ExplorerTable, name: str, token: str) -> Any:
-    """Return the server of a table, an ASGI application. name: of what the table shows."""
+    """Return the server of a table, an ASGI application. Its page is /<token>/.
+
+    name: of what the table shows.
+    """
     from embedding_atlas.server import make_server
+    from starlette.applications import Starlette
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.routing import Mount
 
     source = _data_source(table, name)
-    app = make_server(source, static_path=_static_files(), duckdb_uri="server")
-    app.middleware("http")(Guard(token))
+    page = make_server(source, static_path=_static_files(), duckdb_uri="server")
+    page.middleware("http")(_add_headers)
+    app = Starlette(routes=[Mount(f"/{token}", page)])
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=NAMES, www_redirect=False)
     return app
 
 
-class Guard:
-    """Lets in requests with the token, and sends the browser away with a cookie that holds it."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-        self._cookie = f"deita-explore-{secrets.token_hex(4)}"  # two explorers, two cookies
-
-    async def __call__(self, request: Any, call_next: Any) -> Any:
-        from starlette.responses import PlainTextResponse, RedirectResponse
-
-        if self._is_token(request.query_params.get("token")):
-            response: Any = RedirectResponse("/", status_code=303)
-            response.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
-            return response
-        if not self._is_token(request.cookies.get(self._cookie)):
-            message = "Open the address that `deita explore` has printed: it has a token.\n"
-            return PlainTextResponse(message, status_code=403)
-        response = await call_next(request)
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
-
-    def _is_token(self, text: str | None) -> bool:
-        return secrets.compare_digest((text or "").encode(), self._token.encode())
+async def _add_headers(request: Any, call_next: Any) -> Any:
+    response = await call_next(request)
+    response.headers.update(HEADERS)
+    return response
 
 
 def listen(port: int | None) -> socket.socket:

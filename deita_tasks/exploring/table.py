@@ -41,6 +41,12 @@ ROW, X, Y, NEIGHBOURS = "__row", "__x", "__y", "__neighbours"
 NEAREST_CHARACTERS = 4_000  # shown of the text beside another
 BLOCK_ROWS = 2_000
 UNDRAWN = {"reason", "id", "nearest_id", "source_row"}  # no chart shows anything of these
+# In this order; the others, which are those of the input, come after them.
+FIRST_COLUMNS = (
+    *("decision", "rank", "evol_score", "text", "nearest_similarity", "nearest_distance"),
+    *("nearest_text", "complexity", "quality", "reason", "source", "source_row", "language"),
+    *("turns", "words", "tokens", "truncated", "stratum", "id", "nearest_id"),
+)
 
 
 class ExplorerTable(NamedTuple):
@@ -73,7 +79,7 @@ def build_table(explored: Explored, folder: str) -> ExplorerTable:
     places = {name: column(ledger, name) for name in ("reason", "id", "source_row")}
     of_input = input_columns(pool, positions)
     columns = merge([categories, numbers, nearest, places, of_input])
-    drawn = [name for name in columns if name not in UNDRAWN]
+    drawn = [name for name in columns if _is_drawn(name, columns[name])]
     if similar is not None:
         columns |= _map_columns(column(ledger, "id"), similar)
     texts = _map_file(Path(folder) / "texts.arrow", chain(read_texts(pool), [_raw_texts(raw)]))
@@ -84,6 +90,11 @@ def build_table(explored: Explored, folder: str) -> ExplorerTable:
         numbers=[name for name in drawn if not pa.types.is_string(columns[name].type)],
         categories=[name for name in drawn if pa.types.is_string(columns[name].type)],
     )
+
+
+def _is_drawn(name: str, values: pa.Array) -> bool:
+    """Return whether a chart of a column would show anything."""
+    return name not in UNDRAWN and len(pc.unique(values.drop_null())) > 1
 
 
 def _bare_ledger(pool: Pool) -> pa.Table:
@@ -159,7 +170,12 @@ def _with_texts(columns: Columns, texts: pa.ChunkedArray, positions: Indices) ->
             beside = take_texts(texts, nearest[in_block])
             beside = shorten(beside, NEAREST_CHARACTERS)
             block = block.append_column("nearest_text", beside)
-        yield block
+        yield block.select(_in_order(block.column_names))
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    first = {name: place for place, name in enumerate(FIRST_COLUMNS)}
+    return sorted(names, key=lambda name: first.get(name, len(first)))
 
 
 def _positions_of_nearest(columns: Columns, positions: Indices) -> Indices | None:

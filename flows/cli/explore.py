@@ -75,7 +75,7 @@ def explore(
         token = secrets.token_urlsafe(16)
         app = make_app(table, explored.uri, token)
         host, number = listener.getsockname()
-        address = f"http://{host}:{number}/?token={token}"
+        address = f"http://{host}:{number}/{token}/"
         console.print(f"{address}\nCtrl-C ends it.")
         if browser and has_screen():
             webbrowser.open(address)

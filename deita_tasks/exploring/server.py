@@ -29,7 +29,7 @@ HEADERS = {
 PACKAGES = ("embedding_atlas", "duckdb")
 
 
-def require_explorer() -> None:
+def require_packages() -> None:
     """Raise MissingExtra if a package of the extra is not installed; import none."""
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:

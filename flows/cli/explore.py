@@ -6,16 +6,28 @@ import os
 import secrets
 import sys
 import webbrowser
-from typing import Annotated
+from socket import socket
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from cyclopts import Parameter, validators
 
 from deita_tasks import storage
 from flows.cli.printing import new_console
 
+if TYPE_CHECKING:
+    from deita_tasks.exploring.table import ExplorerTable
+
 Port = Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=65_535))]
-NO_MAP = "The map is not drawn: the store has no vectors of this selection."
+NO_MAP = "There is no map: the store has no vectors of these rows."
+NEEDS_WEBGPU = "The map needs a browser with WebGPU and shader-f16; the rest works in any."
 NO_NEIGHBOURS = "The most similar selected rows are not computed: there are too many rows."
+
+
+class Explorer(NamedTuple):
+    """What the page shows, and where it comes from."""
+
+    uri: str
+    table: ExplorerTable
 
 
 def explore(
@@ -43,43 +55,57 @@ def explore(
     export
         Write the page and its data to this new folder instead, for any web server.
     """
-    from deita_tasks.exploring.server import (
-        export_page,
-        listen,
-        make_app,
-        require_explorer,
-        serve,
-    )
+    from deita_tasks.exploring import server
 
-    require_explorer()
+    server.require_packages()
+    listener = None if export is not None else server.listen(port)
+    with storage.scratch_folder() as folder:
+        explorer = _open(output, store, folder)
+        if listener is None:
+            _export(explorer, str(export))
+        else:
+            _serve(explorer, listener, browser)
+
+
+def _open(output: str, store: str | None, folder: str) -> Explorer:
+    """Put the table together, and print what is in it."""
     from deita_tasks.exploring.opening import open_explored
     from deita_tasks.exploring.table import NEIGHBOURS, X, build_table
 
+    explored = open_explored(output, store)
+    table = build_table(explored, folder)
     console = new_console()
-    listener = None if export is not None else listen(port)
-    with storage.scratch_folder() as folder:
-        explored = open_explored(output, store)
-        table = build_table(explored, folder)
-        console.print(f"{table.rows.num_rows:,} rows of {explored.uri}")
-        if not table.has(X):
-            console.print(NO_MAP)
-        else:
-            console.print("The map needs a browser with WebGPU; everything else works in any.")
-            if not table.has(NEIGHBOURS):
-                console.print(NO_NEIGHBOURS)
-        if listener is None:
-            assert export is not None
-            export_page(table, explored.uri, export)
-            console.print(f"{export}: written; serve it with python -m http.server -d {export}")
-            return
-        token = secrets.token_urlsafe(16)
-        app = make_app(table, explored.uri, token)
-        host, number = listener.getsockname()
-        address = f"http://{host}:{number}/{token}/"
-        console.print(f"{address}\nCtrl-C ends it.")
-        if browser and has_screen():
-            webbrowser.open(address)
-        serve(app, listener)
+    console.print(f"{table.rows.num_rows:,} rows of {explored.uri}")
+    if not table.has(X):
+        console.print(NO_MAP)
+    else:
+        console.print(NEEDS_WEBGPU)
+        if not table.has(NEIGHBOURS):
+            console.print(NO_NEIGHBOURS)
+    return Explorer(explored.uri, table)
+
+
+def _export(explorer: Explorer, folder: str) -> None:
+    from deita_tasks.exploring.server import export_page
+
+    export_page(explorer.table, explorer.uri, folder)
+    console = new_console()
+    console.print(f"{folder}: written; python -m http.server --bind 127.0.0.1 -d {folder}")
+    console.print("serves it. It holds all texts: keep it where they may be read.")
+
+
+def _serve(explorer: Explorer, listener: socket, browser: bool) -> None:
+    """Serve the page until Ctrl-C."""
+    from deita_tasks.exploring import server
+
+    token = secrets.token_urlsafe(16)
+    app = server.make_app(explorer.table, explorer.uri, token)
+    host, port = listener.getsockname()
+    address = f"http://{host}:{port}/{token}/"
+    new_console().print(f"{address}\nCtrl-C ends it.")
+    if browser and has_screen():
+        webbrowser.open(address)
+    server.serve(app, listener)
 
 
 def has_screen() -> bool:

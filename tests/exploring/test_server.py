@@ -108,7 +108,7 @@ def test_the_page_escapes_texts_and_draws_no_map_without_places() -> None:
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'deita-tasks\[explore\]'"):
-        server.require_explorer()
+        server.require_packages()
 
 
 def test_a_port_that_is_taken_is_named() -> None:

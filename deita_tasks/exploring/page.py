@@ -51,8 +51,11 @@ def _tabs(table: ExplorerTable) -> Properties:
         pairs = _pair_charts(measures[0])
         layouts["pairs"] = _pair_layout(pairs)
         charts |= pairs
+    is_rejected = table.has("decision") and "too_similar" in table.rows["decision"].to_pylist()
+    states = {"pair decision": {"selection": ["too_similar"]}} if measures and is_rejected else {}
     return {
         "charts": charts,
+        "chartStates": states,
         "layouts": layouts,
         "layoutOrder": list(layouts),
         "currentLayout": "rows",

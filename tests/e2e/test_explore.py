@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,6 +122,7 @@ def test_a_bar_filters_the_table_and_a_row_shows_its_texts(page: Any) -> None:
     page.get_by_role("button", name="Pairs").click()
     cards = page.locator("button", has_text="to the selected row below")
     playwright.expect(cards).to_have_count(2)
+    see(page.get_by_text("2 / 5 points"))
     closest = cards.first
     see(closest.get_by_text("too_similar"))
     see(closest.get_by_text("nearest_similarity 0.997"))
@@ -132,7 +132,7 @@ def test_a_bar_filters_the_table_and_a_row_shows_its_texts(page: Any) -> None:
 
 def test_a_histogram_filters(page: Any) -> None:
     """Its evol scores are 1, 4, 9, 16 and 2.25."""
-    chart = page.locator("svg", has_text="evol_score").last
+    chart = page.get_by_role("button", name="evol_score").locator("xpath=../..")
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
     middle = box["y"] + box["height"] / 2
@@ -147,8 +147,8 @@ def test_a_histogram_filters(page: Any) -> None:
 
 
 def test_texts_are_searched(page: Any) -> None:
-    page.get_by_title("Search").click()
-    page.get_by_placeholder("Search").fill("question 3")
+    page.get_by_role("button", name="Search").click()
+    page.keyboard.type("question 3")
     results = page.get_by_text("question 3")
     playwright.expect(results).to_have_count(2)  # of the table, and of the search
 

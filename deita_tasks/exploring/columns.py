@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,7 +15,8 @@ from deita_tasks.artifacts.pool import Pool
 from deita_tasks.exploring.conversations import language_names, read_columns
 from deita_tasks.exploring.numbers import mean_of_turns, named_scores, token_counts
 from deita_tasks.exploring.opening import Explored
-from deita_tasks.exploring.similar import Similar
+from deita_tasks.exploring.similar import Neighbours, Similar
+from deita_tasks.records import SCORE_KINDS
 from deita_tasks.selecting.arrays import Indices
 
 Columns: TypeAlias = dict[str, pa.Array]
@@ -28,21 +28,26 @@ def column(table: pa.Table, name: str) -> pa.Array:
 
 
 def number_columns(explored: Explored, ledger: pa.Table) -> Columns:
-    """Return rank and scores; those of several turns are their mean."""
-    columns = {
-        "rank": column(ledger, "rank"),
-        "evol_score": column(ledger, "evol_score"),
-        "complexity": mean_of_turns(column(ledger, "complexity")),
-        "quality": mean_of_turns(column(ledger, "quality")),
-    }
-    columns |= named_scores(column(ledger, "scores"))
+    """Return rank, scores and tokens of each row of the ledger.
+
+    Scores of several turns are their mean. A score that is not computed is null.
+    """
+    columns = {}
+    for name in ("rank", "evol_score"):
+        columns[name] = column(ledger, name)
+    for name in SCORE_KINDS:
+        scores = column(ledger, name)
+        columns[name] = mean_of_turns(scores)
+    others = column(ledger, "scores")
+    columns |= named_scores(others)
     if explored.tokens is not None:
-        columns["tokens"] = token_counts(explored.tokens, column(ledger, "id"))
+        ids = column(ledger, "id")
+        columns["tokens"] = token_counts(explored.tokens, ids)
     return columns
 
 
 def nearest_columns(explored: Explored, ledger: pa.Table, similar: Similar | None) -> Columns:
-    """Return the selected row nearest to each row, and how near it is.
+    """Return the selected row nearest to each row, and how near it is: an id and a number.
 
     For a row that is too similar, the row that blocked it, as the ledger has it. For any other, the
     most similar by the vectors of the store, where these compare by cosine.
@@ -52,75 +57,102 @@ def nearest_columns(explored: Explored, ledger: pa.Table, similar: Similar | Non
     if explored.compares_by_distance:
         return {"nearest_id": ids, "nearest_distance": values}
     if similar is not None and similar.neighbours is not None:
-        rows = pc.index_in(column(ledger, "id"), value_set=similar.ids)
-        best = similar.neighbours.positions[:, 0]
-        positions = pa.array(best, mask=best < 0)
-        ids = pc.coalesce(ids, similar.ids.take(positions.take(rows)))
-        similarities = similar.neighbours.similarities[:, 0]
-        similarity = pa.array(similarities, mask=np.isnan(similarities))
-        values = pc.coalesce(values, similarity.take(rows))
+        row_ids = column(ledger, "id")
+        rows = pc.index_in(row_ids, value_set=similar.ids)
+        best_ids, best_values = _best(similar.ids, similar.neighbours)
+        ids = pc.coalesce(ids, best_ids.take(rows))
+        values = pc.coalesce(values, best_values.take(rows))
     return {"nearest_id": ids, "nearest_similarity": values}
 
 
+def _best(ids: pa.Array, neighbours: Neighbours) -> tuple[pa.Array, pa.Array]:
+    """Return the id of the first neighbour of each of n rows, and its similarity; null for none."""
+    positions = neighbours.positions[:, 0]
+    is_missing = positions < 0
+    best = pa.array(positions, mask=is_missing)
+    similarities = neighbours.similarities[:, 0]
+    values = pa.array(similarities, mask=is_missing)
+    return ids.take(best), values
+
+
 def length_columns(pool: Pool, positions: Indices) -> Columns:
-    """Return how long each row is."""
-    index = pool.index(["n_turns", "n_words"])
+    """Return how long each row is: its turns, and the words in them.
+
+    positions: of the rows in the pool, int64 (n,).
+    """
+    names = {"turns": "n_turns", "words": "n_words"}
+    index = pool.index(list(names.values()))
     rows = _good_positions(positions, len(index))
-    return {
-        "turns": column(index, "n_turns").take(rows),
-        "words": column(index, "n_words").take(rows),
-    }
+    columns = {}
+    for name, of_pool in names.items():
+        lengths = column(index, of_pool)
+        columns[name] = lengths.take(rows)
+    return columns
 
 
 def category_columns(pool: Pool, ledger: pa.Table, positions: Indices) -> Columns:
-    """Return what sorts rows: the decision, and facts of few values."""
-    language = column(pool.index(["language"]), "language")
-    rows = _good_positions(positions, len(language))
+    """Return what sorts rows: the decision, and facts that many rows share.
+
+    positions: of the rows in the pool, int64 (n,).
+    """
+    index = pool.index(["language"])
+    languages = language_names(column(index, "language"))
+    rows = _good_positions(positions, len(index))
+    uris = column(ledger, "source_uri")
+    is_truncated = column(ledger, "truncated")
     return {
         "decision": column(ledger, "decision"),
-        "source": _file_names(column(ledger, "source_uri")),
-        "language": language_names(language).take(rows),
+        "source": _file_names(uris),
+        "language": languages.take(rows),
         "stratum": column(ledger, "stratum"),
-        "truncated": _yes_or_no(column(ledger, "truncated")),
+        "truncated": pc.if_else(is_truncated, "yes", "no"),
     }
 
 
 def input_columns(pool: Pool, positions: Indices) -> Columns:
-    """Return the other columns of the input that have few values."""
+    """Return the other columns of the input that have few values.
+
+    positions: of the rows in the pool, int64 (n,).
+    """
     rows = _good_positions(positions, pool.summary.good)
-    return {name: values.take(rows) for name, values in read_columns(pool).items()}
+    columns = {}
+    for name, values in read_columns(pool).items():
+        columns[name] = values.take(rows)
+    return columns
 
 
 def _good_positions(positions: Indices, good: int) -> pa.Array:
     """Return the positions of good rows; null for bad rows, which come after them."""
-    return pa.array(positions, mask=(positions < 0) | (positions >= good))
+    is_bad = (positions < 0) | (positions >= good)
+    return pa.array(positions, mask=is_bad)
 
 
 def merge(groups: Iterable[Columns]) -> Columns:
-    """Return the columns of all groups. Of two with the same name, the later is called pool_NAME.
+    """Return the columns of all groups, in their order.
 
+    Of two with the same name, the later is called pool_NAME.
     To DuckDB, names that differ in capitals alone are the same. Leaves out a column without values.
     """
     merged: Columns = {}
     names = {"text", "nearest_text"}
     for group in groups:
         for name, values in group.items():
-            while name.lower() in names:
-                name = f"pool_{name}"
-            names.add(name.lower())
+            free_name = name
+            while free_name.lower() in names:
+                free_name = f"pool_{free_name}"
+            lower = free_name.lower()
+            names.add(lower)
             if values.null_count < len(values):
-                merged[name] = values
+                merged[free_name] = values
     return merged
-
-
-def _yes_or_no(values: pa.Array) -> pa.Array:
-    return pc.if_else(values, "yes", "no")
 
 
 def _file_names(uris: pa.Array) -> pa.Array:
     """Return the names of files; their URIs where two have the same name."""
     encoded = uris.dictionary_encode()
-    names = [uri.rsplit("/", 1)[-1] for uri in encoded.dictionary.to_pylist()]
+    distinct = encoded.dictionary.to_pylist()
+    names = [uri.rsplit("/", 1)[-1] for uri in distinct]
     if len(set(names)) < len(names):
         return uris
-    return pa.array(names, pa.string()).take(encoded.indices)
+    array = pa.array(names, pa.string())
+    return array.take(encoded.indices)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
 from deita_tasks import storage
 from deita_tasks.artifacts.inventory import Artifact, list_artifacts
-from deita_tasks.artifacts.parts import FINGERPRINT_FILE, PartSet
+from deita_tasks.artifacts.parts import FINGERPRINT_FILE, VECTORS_FOLDER, PartSet
 from deita_tasks.artifacts.pool import POOL_FILE, Pool, pool_uri
 from deita_tasks.artifacts.selection import DECISIONS_FILE, SELECTION_FILE, read_selection
 from deita_tasks.conversations import RowKey
+from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import UsageError
 from deita_tasks.manifest import MANIFEST
+from deita_tasks.models.token_counter import TokenCounter
 from deita_tasks.results.explain import open_pool, read_result
 from deita_tasks.results.reading import read_ledger
 from deita_tasks.results.versions import result_uri
+
+TOKENS_FOLDER = "tokens"
 
 
 @dataclass(frozen=True)
@@ -55,21 +60,32 @@ def open_explored(output: str, store: str | None = None) -> Explored:
 
 
 def _is_complete(artifact: Artifact) -> bool:
-    """Return whether it is a pool or a selection, and not one that is being written."""
-    last_file = {"pools": POOL_FILE, "selections": SELECTION_FILE}.get(artifact.kind, "")
+    """Return whether it is a pool or a selection, and not one that is being written.
+
+    The file that describes an artifact is written last.
+    """
+    last_files = {
+        "pools": POOL_FILE,
+        "selections": SELECTION_FILE,
+    }
+    last_file = last_files.get(artifact.kind, "")
     return any(file.name.endswith(f"/{last_file}") for file in artifact.files)
 
 
 def _open_result(uri: str, store: str | None) -> Explored:
+    """Open the result in a folder, and the pool that it was made from."""
     manifest = read_result(uri)
     pool = open_pool(manifest.pool, store)
     fingerprints = manifest.fingerprints
+    embedder = fingerprints.get("embedding")
+    counter = _without_window(fingerprints.get("tokens"))
     digests = {
-        "embeddings": _digest(fingerprints.get("embedding")),
-        "tokens": _digest(_without_window(fingerprints.get("tokens"))),
+        "embedding": _digest(embedder),
+        "tokens": _digest(counter),
     }
     ledger = read_ledger(uri, manifest.outputs)
-    return _explored(uri, pool, ledger, digests, fingerprints["selection"])
+    options = fingerprints["selection"]
+    return _explored(uri, pool, ledger, digests, options)
 
 
 def _open_store(store: str, artifacts: Sequence[Artifact]) -> Explored:
@@ -89,11 +105,13 @@ def _open_store(store: str, artifacts: Sequence[Artifact]) -> Explored:
     return Explored(uri, Pool.open(uri))
 
 
-def _age_of(artifact: Artifact) -> tuple[Any, str]:
+def _age_of(artifact: Artifact) -> tuple[datetime, str]:
+    """Return what orders artifacts by the time at which they were written."""
     return artifact.newest, artifact.digest
 
 
 def _open_selection(store: str, artifact: Artifact) -> Explored:
+    """Open a selection of a store, and the pool that it was made from."""
     uri = storage.join(store, artifact.kind, artifact.digest)
     summary = read_selection(uri)
     provenance = summary.provenance
@@ -103,41 +121,48 @@ def _open_selection(store: str, artifact: Artifact) -> Explored:
             "output folder of the selection"
         )
     pool = Pool.open(pool_uri(store, provenance.pool))
-    digests = {
-        "embeddings": provenance.fingerprints.get("embedding"),
-        "tokens": provenance.fingerprints.get("tokens"),
-    }
     ledger = summary.read(DECISIONS_FILE)
-    return _explored(uri, pool, ledger, digests, provenance.selector.options)
+    digests = provenance.fingerprints
+    options = provenance.selector.options
+    return _explored(uri, pool, ledger, digests, options)
 
 
 def _explored(
     uri: str,
     pool: Pool,
     ledger: pa.Table,
-    digests: Mapping[str, str | None],
+    digests: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> Explored:
+    """Return what a selection made of a pool.
+
+    digests: of the fingerprints of its values, by stage. options: of its strategy.
+    """
     store = pool.uri.rsplit("/", 2)[0]
     return Explored(
         uri,
         pool,
         ledger,
-        vectors=_open_parts(store, "embeddings", digests["embeddings"]),
-        tokens=_open_parts(store, "tokens", digests["tokens"]),
+        vectors=_open_parts(store, VECTORS_FOLDER, digests.get("embedding")),
+        tokens=_open_parts(store, TOKENS_FOLDER, digests.get("tokens")),
         compares_by_distance=options.get("min_distance") is not None,
     )
 
 
 def _digest(fingerprint: Any) -> str | None:
-    return None if fingerprint is None else storage.digest_of(fingerprint)
+    """Return the digest that names the parts of a fingerprint; None for none."""
+    if fingerprint is None:
+        return None
+    return storage.digest_of(fingerprint)
 
 
 def _without_window(fingerprint: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return the fingerprint of what counted tokens; the manifest has the window beside it."""
     if fingerprint is None:
         return None
-    return {name: value for name, value in fingerprint.items() if name != "window"}
+    counter = dict(fingerprint)
+    counter.pop("window", None)
+    return counter
 
 
 def _open_parts(store: str, folder: str, digest: str | None) -> PartSet | None:
@@ -147,12 +172,16 @@ def _open_parts(store: str, folder: str, digest: str | None) -> PartSet | None:
     uri = storage.join(store, folder, digest)
     if not storage.exists(storage.join(uri, FINGERPRINT_FILE)):
         return None
-    fingerprint = PartSet(uri=uri, fingerprint=digest).read_fingerprint()
+    part_set = PartSet(uri=uri, fingerprint=digest)
+    fingerprint = part_set.read_fingerprint()
     row_key = _row_key(folder, fingerprint)
-    return PartSet(uri=uri, fingerprint=digest, row_key=row_key)
+    return part_set.model_copy(update={"row_key": row_key})
 
 
 def _row_key(folder: str, fingerprint: Mapping[str, Any]) -> RowKey:
     """Return what the parts keep values by: the user's own and token counts are of whole rows."""
-    is_of_rows = folder == "tokens" or fingerprint.get("backend") == "provided"
-    return "id" if is_of_rows else "text_id"
+    if folder == TOKENS_FOLDER:
+        return TokenCounter.ROW_KEY
+    if fingerprint.get("backend") == "provided":
+        return "id"
+    return Embedder.ROW_KEY

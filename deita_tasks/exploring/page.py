@@ -6,8 +6,9 @@ could act in a page from every template's output.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, TypeAlias
+
+import pyarrow.compute as pc
 
 from deita_tasks.exploring.table import NEIGHBOURS, ROW, ExplorerTable, X, Y
 
@@ -48,32 +49,47 @@ def _tabs(table: ExplorerTable) -> Properties:
     layouts: Properties = {"rows": {"type": "list", "name": "Rows", "chartIds": list(charts)}}
     measures = [name for name in table.numbers if name.startswith("nearest_")]
     if measures:
-        pairs = _pair_charts(measures[0])
-        layouts["pairs"] = _pair_layout(pairs)
-        charts |= pairs
-    is_rejected = table.has("decision") and "too_similar" in table.rows["decision"].to_pylist()
-    states = {"pair decision": {"selection": ["too_similar"]}} if measures and is_rejected else {}
+        charts |= _pair_charts(measures[0])
+        layouts["pairs"] = _pair_layout()
     return {
         "charts": charts,
-        "chartStates": states,
+        "chartStates": _filters(table),
         "layouts": layouts,
         "layoutOrder": list(layouts),
         "currentLayout": "rows",
     }
 
 
+def _filters(table: ExplorerTable) -> Properties:
+    """Return what is filtered at first: the tab with pairs shows the rejected rows, if any."""
+    if not table.has("decision"):
+        return {}
+    decisions = pc.unique(table.rows["decision"])
+    if "too_similar" not in decisions.to_pylist():
+        return {}
+    return {"pair decision": {"selection": ["too_similar"]}}
+
+
 def _charts(table: ExplorerTable) -> Properties:
     """Return the charts of the tab with rows, the most important first."""
-    charts = {"map": _map(table)} if table.has(X) else {}
+    charts: Properties = {}
+    if table.has(X):
+        charts["map"] = _map(table)
     charts["table"] = {"type": "instances", "title": "Rows"}
-    charts |= {f"count {name}": _counts(name) for name in table.categories[:1]}
-    charts |= {f"histogram {name}": _histogram(name) for name in table.numbers}
-    charts |= {f"count {name}": _counts(name) for name in table.categories[1:]}
+    first = table.categories[:1]
+    others = table.categories[1:]
+    for name in first:
+        charts[f"count {name}"] = _counts(name)
+    for name in table.numbers:
+        charts[f"histogram {name}"] = _histogram(name)
+    for name in others:
+        charts[f"count {name}"] = _counts(name)
     charts["conditions"] = {"type": "predicates", "title": "SQL conditions"}
     return charts
 
 
 def _map(table: ExplorerTable) -> Properties:
+    """Return the map, coloured by decision if there are decisions."""
     data = {"x": X, "y": Y, "text": "text"}
     if table.has("decision"):
         data["category"] = "decision"
@@ -83,14 +99,24 @@ def _map(table: ExplorerTable) -> Properties:
 
 
 def _counts(name: str) -> Properties:
-    return {"type": "count-plot", "title": name, "data": {"field": name}, "labels": "#/#"}
+    """Return bars with the rows of each value, of the filtered rows and of all."""
+    return {
+        "type": "count-plot",
+        "title": name,
+        "data": {"field": name},
+        "labels": "#/#",
+    }
 
 
 def _histogram(name: str) -> Properties:
     """Return a histogram of all rows, and of the filtered ones in front of them."""
-    encoding = {"x": {"field": name}, "y": {"aggregate": "count"}}
-    every_row = {"mark": "bar", "style": {"fillColor": "$markColorFade"}, "encoding": encoding}
-    filtered = {"mark": "bar", "filter": "$filter", "encoding": encoding}
+    encoding = {
+        "x": {"field": name},
+        "y": {"aggregate": "count"},
+    }
+    bars = {"mark": "bar", "encoding": encoding}
+    every_row = {**bars, "style": {"fillColor": "$markColorFade"}}
+    filtered = {**bars, "filter": "$filter"}
     scale = {"type": "scale.type", "channel": "x"}
     return {
         "title": name,
@@ -112,19 +138,22 @@ def _pair_charts(measure: str) -> Properties:
         "sort": [{"column": measure, "direction": direction}],
         "pageSize": PAIRS_A_PAGE,
     }
-    return {"pair decision": _counts("decision"), "pair measure": _histogram(measure)} | {
-        "pair cards": cards
+    return {
+        "pair decision": _counts("decision"),
+        "pair measure": _histogram(measure),
+        "pair cards": cards,
     }
 
 
-def _pair_layout(charts: Iterable[str]) -> Properties:
+def _pair_layout() -> Properties:
+    """Return the tab with pairs: counts and histogram on the left, cards beside them."""
     columns, rows = GRID
     side = columns // 4
-    decision, measure, cards = charts
+    middle = rows // 2
     placements = {
-        decision: {"x": 0, "y": 0, "width": side, "height": rows // 2},
-        measure: {"x": 0, "y": rows // 2, "width": side, "height": rows - rows // 2},
-        cards: {"x": side, "y": 0, "width": columns - side, "height": rows},
+        "pair decision": _place(0, 0, side, middle),
+        "pair measure": _place(0, middle, side, rows - middle),
+        "pair cards": _place(side, 0, columns - side, rows),
     }
     return {
         "type": "dashboard",
@@ -133,4 +162,14 @@ def _pair_layout(charts: Iterable[str]) -> Properties:
         "numColumns": columns,
         "numRows": rows,
         "grids": {f"{columns}x{rows}": {"placements": placements}},
+    }
+
+
+def _place(x: int, y: int, width: int, height: int) -> Properties:
+    """Return a place on the grid, in its cells."""
+    return {
+        "x": x,
+        "y": y,
+        "width": width,
+        "height": height,
     }

@@ -37,6 +37,10 @@ def require_packages() -> None:
 
 
 def _data_source(table: ExplorerTable, name: str) -> Any:
+    """Return the table and the page as Embedding Atlas takes them.
+
+    It keeps labels of a map in a cache by `name` and the properties of the page.
+    """
     from embedding_atlas.data_source import DataSource
 
     metadata = {"props": page_properties(table)}
@@ -52,7 +56,10 @@ def _static_files() -> str:
 
 
 def export_page(table: ExplorerTable, name: str, folder: str) -> None:
-    """Write the page and its data to a new folder, whole or not at all."""
+    """Write the page and its data to a new folder, whole or not at all.
+
+    Raises OutputExists if the folder holds anything, UsageError if it is not of this machine.
+    """
     if not storage.is_local(folder):
         raise UsageError(f"--export {folder}: expected a folder of this machine")
     target = Path(storage.absolute(folder))
@@ -82,13 +89,17 @@ def make_app(table: ExplorerTable, name: str, token: str) -> Any:
 
 
 async def _add_headers(request: Any, call_next: Any) -> Any:
+    """Answer a request, with HEADERS."""
     response = await call_next(request)
     response.headers.update(HEADERS)
     return response
 
 
 def listen(port: int | None) -> socket.socket:
-    """Return a socket on this machine alone; any free port by default."""
+    """Return a socket that this machine alone can reach; any free port by default.
+
+    Raises UsageError for a port that is taken.
+    """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

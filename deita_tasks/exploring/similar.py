@@ -19,7 +19,7 @@ from deita_tasks.artifacts.pool import Pool
 from deita_tasks.reporting.geometry import fit_plane
 from deita_tasks.reporting.report import SAMPLE_POOL
 from deita_tasks.reporting.statistics import pool_sample, with_decision
-from deita_tasks.selecting.arrays import Doubles, Floats, Indices
+from deita_tasks.selecting.arrays import Doubles, Floats, IndexPairs, Indices
 from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
 from deita_tasks.selecting.similarity.exact import (
     exact_similarities,
@@ -30,8 +30,8 @@ from deita_tasks.selecting.similarity.exact import (
 
 NEIGHBOURS = 5
 BLOCK = 1_024
-# Products of the pool with the selected rows: 100,000 rows with 6,000 selected of 384 numbers.
-# 2 cores take 7 s for so many.
+# Products of numbers in all pairs of a row and a selected row: 100,000 rows with 6,500 selected
+# rows, of 384 numbers each.
 MAX_PRODUCTS = 250e9
 
 
@@ -93,8 +93,10 @@ def _positions(ids: pa.ChunkedArray, among: pa.Array) -> Indices:
 
 
 def _blocks(rows: int) -> Iterator[Indices]:
+    """Yield the positions of n rows, BLOCK at a time."""
     for start in range(0, rows, BLOCK):
-        yield np.arange(start, min(start + BLOCK, rows))
+        end = min(start + BLOCK, rows)
+        yield np.arange(start, end)
 
 
 def _places(reader: EmbeddingReader, rows: int, sample: Indices) -> Doubles | None:
@@ -106,13 +108,18 @@ def _places(reader: EmbeddingReader, rows: int, sample: Indices) -> Doubles | No
     places = np.full((rows, 2), np.nan)
     for block in _blocks(rows):
         units, is_usable = reader.read(block)
-        places[block[is_usable]] = plane.place(units[is_usable])
+        usable = block[is_usable]
+        places[usable] = plane.place(units[is_usable])
     return places
 
 
 def _neighbours(reader: EmbeddingReader, rows: int, selected: Indices) -> Neighbours | None:
-    """Return the selected rows most like each row. selected: their positions, ascending."""
-    if not len(selected) or rows * len(selected) * reader.dimensions > MAX_PRODUCTS:
+    """Return the selected rows most like each of n rows.
+
+    selected: their positions, int64 (k,), ascending. None if there are none, or too many.
+    """
+    products = rows * len(selected) * reader.dimensions
+    if not products or products > MAX_PRODUCTS:
         return None
     units, is_usable = reader.read(selected)
     kept = KeptUnits(units[is_usable], selected[is_usable])
@@ -121,9 +128,10 @@ def _neighbours(reader: EmbeddingReader, rows: int, selected: Indices) -> Neighb
     for block in _blocks(rows):
         units, is_usable = reader.read(block)
         usable = block[is_usable]
-        for rank, found in enumerate(_nearest(units[is_usable], usable, kept)):
-            similarities[usable, rank] = found[0]
-            positions[usable, rank] = found[1]
+        nearest = _nearest(units[is_usable], usable, kept)
+        for rank, (values, neighbours) in enumerate(nearest):
+            similarities[usable, rank] = values
+            positions[usable, rank] = neighbours
     return Neighbours(positions, similarities)
 
 
@@ -137,25 +145,40 @@ class KeptUnits(NamedTuple):
 def _nearest(units: Floats, rows: Indices, kept: KeptUnits) -> Iterator[tuple[Floats, Indices]]:
     """Yield the similarity and the position of the most similar selected row of each of b rows.
 
-    Then of the second, and so on. A row is no neighbour of itself. Screens by float32 products, and
-    computes those that may be among the largest exactly.
+    Then of the second, and so on; NaN and -1 where there is none. A row is no neighbour of itself.
+
+    units: float32 (b, d), normalised. rows: int64 (b,), their positions.
     """
-    products = units @ kept.units.T
-    products[rows[:, None] == kept.positions] = -np.inf
-    count = min(NEIGHBOURS, products.shape[1])
+    count = min(NEIGHBOURS, len(kept.positions))
     if not count or not len(rows):
         return
-    least = np.partition(products, -count, axis=1)[:, -count]
-    threshold = least - 2 * np.float32(screening_error(units.shape[1]))
-    pairs = true_pairs((products >= threshold[:, None]) & np.isfinite(products))
+    pairs = _close_pairs(units, rows, kept, count)
     similarities = exact_similarities(units, kept.units, pairs)
     for _ in range(count):
         largest, index = largest_per_row(similarities, pairs, len(rows))
         is_missing = index < 0
-        yield (
-            np.where(is_missing, np.float32(np.nan), largest),
-            np.where(is_missing, -1, kept.positions[index]),
-        )
-        is_left = pairs[1] != index[pairs[0]]
-        pairs = pairs[0][is_left], pairs[1][is_left]
+        largest[is_missing] = np.nan
+        positions = kept.positions[index]
+        positions[is_missing] = -1
+        yield largest, positions
+        row, other = pairs
+        is_left = other != index[row]
+        pairs = row[is_left], other[is_left]
         similarities = similarities[is_left]
+
+
+def _close_pairs(units: Floats, rows: Indices, kept: KeptUnits, count: int) -> IndexPairs:
+    """Return the pairs of a row and a selected row that may be among the row's `count` closest.
+
+    A float32 product is off by at most the screening error, so a row whose product is below the
+    `count` largest by more than two of them is not among these.
+    """
+    products = units @ kept.units.T
+    is_same = rows[:, None] == kept.positions
+    products[is_same] = -np.inf
+    in_order = np.partition(products, -count, axis=1)
+    least = in_order[:, -count]
+    error = np.float32(screening_error(units.shape[1]))
+    threshold = least - 2 * error
+    is_close = products >= threshold[:, None]
+    return true_pairs(is_close & ~is_same)

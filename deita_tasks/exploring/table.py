@@ -1,11 +1,26 @@
 """The table that the explorer shows: a line for every row of a ledger, or of a pool.
 
-Columns whose name begins with "__" are not shown: the map and the search for neighbours use them.
+    decision, reason, stratum    as in the ledger
+    rank, evol_score             the same; null where they are not computed
+    complexity, quality          mean over the turns, and other scores that rank_by names
+    tokens                       if a tokenizer has counted them
+    turns, words                 how long the conversation is
+    text                         of a bad row, its raw text
+    nearest_id, nearest_text     the selected row that blocked it, or that is most like it
+    nearest_similarity           to that row; nearest_distance where the selection compares by one
+    source, source_row           the file, and where it stands in there
+    language                     in English
+    truncated                    whether a model read only a part of it: yes or no
+    id                           null for a bad row
+    ...                          columns of the input that have few values
+
+Names that begin with "__" are not shown: the map and the search for neighbours use these columns.
+A column that no row has a value in is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -27,11 +42,10 @@ from deita_tasks.exploring.columns import (
     number_columns,
 )
 from deita_tasks.exploring.conversations import (
-    MAX_CHARACTERS,
-    TEXT,
     read_texts,
     shorten,
     take_texts,
+    text_table,
 )
 from deita_tasks.exploring.opening import Explored
 from deita_tasks.exploring.similar import Neighbours, Similar, find_similar
@@ -52,7 +66,8 @@ FIRST_COLUMNS = (
 class ExplorerTable(NamedTuple):
     """The table, and what the page draws.
 
-    numbers, categories: columns with a histogram, and columns whose values are counted.
+    rows: mapped into memory from a file, which has to stay while the table is in use. numbers:
+    columns with a histogram. categories: columns whose values are counted.
     """
 
     rows: pa.Table
@@ -65,7 +80,11 @@ class ExplorerTable(NamedTuple):
 
 
 def build_table(explored: Explored, folder: str) -> ExplorerTable:
-    """Return the table of n rows, in the order of the ledger. It lies in a file in `folder`."""
+    """Return the table, with a line for each row of the ledger, in its order.
+
+    Its files lie in `folder`. Holds the texts of one row group in memory, and everything else but
+    the texts. Vectors of a large pool lie in a file of their own while they are compared.
+    """
     pool = explored.pool
     ledger = _bare_ledger(pool) if explored.ledger is None else explored.ledger
     raw = pool.quarantine(["source_uri", "source_row", "raw"])
@@ -73,127 +92,189 @@ def build_table(explored: Explored, folder: str) -> ExplorerTable:
     similar = None
     if explored.vectors is not None and explored.ledger is not None:
         similar = find_similar(pool, ledger, explored.vectors)
-    categories = category_columns(pool, ledger, positions)
-    numbers = number_columns(explored, ledger) | length_columns(pool, positions)
-    nearest = nearest_columns(explored, ledger, similar)
-    places = {name: column(ledger, name) for name in ("reason", "id", "source_row")}
-    of_input = input_columns(pool, positions)
-    columns = merge([categories, numbers, nearest, places, of_input])
-    drawn = [name for name in columns if _is_drawn(name, columns[name])]
-    if similar is not None:
-        columns |= _map_columns(column(ledger, "id"), similar)
-    texts = _map_file(Path(folder) / "texts.arrow", chain(read_texts(pool), [_raw_texts(raw)]))
-    blocks = _with_texts(columns, texts["text"], positions)
-    rows = _map_file(Path(folder) / "rows.arrow", blocks)
-    return ExplorerTable(
-        rows,
-        numbers=[name for name in drawn if not pa.types.is_string(columns[name].type)],
-        categories=[name for name in drawn if pa.types.is_string(columns[name].type)],
+    columns = merge(
+        [
+            category_columns(pool, ledger, positions),
+            number_columns(explored, ledger),
+            length_columns(pool, positions),
+            nearest_columns(explored, ledger, similar),
+            _own_columns(ledger),
+            input_columns(pool, positions),
+        ]
     )
+    hidden: Columns = {}
+    if similar is not None:
+        ids = column(ledger, "id")
+        hidden = _map_columns(ids, similar)
+    raw_texts = text_table(column(raw, "raw"))
+    texts = _map_file(
+        Path(folder) / "texts.arrow",
+        chain(read_texts(pool), [raw_texts]),
+    )
+    rows = _map_file(
+        Path(folder) / "rows.arrow",
+        _with_texts(columns | hidden, texts["text"], positions),
+    )
+    return _drawn(rows, columns)
 
 
-def _is_drawn(name: str, values: pa.Array) -> bool:
-    """Return whether a chart of a column would show anything."""
-    return name not in UNDRAWN and len(pc.unique(values.drop_null())) > 1
+def _own_columns(ledger: pa.Table) -> Columns:
+    """Return columns of the ledger that nothing is drawn of."""
+    columns = {}
+    for name in ("reason", "id", "source_row"):
+        columns[name] = column(ledger, name)
+    return columns
+
+
+def _drawn(rows: pa.Table, columns: Columns) -> ExplorerTable:
+    """Return the table with the columns of which a chart would show anything."""
+    numbers = []
+    categories = []
+    for name, values in columns.items():
+        distinct = pc.unique(values.drop_null())
+        if name in UNDRAWN or len(distinct) < 2:
+            continue
+        is_text = pa.types.is_string(values.type)
+        group = categories if is_text else numbers
+        group.append(name)
+    return ExplorerTable(rows, numbers, categories)
 
 
 def _bare_ledger(pool: Pool) -> pa.Table:
     """Return the rows of a pool as a ledger without decisions, but for those of bad rows."""
     places = ["source_uri", "source_row"]
     bad = pool.quarantine([*places, "reason"])
-    decision = pa.scalar("quarantined", pa.string())
-    bad = bad.append_column("decision", pa.repeat(decision, len(bad)))
-    tables = [SCHEMA.empty_table(), pool.index(["id", *places]), bad]
-    return pa.concat_tables(tables, promote_options="default")
+    decisions = pa.array(["quarantined"] * len(bad), pa.string())
+    bad = bad.append_column("decision", decisions)
+    good = pool.index(["id", *places])
+    nothing = SCHEMA.empty_table()
+    return pa.concat_tables(
+        [nothing, good, bad],
+        promote_options="default",
+    )
 
 
 def _positions_in_pool(ledger: pa.Table, pool: Pool, raw: pa.Table) -> Indices:
     """Return the position of each row of the ledger among the good rows, then the bad rows."""
     places = ["source_uri", "source_row"]
-    stored = pa.concat_tables([pool.index(places), raw.select(places)])
-    found = pc.index_in(_place_keys(ledger), value_set=_place_keys(stored))
-    return np.asarray(found.fill_null(-1).to_numpy(), np.int64)
+    good = pool.index(places)
+    bad = raw.select(places)
+    stored = pa.concat_tables([good, bad])
+    positions = pc.index_in(
+        _place_keys(ledger),
+        value_set=_place_keys(stored),
+    )
+    positions = positions.fill_null(-1)
+    return np.asarray(positions.to_numpy(), np.int64)
 
 
 def _place_keys(rows: pa.Table) -> pa.Array:
-    row = column(rows, "source_row").cast(pa.string())
-    return pc.binary_join_element_wise(row, column(rows, "source_uri"), ":")
+    """Return where each row stands in the input, as text."""
+    uris = column(rows, "source_uri")
+    numbers = column(rows, "source_row")
+    texts = numbers.cast(pa.string())
+    return pc.binary_join_element_wise(texts, uris, ":")
 
 
 def _map_columns(ids: pa.Array, similar: Similar) -> Columns:
-    """Return the place of each row on the map, and the rows that are most like it."""
+    """Return the place of each row on the map, and the selected rows that are most like it.
+
+    ids: of each row of the table. Null for a row without a vector.
+    """
     columns: Columns = {}
     rows = pc.index_in(ids, value_set=similar.ids)
     if similar.places is not None:
-        for name, values in zip((X, Y), similar.places.T, strict=True):
-            place = pa.array(values, mask=np.isnan(values))
+        for axis, name in enumerate((X, Y)):
+            values = similar.places[:, axis]
+            is_missing = np.isnan(values)
+            place = pa.array(values, mask=is_missing)
             columns[name] = place.take(rows)
     if similar.neighbours is not None:
-        row_of_id = pc.index_in(similar.ids, value_set=ids).to_numpy().astype(np.int64)
-        columns[NEIGHBOURS] = _neighbour_lists(similar.neighbours, row_of_id).take(rows)
+        first_rows = pc.index_in(similar.ids, value_set=ids)
+        row_of_id = first_rows.to_numpy().astype(np.int64)
+        lists = _neighbour_lists(similar.neighbours, row_of_id)
+        columns[NEIGHBOURS] = lists.take(rows)
     return columns
 
 
 def _neighbour_lists(neighbours: Neighbours, row_of_id: Indices) -> pa.Array:
-    """Return the neighbours as Embedding Atlas reads them: rows, and distances of 1 - cosine."""
+    """Return the neighbours as Embedding Atlas reads them: rows, and distances of 1 - cosine.
+
+    row_of_id: the first row of the table that has each id, int64 (n,).
+    """
     is_there = neighbours.positions >= 0
-    ends = np.cumsum(is_there.sum(axis=1))
-    offsets = pa.array(np.concatenate(([0], ends)), pa.int32())
-    rows = pa.array(row_of_id[neighbours.positions[is_there]])
-    distances = pa.array(1 - neighbours.similarities[is_there])
-    lists = {
-        "ids": pa.ListArray.from_arrays(offsets, rows),
-        "distances": pa.ListArray.from_arrays(offsets, distances),
+    counts = is_there.sum(axis=1)
+    ends = np.cumsum(counts)
+    offsets = pa.array([0, *ends], pa.int32())
+    positions = neighbours.positions[is_there]
+    distances = 1 - neighbours.similarities[is_there]
+    values = {
+        "ids": row_of_id[positions],
+        "distances": distances,
     }
-    return pa.StructArray.from_arrays(list(lists.values()), names=list(lists))
+    lists = []
+    for flat in values.values():
+        array = pa.array(flat)
+        lists.append(pa.ListArray.from_arrays(offsets, array))
+    return pa.StructArray.from_arrays(lists, names=list(values))
 
 
 # ---- texts
 
 
-def _raw_texts(raw: pa.Table) -> pa.Table:
-    """Return the raw texts of quarantined rows (TEXT)."""
-    return pa.table([shorten(column(raw, "raw"), MAX_CHARACTERS)], schema=TEXT)
-
-
 def _with_texts(columns: Columns, texts: pa.ChunkedArray, positions: Indices) -> Iterator[pa.Table]:
-    """Yield the columns with the text of each row and of the selected row nearest to it."""
-    rows = pa.array(np.arange(len(positions)))
+    """Yield the columns with the text of each row and of the selected row nearest to it.
+
+    A block of rows at a time, and at least one. texts: of the good rows of the pool, then of the
+    bad ones. positions: of the rows among these, int64 (n,).
+    """
+    count = len(positions)
+    rows = pa.array(range(count), pa.int64())
     table = pa.table({ROW: rows, **columns})
     nearest = _positions_of_nearest(columns, positions)
-    for start in range(0, max(1, len(positions)), BLOCK_ROWS):
-        block = table.slice(start, BLOCK_ROWS)
+    for start in range(0, max(1, count), BLOCK_ROWS):
         in_block = slice(start, start + BLOCK_ROWS)
+        block = table.slice(start, BLOCK_ROWS)
         text = take_texts(texts, positions[in_block])
         block = block.append_column("text", text)
         if nearest is not None:
-            beside = take_texts(texts, nearest[in_block])
-            beside = shorten(beside, NEAREST_CHARACTERS)
-            block = block.append_column("nearest_text", beside)
-        yield block.select(_in_order(block.column_names))
+            nearest_text = take_texts(texts, nearest[in_block])
+            nearest_text = shorten(nearest_text, NEAREST_CHARACTERS)
+            block = block.append_column("nearest_text", nearest_text)
+        names = _in_order(block.column_names)
+        yield block.select(names)
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
-    first = {name: place for place, name in enumerate(FIRST_COLUMNS)}
-    return sorted(names, key=lambda name: first.get(name, len(first)))
+def _in_order(names: Sequence[str]) -> list[str]:
+    """Return the names of columns, those of FIRST_COLUMNS first."""
+    first = [name for name in FIRST_COLUMNS if name in names]
+    others = [name for name in names if name not in first]
+    return first + others
 
 
 def _positions_of_nearest(columns: Columns, positions: Indices) -> Indices | None:
     """Return the position of the nearest selected row, -1 for none; None if no row has one."""
     if "nearest_id" not in columns:
         return None
-    rows = pc.index_in(columns["nearest_id"], value_set=columns["id"], skip_nulls=True)
-    is_there = rows.is_valid().to_numpy(zero_copy_only=False)
-    nearest = np.full(len(positions), -1)
-    nearest[is_there] = positions[rows.drop_null().to_numpy()]
-    return nearest
+    rows = pc.index_in(
+        columns["nearest_id"],
+        value_set=columns["id"],
+        skip_nulls=True,
+    )
+    nearest = pa.array(positions).take(rows)
+    nearest = nearest.fill_null(-1)
+    return np.asarray(nearest.to_numpy(), np.int64)
 
 
 def _map_file(path: Path, tables: Iterable[pa.Table]) -> pa.Table:
     """Write `tables`, at least one, to an Arrow file; return it mapped into memory."""
     rest = iter(tables)
     first = next(rest)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
-        for table in chain([first], rest):
+    place = str(path)
+    with pa.OSFile(place, "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
+        writer.write_table(first)
+        for table in rest:
             writer.write_table(table)
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    source = pa.memory_map(place)
+    reader = pa.ipc.open_file(source)
+    return reader.read_all()

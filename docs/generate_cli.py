@@ -25,6 +25,7 @@ COMMANDS = (
     "preflight",
     "explain",
     "check",
+    "explore",
     "store",
     "store ls",
     "store du",

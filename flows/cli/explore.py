@@ -90,7 +90,7 @@ def _export(explorer: Explorer, folder: str) -> None:
 
     export_page(explorer.table, explorer.uri, folder)
     console = new_console()
-    console.print(f"{folder}: written; python -m http.server --bind 127.0.0.1 -d {folder}")
+    console.print(f"{folder}: written; python -m http.server -b 127.0.0.1 -d {folder}")
     console.print("serves it. It holds all texts: keep it where they may be read.")
 
 

@@ -55,7 +55,7 @@ from deita_tasks.scoring.base import Scorer
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.arrays import Floats
 from deita_tasks.selecting.evol import ranking_scores
-from deita_tasks.strict_json import explain_error
+from deita_tasks.validation import explain_error
 from deita_tasks.words import count_words
 
 MAX_CHECKERS = 4  # results whose models and vectors a process keeps

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deita_tasks.catalogue import Table
 from deita_tasks.errors import UsageError
-from deita_tasks.strict_json import JSON, explain_error
+from deita_tasks.strict_json import JSON
+from deita_tasks.validation import explain_error
 
 # What a component's results depend on: its backend, model, revision and options.
 Fingerprint: TypeAlias = dict[str, JSON]

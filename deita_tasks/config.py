@@ -16,6 +16,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     SerializerFunctionWrapHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -24,7 +25,6 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from deita_tasks.addresses import NO_CREDENTIALS, check_no_password
 from deita_tasks.catalogue import (
@@ -54,6 +54,7 @@ from deita_tasks.presets import (
     SERVER_TIMEOUT,
 )
 from deita_tasks.recipes import RECIPES
+from deita_tasks.validation import in_our_words, our_error, unexpected
 
 if TYPE_CHECKING:
     PresetName = str
@@ -162,7 +163,16 @@ class Group(BaseModel):
         try:
             return check_no_password(value)
         except ValueError as error:
-            raise PydanticCustomError("password", "{problem}", {"problem": str(error)}) from None
+            raise our_error(str(error)) from None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, fields: object, check: ModelWrapValidatorHandler["Group"]) -> "Group":
+        """Say what is wrong in our own words, also where Prefect or Python shows it."""
+        try:
+            return check(fields)
+        except ValidationError as error:
+            raise in_our_words(error) from None
 
     @model_serializer(mode="wrap", when_used="json")
     def _drop_empty_fields(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -561,9 +571,9 @@ class Filtering(Group):
     def _check_tokenizer(self) -> "Filtering":
         for name in ("tokenizer_revision", "chat_template", "train_window"):
             if getattr(self, name) is not None and self.tokenizer is None:
-                raise ValueError(f"{name} = {getattr(self, name)}: needs a tokenizer")
+                raise our_error(f"{name} = {getattr(self, name)}: needs a tokenizer")
         if self.decontaminate_similarity is not None and not self.decontaminate:
-            raise ValueError(
+            raise our_error(
                 f"decontaminate_similarity = {self.decontaminate_similarity:g}: needs evaluation "
                 "files to compare with (decontaminate)"
             )
@@ -757,8 +767,8 @@ class Selection(Group):
         try:
             return check(value)
         except ValidationError:
-            message = "expected a number of conversations, at least 1, or all"
-            raise PydanticCustomError("budget", "{message}", {"message": message}) from None
+            expected = "a whole number of at least 1, or all"
+            raise our_error(unexpected(value, expected)) from None
 
     @property
     def rows(self) -> int:
@@ -770,7 +780,7 @@ class Selection(Group):
         if self.budget == "all":
             return self
         if self.candidates is not None and self.candidates < self.budget:
-            raise ValueError(
+            raise our_error(
                 f"candidates = {self.candidates}: expected at least the budget, {self.budget}"
             )
         return self
@@ -781,7 +791,7 @@ class Selection(Group):
         if limit is None or self.metric not in (None, "cosine"):
             return self
         if not COSINE_MIN <= limit <= COSINE_MAX:
-            raise ValueError(
+            raise our_error(
                 f"max_similarity = {limit}: expected a cosine, between {COSINE_MIN:g} and "
                 f"{COSINE_MAX:g}"
             )
@@ -1233,7 +1243,7 @@ class Measures(Group):
     @model_validator(mode="after")
     def _check_judge(self) -> "Measures":
         if (self.judge_url is None) != (self.judge_model is None):
-            raise ValueError("a judge needs both judge_url and judge_model")
+            raise our_error("a judge needs both judge_url and judge_model")
         if self.judge_url is not None and not (self.held_out and self.prompts):
-            raise ValueError("a judge needs held_out rows, and prompts above 0")
+            raise our_error("a judge needs held_out rows, and prompts above 0")
         return self

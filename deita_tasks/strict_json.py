@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 # In the file of a record: the digest of its other fields.
 DIGEST_FIELD = "content_digest"
@@ -59,23 +59,6 @@ def digest_of(value: Any) -> str:
     """Return 32 hex digits that name a JSON value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
-
-
-def explain_error(error: ValidationError) -> str:
-    """Return a pydantic error in one line: each wrong option, its value and the problem."""
-    parts = []
-    for problem in error.errors(include_url=False):
-        where = ".".join(str(step) for step in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            parts.append(f"unknown option {where!r}")
-        elif problem["type"] == "missing":
-            parts.append(f"option {where!r} is required")
-        elif problem["type"] == "password":  # the value is not shown
-            parts.append(f"{where}: {problem['msg']}")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            parts.append(f"{where} = {problem['input']!r}: {message}" if where else message)
-    return "; ".join(parts)
 
 
 def strict_json(value: JSON) -> str:

@@ -41,6 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "deita_tasks.addresses",
         "deita_tasks.errors",
         "deita_tasks.strict_json",
+        "deita_tasks.validation",
         "deita_tasks.decisions",
         "deita_tasks.templating",
         "deita_tasks.terminal",

@@ -31,7 +31,8 @@ from pydantic import ValidationError
 from deita_tasks.errors import DamagedArtifact, DeitaError
 from deita_tasks.storage.failures import as_storage_error, storage_errors
 from deita_tasks.storage.filesystems import filesystem, is_local
-from deita_tasks.strict_json import JsonRecord, explain_error
+from deita_tasks.strict_json import JsonRecord
+from deita_tasks.validation import explain_error
 
 BLOCK = 1 << 20  # bytes read at a time
 READ_AHEAD = 8 << 20  # bytes fetched at a time from an object store; s3fs would take 50 MiB

@@ -29,7 +29,7 @@ from deita_tasks import config
 from deita_tasks.addresses import check_no_password
 from deita_tasks.config import PresetName
 from deita_tasks.errors import UsageError
-from deita_tasks.strict_json import explain_error
+from deita_tasks.validation import explain_error
 
 HELP_ALL = "--help-all"
 MAX_CONFIG_CHARACTERS = 4 << 20
@@ -334,6 +334,5 @@ def describe_error(error: CycloptsError) -> str:
     if isinstance(error, ValidationError) and isinstance(error.__cause__, PydanticError):
         section = "" if argument is None else argument.field_info.name
         # The file has no section for the options of RunOptions.
-        where = "" if section in ("", "run") else f"{section}: "
-        return f"{where}{explain_error(error.__cause__)}"
+        return explain_error(error.__cause__, "" if section == "run" else section)
     return str(error)

@@ -251,10 +251,13 @@ def wrong(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "unknown preset": (["--input", "POOL", "--output", "OUT", "--preset", "huge"], "huge"),
         "unknown strategy": (["--input", "POOL", "--output", "OUT", "--strategy", "best"], "best"),
         "unknown scorer": (["--input", "POOL", "--output", "OUT", "--quality", "lenght"], "lenght"),
-        "budget of 0": (["--input", "POOL", "--output", "OUT", "--budget", "0"], "budget = '0'"),
+        "budget of 0": (
+            ["--input", "POOL", "--output", "OUT", "--budget", "0"],
+            "selection.budget: 0 arrived",
+        ),
         "budget of a half": (
             ["--input", "POOL", "--output", "OUT", "--budget", "0.5"],
-            "budget = '0.5'",
+            "selection.budget: 0.5 arrived",
         ),
         "similarity of 2": (
             ["--input", "POOL", "--output", "OUT", "--max-similarity", "2"],
@@ -290,7 +293,7 @@ def wrong(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "unknown section": (said_in("section"), "unknown section 'sorce'"),
         "unknown key": (said_in("key"), "unknown option 'bugdet'"),
-        "wrong value": (said_in("value"), "budget = 'many'"),
+        "wrong value": (said_in("value"), "selection.budget: 'many' arrived"),
         "a list": (said_in("list"), "a list"),
         "not a section": (said_in("flat"), "section 'selection'"),
         "not YAML": (said_in("not-yaml"), "not a readable YAML file"),

@@ -120,8 +120,8 @@ def test_help_wins_over_a_mistake(deita: Deita, line: str) -> None:
         (("more.jsonl",), "unexpected argument 'more.jsonl'; for several values repeat"),
         (("--", "more.jsonl"), "unexpected argument 'more.jsonl'"),
         (("--overwrite=maybe",), 'Invalid value for --overwrite: unable to convert "maybe"'),
-        (("--budget", ""), "selection: budget = ''"),
-        (("--preset", "huge"), "preset = 'huge': Input should be 'mini' or 'paper'"),
+        (("--budget", ""), "selection.budget: '' arrived"),
+        (("--preset", "huge"), "preset: 'huge' arrived; expected one of mini, paper"),
         (("--max-similarity", "2"), "selection: max_similarity = 2.0: expected a cosine"),
     ],
 )

@@ -45,13 +45,13 @@ def deita(
     ("arguments", "expected"),
     [
         (ALIGN, "--base is required (or set it in the section 'training' of --config)"),
-        ((*ALIGN, "--base", "m", "--recipe", "best"), "training: recipe = 'best'"),
+        ((*ALIGN, "--base", "m", "--recipe", "best"), "training.recipe: 'best'"),
         (
             (*ALIGN, "--base", "m", "--epochs", "0"),
-            "training: epochs = '0': Input should be greater than 0",
+            "training.epochs: 0 arrived; expected more than 0",
         ),
         ((*ALIGN, "--base", "m", "--max-lenght", "9"), "did you mean --max-length?"),
-        ((*COMPARE, "--arms", "best"), "comparison: arms.0 = 'best'"),
+        ((*COMPARE, "--arms", "best"), "comparison.arms[0]: 'best' arrived"),
         ((*COMPARE, "--judge-url", "http://x/v1"), "a judge needs both judge_url and judge_model"),
     ],
 )

@@ -16,6 +16,7 @@
     ├── ApprovalMissing       nobody answered whether a version may be published
     └── StorageError          an artifact could not be read or written
         ├── MissingFile       the file does not exist
+        ├── HubUnreachable    the Hugging Face hub does not answer, or may not be asked
         └── DamagedArtifact   its content is not what was written
 
 Every message says what arrived, what was expected, and what to do. `exit_status` is the exit
@@ -110,6 +111,12 @@ class StorageError(DeitaError):
 
 class MissingFile(StorageError):
     """A file does not exist."""
+
+
+class HubUnreachable(StorageError):
+    """The Hugging Face hub does not answer, or may not be asked; its files can lie here instead."""
+
+    exit_status = 2
 
 
 class DamagedArtifact(StorageError):

@@ -1,8 +1,8 @@
 """Preflight: try the models on a few rows before a long run.
 
 Says how many rows they will truncate, shows a few real scores, and estimates tokens and time. Takes
-seconds: it reads a sample of the pool's first rows, and loads tokenizers and only those models
-whose scores are worth seeing first.
+seconds: it reads a sample of the pool's first rows, and computes a few of them. A run, which checks
+its models too, computes none with those that are small and known to work.
 """
 
 from __future__ import annotations
@@ -150,15 +150,21 @@ def describe_lengths(plan: Plan, format: str) -> list[str]:
 
 
 def check(
-    stage: str, component: Scorer | Embedder, sample: Sequence[Conversation], rows: int | None
+    stage: str,
+    component: Scorer | Embedder,
+    sample: Sequence[Conversation],
+    rows: int | None,
+    is_probed: bool = True,
 ) -> Check:
     """Check `component` on `sample`; the stage has to compute `rows`.
+
+    is_probed: whether it computes a few rows, for which it loads its model.
 
     Raises what the component raises if it cannot work at all.
     """
     forecast = component.forecast(sample)
     probe = _Probe()
-    if component.PROBED:
+    if is_probed:
         step = max(1, len(sample) // PROBE_ROWS)
         probe = _run_probe(component, sample[::step][:PROBE_ROWS])
     dtype = getattr(component, "dtype", None)

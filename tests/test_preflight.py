@@ -114,13 +114,17 @@ def test_what_is_forecast_of_a_cut_is_what_is_cut(folder: Path) -> None:
     assert whole.forecast(SAMPLE).window == 256
 
 
-def test_mini_loads_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_loads_no_model_of_mini_to_check_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "sentence_transformers.SentenceTransformer.__init__",
         lambda *_, **__: pytest.fail("a model was loaded"),
     )
     found = check(
-        "embedding", load_embedder("sentence_transformers", device="cpu"), SAMPLE, rows=10
+        "embedding",
+        load_embedder("sentence_transformers", device="cpu"),
+        SAMPLE,
+        rows=10,
+        is_probed=False,
     )
     assert (found.backend, found.dtype, found.device, found.window, found.truncated_rows) == (
         "sentence_transformers",

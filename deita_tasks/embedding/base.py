@@ -41,7 +41,7 @@ class Embedder(Component):
     tests/embedding/test_contract.py checks this for every embedder.
     """
 
-    PROBED: ClassVar[bool] = True  # whether a preflight embeds a few rows
+    PROBED: ClassVar[bool] = True  # whether a run tries it on a few rows first
     # "id" for an embedder that reads more than roles and texts: rows with the same share vectors
     # otherwise
     ROW_KEY: ClassVar[RowKey] = "text_id"

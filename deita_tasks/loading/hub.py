@@ -70,8 +70,10 @@ def _load(pattern: str, match: re.Match[str]) -> dict[str, Any]:
     """Return the data set's splits by name."""
     try:
         import datasets
+        from huggingface_hub.utils import logging as hub_logging
     except ImportError as error:
         raise MissingExtra(pattern, "datasets", "hub") from error
+    hub_logging.set_verbosity_error()  # it would report each of its attempts
     try:
         return dict(
             datasets.load_dataset(

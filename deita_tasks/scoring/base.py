@@ -63,7 +63,7 @@ class Scorer(Component):
     this for every scorer.
     """
 
-    PROBED: ClassVar[bool] = True  # whether a preflight scores a few rows
+    PROBED: ClassVar[bool] = True  # whether a run tries it on a few rows first
     # "id" for a scorer that reads more than `pairs`: rows with the same text share scores otherwise
     ROW_KEY: ClassVar[RowKey] = "text_id"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from deita_tasks.addresses import without_password
-from deita_tasks.errors import MissingFile, StorageError
+from deita_tasks.errors import HubUnreachable, MissingFile, StorageError
 
 # Libraries that raise errors of their own, besides OSError, for a store that cannot be reached or
 # refuses access.
@@ -25,7 +25,7 @@ LIBRARIES = {
     "httpx2",
 }
 UNREACHABLE = re.compile(
-    r"Connection|Connect|Timeout|HTTPClient|Payload|Disconnected|ResponseParser"
+    r"Connection|Connect|Timeout|HTTPClient|Payload|Disconnected|ResponseParser|OfflineMode"
 )
 SECRET_NAMES = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|CREDENTIALS)", re.IGNORECASE)
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -58,6 +58,11 @@ def as_storage_error(uri: str, error: Exception) -> StorageError | None:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         missing = "bucket" if "specified bucket" in detail else "file"
         return MissingFile(f"{uri}: no such {missing}")
+    if uri.startswith("hf://") and UNREACHABLE.search(kind):
+        return HubUnreachable(
+            f"{uri}: the Hugging Face hub cannot be reached ({detail}); download it beforehand, "
+            "and name the files here"
+        )
     return StorageError(f"{uri}: {_describe(error, kind, detail)}")
 
 

@@ -58,7 +58,7 @@ def preflight(
             with borrow_model(kind, spec, ShardLimits.model_validate(limits)) as component:
                 if component.languages:
                     languages[stage] = component.languages
-                result = check(stage, component, sample, rows_to_compute)
+                result = check(stage, component, sample, rows_to_compute, component.PROBED)
         except (*NOT_WORTH_RETRYING, ServerError):
             raise
         except Exception as error:

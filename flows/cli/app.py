@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,12 +12,15 @@ from importlib import metadata
 from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
 
 from deita_tasks import config
 from deita_tasks.errors import DeitaError, UsageError
+from deita_tasks.validation import explain_error
 from flows.cli import INTERRUPTED
 from flows.cli.explore import explore
 from flows.cli.options import (
+    COMMON_OPTIONS,
     HELP_ALL,
     Advanced,
     BriefHelp,
@@ -55,6 +59,7 @@ from flows.cli.printing import (
     print_solution,
     print_summary,
     print_sweep,
+    print_time,
     print_version,
     safe,
 )
@@ -70,7 +75,6 @@ app = App(
     "Exit status: 0 success; 2 an error you can fix on the command line; 1 any other failure; "
     "130 interrupted.",
     help_flags=["--help", "-h"],
-    help_formatter=BriefHelp(),
     version=metadata.version("deita-tasks"),
     # Of an option given twice the last counts, so that a script's or an alias's can be overridden.
     default_parameter=Parameter(allow_repeating=True),
@@ -134,6 +138,7 @@ def select(
         advanced=advanced,
     )
     print_summary(subset, selection, export.output)
+    print_time(subset["timings"])
 
 
 @app.command
@@ -163,6 +168,7 @@ def reselect(
         advanced=advanced,
     )
     print_version(version, selection, export.output)
+    print_time(version.subset["timings"] if version.subset else {})
 
 
 @app.command
@@ -192,6 +198,7 @@ def sweep(
         advanced=advanced,
     )
     print_sweep(result, output.output)
+    print_time()
 
 
 @app.command
@@ -219,6 +226,7 @@ def solve(
         advanced=advanced,
     )
     print_solution(solution, budget.budget)
+    print_time()
 
 
 @app.command
@@ -243,6 +251,7 @@ def align(
         advanced=advanced,
     )
     print_aligned(aligned, output.output)
+    print_time()
 
 
 @app.command
@@ -267,6 +276,7 @@ def compare(
         advanced=advanced,
     )
     print_comparison(compared, output.output)
+    print_time()
 
 
 def get_ready_to_train(command: str, run: TrainingRunOptions) -> None:
@@ -304,6 +314,7 @@ def preflight(
     plan = plan_run(source, run.preset, scoring, embedding, selection, None, advanced, filtering)
     checks = list(preflight(plan, source.format))
     print_checks(checks, describe_lengths(plan, source.format))
+    print_time()
 
 
 @app.command(name="explain")
@@ -384,12 +395,22 @@ def check_record(
     print_record_checks(check_argument(against, record, format, store), json)
 
 
+for name, options in COMMON_OPTIONS.items():
+    app[name].help_formatter = BriefHelp(options)
+
 # Prefect raises a plain ValueError where its settings name a block that nobody saved.
-MISSING_BLOCK = "Unable to find block document"
+MISSING_BLOCK = re.compile(r"Unable to find block document named (\S+) for block type (\S+)")
+# What Prefect logs of tasks and flow after Ctrl-C.
+INTERRUPTED_RUN = re.compile(r"Crash.*(interrupt signal|CancelledError)")
 
 
 def quiet_prefect(verbose: bool) -> None:
-    """On a terminal, replace Prefect's log by progress bars unless `verbose`."""
+    """On a terminal, replace Prefect's log by progress bars unless `verbose`.
+
+    Nowhere does it call an interruption a crash: the command's last line tells it.
+    """
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(is_no_interruption)
     if sys.stderr.isatty() and not verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
         # Before deita_tasks.tasks, whose filter takes the exception away.
@@ -397,8 +418,15 @@ def quiet_prefect(verbose: bool) -> None:
             logging.getLogger(name).addFilter(is_news)
 
 
+def is_no_interruption(record: logging.LogRecord) -> bool:
+    """Return whether a log line is about anything but Ctrl-C."""
+    return not INTERRUPTED_RUN.search(record.getMessage())
+
+
 def is_news(record: logging.LogRecord) -> bool:
     """Return whether a log line says more than the command's last line, which tells DeitaErrors."""
+    if "Finished in state" in record.getMessage():  # the error stands in a line of its own
+        return False
     return not (record.exc_info and isinstance(record.exc_info[1], DeitaError))
 
 
@@ -420,12 +448,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         fail("interrupted; what was computed is kept, and the same command resumes", INTERRUPTED)
     except ValueError as error:
-        if MISSING_BLOCK not in str(error):
+        problem = explain_settings(error)
+        if problem is None:
             raise
-        fail(f"{error}: Prefect's settings name it; save the block or unset the setting", 1)
+        fail(f"Prefect's settings: {problem}", 2)
     except OSError as error:  # of the machine: a full disk, a folder without permission
         fail(str(error), 1)
     sys.exit(0)
+
+
+def explain_settings(error: ValueError) -> str | None:
+    """Return what is wrong with Prefect's settings; None if the error is about something else."""
+    if isinstance(error, ValidationError) and error.title.endswith("Settings"):
+        return explain_error(error)
+    missing = MISSING_BLOCK.search(str(error))
+    if missing is None:
+        return None
+    name, kind = missing.groups()
+    return f"they name the block {kind}/{name}, which nobody saved; save it, or unset the setting"
 
 
 def fail(message: str, status: int) -> NoReturn:

@@ -28,27 +28,48 @@ from rich.console import Console, ConsoleOptions
 from deita_tasks import config
 from deita_tasks.addresses import check_no_password
 from deita_tasks.config import PresetName
-from deita_tasks.errors import UsageError
+from deita_tasks.errors import StorageError, UsageError
+from deita_tasks.strict_json import JsonRecord
 from deita_tasks.validation import explain_error
 
 HELP_ALL = "--help-all"
 MAX_CONFIG_CHARACTERS = 4 << 20
 MAX_CONFIG_VALUES = 100_000
 MAX_CONFIG_DEPTH = 20
+PLACES = {"output", "overwrite"}  # options that a run which repeats another has to be given anew
 
-# The options on the first screen of help; --help-all shows the others too.
+# The ten options of a command's help, at most; --help-all shows the others too.
 COMMON_OPTIONS = {
-    *("input", "output", "output_format", "overwrite", "store"),
-    *("preset", "complexity", "quality", "embedding"),
-    *("budget", "strategy", "max_similarity", "budgets", "similarities", "strategies"),
-    *("keep_versions", "config"),
-    *("base", "recipe", "preferences", "epochs", "max_length"),
-    *("selection", "arms", "draws", "seeds", "held_out", "pairs", "tasks"),
+    "select": {
+        *("input", "output", "output_format", "overwrite", "preset", "budget", "strategy"),
+        *("max_similarity", "store", "config"),
+    },
+    "reselect": {
+        *("input", "output", "output_format", "keep_versions", "preset", "budget", "strategy"),
+        *("max_similarity", "store", "config"),
+    },
+    "sweep": {
+        *("input", "output", "overwrite", "preset", "budgets", "similarities", "strategies"),
+        *("store", "config"),
+    },
+    "solve": {"input", "preset", "budget", "store", "config"},
+    "preflight": {"input", "preset", "complexity", "quality", "embedding", "device", "config"},
+    "align": {
+        *("input", "output", "overwrite", "base", "recipe", "preferences", "epochs", "max_length"),
+        *("store", "config"),
+    },
+    "compare": {
+        *("selection", "output", "overwrite", "base", "recipe", "arms", "held_out", "pairs"),
+        *("tasks", "config"),
+    },
 }
 
 ConfigFile = Annotated[
-    Path | None,
-    Field(description="YAML file with parameters by section; options override it."),
+    str | None,
+    Field(
+        description="YAML file with parameters by section; or the manifest.json of a result, or "
+        "its folder, to run the same again. Options override it."
+    ),
 ]
 Verbose = Annotated[
     bool,
@@ -124,28 +145,22 @@ class BriefHelp(DefaultFormatter):
 
     show_all = False
 
+    def __init__(self, common: Set[str]) -> None:
+        super().__init__()
+        self.common = common
+
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         """Show a panel; leave it out if it has no entry."""
         if not self.show_all and panel.format == "parameter":
-            panel = panel.copy(entries=[entry for entry in panel.entries if _is_common(entry)])
+            panel = panel.copy(entries=[entry for entry in panel.entries if self._is_common(entry)])
         if panel.entries:
             super().__call__(console, options, panel)
 
-
-def _is_common(entry: Any) -> bool:
-    fields = {name.removeprefix("--").replace("-", "_") for name in entry.names}
-    return bool(fields & COMMON_OPTIONS) or fields.isdisjoint(ALL_FIELDS)
+    def _is_common(self, entry: Any) -> bool:
+        return any(name.removeprefix("--").replace("-", "_") in self.common for name in entry.names)
 
 
-ALL_FIELDS = {
-    name
-    for group in vars(config).values()
-    if isinstance(group, type) and issubclass(group, config.Group)
-    for name in group.model_fields
-} | {"verbose"}
-
-
-# ---- the YAML file
+# ---- the file of --config: YAML, or the manifest of a result
 
 
 class ConfigLoader(yaml.SafeLoader):
@@ -202,6 +217,47 @@ class ConfigLoader(yaml.SafeLoader):
         return node
 
 
+class RunParameters(JsonRecord):
+    """What the manifest of any result says of the parameters that made it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    preset: str | None = None
+    parameters: dict[str, dict[str, Any]]
+
+    def sections(self) -> dict[str, Any]:
+        """Return what a YAML file would say, without where the result went."""
+        preset = {} if self.preset is None else {"preset": self.preset}
+        sections = {
+            section: {name: value for name, value in values.items() if name not in PLACES}
+            for section, values in self.parameters.items()
+        }
+        return preset | sections
+
+
+def find_manifest(place: str) -> str | None:
+    """Return the manifest that `place` names, itself or by its folder; None for another file."""
+    from deita_tasks import storage
+    from deita_tasks.manifest import MANIFEST
+    from deita_tasks.results.versions import result_uri
+
+    if place.rsplit("/", 1)[-1] == MANIFEST:
+        return place
+    if storage.is_s3(place) or Path(place).is_dir():
+        return storage.join(result_uri(place), MANIFEST)
+    return None
+
+
+def read_manifest(uri: str) -> dict[str, Any]:
+    """Return the sections of options that made a result. Raises UsageError if it says none."""
+    from deita_tasks import storage
+
+    try:
+        return storage.read_record(uri, RunParameters).sections()
+    except StorageError as error:
+        raise UsageError(f"{error}; expected the manifest.json of a result") from error
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Return the sections of a YAML file. Raises UsageError if it is not such a file."""
     try:
@@ -232,8 +288,13 @@ def apply_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
     run_options = sections.pop("run", {})
     if not run_options or not run_options["config"].tokens:
         return
-    file = Path(run_options["config"].tokens[0].value)
-    content = read_config(file)
+    file = run_options["config"].tokens[0].value
+    manifest = find_manifest(file)
+    if manifest is None:
+        content = read_config(Path(file))
+    else:
+        content = read_manifest(manifest)
+        _check_output(file, sections)
     if "preset" in content:
         _apply_section(file, "run", {"preset": content.pop("preset")}, run_options)
     for section, values in content.items():
@@ -243,14 +304,21 @@ def apply_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
         _apply_section(file, section, values, sections[section])
 
 
+def _check_output(file: str, sections: Mapping[str, Mapping[str, Argument]]) -> None:
+    """Raise UsageError unless a run that repeats another has a place for its own result."""
+    for arguments in sections.values():
+        if "output" in arguments and not arguments["output"].tokens:
+            raise UsageError(
+                f"--output is required: {file} gives every option but the place of the result"
+            )
+
+
 def _section_of(argument: Argument) -> str:
     groups: Any = argument.parameter.group
     return str(groups[0].name)
 
 
-def _apply_section(
-    file: Path, section: str, values: Any, arguments: Mapping[str, Argument]
-) -> None:
+def _apply_section(file: str, section: str, values: Any, arguments: Mapping[str, Argument]) -> None:
     if values is None:
         return
     if not isinstance(values, Mapping):

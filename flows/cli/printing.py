@@ -18,6 +18,7 @@ from rich.text import Text
 
 from deita_tasks.addresses import without_password
 from deita_tasks.terminal import SafeConsole, escape
+from flows.cli import seconds_since_start
 
 if TYPE_CHECKING:
     from deita_tasks.config import Selection
@@ -87,6 +88,16 @@ def _print_files(console: Console, output: str, files: Sequence[str]) -> None:
         console.print(f"  {name}")
 
 
+def print_time(timings: Mapping[str, float] | None = None) -> None:
+    """Print the seconds since the command started, and those of the stages of its run."""
+    total = seconds_since_start()
+    stages = dict(timings or {})
+    if stages:
+        stages["start and export"] = total - sum(stages.values())
+    parts = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages.items())
+    new_console().print(f"\n{total:.1f} s{': ' if parts else ''}{parts}")
+
+
 # ---- select
 
 
@@ -111,9 +122,6 @@ def print_summary(subset: Subset | Mapping[str, Any], selection: Selection, outp
         _print_findings(console, Findings.model_validate(subset["findings"]), counts)
     _print_filters(console, subset)
     _print_shortfall(console, Counts(**counts), selection)
-    timings = subset["timings"]
-    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items())
-    console.print(f"\n{sum(timings.values()):.1f} s: {stages}")
     _print_files(console, output, list(subset["outputs"]))
 
 

@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from deita_tasks.addresses import without_password
 from deita_tasks.config import TEMPORARY_SERVER as TEMPORARY
-from deita_tasks.errors import ServerError
+from deita_tasks.errors import ServerError, UsageError
 from flows.cli.database import (
     create_database,
     database_settings,
@@ -34,6 +34,8 @@ from flows.cli.database import (
 HOST = "127.0.0.1"
 DATABASE_BYTES = 16 << 20  # of a new database and its journal, 9 MB, and of a run
 PATIENCE = 180.0  # seconds, on a busy machine
+CHECK_RETRIES = 1  # of a configured server that is overloaded; Prefect's own 5 take minutes
+EXAMPLE_URL = "http://HOST:4200/api"
 QUIET = {
     "PREFECT_UI_ENABLED": "0",
     # As Prefect starts its own: without the services that scheduled runs need.
@@ -93,33 +95,56 @@ def start_server(needs_blocks: bool = False) -> Callable[[], None]:
 
 
 def check_server() -> None:
-    """Raise ServerError if the server that Prefect's settings name does not answer."""
-    from httpx import HTTPError
+    """Raise UsageError if the server that Prefect's settings name does not answer."""
+    from httpx import HTTPError, InvalidURL
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     url = PREFECT_API_URL.value()
     if not url:
         return
     try:
-        with get_client(sync_client=True) as client:
+        with (
+            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: CHECK_RETRIES}),
+            get_client(sync_client=True) as client,
+        ):
             client.api_version()
-    except (RuntimeError, HTTPError) as error:
-        raise ServerError(
-            f"no Prefect server answers at PREFECT_API_URL = {without_password(url)} ({error}); "
-            "start it, or unset the setting to run with a temporary one"
-        ) from error
+    except (RuntimeError, HTTPError, InvalidURL, ValueError) as error:  # ValueError: no JSON
+        problem = _describe_answer(error)
+        raise UsageError(f"PREFECT_API_URL = {without_password(url)}: {problem}") from error
+
+
+def _describe_answer(error: Exception) -> str:
+    """Return what a server answered instead of its version, and what to do."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    kind = type(error).__name__
+    if status in (401, 403):
+        return (
+            f"the server refuses access (status {status}); set PREFECT_API_AUTH_STRING, or "
+            "PREFECT_API_KEY for Prefect Cloud"
+        )
+    if status is not None and status >= 500:
+        return f"the server fails with status {status}; look into its log, or try again later"
+    if status is not None or kind == "JSONDecodeError":
+        answer = "an answer that is no JSON" if status is None else f"status {status}"
+        return f"no API of Prefect there ({answer}); expected an address like {EXAMPLE_URL}"
+    if kind in ("UnsupportedProtocol", "InvalidURL"):
+        return f"not the address of a server; expected one like {EXAMPLE_URL}"
+    return (
+        f"no Prefect server answers there ({error}); start it, or unset the setting to run with a "
+        "temporary one"
+    )
 
 
 def _check_home() -> None:
-    """Raise ServerError if PREFECT_HOME has no place for the server's database."""
+    """Raise UsageError if PREFECT_HOME has no place for the server's database."""
     home = prefect_home()
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home) as probe:
             probe.write(bytes(DATABASE_BYTES))
     except OSError as error:
-        raise ServerError(
+        raise UsageError(
             f"PREFECT_HOME = {home}: {error.strerror}; expected a folder where Prefect can write "
             "its database: make room there, or set PREFECT_HOME to another"
         ) from error

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from importlib import metadata
+from io import StringIO
 from typing import Annotated
 
 from cyclopts import App, Parameter, Token, validators
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from deita_tasks import storage
 from deita_tasks.config import Advanced
 from deita_tasks.errors import DamagedArtifact, UsageError
-from flows.cli.printing import new_console
+from flows.cli.printing import LONG_LINE, new_console
 
 app = App(
     name="store",
@@ -24,6 +27,7 @@ app = App(
 
 DEFAULT_STORE: str = Advanced.model_fields["store"].default
 MAX_DAYS = 36_500  # a century
+STORE_COLUMNS = ("kind", "digest", "rows", "files", "size", "written", "stands for")
 RIGHT_ALIGNED = ("rows", "files", "size", "artifacts", "parts before", "parts after")
 
 Store = Annotated[str, Parameter(name="--store", help="Folder or s3:// URI of the store.")]
@@ -47,19 +51,44 @@ def list_store(*, store: Store = DEFAULT_STORE) -> None:
     """List pools, selections, and scores and embeddings by fingerprint."""
     from deita_tasks.artifacts.inventory import summarise
 
-    table = _table("kind", "digest", "rows", "files", "size", "written", "stands for")
+    rows = []
     for summary in summarise(_existing(store)):
         artifact = summary.artifact
-        table.add_row(
-            artifact.kind,
-            artifact.digest[:12],
-            "" if summary.rows is None else f"{summary.rows:,}",
-            f"{len(artifact.files):,}",
-            format_bytes(artifact.bytes),
-            f"{artifact.newest:%Y-%m-%d %H:%M}",
-            summary.stands_for or "nothing",
+        rows.append(
+            (
+                artifact.kind,
+                artifact.digest[:12],
+                "" if summary.rows is None else f"{summary.rows:,}",
+                f"{len(artifact.files):,}",
+                format_bytes(artifact.bytes),
+                f"{artifact.newest:%Y-%m-%d %H:%M}",
+                summary.stands_for or "nothing",
+            )
         )
-    _console().print(table)
+    _print_store(new_console(), rows)
+
+
+def _print_store(console: Console, rows: Sequence[Sequence[str]]) -> None:
+    """Print a row for each artifact; what it stands for below it, where a terminal is narrow."""
+    table = _table(*STORE_COLUMNS)
+    numbers = _table(*STORE_COLUMNS[:-1])
+    for row in rows:
+        table.add_row(*row)
+        numbers.add_row(*row[:-1])
+    unlimited = console.options.update(max_width=LONG_LINE)
+    if (
+        not console.is_terminal
+        or console.measure(table, options=unlimited).maximum <= console.width
+    ):
+        _console().print(table)
+        return
+    printed = StringIO()
+    Console(file=printed, width=console.width).print(numbers)
+    header, *lines = printed.getvalue().splitlines()
+    console.print(Text(header, style="bold"))
+    for line, row in zip(lines, rows, strict=True):
+        console.print(Text(line))
+        console.print(Padding(Text(row[-1], style="dim"), (0, 0, 0, 4)))
 
 
 @app.command(name="du")

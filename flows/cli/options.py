@@ -243,7 +243,7 @@ def find_manifest(place: str) -> str | None:
 
     if place.rsplit("/", 1)[-1] == MANIFEST:
         return place
-    if storage.is_s3(place) or Path(place).is_dir():
+    if not storage.is_local(place) or Path(place).is_dir():
         return storage.join(result_uri(place), MANIFEST)
     return None
 

@@ -76,10 +76,8 @@ def _print_store(console: Console, rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*row)
         numbers.add_row(*row[:-1])
     unlimited = console.options.update(max_width=LONG_LINE)
-    if (
-        not console.is_terminal
-        or console.measure(table, options=unlimited).maximum <= console.width
-    ):
+    width = console.measure(table, options=unlimited).maximum
+    if not console.is_terminal or width <= console.width:
         _console().print(table)
         return
     printed = StringIO()

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -152,19 +153,48 @@ def test_help_all_of_select_explains_every_parameter(capsys: pytest.CaptureFixtu
         assert option in text
 
 
+def shown_options(text: str) -> set[str]:
+    """The options that a help explains."""
+    starts = re.findall(r"^│[ *]*(--[a-z-]+)", text, re.MULTILINE)
+    return set(starts)
+
+
 @pytest.mark.usefixtures("wide")
 def test_help_of_select_shows_what_most_people_need(capsys: pytest.CaptureFixture[str]) -> None:
     ended("select", "--help")
     text = capsys.readouterr().out
-    options = set(re.findall(r"(?<= )--[a-z-]+(?= )", text)) - {"--no-overwrite", "--help-all"}
-    assert options == {
+    assert shown_options(text) == {
         *("--input", "--output", "--output-format", "--overwrite", "--store", "--config"),
-        *("--preset", "--complexity", "--quality", "--embedding"),
-        *("--budget", "--strategy", "--max-similarity"),
+        *("--preset", "--budget", "--strategy", "--max-similarity"),
     }
-    assert options <= {flag(name) for name in COMMON_OPTIONS}
     assert "--help-all" in text
     assert "Default: 0.9" in text
+
+
+@pytest.mark.usefixtures("wide")
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_of_no_command_shows_more_than_ten_options(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended(*words, "--help")
+    options = shown_options(capsys.readouterr().out)
+    assert len(options) <= 10
+    if words[0] in COMMON_OPTIONS:
+        assert options == {flag(name) for name in COMMON_OPTIONS[words[0]]}
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+@pytest.mark.parametrize("name", COMMON_OPTIONS)
+def test_help_breaks_no_word_of_a_choice(
+    name: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    ended(name, "--help-all")
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    words = {word.strip("[],") for line in lines for word in line.split()}
+    for argument in COMMANDS[name,].assemble_argument_collection():
+        assert set(argument.get_choices() or ()) <= words, argument.name
 
 
 def test_the_version_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
@@ -603,6 +633,66 @@ def test_a_section_may_build_on_another(tmp_path: Path) -> None:
     }
 
 
+def write_manifest(folder: Path, **parameters: Any) -> str:
+    """Write the manifest of a selection as far as --config reads it."""
+    folder.mkdir()
+    fields = {"preset": "paper", "parameters": parameters, "counts": {"read": 3}}
+    (folder / "manifest.json").write_text(json.dumps(fields))
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["", "/manifest.json"])
+def test_a_manifest_gives_every_option_but_the_place_of_the_result(
+    name: str, parameters: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = write_manifest(
+        tmp_path / "first",
+        source={"input": ["a.jsonl", "b.jsonl"], "format": "auto"},
+        scoring={"complexity": "mini", "complexity_model": None},
+        selection={"budget": "all", "seed": 3},
+        export={"output": "first", "overwrite": True, "scores": False},
+    )
+    config = ("--config", f"{folder}{name}")
+    assert ended("select", *config, "--output", "second", "--seed", "4") == 0
+    assert parameters["preset"] == "paper"
+    assert parameters["source"].input == ["a.jsonl", "b.jsonl"]
+    assert parameters["scoring"].complexity == "mini"
+    assert (parameters["selection"].budget, parameters["selection"].seed) == ("all", 4)
+    export = parameters["export"]
+    assert (export.output, export.overwrite, export.scores) == ("second", False, False)
+
+
+def test_what_a_manifest_cannot_give(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = write_manifest(tmp_path / "first", source={"input": ["a"]}, grid={"budgets": [1]})
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for arguments, expected in [
+        (("--config", folder), f"--output is required: {folder} gives every option but the place"),
+        (("--config", str(empty)), "no such file; expected the manifest.json of a result"),
+        (("--config", folder, "--output", "o"), "unknown section 'grid'; expected preset, source"),
+    ]:
+        assert ended("select", *arguments) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert expected in line
+
+
+def test_the_last_line_is_the_time_of_the_whole_command(
+    parameters: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = Path(f"/proc/{os.getpid()}").stat().st_ctime
+    assert ended("select", "--input", "p", "--output", str(tmp_path / "out")) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert float(last.removesuffix(" s")) == pytest.approx(time.time() - started, abs=2)
+
+
+def test_the_parts_of_that_time_add_up(capsys: pytest.CaptureFixture[str]) -> None:
+    printing.print_time({"load": 0.25, "select": 0.5})
+    total, parts = capsys.readouterr().out.strip().split(" s: ")
+    seconds = {name: float(value) for name, value in re.findall(r"([a-z ]+) ([\d.]+)", parts)}
+    assert list(seconds) == ["load", " select", " start and export"]
+    assert sum(seconds.values()) == pytest.approx(float(total), abs=0.2)
+
+
 # ---- for real
 
 
@@ -629,11 +719,13 @@ def test_a_run_says_what_became_of_the_rows(
     lines = [line.split() for line in capfd.readouterr().out.splitlines()]
     for start in (["read", "31"], ["selected", "5"], ["below", "budget", "25"], ["duplicate", "1"]):
         assert any(line[: len(start)] == start for line in lines), start
-    kept = [
-        json.loads(line)["deita_id"]
-        for line in (tmp_path / "out" / "selected.jsonl").read_text().splitlines()
-    ]
+    subset = (tmp_path / "out" / "selected.jsonl").read_text()
+    kept = [json.loads(line)["deita_id"] for line in subset.splitlines()]
     assert kept == ranked(ROWS)[:5]
+    # The same again, with what the manifest says.
+    again = tmp_path / "again"
+    assert ended("select", "--config", str(tmp_path / "out"), "--output", str(again)) == 0
+    assert (again / "selected.jsonl").read_text() == subset
 
 
 # Each line of a file, and the reason for which it is quarantined (None: it is a conversation).

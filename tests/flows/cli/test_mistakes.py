@@ -353,6 +353,56 @@ def test_an_interruption_while_it_loads_is_no_traceback() -> None:
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "")
 
 
+def test_an_interruption_of_a_run_is_one_line(tmp_path: Path) -> None:
+    """Not a crash with an unexpected exception in Prefect's log, nor a traceback at exit."""
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from flows.cli import main; main()"
+    )
+    options = ["--complexity", "instruction_length", "--quality", "response_length"]
+    options += ["--strategy", "top_score", "--input", str(ROOT / "examples" / "pool.jsonl")]
+    environment = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "select", *options, "--output", "out"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    log = []
+    for line in process.stderr:
+        log.append(line)
+        if "shards:" in line and process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    assert process.wait(300) == 128 + signal.SIGINT
+    assert log[-1].startswith("deita: interrupted; what was computed is kept")
+    assert not [line for line in log if "rash" in line or "Traceback" in line]
+
+
+def test_a_block_that_nobody_saved(deita: Deita, monkeypatch: pytest.MonkeyPatch) -> None:
+    def get_ready(*_: object) -> None:
+        raise ValueError(
+            "Unable to find block document named gone for block type local-file-system"
+        )
+
+    monkeypatch.setattr("flows.cli.app.get_ready", get_ready)
+    assert deita("select", *GIVEN) == (
+        2,
+        "deita: Prefect's settings: they name the block local-file-system/gone, which nobody "
+        "saved; save it, or unset the setting\n",
+    )
+
+
+def test_a_setting_of_prefect_that_is_none(deita: Deita, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings.models.logging import LoggingSettings
+
+    monkeypatch.setattr("flows.cli.app.get_ready", lambda *_: LoggingSettings(level="LOUD"))
+    status, error = deita("select", *GIVEN)
+    assert status == 2
+    assert error.startswith("deita: Prefect's settings: level: 'LOUD' arrived; expected one of DEB")
+
+
 def test_a_terminal_without_our_letters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names in a store that the terminal's encoding lacks are printed as escapes."""
     written = io.BytesIO()

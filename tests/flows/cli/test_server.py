@@ -12,12 +12,16 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from deita_tasks.errors import UsageError
 from flows.cli import database, server
 
 URLS = (
@@ -101,7 +105,52 @@ def test_a_configured_server_that_is_away_is_said_in_one_line(tmp_path: Path) ->
         check=False,
     )
     last = ended.stderr.strip().splitlines()[-1]
-    assert "no Prefect server answers at PREFECT_API_URL = http://127.0.0.1:9/api" in last
+    assert "PREFECT_API_URL = http://127.0.0.1:9/api: no Prefect server answers there" in last
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Answers everything with the status that the path begins with."""
+
+    def do_GET(self) -> None:
+        status = int(self.path.split("/")[1])
+        body = b"<html>" if status == 200 else b'{"detail": "no"}'
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[str]:
+    """The address of a server that is none of Prefect's."""
+    with ThreadingHTTPServer((server.HOST, 0), Answer) as stub:
+        threading.Thread(target=stub.serve_forever, daemon=True).start()
+        yield f"http://{server.HOST}:{stub.server_port}"
+        stub.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/401/api", "the server refuses access (status 401); set PREFECT_API_AUTH_STRING"),
+        ("/403/api", "the server refuses access (status 403); set PREFECT_API_AUTH_STRING"),
+        ("/404/api", "no API of Prefect there (status 404); expected an address like http://HOST"),
+        ("/200", "no API of Prefect there (an answer that is no JSON); expected an address like"),
+        ("/500/api", "the server fails with status 500; look into its log, or try again later"),
+        ("nonsense", "not the address of a server; expected one like http://HOST:4200/api"),
+    ],
+)
+def test_a_configured_server_that_is_none_of_prefects(path: str, message: str, stub: str) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    url = f"{stub}{path}" if path.startswith("/") else path
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(UsageError) as caught:
+        server.check_server()
+    assert str(caught.value).startswith(f"PREFECT_API_URL = {url}: {message}")
+    assert "\n" not in str(caught.value)
 
 
 def answers(port: int) -> bool:

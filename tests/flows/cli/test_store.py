@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from tests.support.small_store import FOLDERS, add_part, file_names, make_store
@@ -48,6 +52,26 @@ def test_the_commands(tmp_path, capsys):
     assert captured.err.count("\n") == 1
     assert deita("verify", "--store", store, "--remove") == 0
     assert not part.exists()
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_list_fits_a_terminal(
+    columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Where a row would break over lines, what an artifact stands for has lines of its own."""
+    make_store(str(tmp_path / "a-store"))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    assert deita("ls", "--store", str(tmp_path / "a-store")) == 0
+    header, *lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert header.split() == ["kind", "digest", "rows", "files", "size", "written"]
+    assert max(map(len, lines)) <= columns
+    numbers = [line for line in lines if not line.startswith("    ")]
+    assert {line.split()[0] for line in numbers} >= {"pools", "selections", "scores/quality"}
+    assert all(re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d$", line) for line in numbers)
+    below = "".join(line.strip() for line in lines if line.startswith("    "))
+    assert "pool.jsonl" in below
 
 
 @pytest.mark.parametrize("name", ["ls", "du", "gc", "verify", "compact"])

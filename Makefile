@@ -42,7 +42,7 @@ test: $(STAMP)
 
 # DEITA_SCREENSHOTS=1 make e2e retakes the pictures in docs/screenshots, with the whole sample pool.
 e2e: $(STAMP) chromium
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[e2e]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[e2e,explore]'
 	$(BIN)/python -m pytest -m e2e tests/e2e
 
 # Without torchvision, whose build must fit that of torch; axolotl without what only its kernels need.

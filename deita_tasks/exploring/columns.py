@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 from deita_tasks.artifacts.pool import Pool
 from deita_tasks.exploring.conversations import language_names, read_columns
 from deita_tasks.exploring.numbers import mean_of_turns, named_scores, token_counts
-from deita_tasks.exploring.opening import Explored
+from deita_tasks.exploring.opening import ExplorerSource
 from deita_tasks.exploring.similar import Neighbours, Similar
 from deita_tasks.records import SCORE_KINDS
 from deita_tasks.selecting.arrays import Indices
 
+# By name; all have a value for each row of the table.
 Columns: TypeAlias = dict[str, pa.Array]
 
 
@@ -27,7 +28,7 @@ def column(table: pa.Table, name: str) -> pa.Array:
     return table[name].combine_chunks()
 
 
-def number_columns(explored: Explored, ledger: pa.Table) -> Columns:
+def number_columns(source: ExplorerSource, ledger: pa.Table) -> Columns:
     """Return rank, scores and tokens of each row of the ledger.
 
     Scores of several turns are their mean. A score that is not computed is null.
@@ -40,13 +41,13 @@ def number_columns(explored: Explored, ledger: pa.Table) -> Columns:
         columns[name] = mean_of_turns(scores)
     others = column(ledger, "scores")
     columns |= named_scores(others)
-    if explored.tokens is not None:
+    if source.tokens is not None:
         ids = column(ledger, "id")
-        columns["tokens"] = token_counts(explored.tokens, ids)
+        columns["tokens"] = token_counts(source.tokens, ids)
     return columns
 
 
-def nearest_columns(explored: Explored, ledger: pa.Table, similar: Similar | None) -> Columns:
+def nearest_columns(source: ExplorerSource, ledger: pa.Table, similar: Similar | None) -> Columns:
     """Return the selected row nearest to each row, and how near it is: an id and a number.
 
     For a row that is too similar, the row that blocked it, as the ledger has it. For any other, the
@@ -54,19 +55,24 @@ def nearest_columns(explored: Explored, ledger: pa.Table, similar: Similar | Non
     """
     ids = column(ledger, "nearest_id")
     values = column(ledger, "similarity")
-    if explored.compares_by_distance:
+    if source.compares_by_distance:
         return {"nearest_id": ids, "nearest_distance": values}
     if similar is not None and similar.neighbours is not None:
         row_ids = column(ledger, "id")
         rows = pc.index_in(row_ids, value_set=similar.ids)
         best_ids, best_values = _best(similar.ids, similar.neighbours)
-        ids = pc.coalesce(ids, best_ids.take(rows))
-        values = pc.coalesce(values, best_values.take(rows))
+        other_ids = best_ids.take(rows)
+        other_values = best_values.take(rows)
+        ids = pc.coalesce(ids, other_ids)
+        values = pc.coalesce(values, other_values)
     return {"nearest_id": ids, "nearest_similarity": values}
 
 
 def _best(ids: pa.Array, neighbours: Neighbours) -> tuple[pa.Array, pa.Array]:
-    """Return the id of the first neighbour of each of n rows, and its similarity; null for none."""
+    """Return the id of the first neighbour of each of n rows, and its similarity.
+
+    ids: of the n rows. Null for a row without a neighbour.
+    """
     positions = neighbours.positions[:, 0]
     is_missing = positions < 0
     best = pa.array(positions, mask=is_missing)
@@ -96,7 +102,8 @@ def category_columns(pool: Pool, ledger: pa.Table, positions: Indices) -> Column
     positions: of the rows in the pool, int64 (n,).
     """
     index = pool.index(["language"])
-    languages = language_names(column(index, "language"))
+    codes = column(index, "language")
+    languages = language_names(codes)
     rows = _good_positions(positions, len(index))
     uris = column(ledger, "source_uri")
     is_truncated = column(ledger, "truncated")
@@ -123,8 +130,8 @@ def input_columns(pool: Pool, positions: Indices) -> Columns:
 
 def _good_positions(positions: Indices, good: int) -> pa.Array:
     """Return the positions of good rows; null for bad rows, which come after them."""
-    is_bad = (positions < 0) | (positions >= good)
-    return pa.array(positions, mask=is_bad)
+    is_good = (positions >= 0) & (positions < good)
+    return pa.array(positions, mask=~is_good)
 
 
 def merge(groups: Iterable[Columns]) -> Columns:
@@ -148,7 +155,10 @@ def merge(groups: Iterable[Columns]) -> Columns:
 
 
 def _file_names(uris: pa.Array) -> pa.Array:
-    """Return the names of files; their URIs where two have the same name."""
+    """Return the names of files, without their folders.
+
+    Their URIs where two files have the same name.
+    """
     encoded = uris.dictionary_encode()
     distinct = encoded.dictionary.to_pylist()
     names = [uri.rsplit("/", 1)[-1] for uri in distinct]

@@ -48,8 +48,8 @@ def render_turns(turns: pa.Array) -> pa.Array:
         "\n",
         null_handling="skip",
     )
-    lengths = pc.list_value_length(turns)
-    ends = np.cumsum(lengths.to_numpy(zero_copy_only=False))
+    counts = pc.list_value_length(turns)
+    ends = np.cumsum(counts.to_numpy())
     offsets = pa.array([0, *ends], pa.int32())
     conversations = pa.ListArray.from_arrays(offsets, messages)
     return pc.binary_join(conversations, "\n\n")

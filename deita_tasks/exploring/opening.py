@@ -27,7 +27,7 @@ TOKENS_FOLDER = "tokens"
 
 
 @dataclass(frozen=True)
-class Explored:
+class ExplorerSource:
     """A pool, and what a selection made of it.
 
     ledger: the decisions; None for a pool alone. vectors, tokens: parts of the store; None where
@@ -43,13 +43,13 @@ class Explored:
     compares_by_distance: bool = False
 
 
-def open_explored(output: str, store: str | None = None) -> Explored:
+def open_source(output: str, store: str | None = None) -> ExplorerSource:
     """Open a result, the latest of several versions, a pool, or the newest selection of a store.
 
     store: where the store of a result is now, if it has moved. Raises UsageError for anything else.
     """
     if storage.exists(storage.join(output, POOL_FILE)):
-        return Explored(output, Pool.open(output))
+        return ExplorerSource(output, Pool.open(output))
     uri = result_uri(output)
     is_result = storage.exists(storage.join(uri, MANIFEST))
     if not is_result and not storage.is_empty(storage.join(output, "pools")):
@@ -72,7 +72,7 @@ def _is_complete(artifact: Artifact) -> bool:
     return any(file.name.endswith(f"/{last_file}") for file in artifact.files)
 
 
-def _open_result(uri: str, store: str | None) -> Explored:
+def _open_result(uri: str, store: str | None) -> ExplorerSource:
     """Open the result in a folder, and the pool that it was made from."""
     manifest = read_result(uri)
     pool = open_pool(manifest.pool, store)
@@ -85,10 +85,10 @@ def _open_result(uri: str, store: str | None) -> Explored:
     }
     ledger = read_ledger(uri, manifest.outputs)
     options = fingerprints["selection"]
-    return _explored(uri, pool, ledger, digests, options)
+    return _source_of(uri, pool, ledger, digests, options)
 
 
-def _open_store(store: str, artifacts: Sequence[Artifact]) -> Explored:
+def _open_store(store: str, artifacts: Sequence[Artifact]) -> ExplorerSource:
     """Open the newest selection of a store; its pool, if it has no selection and one pool."""
     selections = [each for each in artifacts if each.kind == "selections"]
     if selections:
@@ -102,7 +102,7 @@ def _open_store(store: str, artifacts: Sequence[Artifact]) -> Explored:
         )
     (pool,) = pools
     uri = pool_uri(store, pool)
-    return Explored(uri, Pool.open(uri))
+    return ExplorerSource(uri, Pool.open(uri))
 
 
 def _age_of(artifact: Artifact) -> tuple[datetime, str]:
@@ -110,7 +110,7 @@ def _age_of(artifact: Artifact) -> tuple[datetime, str]:
     return artifact.newest, artifact.digest
 
 
-def _open_selection(store: str, artifact: Artifact) -> Explored:
+def _open_selection(store: str, artifact: Artifact) -> ExplorerSource:
     """Open a selection of a store, and the pool that it was made from."""
     uri = storage.join(store, artifact.kind, artifact.digest)
     summary = read_selection(uri)
@@ -124,22 +124,22 @@ def _open_selection(store: str, artifact: Artifact) -> Explored:
     ledger = summary.read(DECISIONS_FILE)
     digests = provenance.fingerprints
     options = provenance.selector.options
-    return _explored(uri, pool, ledger, digests, options)
+    return _source_of(uri, pool, ledger, digests, options)
 
 
-def _explored(
+def _source_of(
     uri: str,
     pool: Pool,
     ledger: pa.Table,
     digests: Mapping[str, Any],
     options: Mapping[str, Any],
-) -> Explored:
+) -> ExplorerSource:
     """Return what a selection made of a pool.
 
     digests: of the fingerprints of its values, by stage. options: of its strategy.
     """
     store = pool.uri.rsplit("/", 2)[0]
-    return Explored(
+    return ExplorerSource(
         uri,
         pool,
         ledger,

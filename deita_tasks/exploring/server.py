@@ -8,6 +8,7 @@ page can reach it under a name of its own (DNS rebinding). The page loads nothin
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,13 @@ def export_page(table: ExplorerTable, name: str, folder: str) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputExists(f"{folder}: exists and is not empty; expected a new folder")
     draft = storage.draft_path(str(target))
-    _data_source(table, name).export_to_folder(_static_files(), draft)
-    Path(draft).replace(target)
+    source = _data_source(table, name)
+    try:
+        source.export_to_folder(_static_files(), draft)
+        Path(draft).replace(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
 
 
 def make_app(table: ExplorerTable, name: str, token: str) -> Any:

@@ -65,13 +65,16 @@ def find_similar(pool: Pool, ledger: pa.Table, parts: PartSet) -> Similar | None
     ids = _ids_with_vector(pool, ledger, stage_parts)
     if not len(ids):
         return None
-    sample = _positions(pool_sample(ledger, SAMPLE_POOL)["id"], ids)
-    selected = _positions(with_decision(ledger, "selected")["id"], ids)
+    sample = pool_sample(ledger, SAMPLE_POOL)
+    sample_positions = _positions(sample["id"], ids)
+    selected = with_decision(ledger, "selected")
+    selected_positions = np.sort(_positions(selected["id"], ids))
+    rows = len(ids)
     column = pa.chunked_array([ids])
     with open_vectors(pool, column, {"embedding": stage_parts}) as vectors:
-        reader = EmbeddingReader(vectors, len(ids))
-        places = _places(reader, len(ids), sample)
-        neighbours = _neighbours(reader, len(ids), np.sort(selected))
+        reader = EmbeddingReader(vectors, rows)
+        places = _places(reader, rows, sample_positions)
+        neighbours = _neighbours(reader, rows, selected_positions)
     return Similar(ids, places, neighbours)
 
 
@@ -81,14 +84,18 @@ def _ids_with_vector(pool: Pool, ledger: pa.Table, parts: StageParts) -> pa.Arra
     stored = []
     for table in parts.tables(["id", "problem"]):
         has_vector = pc.is_null(table["problem"])
-        stored += table["id"].filter(has_vector).chunks
+        with_vector = table["id"].filter(has_vector)
+        stored += with_vector.chunks
+    stored_keys = pa.chunked_array(stored, pa.string())
     keys = pool.keys_of(ids, parts.part_set.row_key)
-    return ids.filter(pc.is_in(keys, value_set=pa.chunked_array(stored, pa.string())))
+    is_stored = pc.is_in(keys, value_set=stored_keys)
+    return ids.filter(is_stored)
 
 
 def _positions(ids: pa.ChunkedArray, among: pa.Array) -> Indices:
     """Return the positions of `ids` in `among`, without those that are not there."""
-    places = pc.index_in(ids, value_set=among).drop_null()
+    places = pc.index_in(ids, value_set=among)
+    places = places.drop_null()
     return np.asarray(places.to_numpy(), np.int64)
 
 

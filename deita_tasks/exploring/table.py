@@ -47,7 +47,7 @@ from deita_tasks.exploring.conversations import (
     take_texts,
     text_table,
 )
-from deita_tasks.exploring.opening import Explored
+from deita_tasks.exploring.opening import ExplorerSource
 from deita_tasks.exploring.similar import Neighbours, Similar, find_similar
 from deita_tasks.selecting.arrays import Indices
 
@@ -79,25 +79,25 @@ class ExplorerTable(NamedTuple):
         return name in self.rows.column_names
 
 
-def build_table(explored: Explored, folder: str) -> ExplorerTable:
+def build_table(source: ExplorerSource, folder: str) -> ExplorerTable:
     """Return the table, with a line for each row of the ledger, in its order.
 
     Its files lie in `folder`. Holds the texts of one row group in memory, and everything else but
     the texts. Vectors of a large pool lie in a file of their own while they are compared.
     """
-    pool = explored.pool
-    ledger = _bare_ledger(pool) if explored.ledger is None else explored.ledger
+    pool = source.pool
+    ledger = _bare_ledger(pool) if source.ledger is None else source.ledger
     raw = pool.quarantine(["source_uri", "source_row", "raw"])
     positions = _positions_in_pool(ledger, pool, raw)
     similar = None
-    if explored.vectors is not None and explored.ledger is not None:
-        similar = find_similar(pool, ledger, explored.vectors)
+    if source.vectors is not None and source.ledger is not None:
+        similar = find_similar(pool, ledger, source.vectors)
     columns = merge(
         [
             category_columns(pool, ledger, positions),
-            number_columns(explored, ledger),
+            number_columns(source, ledger),
             length_columns(pool, positions),
-            nearest_columns(explored, ledger, similar),
+            nearest_columns(source, ledger, similar),
             _own_columns(ledger),
             input_columns(pool, positions),
         ]

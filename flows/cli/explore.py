@@ -69,20 +69,20 @@ def explore(
 
 def _open(output: str, store: str | None, folder: str) -> Explorer:
     """Put the table together, and print what is in it."""
-    from deita_tasks.exploring.opening import open_explored
+    from deita_tasks.exploring.opening import open_source
     from deita_tasks.exploring.table import NEIGHBOURS, X, build_table
 
-    explored = open_explored(output, store)
-    table = build_table(explored, folder)
+    source = open_source(output, store)
+    table = build_table(source, folder)
     console = new_console()
-    console.print(f"{table.rows.num_rows:,} rows of {explored.uri}")
+    console.print(f"{table.rows.num_rows:,} rows of {source.uri}")
     if not table.has(X):
         console.print(NO_MAP)
     else:
         console.print(NEEDS_WEBGPU)
         if not table.has(NEIGHBOURS):
             console.print(NO_NEIGHBOURS)
-    return Explorer(explored.uri, table)
+    return Explorer(source.uri, table)
 
 
 def _export(explorer: Explorer, folder: str) -> None:

@@ -18,7 +18,7 @@ from deita_tasks.conversations import Conversation, SourceRow, Turn
 from deita_tasks.errors import UsageError
 from deita_tasks.exploring.conversations import render_turns, shorten, take_texts
 from deita_tasks.exploring.numbers import mean_of_turns, named_scores, token_counts
-from deita_tasks.exploring.opening import Explored, open_explored
+from deita_tasks.exploring.opening import ExplorerSource, open_source
 from deita_tasks.exploring.similar import find_similar
 from deita_tasks.exploring.table import build_table
 from deita_tasks.records import ModelOutput
@@ -43,8 +43,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     options = {"budget": 5, "max_similarity": 0.5}
     write_selection(uri, pool, stage_parts, {"name": "diverse", "options": options})
     ledger = read_selection(uri).read(DECISIONS_FILE)
-    explored = Explored(uri, pool, ledger, vectors=stage_parts["embedding"].part_set)
-    table = build_table(explored, str(folder))
+    source = ExplorerSource(uri, pool, ledger, vectors=stage_parts["embedding"].part_set)
+    table = build_table(source, str(folder))
     lengths = ("turns", "words")
     assert table.numbers == [*SCORES, *lengths, "nearest_similarity"]
     assert table.categories == ["decision", "truncated"], "all rows have one file and language"
@@ -146,7 +146,7 @@ def test_columns_of_the_input_with_few_values_come_last_under_a_free_name(tmp_pa
     uri = str(tmp_path / "pool")
     topics = ("a", "b", None, "a", "b", "a")
     write_pool(uri, iter([row(number, topic) for number, topic in enumerate(topics)]), INPUTS)
-    table = build_table(Explored(uri, Pool.open(uri)), str(tmp_path))
+    table = build_table(ExplorerSource(uri, Pool.open(uri)), str(tmp_path))
     assert table.rows.column_names[-2:] == ["topic", "pool_Text"]
     assert table.rows["topic"].to_pylist() == list(topics)
     assert table.categories == ["topic", "pool_Text"]
@@ -196,15 +196,15 @@ def test_tokens_are_null_where_nobody_counted_them(tmp_path: Path) -> None:
 
 def test_a_result_a_pool_and_a_store_open(tmp_path: Path) -> None:
     output = write_diverse_output(tmp_path / "result", 5)
-    of_result = open_explored(output)
+    of_result = open_source(output)
     assert of_result.ledger is not None and of_result.ledger.num_rows == 7
     assert of_result.vectors is None, "its manifest names no embedder"
-    of_pool = open_explored(of_result.pool.uri)
+    of_pool = open_source(of_result.pool.uri)
     assert (of_pool.ledger, of_pool.pool.uri) == (None, of_result.pool.uri)
 
     store = str(tmp_path / "store")
     selection = make_store(store)
-    of_store = open_explored(store)
+    of_store = open_source(store)
     assert of_store.uri == selection
     assert of_store.ledger is not None and of_store.ledger.num_rows == 5
     assert of_store.vectors is not None and of_store.vectors.digests()
@@ -213,12 +213,12 @@ def test_a_result_a_pool_and_a_store_open(tmp_path: Path) -> None:
 def test_a_store_without_a_selection_shows_its_only_pool(tmp_path: Path) -> None:
     store = str(tmp_path)
     pool = make_pool(store, 1, 2)
-    assert open_explored(store).pool.uri == pool.uri
+    assert open_source(store).pool.uri == pool.uri
     make_pool(store, 3)
     with pytest.raises(UsageError, match="2 pools and no selection; expected one of the pools"):
-        open_explored(store)
+        open_source(store)
 
 
 def test_anything_else_is_no_result(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no result here"):
-        open_explored(str(tmp_path))
+        open_source(str(tmp_path))

@@ -128,8 +128,8 @@ def _own_columns(ledger: pa.Table) -> Columns:
 
 def _drawn(rows: pa.Table, columns: Columns) -> ExplorerTable:
     """Return the table with the columns of which a chart would show anything."""
-    numbers = []
-    categories = []
+    numbers: list[str] = []
+    categories: list[str] = []
     for name, values in columns.items():
         distinct = pc.unique(values.drop_null())
         if name in UNDRAWN or len(distinct) < 2:

@@ -31,7 +31,7 @@ DECISION_COLOURS = {
     "contaminated": "#009e73",
     "too_long": INK,
 }
-EDGE, PAPER = "#6b7480", "#ffffff"
+EDGE, PAPER = "#6b7480", "#fdfdfd"
 # By colour, the variable of page.css.jinja that stands for it.
 PAGE_COLOURS = {
     INK: "ink",

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from deita_tasks.reporting.figures import INK, POOL
+from deita_tasks.reporting.figures import POOL
 
 MEASURES = {
     "mean_evol_score": "mean evol score",
@@ -37,7 +37,7 @@ def colours(settings: Sequence[str]) -> dict[str, str]:
     """
     names = list(dict.fromkeys(settings))
     limited = [name for name in names if " " in name]
-    blues = matplotlib.colormaps["Blues"](np.linspace(0.45, 0.95, max(1, len(limited))))
+    blues = matplotlib.colormaps["Blues"](np.linspace(0.45, 0.8, max(1, len(limited))))
     shades = {
         name: matplotlib.colors.to_hex(shade) for name, shade in zip(limited, blues, strict=False)
     }
@@ -100,7 +100,7 @@ def heat_map(overlap: NDArray[np.float64], names: Sequence[str]) -> Callable[[Ax
                 f"{value:.2f}",
                 ha="center",
                 va="center",
-                color="white" if value > 0.7 else INK,
+                color="white" if value > 0.7 else "black",
             )
         axes.set_xticks(range(len(names)), names, rotation=40, ha="left", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)

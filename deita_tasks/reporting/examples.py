@@ -14,7 +14,7 @@ from deita_tasks.decisions import EXCLUDED, NO_PLACE, LedgerRow, ledger_rows
 BEST = 8  # selected rows shown
 CLOSEST = 6  # rejected rows shown, of each kind
 MAX_TURNS = 6
-MAX_CHARACTERS = 4_000
+MAX_CHARACTERS = 3_000
 MAX_TURN_CHARACTERS = 1_500
 SNIPPET_CHARACTERS = 160
 MAX_RAW_CHARACTERS = 300

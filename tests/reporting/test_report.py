@@ -470,6 +470,18 @@ def test_the_page_stays_small_for_a_large_pool() -> None:
     assert len(build_report(data(rows, kept=100, similar=50)).html) < 2_000_000
 
 
+def test_topics_say_of_how_many_rows_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_module, "SAMPLE_POOL", 40)
+    given = data(pool())
+    lazy = given.manifest.model_copy(update={"evaluation": "lazy"})
+    for made, sentence in (
+        (given.manifest, "Counted over 40 of the pool's 60 rows and 10 of the 10 selected ones."),
+        (lazy, "10 of the 10 selected ones: a sample, as lazy evaluation gives only some rows"),
+    ):
+        page = Page(build_report(replace(given, manifest=made)).html)
+        assert sentence in page.text[page.text.index("Clusters of the map") :]
+
+
 class AnyConversation(dict[str, Conversation]):
     """The same conversation for every id."""
 

@@ -62,7 +62,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("deita_tasks.storage",),
     ("deita_tasks.manifest", "deita_tasks.models", "deita_tasks.measuring"),
     tuple(f"deita_tasks.{stage}" for stage in STAGES),
-    ("deita_tasks.artifacts", "deita_tasks.training", "deita_tasks.finetuning"),
+    (
+        "deita_tasks.artifacts",
+        "deita_tasks.training",
+        "deita_tasks.finetuning",
+        "deita_tasks.evolving",
+    ),
     ("deita_tasks.reporting",),
     ("deita_tasks.results",),
     ("deita_tasks.plan",),

@@ -100,8 +100,12 @@ class Server:
         self._attempts = attempts
         self._client = BoundedClient(timeout, concurrency)
 
-    def post(self, path: str, body: JSONObject) -> JSONObject:
+    def post(
+        self, path: str, body: JSONObject, before_attempt: Callable[[], None] = lambda: None
+    ) -> JSONObject:
         """Return the JSON object with which the server answers `body`.
+
+        before_attempt: called before each attempt; may wait for a limit of the caller's.
 
         Tries again if the server is busy (429), broken (5xx, a dropped connection, half an answer)
         or too slow: after the time in its Retry-After, else after random, growing pauses. Requests
@@ -120,12 +124,15 @@ class Server:
         )
         url = f"{self.url}/{path}"
         try:
-            return retrying(self._post_once, url, body)
+            return retrying(self._post_once, url, body, before_attempt)
         except NoAnswer as error:
             attempts = retrying.statistics["attempt_number"]
             raise self._failure(url, attempts, error) from None
 
-    def _post_once(self, url: str, body: JSONObject) -> JSONObject:
+    def _post_once(
+        self, url: str, body: JSONObject, before_attempt: Callable[[], None]
+    ) -> JSONObject:
+        before_attempt()
         key = self._key()
         headers = {"Content-Type": "application/json"}
         if key:

@@ -1,0 +1,12 @@
+"""Make training data for a scorer: rewrite texts step by step, and let a judge score each chain.
+
+chains.py     a seed, its rewrites, and their scores
+templates.py  the prompts, as files that a user may replace
+checks.py     what is wrong with a rewrite
+replies.py    a model's replies, each paid for once
+limits.py     requests and tokens a minute, and a cap on what a run pays for
+evolve.py     a chain of rewrites
+judge.py      scores of all texts of a chain, from one request
+estimate.py   requests and tokens before anything is requested
+seeds.py      which conversations a training set begins with
+"""

@@ -16,23 +16,8 @@ from typing import Any
 from tests.support.completions_server import Script
 
 GRADES = ("plain", "careful", "thorough", "rigorous", "formal", "axiomatic")
-FILLERS = [
-    "and",
-    "also",
-    "with",
-    "some",
-    "more",
-    "words",
-    "about",
-    "it",
-    "for",
-    "the",
-    "sea",
-    "sand",
-    "wind",
-    "in",
-    "time",
-]
+FILLER_TEXT = "and also with some more words about it for the sea sand wind in time"
+FILLERS = FILLER_TEXT.split()
 _BLOCK = re.compile(r"<(instruction|response|text \d+) (\w{16})>\n(.*?)\n</\1 \2>", re.DOTALL)
 
 

@@ -1,0 +1,115 @@
+"""The judged chains as training data: which are held out, and both forms of the rows.
+
+`scorer_data.parquet` has a row for every judged text. `released.jsonl` has the form that the
+original's training script reads: conversations of the scorer's prompt and a digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from deita_tasks.errors import InputError
+from deita_tasks.evolving.chains import Chain
+from deita_tasks.evolving.seeds import draw_key
+from deita_tasks.scoring.prompts import render
+from deita_tasks.strict_json import JsonRecord
+from deita_tasks.words import count_words
+
+FEWEST_CHAINS = 2  # judged ones: to train on, and to hold out
+SCHEMA = pa.schema(
+    {
+        "chain": pa.string(),
+        "round": pa.int32(),
+        "method": pa.string(),
+        "stratum": pa.string(),
+        "instruction": pa.string(),
+        "response": pa.string(),
+        "score": pa.int32(),
+        "split": pa.string(),
+        "rewrite_prompts": pa.string(),
+        "judge_prompt": pa.string(),
+        "rewrite_model": pa.string(),
+        "judge_model": pa.string(),
+        "licence": pa.string(),
+    }
+)
+
+
+class DataFacts(JsonRecord):
+    """What all rows of a data set share: fingerprints of both prompts, models and licence."""
+
+    rewrite_prompts: str
+    judge_prompt: str
+    rewrite_model: str
+    judge_model: str
+    licence: str
+
+
+class ChainSet(JsonRecord):
+    """All chains of a run, judged or not."""
+
+    chains: list[Chain]
+    facts: DataFacts
+
+    @property
+    def judged(self) -> list[Chain]:
+        """The chains whose every text has a score."""
+        return [chain for chain in self.chains if chain.is_judged]
+
+
+def hold_out(chains: Sequence[Chain], share: float, random_seed: int) -> set[str]:
+    """Return the ids of the chains to hold out: about `share` of them, at least one.
+
+    Whole chains, so that no text in training is a rewrite of one that is measured. Raises
+    InputError if there are too few to do both.
+    """
+    if len(chains) < FEWEST_CHAINS:
+        raise InputError(
+            f"{len(chains)} chains are judged; expected at least {FEWEST_CHAINS}, to train on and "
+            "to measure with"
+        )
+    count = min(len(chains) - 1, max(1, round(share * len(chains))))
+    ids = [chain.id for chain in chains]
+    return set(sorted(ids, key=lambda name: draw_key(name, random_seed))[:count])
+
+
+def data_table(chains: Sequence[Chain], held_out: set[str], facts: DataFacts) -> pa.Table:
+    """Return a row for every text of the judged chains."""
+    rows = [
+        {
+            "chain": chain.id,
+            "round": variant.round,
+            "method": variant.method,
+            "stratum": chain.stratum,
+            "instruction": chain.pair(variant)[0],
+            "response": chain.pair(variant)[1],
+            "score": variant.score,
+            "split": "held_out" if chain.id in held_out else "train",
+            **facts.to_dict(),
+        }
+        for chain in chains
+        for variant in chain.variants
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def released_rows(chains: Sequence[Chain]) -> list[dict[str, object]]:
+    """Return the texts as conversations of the scorer's prompt and the digit."""
+    return [
+        {
+            "id": f"{chain.id}-{variant.round}",
+            "conversations": [
+                {"from": "human", "value": render(chain.kind, *chain.pair(variant)).text},
+                {"from": "gpt", "value": str(variant.score)},
+            ],
+        }
+        for chain in chains
+        for variant in chain.variants
+    ]
+
+
+def scored_words(chain: Chain) -> list[int]:
+    """Return the number of words of each text of a chain."""
+    return [count_words(variant.text) for variant in chain.variants]

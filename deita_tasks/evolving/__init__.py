@@ -9,4 +9,6 @@ evolve.py     a chain of rewrites
 judge.py      scores of all texts of a chain, from one request
 estimate.py   requests and tokens before anything is requested
 seeds.py      which conversations a training set begins with
+data_set.py   the judged chains as training data
+agreement.py  how well scores agree with the judge's
 """

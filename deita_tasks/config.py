@@ -47,6 +47,7 @@ from deita_tasks.presets import (
     MMR_WEIGHT,
     NGRAM_WORDS,
     PRESETS,
+    REWRITE_ROUNDS,
     SEMDEDUP_EPSILON,
     SERVER_ATTEMPTS,
     SERVER_CONCURRENCY,
@@ -1027,7 +1028,7 @@ class TrainingData(Source):
     )
 
 
-class Training(Group):
+class TrainingOptions(Group):
     """The model to start from, and how to train it. Empty fields follow the recipe."""
 
     base: Uri = Field(title="Base model", description="Hub id or local folder.")
@@ -1041,12 +1042,6 @@ class Training(Group):
         title="Recipe",
         description="; ".join(f"{name}: {recipe.purpose}" for name, recipe in RECIPES.items())
         + ".",
-    )
-    chat_template: ChatTemplate | None = Field(
-        None,
-        title="Chat template",
-        description="How a conversation becomes text. own: the base model's; vicuna: the paper's; "
-        "chatml. Default: the base model's if it has one, else vicuna.",
     )
     epochs: float | None = Field(
         None,
@@ -1113,6 +1108,17 @@ class Training(Group):
     def name(self) -> str:
         """The base model's name in run names: the last step of its id or path."""
         return self.base.rstrip("/").rsplit("/", 1)[-1][:MAX_NAME_LENGTH]
+
+
+class Training(TrainingOptions):
+    """The model to start from, and how to train it. Empty fields follow the recipe."""
+
+    chat_template: ChatTemplate | None = Field(
+        None,
+        title="Chat template",
+        description="How a conversation becomes text. own: the base model's; vicuna: the paper's; "
+        "chatml. Default: the base model's if it has one, else vicuna.",
+    )
 
 
 class Preferences(Group):
@@ -1247,3 +1253,199 @@ class Measures(Group):
         if self.judge_url is not None and not (self.held_out and self.prompts):
             raise our_error("a judge needs held_out rows, and prompts above 0")
         return self
+
+
+class SeedSource(Source):
+    """The conversations that chains of rewrites begin with, and what is scored."""
+
+    input: list[Uri] = Field(
+        title="Input",
+        description="Files, folders, globs, s3:// or hf:// URIs of conversations, or an output of "
+        "select or reselect. The first pair of each may begin a chain.",
+        min_length=1,
+    )
+    min_good_fraction: float = Field(
+        0.95,
+        ge=0,
+        le=1,
+        title="Minimum share of good rows",
+        description="Fail if a smaller share of the rows can be read. Between 0 and 1.",
+    )
+    kind: Literal["complexity", "quality"] = Field(
+        title="Kind of score",
+        description="complexity: instructions are rewritten, and scored alone; quality: responses "
+        "are, and scored beside their instruction.",
+    )
+    chains: int = Field(
+        1000,
+        ge=2,
+        title="Chains",
+        description="Conversations to draw; all if there are fewer. At least 2.",
+    )
+    seed_strata: str | None = Field(
+        None,
+        title="Strata of the seeds",
+        description="Column of the input over whose values seeds are drawn evenly. Default: drawn "
+        "from all rows alike.",
+    )
+    licence: str = Field(
+        "unknown",
+        title="Licence",
+        description="Licence of the data set, which its card and each of its rows name.",
+    )
+
+
+class Rewriting(Group):
+    """The chat model that rewrites a text round by round."""
+
+    rewrite_url: str = Field(
+        title="Server",
+        description="Base URL of an OpenAI-compatible API, such as http://localhost:8000/v1.",
+    )
+    rewrite_model: str = Field(
+        min_length=1, title="Model", description="The model's name on the server."
+    )
+    rewrite_key_env: str = Field(
+        SERVER_KEY_ENV,
+        title="Key variable",
+        description="Environment variable that holds the server's API key.",
+    )
+    rewrite_temperature: float = Field(
+        0.7,
+        ge=0,
+        title="Temperature",
+        description="How freely the model writes; at 0 a rewrite that fails its checks may be "
+        "written the same again. At least 0.",
+    )
+    rewrite_tokens: int = Field(
+        1024, ge=1, title="Tokens of a rewrite", description="Tokens of a reply. At least 1."
+    )
+    rounds: int = Field(
+        REWRITE_ROUNDS,
+        ge=1,
+        title="Rounds",
+        description="Rewrites of a chain, each of the text before. At least 1.",
+    )
+    prompts: str | None = Field(
+        None,
+        title="Prompts",
+        description="Folder with templates of your own, by the names of those in "
+        "deita_tasks/evolving/prompts; the others stay. Default: ours.",
+    )
+
+
+class Judging(Group):
+    """The chat model that scores all texts of a chain in one request.
+
+    Empty fields follow the model that rewrites.
+    """
+
+    judge_url: str | None = Field(
+        None,
+        title="Judge",
+        description="Base URL of an OpenAI-compatible API. Default: that of the rewrites.",
+    )
+    judge_model: str | None = Field(
+        None,
+        title="Judge model",
+        description="The model's name on the server. Default: that of the rewrites.",
+    )
+    judge_key_env: str | None = Field(
+        None,
+        title="Judge key variable",
+        description="Environment variable that holds the API key. Default: that of the rewrites.",
+    )
+    judge_temperature: float = Field(
+        0.0, ge=0, title="Judge temperature", description="How freely it replies. At least 0."
+    )
+    judge_tokens: int = Field(
+        512, ge=1, title="Tokens of a judgement", description="Tokens of a reply. At least 1."
+    )
+
+
+class Requests(Group):
+    """How both models are asked, and how much a run may pay for."""
+
+    dry_run: bool = Field(
+        False,
+        title="Dry run",
+        description="Check everything and estimate requests and tokens; ask for nothing.",
+    )
+    token_cap: int | None = Field(
+        None,
+        ge=1,
+        title="Token cap",
+        description="Fail before a run has paid for more tokens than this, of both models; "
+        "replies that the store has are free. At least 1. Default: no cap.",
+    )
+    requests_per_minute: int | None = Field(
+        None,
+        ge=1,
+        title="Requests per minute",
+        description="That a server allows; models of one server share them. At least 1. Default: "
+        "no limit.",
+    )
+    tokens_per_minute: int | None = Field(
+        None,
+        ge=1,
+        title="Tokens per minute",
+        description="That a server allows, of prompts and replies. At least 1. Default: no limit.",
+    )
+    concurrency: int = Field(
+        SERVER_CONCURRENCY,
+        ge=1,
+        title="Concurrent requests",
+        description="Requests in flight. At least 1.",
+    )
+    request_timeout: float = Field(
+        SERVER_TIMEOUT,
+        gt=0,
+        title="Request timeout",
+        description="Seconds that an attempt at a request may take in all. More than 0.",
+    )
+    request_attempts: int = Field(
+        SERVER_ATTEMPTS,
+        ge=1,
+        title="Request attempts",
+        description="Attempts at a request, after which the run fails. At least 1.",
+    )
+
+
+class ScorerTraining(TrainingOptions):
+    """The model that becomes a scorer, and how to train it. Empty fields follow the recipe."""
+
+    seed: int = Field(
+        0,
+        ge=0,
+        title="Seed",
+        description="Of everything drawn: seeds, methods, the order that the judge sees, held-out "
+        "chains, the order of rows. At least 0.",
+    )
+
+
+class ScorerMeasures(Group):
+    """What the trained scorer is measured on, and beside what."""
+
+    held_out_share: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        title="Held-out share",
+        description="Share of the chains that is not trained on, but measured; at least one. "
+        "Between 0 and 0.5.",
+    )
+    labelled: list[Uri] | None = Field(
+        None,
+        title="Labelled rows",
+        description="Conversations with scores of your own, whose first pair is scored too. "
+        "Default: none.",
+    )
+    label_column: str = Field(
+        "score", title="Label column", description="Column of the labelled rows with a number."
+    )
+    beside: list[str] | None = Field(
+        None,
+        title="Other scorers",
+        description="Scorers to measure on the same texts: mini, or checkpoints as causal_lm takes "
+        "them, such as hkust-nlp/deita-complexity-scorer. Default: none.",
+    )

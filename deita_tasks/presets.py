@@ -42,6 +42,7 @@ SEMDEDUP_EPSILON = 0.1  # the same limit as diverse: 1 - 0.1
 MIG_SIMILARITY = 0.9
 IFD_BELOW = 1.0  # from here on the instruction does not help (Superfiltering)
 LANGUAGE_MODEL_TOKENS = 1024  # that IFD and perplexity read of a pair, as Superfiltering's
+REWRITE_ROUNDS = 5  # section 2.3 and 2.4 of the paper
 SERVER_CONCURRENCY = 16  # requests in flight
 SERVER_TIMEOUT = 120.0  # seconds
 SERVER_ATTEMPTS = 6

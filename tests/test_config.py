@@ -21,16 +21,23 @@ from deita_tasks.config import (
     Filtering,
     Grid,
     Group,
+    Judging,
     Measures,
     Output,
     Preferences,
+    Requests,
+    Rewriting,
     Runtime,
+    ScorerMeasures,
+    ScorerTraining,
     Scoring,
+    SeedSource,
     Selection,
     Source,
     SubsetOptions,
     Training,
     TrainingData,
+    TrainingOptions,
     Versions,
 )
 from deita_tasks.embedding import EMBEDDERS
@@ -58,6 +65,10 @@ COMMANDS: dict[str, list[type[BaseModel]]] = {
 COMMANDS = {command: [*MODELS, *own] for command, own in COMMANDS.items()} | {
     "align": [TrainingData, Training, Preferences, Output, Runtime],
     "compare": [Comparison, Training, Measures, Output, Runtime],
+    "train-scorer": [
+        *(SeedSource, Rewriting, Judging, Requests, ScorerTraining, ScorerMeasures, Output),
+        Runtime,
+    ],
 }
 GROUPS = [group for own in COMMANDS.values() for group in own]
 FIELDS = [(group, name) for group in GROUPS for name in group.model_fields]
@@ -69,6 +80,9 @@ REQUIRED = {
     TrainingData: {"input": ["selection"]},
     Training: {"base": "model"},
     Comparison: {"selection": "out"},
+    SeedSource: {"input": ["pool.jsonl"], "kind": "complexity"},
+    Rewriting: {"rewrite_url": "http://localhost:8000/v1", "rewrite_model": "m"},
+    ScorerTraining: {"base": "model"},
 }
 
 
@@ -76,7 +90,9 @@ def test_these_are_all_the_groups() -> None:
     assert set(GROUPS) == {
         one
         for one in vars(config).values()
-        if isinstance(one, type) and issubclass(one, Group) and one not in (Group, SubsetOptions)
+        if isinstance(one, type)
+        and issubclass(one, Group)
+        and one not in (Group, SubsetOptions, TrainingOptions)
     }
 
 

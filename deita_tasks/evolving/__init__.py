@@ -5,10 +5,13 @@ templates.py  the prompts, as files that a user may replace
 checks.py     what is wrong with a rewrite
 replies.py    a model's replies, each paid for once
 limits.py     requests and tokens a minute, and a cap on what a run pays for
+roles.py      the model that rewrites, and the judge
 evolve.py     a chain of rewrites
 judge.py      scores of all texts of a chain, from one request
 estimate.py   requests and tokens before anything is requested
 seeds.py      which conversations a training set begins with
 data_set.py   the judged chains as training data
 agreement.py  how well scores agree with the judge's
+evaluation.py a trained scorer beside other scorers
+shards.py     chains in the store
 """

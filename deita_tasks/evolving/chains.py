@@ -10,7 +10,6 @@ from deita_tasks.records import ScoreKind
 from deita_tasks.strict_json import JsonRecord
 
 SEED_METHOD = "seed"  # in place of a method, for the text that a chain begins with
-ROUNDS = 5  # section 2.3 and 2.4 of the paper
 
 
 class Seed(NamedTuple):

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pydantic import NonNegativeInt
+
+from deita_tasks.config import Requests
 from deita_tasks.evolving.chains import Seed, first_text
 from deita_tasks.evolving.checks import MOST_ADDED
 from deita_tasks.evolving.replies import estimate_tokens
+from deita_tasks.evolving.roles import Roles
 from deita_tasks.evolving.templates import Templates
+from deita_tasks.strict_json import JsonRecord
 
 # Tokens that a rewrite adds: 15 words of an instruction (the prompt asks for 10 to 20), and a sixth
 # of what the checks allow for a response.
@@ -17,14 +22,14 @@ ADDED_WORDS = {"complexity": 15, "quality": MOST_ADDED["quality"] // 6}
 LINE_TOKENS = 8  # of one score in the judge's reply
 
 
-class RoleEstimate(NamedTuple):
+class RoleEstimate(JsonRecord):
     """What a model is expected to be asked for, without repeated requests."""
 
     role: str
     model: str
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
+    requests: NonNegativeInt
+    prompt_tokens: NonNegativeInt
+    completion_tokens: NonNegativeInt
     requests_per_minute: int | None
     tokens_per_minute: int | None
 
@@ -82,6 +87,26 @@ def estimate_rounds(
         RoundTokens(chains * rounds, read, written),
         RoundTokens(chains, judged, chains * (rounds + 1) * LINE_TOKENS),
     )
+
+
+def estimate_roles(
+    seeds: Sequence[Seed], templates: Templates, rounds: int, roles: Roles, requests: Requests
+) -> list[RoleEstimate]:
+    """Return what both models are expected to be asked for, the one that rewrites first."""
+    names = ("rewrite", "judge")
+    estimates = []
+    for role, options, needed in zip(
+        names, roles, estimate_rounds(seeds, templates, rounds), strict=True
+    ):
+        estimate = RoleEstimate(
+            role=role,
+            model=options.model,
+            requests_per_minute=requests.requests_per_minute,
+            tokens_per_minute=requests.tokens_per_minute,
+            **needed._asdict(),
+        )
+        estimates.append(estimate)
+    return estimates
 
 
 def _tokens(text: str) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
-from deita_tasks.evolving.chains import ROUNDS, SEED_METHOD, Chain, Seed, Variant, first_text
+from deita_tasks.evolving.chains import SEED_METHOD, Chain, Seed, Variant, first_text
 from deita_tasks.evolving.checks import rewrite_problem
 from deita_tasks.evolving.replies import Ask
 from deita_tasks.evolving.templates import METHODS, Templates, fill, text_code
+from deita_tasks.presets import REWRITE_ROUNDS
 from deita_tasks.records import ScoreKind
 from deita_tasks.scoring.http_client import Refused
 
@@ -19,7 +20,7 @@ class _NoRewrite(Exception):
 
 
 def evolve(
-    seed: Seed, templates: Templates, ask: Ask, random_seed: int, rounds: int = ROUNDS
+    seed: Seed, templates: Templates, ask: Ask, random_seed: int, rounds: int = REWRITE_ROUNDS
 ) -> Chain:
     """Return the chain of a seed; it ends early, and says so, where no rewrite passes the checks.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from deita_tasks.config import Preferences, Training
+from deita_tasks.config import Preferences, Training, TrainingOptions
 from deita_tasks.errors import UsageError
 from deita_tasks.models.chat_tokenizer import BaseName
 from deita_tasks.recipes import RECIPES, DpoRecipe, Lora, SftRecipe
 
 
-def base_of(training: Training) -> BaseName:
+def base_of(training: TrainingOptions) -> BaseName:
     """Return the base model, pinned to a commit if it is on the hub.
 
     Raises UsageError or ModelError if there is no such model.
@@ -23,14 +23,14 @@ def base_of(training: Training) -> BaseName:
     base = BaseName(
         model=training.base,
         revision=training.base_revision,
-        chat_template=training.chat_template,
+        chat_template=training.chat_template if isinstance(training, Training) else None,
         default_template=RECIPES[training.recipe].chat_template,
     )
     checkpoint = base.checkpoint()
     return base.model_copy(update={"revision": checkpoint.revision})
 
 
-def sft_recipe(training: Training) -> SftRecipe:
+def sft_recipe(training: TrainingOptions) -> SftRecipe:
     """Return the recipe's SFT with what the parameters set."""
     recipe = RECIPES[training.recipe].sft
     set_values = {
@@ -53,7 +53,9 @@ def dpo_recipe(training: Training, preferences: Preferences) -> DpoRecipe:
     return recipe.model_copy(update=_changes(set_values, recipe.lora, training))
 
 
-def _changes(set_values: dict[str, Any], lora: Lora | None, training: Training) -> dict[str, Any]:
+def _changes(
+    set_values: dict[str, Any], lora: Lora | None, training: TrainingOptions
+) -> dict[str, Any]:
     shared = {
         "max_length": training.max_length,
         "device_batch_size": training.device_batch_size,

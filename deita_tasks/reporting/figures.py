@@ -80,11 +80,8 @@ def svg(name: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> b
     ids apart from other figures'.
     """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure.subplots())
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", dpi=200, transparent=True)
-    text = buffer.getvalue().decode()
+        buffer = _save(size, draw, format="svg", transparent=True)
+    text = buffer.decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     return re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2).encode()
 
@@ -98,6 +95,20 @@ def on_page(drawing: bytes) -> Markup:
     for colour, name in PAGE_COLOURS.items():
         text = text.replace(f": {colour}", f": var(--{name})")
     return Markup(text)
+
+
+def png(size: tuple[float, float], draw: Callable[[Axes], None]) -> bytes:
+    """Return what `draw` draws as a PNG file on white, without dates or versions."""
+    with matplotlib.rc_context(STYLE):
+        return _save(size, draw, format="png", facecolor="white", metadata={"Software": None})
+
+
+def _save(size: tuple[float, float], draw: Callable[[Axes], None], **options: Any) -> bytes:
+    figure = Figure(figsize=size, layout="constrained")
+    draw(figure.subplots())
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=200, **options)
+    return buffer.getvalue()
 
 
 def decisions(counts: Mapping[str, int]) -> Callable[[Axes], None]:

@@ -69,7 +69,7 @@ def markdown(data: ReportData, figures: Mapping[str, bytes], output: str) -> str
         _table(("", "pool, mean", "median", "selected, mean", "median"), _measured(data)),
     ]
     parts += [
-        f"![{title}]({_image(figures[name])})\n\n*{title}.*"
+        f"![{title}]({image(figures[name])})\n\n*{title}.*"
         for name, title in FIGURES.items()
         if name in figures
     ]
@@ -188,7 +188,8 @@ def _mean(scores: list[float] | None) -> float | None:
     return round(sum(scores) / len(scores), 2) if scores else None
 
 
-def _image(svg: bytes) -> str:
+def image(svg: bytes) -> str:
+    """Return an SVG as the address of an inline image."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 

@@ -167,10 +167,10 @@ def render_card(manifest: AlignManifest) -> str:
         tags=["deita", "trl", *(stage.stage for stage in manifest.stages)],
     )
     trainings = [
-        {"name": stage.stage.upper(), "facts": _card_facts(stage)} for stage in manifest.stages
+        {"name": stage.stage.upper(), "facts": card_facts(stage)} for stage in manifest.stages
     ]
     names = ", then ".join(stage.stage.upper() for stage in manifest.stages)
-    base = escape_markdown(_base_label(manifest))
+    base = escape_markdown(base_label(manifest.base, manifest.base_identity))
     return (
         template_environment("deita_tasks.finetuning")
         .get_template("model_card.md.jinja")
@@ -189,7 +189,8 @@ def render_card(manifest: AlignManifest) -> str:
     )
 
 
-def _card_facts(stage: TrainingFacts) -> dict[str, Any]:
+def card_facts(stage: TrainingFacts) -> dict[str, Any]:
+    """Return what a card says of a training."""
     recipe: Any = stage.recipe
     lora = recipe["lora"]
     last = "" if stage.last_loss is None else f"{stage.first_loss:.3f} to {stage.last_loss:.3f}"
@@ -210,12 +211,12 @@ def _card_facts(stage: TrainingFacts) -> dict[str, Any]:
 
 def _data_lines(manifest: AlignManifest) -> list[str]:
     lines = [
-        f"the selection {escape_markdown(parent.version or _last_step(parent.uri))} from the pool "
-        f"{escape_markdown(_last_step(parent.pool))}"
+        f"the selection {escape_markdown(parent.version or last_step(parent.uri))} from the pool "
+        f"{escape_markdown(last_step(parent.pool))}"
         for parent in manifest.parents
     ]
     lines += [
-        f"{escape_markdown(_last_step(file.uri))}: {file.rows:,} rows" for file in manifest.inputs
+        f"{escape_markdown(last_step(file.uri))}: {file.rows:,} rows" for file in manifest.inputs
     ]
     survey = manifest.stages[0].survey
     return lines + (
@@ -223,11 +224,11 @@ def _data_lines(manifest: AlignManifest) -> list[str]:
     )
 
 
-def _base_label(manifest: AlignManifest) -> str:
-    """Return the base's hub id, or the name of its folder: a card shows no paths of a machine."""
-    is_on_hub = "revision" in manifest.base_identity
-    return manifest.base if is_on_hub else _last_step(manifest.base)
+def base_label(base: str, identity: Mapping[str, str]) -> str:
+    """Return a base's hub id, or the name of its folder: a card shows no paths of a machine."""
+    return base if "revision" in identity else last_step(base)
 
 
-def _last_step(uri: str) -> str:
+def last_step(uri: str) -> str:
+    """Return the name of a file or folder."""
     return uri.rstrip("/").rsplit("/", 1)[-1]

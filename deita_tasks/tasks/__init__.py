@@ -10,6 +10,8 @@ exporting.py      write results
 aligning.py       train a model
 comparing.py      train the arms of a comparison, and write it
 measuring.py      measure the models of a comparison
+training_scorer.py  plan, fit, measure and write a scorer
+evolving.py       rewrite and judge its training data
 approval.py       ask a person about a new version
 publishing.py     point `latest` to it
 events.py         announce it
@@ -35,6 +37,7 @@ from deita_tasks.tasks.aligning import (
 )
 from deita_tasks.tasks.approval import ask_to_publish, awaited_version, check_can_ask
 from deita_tasks.tasks.comparing import export_comparison, plan_comparison, train_arms
+from deita_tasks.tasks.evolving import make_chains
 from deita_tasks.tasks.exporting import export_selection, export_sweep, subset
 from deita_tasks.tasks.filtering import exclude
 from deita_tasks.tasks.lazy import evaluate_lazily, new_rows
@@ -52,6 +55,13 @@ from deita_tasks.tasks.stages import (
     list_stages,
     plan_stage,
     run_stage,
+)
+from deita_tasks.tasks.training_scorer import (
+    export_scorer,
+    fit_scorer,
+    measure_scorer,
+    plan_scorer,
+    show_estimate,
 )
 
 # Here, since every worker imports this package too.
@@ -73,14 +83,19 @@ __all__ = [
     "exclude",
     "export_comparison",
     "export_model",
+    "export_scorer",
     "export_selection",
     "export_sweep",
+    "fit_scorer",
     "judge_answers",
     "list_stages",
+    "make_chains",
     "measure_arms",
+    "measure_scorer",
     "new_rows",
     "open_pool",
     "plan_comparison",
+    "plan_scorer",
     "plan_stage",
     "prepare_preferences",
     "prepare_training",
@@ -88,6 +103,7 @@ __all__ = [
     "run_stage",
     "select",
     "selection_digest",
+    "show_estimate",
     "solve",
     "subset",
     "tag_run",

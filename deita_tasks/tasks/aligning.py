@@ -16,7 +16,15 @@ from pydantic import JsonValue
 
 from deita_tasks import progress, storage
 from deita_tasks.artifacts.claims import claimed
-from deita_tasks.config import Group, Output, Preferences, Runtime, Training, TrainingData
+from deita_tasks.config import (
+    Group,
+    Output,
+    Preferences,
+    Runtime,
+    Training,
+    TrainingData,
+    TrainingOptions,
+)
 from deita_tasks.errors import TooManyBadRows
 from deita_tasks.filtering.decontamination import OverlapRule
 from deita_tasks.finetuning import require_packages
@@ -97,7 +105,7 @@ def prepare_training(
     return preparation
 
 
-def settings_of(training: Training, options: Runtime) -> Settings:
+def settings_of(training: TrainingOptions, options: Runtime) -> Settings:
     """Return where and how trainings of a run work."""
     return Settings(
         store=storage.absolute(options.store),

@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from typing import Any
 
@@ -143,3 +143,9 @@ def _acquire(names: list[str]) -> Iterator[None]:
         yield
     finally:
         slot.__exit__(None, None, None)
+
+
+def chosen_device_slot(device: str, slots: int | None) -> AbstractContextManager[None]:
+    """Return the slot of the one device that `device` chooses."""
+    gpus = visible_gpus() if choose_device(device) != "cpu" else []
+    return device_slot([f"cuda-{gpus[0]}"] if gpus else ["cpu"], slots)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 from prefect import task
@@ -25,7 +24,7 @@ from deita_tasks.results.evaluation_data import Prompt, read_evaluation
 from deita_tasks.scoring.pairwise import AnswerPair, JudgeOptions, PairVerdicts, compare_answers
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.comparing import ComparisonPlan
-from deita_tasks.tasks.device_slots import device_slot, visible_gpus
+from deita_tasks.tasks.device_slots import chosen_device_slot
 from deita_tasks.tasks.model_cache import raise_if_run_ends
 
 
@@ -74,7 +73,7 @@ def evaluate_model(
     examples, pairs = read_evaluation(items)
     with (
         stopped_by(raise_if_run_ends),
-        _slot(device, slots),
+        chosen_device_slot(device, slots),
         local_model(model_uri(store, address)) as folder,
     ):
         evaluator = Evaluator(folder, choose_device(device))
@@ -97,17 +96,11 @@ def run_tasks(
     """Return the scores of a model at tasks of lm-eval."""
     with (
         stopped_by(raise_if_run_ends),
-        _slot(device, slots),
+        chosen_device_slot(device, slots),
         local_model(model_uri(store, address)) as folder,
     ):
         scores = evaluate_tasks(folder, names, limit, choose_device(device))
     return {"tasks": [each.to_dict() for each in scores]}
-
-
-def _slot(device: str, slots: int | None) -> AbstractContextManager[None]:
-    """Return the slot of the device that measures."""
-    gpus = visible_gpus() if choose_device(device) != "cpu" else []
-    return device_slot([f"cuda-{gpus[0]}"] if gpus else ["cpu"], slots)
 
 
 # ---- answers and the judge
@@ -168,7 +161,7 @@ def write_answers(
     """Return a model's most probable answers to prompts."""
     with (
         stopped_by(raise_if_run_ends),
-        _slot(device, slots),
+        chosen_device_slot(device, slots),
         local_model(model_uri(store, address)) as folder,
     ):
         tokenizer = load_tokenizer(BaseName(model=folder, chat_template="own")).tokenizer

@@ -1,0 +1,74 @@
+"""The two chat models of a run, as its parameters name them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from deita_tasks.config import Judging, Requests, Rewriting
+from deita_tasks.errors import UsageError
+from deita_tasks.evolving.limits import RateLimit, Spending
+from deita_tasks.evolving.replies import ChatModel, ChatOptions
+from deita_tasks.scoring.http_client import check_url
+
+
+class Roles(NamedTuple):
+    """How the model that rewrites is asked, and how the judge is."""
+
+    rewriter: ChatOptions
+    judge: ChatOptions
+
+
+class ChatModels(NamedTuple):
+    """Both models. They share what the run may pay for, and the limits of a common server."""
+
+    rewriter: ChatModel
+    judge: ChatModel
+    spending: Spending
+
+
+def roles_of(rewriting: Rewriting, judging: Judging, requests: Requests) -> Roles:
+    """Return how both models are asked. Raises UsageError for an address that is none."""
+    _check("rewrite_url", rewriting.rewrite_url)
+    judge_url = judging.judge_url or rewriting.rewrite_url
+    _check("judge_url", judge_url)
+    rewriter = ChatOptions(
+        url=rewriting.rewrite_url,
+        model=rewriting.rewrite_model,
+        api_key_env=rewriting.rewrite_key_env,
+        temperature=rewriting.rewrite_temperature,
+        max_tokens=rewriting.rewrite_tokens,
+        concurrency=requests.concurrency,
+        timeout=requests.request_timeout,
+        attempts=requests.request_attempts,
+    )
+    own = {
+        "url": judge_url,
+        "model": judging.judge_model or rewriting.rewrite_model,
+        "api_key_env": judging.judge_key_env or rewriting.rewrite_key_env,
+        "temperature": judging.judge_temperature,
+        "max_tokens": judging.judge_tokens,
+    }
+    return Roles(rewriter, rewriter.model_copy(update=own))
+
+
+def _check(option: str, url: str) -> None:
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def open_models(roles: Roles, requests: Requests, store: str) -> ChatModels:
+    """Return both models; nothing is asked for yet.
+
+    Raises UsageError for a key variable that is named and not there.
+    """
+    spending = Spending(requests.token_cap)
+    limits: dict[str, RateLimit] = {}
+    for options in roles:
+        limit = RateLimit(requests.requests_per_minute, requests.tokens_per_minute)
+        limits.setdefault(check_url(options.url), limit)
+    rewriter, judge = (
+        ChatModel(options, store, spending, limits[check_url(options.url)]) for options in roles
+    )
+    return ChatModels(rewriter, judge, spending)

@@ -1,0 +1,117 @@
+"""Read the conversations that chains begin with, and those with labels of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+from deita_tasks import storage
+from deita_tasks.config import SeedSource
+from deita_tasks.conversations import Conversation, Quarantined
+from deita_tasks.errors import EmptyFile, InputError, TooManyBadRows
+from deita_tasks.evolving.chains import Seed
+from deita_tasks.evolving.evaluation import MeasuredTexts
+from deita_tasks.evolving.seeds import draw_seeds, find_seeds
+from deita_tasks.loading import find_pool, load_layouts, open_unless_empty, read_conversations
+from deita_tasks.manifest import InputFile
+from deita_tasks.records import ScoreKind
+from deita_tasks.results.training_data import resolve_version
+
+
+class SeedData(NamedTuple):
+    """The seeds that were drawn, and the files that they come from."""
+
+    seeds: list[Seed]
+    inputs: list[InputFile]
+
+
+def read_seeds(source: SeedSource, random_seed: int) -> SeedData:
+    """Return seeds drawn from the first pairs of all conversations.
+
+    Raises TooManyBadRows if a smaller share of the rows than `min_good_fraction` can be read.
+    """
+    reader = _Reader(source)
+    seeds = find_seeds(source.kind, reader, source.seed_strata)
+    reader.check()
+    return SeedData(draw_seeds(seeds, source.chains, random_seed), reader.inputs)
+
+
+class _Reader:
+    """Reads the files of a source, and counts what it reads."""
+
+    def __init__(self, source: SeedSource) -> None:
+        self._source = source
+        self._unread: list[Quarantined] = []
+        self.inputs: list[InputFile] = []
+
+    def __iter__(self) -> Iterator[Conversation]:
+        places = [resolve_version(uri) for uri in self._source.input]
+        for uri in find_pool(places, load_layouts()).files:
+            file = open_unless_empty(uri, self._source.format)
+            count = 0
+            for row in file or ():
+                count += 1
+                if isinstance(row, Quarantined):
+                    self._unread.append(row)
+                else:
+                    yield row
+            name = file.format.name if file else "empty"
+            digest = storage.content_digest(uri)
+            self.inputs.append(InputFile(uri=uri, digest=digest, rows=count, format=name))
+        if not self._rows:
+            raise EmptyFile(f"{', '.join(self._source.input)}: no rows; expected conversations")
+
+    @property
+    def _rows(self) -> int:
+        return sum(file.rows for file in self.inputs)
+
+    def check(self) -> None:
+        """Raise TooManyBadRows if too many rows could not be read."""
+        good = self._rows - len(self._unread)
+        least = self._source.min_good_fraction
+        if good < least * self._rows:
+            first = self._unread[0]
+            raise TooManyBadRows(
+                f"{good:,} of {self._rows:,} rows can be read, less than the required {least:.0%}; "
+                f"row {first.source.row:,} of {first.source.uri}: {first.detail}; mend them, or "
+                "lower min_good_fraction"
+            )
+
+
+class LabelledData(NamedTuple):
+    """Texts with labels of the user's. seen: how many are left out, as the training has them."""
+
+    texts: MeasuredTexts
+    seen: int
+
+
+def read_labelled(kind: ScoreKind, uris: Sequence[str], column: str) -> MeasuredTexts:
+    """Return the first pairs of conversations, as a scorer reads them, with their labels.
+
+    Raises InputError for a row that cannot be read, or has no number there.
+    """
+    texts = MeasuredTexts([], [], [])
+    for row in read_conversations([resolve_version(uri) for uri in uris]):
+        place = f"row {row.source.row:,} of {row.source.uri}"
+        if isinstance(row, Quarantined):
+            raise InputError(f"{place}: {row.detail}; expected a labelled conversation")
+        label = row.extra.get(column)
+        if isinstance(label, bool) or not isinstance(label, int | float):
+            names = ", ".join(row.extra) or "no other columns"
+            raise InputError(
+                f"{place}: label_column = {column!r} holds no number; the row has {names}"
+            )
+        if row.pairs:
+            instruction, response = row.pairs[0]
+            texts.pairs.append((instruction, "" if kind == "complexity" else response))
+            texts.scores.append(float(label))
+    return texts
+
+
+def without_seen(texts: MeasuredTexts, trained: Collection[tuple[str, str]]) -> LabelledData:
+    """Return the texts that a training has not seen."""
+    places = [place for place, pair in enumerate(texts.pairs) if pair not in trained]
+    kept = MeasuredTexts(
+        [texts.pairs[place] for place in places], [texts.scores[place] for place in places], []
+    )
+    return LabelledData(kept, len(texts.pairs) - len(places))

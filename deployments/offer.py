@@ -25,6 +25,7 @@ YAML = Path(__file__).with_name("prefect.yaml")
 NIGHTLY = "0 3 * * *"
 RESELECT = "reselect-subset/reselect"
 POOLS = "pools"  # the input in `prefect.yaml`
+PATHS = {"input", "output", "store", "selection", "base", "held_out"}  # parameters
 
 
 def build_parser(description: str | None) -> argparse.ArgumentParser:
@@ -70,7 +71,7 @@ def fill_in(options: argparse.Namespace, client: SyncPrefectClient) -> list[dict
     for deployment in deployments:
         parameters = deployment["parameters"]
         deployment["parameters"] = _absolute(storage, parameters)
-        if options.input and parameters.get("source") == {"input": [POOLS]}:
+        if options.input and parameters.get("source", {}).get("input") == [POOLS]:
             pools = _below(Path.cwd(), options.input)
             deployment["parameters"]["source"]["input"] = [pools]
         if "training" in parameters:  # a model is read from a folder, wherever the results go
@@ -81,13 +82,13 @@ def fill_in(options: argparse.Namespace, client: SyncPrefectClient) -> list[dict
     return deployments
 
 
-def _absolute(storage: str, value: Any) -> Any:
-    """Return `value` with each path in it, at any depth, below `storage`."""
+def _absolute(storage: str, value: Any, name: str = "") -> Any:
+    """Return `value` with each path in it, at any depth, below `storage`. name: its parameter."""
     if isinstance(value, dict):
-        return {name: _absolute(storage, item) for name, item in value.items()}
+        return {field: _absolute(storage, item, field) for field, item in value.items()}
     if isinstance(value, list):
-        return [_absolute(storage, item) for item in value]
-    return f"{storage.rstrip('/')}/{value}"
+        return [_absolute(storage, item, name) for item in value]
+    return f"{storage.rstrip('/')}/{value}" if name in PATHS else value
 
 
 def _below(folder: Path, path: str) -> str:

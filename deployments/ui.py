@@ -1,4 +1,4 @@
-"""Run a Prefect server with select, reselect, sweep, align and compare: `python -m deployments.ui`.
+"""Run a Prefect server with all flows that have a form: `python -m deployments.ui`.
 
 In a checkout, `make ui`. For one machine and one person: Prefect's own data lies in .deita/prefect
 of the root, apart from any other Prefect on the machine. Ctrl-C ends the server and its runs.

@@ -22,6 +22,7 @@ COMMANDS = (
     "solve",
     "align",
     "compare",
+    "train-scorer",
     "preflight",
     "explain",
     "check",

@@ -18,7 +18,7 @@ from deita_tasks.config import (
     ScorerTraining,
     SeedSource,
 )
-from deita_tasks.results.scorer import ScorerEstimate, TrainedScorer
+from deita_tasks.evolving.result import ScorerEstimate, TrainedScorer
 from flows.steps import ONE_AT_A_TIME
 
 

@@ -21,6 +21,7 @@ from deita_tasks.evolving.data_set import ChainSet
 from deita_tasks.evolving.evolve import evolve
 from deita_tasks.evolving.judge import judge
 from deita_tasks.evolving.replies import ChatModel
+from deita_tasks.evolving.result import RoleUsage
 from deita_tasks.evolving.roles import ChatModels, open_models
 from deita_tasks.evolving.shards import (
     has_chains,
@@ -32,7 +33,6 @@ from deita_tasks.evolving.shards import (
     write_chains,
 )
 from deita_tasks.models.stopping import stopped_by
-from deita_tasks.results.scorer import RoleUsage
 from deita_tasks.scoring.concurrent_map import concurrent_map
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.model_cache import raise_if_run_ends

@@ -35,7 +35,17 @@ from deita_tasks.evolving.evaluation import (
     measure,
     texts_of,
 )
+from deita_tasks.evolving.fit import encode_scored, scorer_encoder, write_scorer
+from deita_tasks.evolving.report import chains_beside, figures_markdown
+from deita_tasks.evolving.result import (
+    RoleUsage,
+    ScorerEstimate,
+    ScorerResult,
+    TrainedScorer,
+    write_scorer_result,
+)
 from deita_tasks.evolving.roles import Roles, roles_of
+from deita_tasks.evolving.seed_files import read_labelled, read_seeds, without_seen
 from deita_tasks.evolving.templates import Templates, load_templates
 from deita_tasks.finetuning import require_packages
 from deita_tasks.finetuning.examples import build_training_set
@@ -49,16 +59,6 @@ from deita_tasks.models.stopping import stopped_by
 from deita_tasks.plan import check_apart, check_output, check_outside
 from deita_tasks.presets import Spec
 from deita_tasks.records import ScoreKind
-from deita_tasks.reporting.scorer import chains_beside, figures_markdown
-from deita_tasks.results.scorer import (
-    RoleUsage,
-    ScorerEstimate,
-    ScorerResult,
-    TrainedScorer,
-    write_scorer_result,
-)
-from deita_tasks.results.scorer_training import encode_scored, scorer_encoder, write_scorer
-from deita_tasks.results.seed_files import read_labelled, read_seeds, without_seen
 from deita_tasks.scoring import Scorer, load_scorer
 from deita_tasks.scoring.prompt_encoder import PromptEncoder
 from deita_tasks.tasks.aligning import settings_of, train

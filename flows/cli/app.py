@@ -30,13 +30,19 @@ from flows.cli.options import (
     Export,
     Filtering,
     Grid,
+    Judging,
     Measures,
     Output,
     Preferences,
+    Requests,
+    Rewriting,
     Run,
     RunOptions,
     Runtime,
+    ScorerMeasures,
+    ScorerTraining,
     Scoring,
+    SeedSource,
     Selection,
     Source,
     Training,
@@ -56,6 +62,7 @@ from flows.cli.printing import (
     print_explanation,
     print_matches,
     print_record_checks,
+    print_scorer,
     print_solution,
     print_summary,
     print_sweep,
@@ -277,6 +284,36 @@ def compare(
     )
     print_comparison(compared, output.output)
     print_time()
+
+
+@app.command(name="train-scorer")
+def train_own_scorer(
+    *,
+    source: SeedSource,
+    rewriting: Rewriting,
+    training: ScorerTraining,
+    output: Output,
+    judging: Judging = config.Judging(),  # noqa: B008
+    requests: Requests = config.Requests(),  # noqa: B008
+    measures: ScorerMeasures = config.ScorerMeasures(),  # noqa: B008
+    run: TrainingRun = TrainingRunOptions(),  # noqa: B008
+    advanced: Runtime = config.Runtime(),  # noqa: B008
+) -> None:
+    """Train a scorer of your own: rewrite texts, have them judged, fit a model, measure it."""
+    get_ready_to_train("train-scorer", run)
+    from flows.train_scorer import train_scorer
+
+    scorer = train_scorer(
+        source=source,
+        rewriting=rewriting,
+        training=training,
+        output=output,
+        judging=judging,
+        requests=requests,
+        measures=measures,
+        advanced=advanced,
+    )
+    print_scorer(scorer, output.output)
 
 
 def get_ready_to_train(command: str, run: TrainingRunOptions) -> None:

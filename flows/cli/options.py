@@ -62,6 +62,10 @@ COMMON_OPTIONS = {
         *("selection", "output", "overwrite", "base", "recipe", "arms", "held_out", "pairs"),
         *("tasks", "config"),
     },
+    "train-scorer": {
+        *("input", "output", "kind", "chains", "rewrite_url", "rewrite_model", "judge_model"),
+        *("dry_run", "labelled", "config"),
+    },
 }
 
 ConfigFile = Annotated[
@@ -100,7 +104,8 @@ class TrainingRunOptions(BaseModel):
 # The panels of help, in this order; each is a section of the YAML file.
 PANELS = (
     *("source", "export", "output", "run", "scoring", "embedding", "filtering"),
-    *("selection", "grid", "budget", "comparison", "training", "preferences", "measures"),
+    *("selection", "grid", "budget", "comparison", "rewriting", "judging", "requests"),
+    *("training", "preferences", "measures"),
     "advanced",
 )
 
@@ -128,6 +133,12 @@ Training = Annotated[config.Training, _section("training")]
 Preferences = Annotated[config.Preferences, _section("preferences")]
 Comparison = Annotated[config.Comparison, _section("comparison")]
 Measures = Annotated[config.Measures, _section("measures")]
+SeedSource = Annotated[config.SeedSource, _section("source")]
+Rewriting = Annotated[config.Rewriting, _section("rewriting")]
+Judging = Annotated[config.Judging, _section("judging")]
+Requests = Annotated[config.Requests, _section("requests")]
+ScorerTraining = Annotated[config.ScorerTraining, _section("training")]
+ScorerMeasures = Annotated[config.ScorerMeasures, _section("measures")]
 Run = Annotated[RunOptions, _section("run")]
 TrainingRun = Annotated[TrainingRunOptions, _section("run")]
 

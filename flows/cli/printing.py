@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deita_tasks.config import Selection
     from deita_tasks.conversations import Conversation
     from deita_tasks.decisions import LedgerRow
+    from deita_tasks.evolving.result import ScorerEstimate, TrainedScorer
     from deita_tasks.findings import Findings
     from deita_tasks.manifest import Counts
     from deita_tasks.preflight import Check
@@ -382,6 +383,35 @@ def print_comparison(compared: ComparedModels, output: str) -> None:
             console.print(f"{count:,} {kind} were removed: their prompts stand in an arm")
     for line in (manifest.sentence, *manifest.notes):
         console.print(Text(f"\n{safe(line)}"))
+    _print_files(console, output, list(manifest.outputs))
+
+
+# ---- train-scorer
+
+
+def print_scorer(scorer: TrainedScorer | ScorerEstimate, output: str) -> None:
+    """Print how well a scorer agrees with the judge, and where its files are; or an estimate."""
+    from deita_tasks.evolving.result import ScorerEstimate
+
+    console = new_console()
+    if isinstance(scorer, ScorerEstimate):
+        for line in scorer.sentences():
+            console.print(Text(safe(line)))
+        console.print("nothing was asked for: a dry run")
+        return
+    manifest = scorer.manifest
+    table = Table(box=None, pad_edge=False)
+    for name in ("rank correlation of", "texts", "over all texts", "within a chain"):
+        table.add_column(name, justify="left" if name.endswith("of") else "right", no_wrap=True)
+    figures = manifest.figures
+    for agreement in (*figures.held_out, *figures.labelled):
+        numbers = (agreement.across, agreement.within)
+        cells = [_number(value, "{:.3f}") for value in numbers]
+        table.add_row(escape(agreement.name), f"{agreement.texts:,}", *cells)
+    console.print(table)
+    usage = [str(role) for role in manifest.usage]
+    for line in (*manifest.chains.sentences(), *usage, *manifest.remedies, figures.sentence):
+        console.print(Text(safe(line)))
     _print_files(console, output, list(manifest.outputs))
 
 

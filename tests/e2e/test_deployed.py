@@ -65,7 +65,7 @@ def artifacts(site: Site, run: FlowRun) -> dict[str, Any]:
 
 def test_deployments_that_explain_themselves(deployed: Site) -> None:
     found = {one.name: one for one in deployed.client.read_deployments()}
-    assert set(found) == {"select", "reselect", "sweep", "align", "compare"}
+    assert set(found) == {"select", "reselect", "sweep", "align", "compare", "train-scorer"}
     for one in found.values():
         assert one.work_pool_name == "deita"
         assert one.description
@@ -75,7 +75,7 @@ def test_deployments_that_explain_themselves(deployed: Site) -> None:
             assert one.parameters["comparison"] == {"selection": f"{results}/selection"}
             continue
         pool = f"{results}/reselect" if one.name == "align" else str(deployed.root / "pools")
-        assert one.parameters["source"] == {"input": [pool]}
+        assert one.parameters["source"]["input"] == [pool]
     assert deployed.client.read_work_pool("deita").type == "process"
     [nightly] = found["reselect"].schedules
     assert (nightly.schedule.cron, nightly.active) == ("0 3 * * *", False)  # type: ignore[union-attr]

@@ -43,7 +43,7 @@ def test_it_serves_runs_and_ends_all_that_it_started(small_pool: Path, tmp_path:
         assert len(sessions) == 2
         with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
             found = {one.name: one for one in client.read_deployments()}
-            assert set(found) == {"select", "reselect", "sweep", "align", "compare"}
+            assert set(found) == {"select", "reselect", "sweep", "align", "compare", "train-scorer"}
             assert {(one.work_pool_name, one.paused) for one in found.values()} == {(None, False)}
             given = {
                 **found["select"].parameters,

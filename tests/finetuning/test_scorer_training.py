@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from deita_tasks.errors import UsageError
+from deita_tasks.evolving.fit import encode_scored, scorer_encoder, write_scorer
 from deita_tasks.finetuning.examples import EncodedRow, LeftOut, build_training_set
 from deita_tasks.finetuning.trained import Settings, prepare_sft, train_prepared
 from deita_tasks.models.chat import IGNORED
 from deita_tasks.models.chat_tokenizer import BaseName, load_tokenizer
 from deita_tasks.recipes import RECIPES, Lora
-from deita_tasks.results.scorer_training import encode_scored, scorer_encoder, write_scorer
 from deita_tasks.scoring.causal_lm import CausalLMScorer
 from deita_tasks.scoring.prompts import render
 from tests.support.checkpoints import reference_ids

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from deita_tasks.config import (
     SeedSource,
 )
 from tests.support.completions_server import serving
-from tests.support.scorer_server import ScorerServer, grade, seed_text
+from tests.support.scorer_server import ScorerServer, seed_text
 from tests.support.small_pool import write_rows
 from tests.support.tiny_base import write_base
 

@@ -18,17 +18,18 @@ from deita_tasks.evolving.chains import Chain
 from deita_tasks.evolving.data_set import ChainSet, DataFacts, data_table, released_rows
 from deita_tasks.evolving.estimate import RoleEstimate
 from deita_tasks.evolving.evaluation import ScorerFigures
-from deita_tasks.finetuning.job import LEFT_OUT_FILE, LIBRARIES, TrainedModel
-from deita_tasks.finetuning.trained import model_uri
-from deita_tasks.manifest import PACKAGES, InputFile, ResultManifest, package_versions
-from deita_tasks.records import ScoreKind
-from deita_tasks.reporting.scorer import (
+from deita_tasks.evolving.fit import write_scorer
+from deita_tasks.evolving.report import (
     Expected,
     agreement_rows,
     calibration_png,
     calibration_svg,
     chain_rows,
 )
+from deita_tasks.finetuning.job import LEFT_OUT_FILE, LIBRARIES, TrainedModel
+from deita_tasks.finetuning.trained import model_uri
+from deita_tasks.manifest import PACKAGES, InputFile, ResultManifest, package_versions
+from deita_tasks.records import ScoreKind
 from deita_tasks.results.alignment import (
     CARD_FILE,
     TrainingFacts,
@@ -39,7 +40,6 @@ from deita_tasks.results.alignment import (
 )
 from deita_tasks.results.publish import publish_result
 from deita_tasks.results.records import ResultRecord
-from deita_tasks.results.scorer_training import write_scorer
 from deita_tasks.scoring.prompt_encoder import PromptEncoder
 from deita_tasks.strict_json import JsonRecord, strict_json
 from deita_tasks.templating import escape_markdown, template_environment

@@ -41,14 +41,17 @@ KIND_FILES = {
     "runs": MARK_NAME,
 }
 # Every file below <kind>/<digest>/ is ours: libraries name those of a model.
-FOLDERS = re.compile(rf"(models|trainings|evaluations)/({DIGEST})/.+")
+FOLDERS = re.compile(rf"(models|trainings|evaluations|chains)/({DIGEST})/.+")
+REPLIES = re.compile(rf"replies/[0-9a-f]{{2}}/{DIGEST}\.json")
 UNCOUNTED = {
     "trainings": "data and checkpoints of a training that has not ended",
     "evaluations": "what models were measured on",
+    "chains": "rewritten or judged texts, made from replies",
 }
 LOOSE_FILES = {
     "plans": "rows to compute",
     "results": "what Prefect remembers",
+    "replies": "what chat models replied, each paid for",
     "runs": "marks of runs under way",
     "drafts": "left by runs that were killed",
 }
@@ -59,8 +62,8 @@ class Artifact:
     """A pool, selection, exclusions, reference or the parts of one fingerprint; or all of a kind.
 
     kind: pools, selections, exclusions, references, tokens, embeddings, scores/complexity,
-    scores/quality, models, trainings, evaluations; or plans, results, runs, drafts, which have the
-    digest "". files: their names are paths from the store.
+    scores/quality, models, trainings, evaluations, chains; or plans, results, replies, runs,
+    drafts, which have the digest "". files: their names are paths from the store.
     """
 
     kind: str
@@ -116,6 +119,8 @@ def artifact_of(name: str) -> tuple[str, str] | None:
         return ("drafts", "") if is_draft else None
     if folder in KIND_FILES:
         return (folder, "") if KIND_FILES[folder].fullmatch(file) else None
+    if REPLIES.fullmatch(name):
+        return "replies", ""
     below = FOLDERS.fullmatch(name)
     if below is not None:
         return below[1], below[2]

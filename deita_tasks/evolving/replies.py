@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pydantic import Field, JsonValue, NonNegativeInt
 
 from deita_tasks import storage
-from deita_tasks.errors import MissingFile, ModelError, UsageError
+from deita_tasks.errors import DamagedArtifact, MissingFile, ModelError, UsageError
 from deita_tasks.evolving.limits import RateLimit, Spending
 from deita_tasks.presets import SERVER_ATTEMPTS, SERVER_CONCURRENCY, SERVER_KEY_ENV, SERVER_TIMEOUT
 from deita_tasks.scoring.http_client import JSONObject, Server, check_url, lookup
@@ -109,7 +109,7 @@ class ChatModel:
             reply = storage.read_record(uri, KeptReply).reply
             self._count(Usage(0, 0, 0, 1))
             return reply
-        except MissingFile:
+        except (MissingFile, DamagedArtifact):  # of a damaged reply nothing can be read
             pass
         reply = self._pay(messages)
         storage.write_record(uri, KeptReply(question=question, reply=reply))

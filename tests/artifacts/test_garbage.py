@@ -83,6 +83,10 @@ def test_models_stay_with_what_was_measured_and_trainings_go(place):
     storage.write_bytes(f"{place}/models/{address}/adapter_model.safetensors", b"")
     storage.write_bytes(f"{place}/results/evaluate-model-{address}-{digest}", b"{}")
     lasting = file_names(place) - before
+    reply = f"replies/{digest[:2]}/{digest}.json"
+    storage.write_bytes(f"{place}/{reply}", b"{}")  # paid for: it stays whatever is forgotten
+    before |= {reply}
+    storage.write_bytes(f"{place}/chains/{digest}/chains.json", b"{}")
     storage.write_bytes(f"{place}/trainings/{digest}/checkpoint-4/optimizer.pt", b"")
     storage.write_bytes(f"{place}/trainings/{digest}/claim.json", b"{}")
     storage.write_bytes(f"{place}/evaluations/{digest}/held_out.parquet", b"")
@@ -91,6 +95,7 @@ def test_models_stay_with_what_was_measured_and_trainings_go(place):
     assert garbage_names(place) == set()
     assert garbage_names(place, now=LATER) == passing
     assert garbage_names(place, now=LATER, forget=timedelta(days=20)) >= lasting | passing
+    assert reply not in garbage_names(place, now=LATER, forget=timedelta(days=20))
     summaries = {each.artifact.kind: each for each in summarise(place)}
     assert summaries["models"].rows == 10
     assert summaries["models"].stands_for == "org/base after sft, seed 3"

@@ -1,4 +1,4 @@
-"""`deita align` and `deita compare`: mistakes told in one line, before anything is trained."""
+"""`deita align`, `compare` and `train-scorer`: mistakes told in one line, before anything is trained."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from flows.cli.app import main
 
 ALIGN = ("align", "--input", "data.jsonl", "--output", "out")
 COMPARE = ("compare", "--selection", "selection", "--base", "model", "--output", "out")
+SCORER = (
+    *("train-scorer", "--input", "data.jsonl", "--output", "out", "--base", "model"),
+    *("--rewrite-url", "http://localhost:1/v1", "--rewrite-model", "m"),
+)
 
 Deita = Callable[..., tuple[int, str]]
 
@@ -53,6 +57,9 @@ def deita(
         ((*ALIGN, "--base", "m", "--max-lenght", "9"), "did you mean --max-length?"),
         ((*COMPARE, "--arms", "best"), "comparison.arms[0]: 'best' arrived"),
         ((*COMPARE, "--judge-url", "http://x/v1"), "a judge needs both judge_url and judge_model"),
+        (SCORER, "--kind is required (or set it in the section 'source' of --config)"),
+        ((*SCORER, "--kind", "length"), "source: kind = 'length'"),
+        ((*SCORER, "--kind", "quality", "--held-out-share", "1"), "measures: held_out_share = '1'"),
     ],
 )
 def test_a_wrong_option(arguments: tuple[str, ...], expected: str, deita: Deita) -> None:
@@ -70,6 +77,7 @@ def test_a_wrong_option(arguments: tuple[str, ...], expected: str, deita: Deita)
         ((*ALIGN[:2], "none.jsonl", *ALIGN[3:], "--base", "m"), "none.jsonl"),
         ((*ALIGN[:-1], "data.jsonl", "--base", "m"), "data.jsonl"),
         (COMPARE, "nothing to measure with; set held_out, pairs or tasks"),
+        ((*SCORER, "--kind", "quality"), "no such folder, and not a hub id"),
         ((*COMPARE, "--tasks", "arc_easy"), "pip install 'deita-tasks[eval]'"),
     ],
 )
@@ -80,7 +88,9 @@ def test_a_wrong_value(arguments: tuple[str, ...], expected: str, deita: Deita) 
     assert expected in told
 
 
-@pytest.mark.parametrize("command", [(*ALIGN, "--base", "model"), COMPARE])
+@pytest.mark.parametrize(
+    "command", [(*ALIGN, "--base", "model"), COMPARE, (*SCORER, "--kind", "quality")]
+)
 def test_a_missing_extra_is_one_line(
     command: tuple[str, ...], deita: Deita, monkeypatch: pytest.MonkeyPatch
 ) -> None:

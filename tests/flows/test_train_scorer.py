@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,9 +68,19 @@ class Trained(NamedTuple):
         return self.folder / "scorer"
 
 
-def unreliable(body: dict[str, Any]) -> Any:
-    """One request in five finds a busy server, a broken connection or half an answer."""
-    return random.choice([(429, {"Retry-After": "0"}), "drop", "html", *[None] * 12])
+def unreliable() -> Callable[[dict[str, Any]], Any]:
+    """Half of all requests find a busy server, a broken connection or half an answer at first."""
+    seen: set[str] = set()
+
+    def fault_of(body: dict[str, Any]) -> Any:
+        content = json.dumps(body)
+        if content in seen:
+            return None
+        seen.add(content)
+        faults = [(429, {"Retry-After": "0"}), "drop", "html", None, None, None]
+        return random.Random(content).choice(faults)
+
+    return fault_of
 
 
 def write_seeds(path: Path, count: int) -> Path:
@@ -104,7 +114,7 @@ def labelled(path: Path) -> Path:
     texts = [
         seed_text(number) + " rigorous formal"[: 9 * (number % 3)] for number in range(900, 930)
     ]
-    rows = [{"prompt": text, "response": "", "score": grade(text) - 1} for text in texts]
+    rows = [{"prompt": text, "response": "Yes.", "score": grade(text) - 1} for text in texts]
     return write_rows(path, rows)
 
 
@@ -120,7 +130,7 @@ def trained(
     folder = tmp_path_factory.mktemp("own")
     write_seeds(folder / "seeds.jsonl", 120)
     server = ScorerServer()
-    server.fault_of = unreliable
+    server.fault_of = unreliable()
     with pytest.MonkeyPatch.context() as patch, serving(server):
         patch.setenv("HF_HUB_OFFLINE", "1")
         labels = [str(labelled(folder / "labels.jsonl"))]
@@ -257,7 +267,7 @@ def test_a_killed_run_pays_for_no_reply_twice(
     more = {"checkpoint_steps": 2, "epochs": 1}
     with serving(ScorerServer()) as server:
         assert isinstance(server, ScorerServer)
-        server.fault_of = unreliable
+        server.fault_of = unreliable()
         values = options(tmp_path, base_model, server.url, **more)
         words = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
         words[0] = f"--input={tmp_path / 'seeds.jsonl'}"

@@ -1,4 +1,4 @@
-"""`deita align`, `compare` and `train-scorer`: mistakes told in one line, before anything is trained."""
+"""`deita align`, `compare` and `train-scorer`: mistakes told in one line, before any training."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def find_garbage(
     pool that stays.
     """
     now = now or datetime.now(UTC)
-    artifacts = list_artifacts(store)
+    artifacts = [each for each in list_artifacts(store) if each.kind != "replies"]  # paid for
     marks = read_marks(store, now)
     grace = grace_beside(marks, grace, now)
     lasting = [artifact for artifact in artifacts if artifact.kind in ("selections", "models")]
@@ -61,8 +61,6 @@ def find_garbage(
     live = {artifact.digest for artifact in lasting} | pools | fingerprints | others
     garbage: list[storage.FileEntry] = []
     for artifact in artifacts:
-        if artifact.kind == "replies":
-            continue  # paid for
         if artifact.kind in ("trainings", "evaluations", "chains"):
             garbage += artifact.files if now - artifact.newest >= grace else ()
         elif artifact.is_part_set and artifact.digest in fingerprints:

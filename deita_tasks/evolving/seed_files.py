@@ -15,7 +15,7 @@ from deita_tasks.evolving.seeds import draw_seeds, find_seeds
 from deita_tasks.loading import find_pool, load_layouts, open_unless_empty, read_conversations
 from deita_tasks.manifest import InputFile
 from deita_tasks.records import ScoreKind
-from deita_tasks.results.training_data import resolve_version
+from deita_tasks.results.versions import result_uri
 
 
 class SeedData(NamedTuple):
@@ -45,7 +45,7 @@ class _Reader:
         self.inputs: list[InputFile] = []
 
     def __iter__(self) -> Iterator[Conversation]:
-        places = [resolve_version(uri) for uri in self._source.input]
+        places = [result_uri(uri) for uri in self._source.input]
         for uri in find_pool(places, load_layouts()).files:
             file = open_unless_empty(uri, self._source.format)
             count = 0
@@ -91,7 +91,7 @@ def read_labelled(kind: ScoreKind, uris: Sequence[str], column: str) -> Measured
     Raises InputError for a row that cannot be read, or has no number there.
     """
     texts = MeasuredTexts([], [], [])
-    for row in read_conversations([resolve_version(uri) for uri in uris]):
+    for row in read_conversations([result_uri(uri) for uri in uris]):
         place = f"row {row.source.row:,} of {row.source.uri}"
         if isinstance(row, Quarantined):
             raise InputError(f"{place}: {row.detail}; expected a labelled conversation")

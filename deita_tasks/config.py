@@ -248,6 +248,12 @@ class Scoring(Group):
         title="Complexity model revision",
         description="Branch, tag or commit on the hub. Default: the pinned commit, else main.",
     )
+    complexity_head: Annotated[Uri | None, ComponentOption("complexity", "head")] = Field(
+        None,
+        title="Complexity head",
+        description="For mini: folder with a head of your own, local or on S3, as `deita "
+        "train-scorer --head mini` writes it. Default: the packaged one.",
+    )
     quality: ScorerName | None = Field(
         None,
         title="Quality scorer",
@@ -262,6 +268,12 @@ class Scoring(Group):
         None,
         title="Quality model revision",
         description="Branch, tag or commit on the hub. Default: the pinned commit, else main.",
+    )
+    quality_head: Annotated[Uri | None, ComponentOption("quality", "head")] = Field(
+        None,
+        title="Quality head",
+        description="For mini: folder with a head of your own, local or on S3, as `deita "
+        "train-scorer --head mini` writes it. Default: the packaged one.",
     )
     score_max_length: Annotated[int | None, ComponentOption("scorers", "max_length")] = Field(
         None,

@@ -27,7 +27,7 @@ from deita_tasks.selecting import SELECTORS
 from deita_tasks.selecting.base import Selector
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("deita_tasks", "flows", "deployments", "benchmarks")
+FOLDERS = ("deita_tasks", "flows", "deployments", "benchmarks", "fitting")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for folder in FOLDERS
@@ -79,7 +79,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "flows.train_scorer",
     ),
     ("flows.cli",),
-    ("deployments", "benchmarks"),
+    ("deployments", "benchmarks", "fitting"),
 )
 PICKLES = {
     "pickle",

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 Matrix: TypeAlias = NDArray[np.float64]  # (n, k), or (n,) for a vector
 
@@ -32,9 +33,9 @@ def normal_scores(labels: Matrix) -> Matrix:
 
 def spearman(x: Matrix, y: Matrix) -> float:
     """Return the rank correlation, ties at their mean rank; NaN if x or y is constant."""
-    ranks_of_x = pd.Series(x).rank()
-    ranks_of_y = pd.Series(y).rank()
-    return float(ranks_of_x.corr(ranks_of_y))
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(spearmanr(x, y).statistic)
 
 
 def centre_within_groups(x: Matrix, groups: NDArray[np.int64]) -> Matrix:
@@ -49,7 +50,11 @@ def fit_kernel_ridge(kernel: Matrix, y: Matrix, penalty: float) -> Matrix:
 
     `kernel`: (n, n), how near n examples are to each other. y is centred first.
     """
-    return np.linalg.solve(kernel + penalty * np.eye(len(kernel)), y - y.mean())
+    from sklearn.kernel_ridge import KernelRidge
+
+    ridge = KernelRidge(alpha=penalty, kernel="precomputed").fit(kernel, y - y.mean())
+    weights: Matrix = ridge.dual_coef_
+    return weights
 
 
 def fit_positive_ridge(

@@ -22,7 +22,7 @@ from deita_tasks.training.fit import (
     fit_positive_ridge,
     normal_scores,
 )
-from deita_tasks.training.labels import Comparisons, LabelledTexts, normalise_prompt
+from deita_tasks.training.texts import Comparisons, LabelledTexts, normalise_prompt
 from deita_tasks.words import count_words
 
 # By cross-validation within the general source, which is flat around these values.

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("deita_tasks", "flows")
-ALL_CODE = (*PACKAGES, "deployments", "benchmarks", "tests")
+ALL_CODE = (*PACKAGES, "deployments", "benchmarks", "fitting", "tests")
 
 LAYOUT_TOKENS = {
     tokenize.NL,

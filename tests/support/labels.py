@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from deita_tasks.strict_json import JSON
-from deita_tasks.training.labels import (
+from fitting.labels import (
     CONSTRAINTS,
     GENERAL,
     HARMLESS,

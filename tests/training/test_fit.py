@@ -35,6 +35,13 @@ def test_centring_leaves_what_differs_within_a_group() -> None:
     np.testing.assert_allclose(centre_within_groups(x[:, 0], groups), [-1, 1, 0])
 
 
+def test_kernel_ridge_of_two_texts_by_hand() -> None:
+    """(kernel + 1) w = y less its mean: 2 a + b / 2 = -1 and a / 2 + 2 b = 1."""
+    kernel = np.array([[1.0, 0.5], [0.5, 1.0]])
+    weights = fit_kernel_ridge(kernel, np.array([1.0, 3.0]), 1.0)
+    np.testing.assert_allclose(weights, [-2 / 3, 2 / 3])
+
+
 def test_kernel_ridge_is_where_the_gradient_vanishes() -> None:
     """Of |kernel w - y|^2 + penalty * w' kernel w: kernel (kernel w - y + penalty w) = 0."""
     x = RANDOM.normal(size=(12, 3))

@@ -7,7 +7,7 @@ import pytest
 
 from deita_tasks.scoring.mini.features import instruction_features
 from deita_tasks.training.heads import EncodedTexts, add_second_label
-from deita_tasks.training.labels import LabelledTexts, normalise_prompt
+from deita_tasks.training.texts import LabelledTexts, normalise_prompt
 
 
 def encoded(*instructions: str) -> EncodedTexts:

@@ -142,11 +142,18 @@ class Head:
     @classmethod
     def load(cls, path: Path) -> Head:
         """Read a head from a safetensors file."""
-        from safetensors import safe_open
+        return cls.from_bytes(path.read_bytes())
 
-        with safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            names = json.loads(file.metadata()["features"])
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Head:
+        """Return the head that a safetensors file holds.
+
+        Raises SafetensorError, KeyError or TypeError for the content of another file.
+        """
+        from safetensors.numpy import load
+
+        arrays = load(content)
+        names = json.loads(_metadata(content)["features"])
         judge_arrays = {
             field.name: arrays.pop(_JUDGE_PREFIX + field.name)
             for field in fields(DifficultyJudge)
@@ -154,6 +161,14 @@ class Head:
         }
         judge = DifficultyJudge(**judge_arrays) if judge_arrays else None
         return cls(names, **arrays, judge=judge)
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file: its header is JSON after 8 bytes of length."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    metadata: dict[str, str] = header.get("__metadata__", {})
+    return metadata
 
 
 def _bounded(values: Doubles, bound: float) -> Doubles:

@@ -10,8 +10,9 @@ counts. The counted opinion is how much the instruction demands, from counts alo
 a text unlike those it was fitted to must not outweigh everything. Quality is a linear head on
 counts of the response beside its instruction; an empty response scores exactly 1.
 
-deita_tasks/training/mini.py fits them. mini/weights/MODEL_CARD.md says to what, and how far they
-can be trusted.
+fitting/mini.py, beside the package, fits them. mini/weights/MODEL_CARD.md says to what, and how far
+they can be trusted. With `head` the scorer reads weights that deita_tasks/training fitted to scores
+of the user's judge.
 """
 
 from __future__ import annotations
@@ -22,11 +23,10 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from deita_tasks.components import Fingerprint
 from deita_tasks.conversations import Conversation
-from deita_tasks.models.checkpoint import file_digest
 from deita_tasks.models.hardware import BatchTokens, Device, Dtype, choose_dtype
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.stopping import raise_if_stopped
@@ -42,7 +42,8 @@ from deita_tasks.scoring.mini.encoder import (
     tokenize,
 )
 from deita_tasks.scoring.mini.features import instruction_features, response_features
-from deita_tasks.scoring.mini.head import COUNTED_CONSTANTS, JUDGED_CONSTANTS, Head
+from deita_tasks.scoring.mini.head import COUNTED_CONSTANTS, JUDGED_CONSTANTS
+from deita_tasks.scoring.mini.head_file import HeadFile, read_head
 
 WEIGHTS = Path(__file__).with_name("weights")
 PIECE = 1024  # pairs; computing them takes about 20 KB each
@@ -62,20 +63,23 @@ class MiniScorer(Scorer):
     device: Device = "auto"
     batch_tokens: BatchTokens = None
     dtype: Dtype = "float32"
+    head: str | None = Field(
+        None, description="folder with a head of your own, local or on S3; None: the packaged one"
+    )
 
-    _head: Lazy[Head] = PrivateAttr(default_factory=Lazy)
+    _head: Lazy[HeadFile] = PrivateAttr(default_factory=Lazy)
     _encoder: Lazy[MiniEncoder] = PrivateAttr(default_factory=Lazy)
 
     @property
     def languages(self) -> tuple[str, ...]:
-        return ("en",)
+        return ("en",) if self.head is None else ()  # nobody said what a head of one's own reads
 
     def fingerprint(self) -> Fingerprint:
         head: Fingerprint = {
             "backend": "mini",
             "version": self.VERSION[self.kind],
             "kind": self.kind,
-            "weights_sha256": file_digest(self._weights),
+            "weights_sha256": self._head.get(self._load_head).sha256,
             **COUNTED_CONSTANTS,
         }
         if self.kind == "quality":
@@ -111,7 +115,7 @@ class MiniScorer(Scorer):
         self, pairs: Sequence[tuple[str, str]], states: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
         """Return the scores of n pairs, (n,); `states`: (n, s), for complexity alone."""
-        head = self._head.get(self._load_head)
+        head = self._head.get(self._load_head).head
         scores = np.empty(len(pairs), np.float32)
         for start in range(0, len(pairs), PIECE):
             piece = slice(start, start + PIECE)
@@ -142,8 +146,8 @@ class MiniScorer(Scorer):
         """Forget the loaded model; the next `compute` loads it again."""
         self._encoder.release()
 
-    def _load_head(self) -> Head:
-        return Head.load(self._weights)
+    def _load_head(self) -> HeadFile:
+        return read_head(self.head or str(WEIGHTS), self.kind)
 
     def _load_encoder(self) -> MiniEncoder:
         return MiniEncoder(self.device, self._number_type)
@@ -151,7 +155,3 @@ class MiniScorer(Scorer):
     @property
     def _number_type(self) -> str:
         return choose_dtype(self.dtype, self.device)
-
-    @property
-    def _weights(self) -> Path:
-        return WEIGHTS / f"{self.kind}.safetensors"

@@ -15,14 +15,8 @@ from deita_tasks.training.heads import (
     fit_quality,
     predict_totals,
 )
-from deita_tasks.training.labels import (
-    CONSTRAINTS,
-    GENERAL,
-    HARMLESS,
-    QUALITY_FAMILIES,
-    SAME_PROMPTS,
-    Comparisons,
-)
+from deita_tasks.training.texts import Comparisons
+from fitting.labels import CONSTRAINTS, GENERAL, HARMLESS, QUALITY_FAMILIES, SAME_PROMPTS
 
 SEED = 0  # of the random choices
 

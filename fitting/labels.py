@@ -1,4 +1,4 @@
-"""The labels that the mini scorers are fitted to.
+"""The labels that the packaged mini scorers are fitted to.
 
 A source is left out with its whole family, the sources that label the same responses. Families
 share prompts too (pandalm, open_instruct and vicuna most of theirs): leaving one out means leaving
@@ -8,17 +8,16 @@ out its prompts of the others as well, which `normalise_prompt` finds.
 from __future__ import annotations
 
 import lzma
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
+
+from deita_tasks.training.texts import Comparisons, LabelledTexts
 
 GENERAL = "just_eval_level5"  # a judge's difficulty, 1 to 5, of general prompts
 # most of the same prompts, labelled 1 to 3 by the same judge: fitted together with GENERAL
@@ -67,46 +66,11 @@ class ScoredRow(BaseModel):
     score: float
 
 
-@dataclass(frozen=True)
-class LabelledTexts:
-    """n texts of one source.
-
-    `labels`: (n,). `groups`: (n,), equal for variants of one seed.
-    """
-
-    texts: Sequence[str]
-    labels: NDArray[np.float64]
-    groups: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Comparisons:
-    """Comparisons of one source, each of two responses to one instruction.
-
-    `better`, `worse`: (n,), positions in the list of pairs.
-    """
-
-    better: NDArray[np.int64]
-    worse: NDArray[np.int64]
-
-    def select(self, mask: NDArray[np.bool_]) -> Comparisons:
-        """Return some of the comparisons. `mask`: (n,)."""
-        return Comparisons(self.better[mask], self.worse[mask])
-
-
 class QualityLabels(NamedTuple):
     """All (instruction, response) pairs, and the comparisons by source."""
 
     pairs: list[tuple[str, str]]
     comparisons: dict[str, Comparisons]
-
-
-def normalise_prompt(instruction: str) -> str:
-    """Return the words of an instruction, whatever the case, white space and punctuation.
-
-    Instructions that are one prompt have these in common.
-    """
-    return " ".join(re.findall(r"\w+", instruction.lower()))
 
 
 def read_lines(path: Path) -> Iterator[str]:

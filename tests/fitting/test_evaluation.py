@@ -13,8 +13,6 @@ from deita_tasks.scoring.length import count_words
 from deita_tasks.scoring.mini.features import instruction_features, response_features
 from deita_tasks.scoring.mini.head import Head
 from deita_tasks.scoring.mini.scorer import MiniScorer
-from deita_tasks.training import evaluation
-from deita_tasks.training.evaluation import comparisons_without, pairwise_accuracy
 from deita_tasks.training.fit import normal_scores, spearman
 from deita_tasks.training.heads import (
     EncodedTexts,
@@ -23,17 +21,17 @@ from deita_tasks.training.heads import (
     fit_quality,
     predict_totals,
 )
-from deita_tasks.training.labels import (
+from deita_tasks.training.texts import Comparisons, LabelledTexts, normalise_prompt
+from fitting import evaluation
+from fitting.evaluation import comparisons_without, pairwise_accuracy
+from fitting.labels import (
     CONSTRAINTS,
     GENERAL,
     QUALITY_FAMILIES,
-    Comparisons,
-    LabelledTexts,
-    normalise_prompt,
     read_complexity,
     read_quality,
 )
-from deita_tasks.training.mini import sample_texts
+from fitting.mini import sample_texts
 from tests.support.labels import append_rows, write_labels
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deita_tasks.training.labels import CONSTRAINTS, GENERAL, read_complexity
+from fitting.labels import CONSTRAINTS, GENERAL, read_complexity
 from tests.support.labels import TOPICS, append_rows, write_labels
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from deita_tasks.scoring.mini.features import response_features
 from deita_tasks.scoring.mini.head import Head
-from deita_tasks.training import mini
-from deita_tasks.training.labels import (
+from fitting import mini
+from fitting.labels import (
     CONSTRAINTS,
     GENERAL,
     HARMLESS,

@@ -1,6 +1,6 @@
-"""Fit the mini scorers, and print how well they do on sources that they were not fitted to.
+"""Fit the packaged mini scorers, and print how they do on sources they were not fitted to.
 
-    python -m deita_tasks.training.mini --data FOLDER [--held-out FILE ...] [--output FOLDER]
+    python -m fitting.mini --data FOLDER [--held-out FILE ...] [--output FOLDER]
 
 FOLDER holds complexity.jsonl.xz, quality_point.jsonl.xz and quality_pair.jsonl.xz (labels.py lists
 the sources). Each FILE, JSON Lines with `instruction` and `label`, is measured and never fitted to.
@@ -19,7 +19,6 @@ import numpy as np
 from deita_tasks.scoring.mini.encoder import MiniEncoder
 from deita_tasks.scoring.mini.features import response_features
 from deita_tasks.scoring.mini.scorer import WEIGHTS
-from deita_tasks.training.evaluation import complexity_table, quality_table
 from deita_tasks.training.heads import (
     EncodedTexts,
     Features,
@@ -31,20 +30,20 @@ from deita_tasks.training.heads import (
     fit_quality,
     predict_totals,
 )
-from deita_tasks.training.labels import (
+from deita_tasks.training.texts import LabelledTexts, normalise_prompt
+from deita_tasks.words import count_words
+from fitting.evaluation import complexity_table, quality_table
+from fitting.labels import (
     CONSTRAINTS,
     GENERAL,
     MEASURED,
     QUALITY_FAMILIES,
     SAME_PROMPTS,
-    LabelledTexts,
     QualityLabels,
-    normalise_prompt,
     read_complexity,
     read_instructions,
     read_quality,
 )
-from deita_tasks.words import count_words
 
 SEED = 0
 SAMPLE = 500  # texts of a source that is only measured

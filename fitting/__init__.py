@@ -1,0 +1,1 @@
+"""Fits the weights of the packaged mini scorers; not part of the package."""

@@ -25,7 +25,7 @@ from deita_tasks.training.judged import (
 )
 from tests.support.labels import DEMANDS, TOPICS
 
-WORDS = "calm bright far early quiet sudden heavy gentle ancient new".split()
+WORDS = tuple("abcdefghij")
 
 
 def judged_texts(kind: ScoreKind, topics: tuple[str, ...] = TOPICS) -> list[JudgedText]:

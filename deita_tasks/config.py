@@ -1426,6 +1426,15 @@ class Requests(Group):
 class ScorerTraining(TrainingOptions):
     """The model that becomes a scorer, and how to train it. Empty fields follow the recipe."""
 
+    base: Uri | None = Field(  # type: ignore[assignment]
+        None, title="Base model", description="Hub id or local folder; for the head causal_lm."
+    )
+    head: Literal["causal_lm", "mini"] = Field(
+        "causal_lm",
+        title="Head",
+        description="causal_lm: train the base model; mini: fit a head of the scorer mini, in "
+        "seconds on a CPU and without a base model.",
+    )
     seed: int = Field(
         0,
         ge=0,
@@ -1433,6 +1442,21 @@ class ScorerTraining(TrainingOptions):
         description="Of everything drawn: seeds, methods, the order that the judge sees, held-out "
         "chains, the order of rows. At least 0.",
     )
+
+    @model_validator(mode="after")
+    def _check_head(self) -> "ScorerTraining":
+        """Refuse options of a training for mini."""
+        fields = type(self).model_fields
+        changed = [name for name in fields if getattr(self, name) != fields[name].default]
+        others = [name for name in changed if name not in ("head", "seed")]
+        if self.head == "mini" and others:
+            raise ValueError(f"head = mini trains no model: leave out {', '.join(others)}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What is fitted, in run names."""
+        return "mini" if self.base is None else super().name
 
 
 class ScorerMeasures(Group):

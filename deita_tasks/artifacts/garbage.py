@@ -61,7 +61,7 @@ def find_garbage(
     live = {artifact.digest for artifact in lasting} | pools | fingerprints | others
     garbage: list[storage.FileEntry] = []
     for artifact in artifacts:
-        if artifact.kind in ("trainings", "evaluations", "chains"):
+        if artifact.kind in ("trainings", "evaluations", "chains", "heads"):
             garbage += artifact.files if now - artifact.newest >= grace else ()
         elif artifact.is_part_set and artifact.digest in fingerprints:
             garbage += _unused_parts(store, artifact, ids)

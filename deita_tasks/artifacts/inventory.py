@@ -41,12 +41,13 @@ KIND_FILES = {
     "runs": MARK_NAME,
 }
 # Every file below <kind>/<digest>/ is ours: libraries name those of a model.
-FOLDERS = re.compile(rf"(models|trainings|evaluations|chains)/({DIGEST})/.+")
+FOLDERS = re.compile(rf"(models|trainings|evaluations|chains|heads)/({DIGEST})/.+")
 REPLIES = re.compile(rf"replies/[0-9a-f]{{2}}/{DIGEST}\.json")
 UNCOUNTED = {
     "trainings": "data and checkpoints of a training that has not ended",
     "evaluations": "what models were measured on",
     "chains": "rewritten or judged texts, made from replies",
+    "heads": "heads of the scorer mini, made from judged texts",
 }
 LOOSE_FILES = {
     "plans": "rows to compute",
@@ -62,7 +63,7 @@ class Artifact:
     """A pool, selection, exclusions, reference or the parts of one fingerprint; or all of a kind.
 
     kind: pools, selections, exclusions, references, tokens, embeddings, scores/complexity,
-    scores/quality, models, trainings, evaluations, chains; or plans, results, replies, runs,
+    scores/quality, models, trainings, evaluations, chains, heads; or plans, results, replies, runs,
     drafts, which have the digest "". files: their names are paths from the store.
     """
 

@@ -16,6 +16,7 @@ agreement.py  how well scores agree with the judge's
 evaluation.py a trained scorer beside other scorers
 shards.py     chains in the store
 fit.py        a base model's training rows, and the checkpoint that comes out
+mini.py       a head of the scorer mini, in place of a base model
 report.py     calibration, chains side by side
 result.py     the output folder, its card and manifest
 """

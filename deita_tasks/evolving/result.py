@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import ModelCardData
 from pydantic import JsonValue, NonNegativeInt
@@ -19,6 +19,7 @@ from deita_tasks.evolving.data_set import ChainSet, DataFacts, data_table, relea
 from deita_tasks.evolving.estimate import RoleEstimate
 from deita_tasks.evolving.evaluation import ScorerFigures
 from deita_tasks.evolving.fit import write_scorer
+from deita_tasks.evolving.mini import MiniHead
 from deita_tasks.evolving.report import (
     Expected,
     agreement_rows,
@@ -26,7 +27,7 @@ from deita_tasks.evolving.report import (
     calibration_svg,
     chain_rows,
 )
-from deita_tasks.finetuning.job import LEFT_OUT_FILE, LIBRARIES, TrainedModel
+from deita_tasks.finetuning.job import LEFT_OUT_FILE, LIBRARIES, TrainedModel, copy_files
 from deita_tasks.finetuning.trained import model_uri
 from deita_tasks.manifest import PACKAGES, InputFile, ResultManifest, package_versions
 from deita_tasks.records import ScoreKind
@@ -40,6 +41,7 @@ from deita_tasks.results.alignment import (
 )
 from deita_tasks.results.publish import publish_result
 from deita_tasks.results.records import ResultRecord
+from deita_tasks.scoring.mini.head_file import head_file_name
 from deita_tasks.scoring.prompt_encoder import PromptEncoder
 from deita_tasks.strict_json import JsonRecord, strict_json
 from deita_tasks.templating import escape_markdown, template_environment
@@ -101,15 +103,19 @@ class RoleUsage(JsonRecord):
 
 
 class ScorerManifest(ResultManifest):
-    """manifest.json of a trained scorer."""
+    """manifest.json of a trained scorer.
 
+    head: the scorer that takes it. training: None for mini, which trains no model.
+    """
+
+    head: Literal["causal_lm", "mini"] = "causal_lm"
     kind: ScoreKind
     base: str
     base_identity: dict[str, str]
     data: DataFacts
     chains: ChainCounts
     usage: list[RoleUsage]
-    training: TrainingFacts
+    training: TrainingFacts | None
     figures: ScorerFigures
     remedies: list[str]
 
@@ -142,8 +148,9 @@ class ScorerEstimate(ResultRecord):
 class ScorerResult:
     """What the files of a result show. expected: scores of the held-out chains' texts."""
 
-    model: TrainedModel
-    encoder: PromptEncoder
+    kind: ScoreKind
+    model: TrainedModel | MiniHead
+    encoder: PromptEncoder | None
     chains: ChainSet
     held_out: set[str]
     expected: Expected
@@ -164,37 +171,56 @@ def write_scorer_result(
     parameters: Mapping[str, JsonValue],
 ) -> TrainedScorer:
     """Write a trained scorer to the folder `output`, whole or not at all."""
-    preparation = result.model.preparation
     manifest = ScorerManifest(
         parameters=dict(parameters),
         fingerprints={"training": result.model.address},
         inputs=list(inputs),
         versions=package_versions((*PACKAGES, *LIBRARIES)),
-        kind=result.encoder.kind,
-        base=preparation.base_name,
-        base_identity=preparation.job.base,
+        kind=result.kind,
         data=result.chains.facts,
         chains=ChainCounts.of(result.chains, len(result.held_out)),
         usage=list(usage),
-        training=TrainingFacts.of(result.model),
         figures=figures,
-        remedies=[*preparation.remedies, *preparation.job.warnings],
+        **_model_facts(result.model),
     )
     write = partial(_write_files, store=store, result=result, manifest=manifest)
     return TrainedScorer(uri=output, manifest=publish_result(output, manifest, write))
 
 
+def _model_facts(model: TrainedModel | MiniHead) -> dict[str, Any]:
+    """Return what a manifest says of what was fitted."""
+    if isinstance(model, MiniHead):
+        facts = {"head": "mini", "base": "mini", "base_identity": {}}
+        return {**facts, "training": None, "remedies": []}
+    preparation = model.preparation
+    return {
+        "base": preparation.base_name,
+        "base_identity": preparation.job.base,
+        "training": TrainingFacts.of(model),
+        "remedies": [*preparation.remedies, *preparation.job.warnings],
+    }
+
+
 def _write_files(folder: Path, store: str, result: ScorerResult, manifest: ScorerManifest) -> None:
-    write_scorer(folder, result.model, store, result.encoder)
-    left_out = storage.join(model_uri(store, result.model.address), LEFT_OUT_FILE)
-    with storage.open_read(left_out) as file:
-        (folder / LEFT_OUT_FILE).write_bytes(file.read())
-    write_curve(folder / "curve.csv", result.model.outcome.curve)
+    if isinstance(result.model, MiniHead):
+        copy_files(result.model.folder(store), str(folder), [head_file_name(result.kind)])
+    else:
+        _write_checkpoint(folder, store, result.model, result.encoder)
     _write_data(folder, result)
     points = manifest.figures.calibration
     (folder / "calibration.png").write_bytes(calibration_png(points))
     (folder / "calibration.svg").write_bytes(calibration_svg(points))
     (folder / CARD_FILE).write_text(render_card(manifest, result), encoding="utf-8")
+
+
+def _write_checkpoint(
+    folder: Path, store: str, model: TrainedModel, encoder: PromptEncoder | None
+) -> None:
+    if encoder is None:
+        raise ValueError("a trained model needs the encoder of its prompts")
+    write_scorer(folder, model, store, encoder)
+    copy_files(model_uri(store, model.address), str(folder), [LEFT_OUT_FILE])
+    write_curve(folder / "curve.csv", model.outcome.curve)
 
 
 def _write_data(folder: Path, result: ScorerResult) -> None:
@@ -219,21 +245,14 @@ def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def render_card(manifest: ScorerManifest, result: ScorerResult) -> str:
     """Return README.md of a scorer: what the hub reads, and what a person asks."""
-    licence = manifest.data.licence
-    front_matter = ModelCardData(
-        base_model=manifest.base if "revision" in manifest.base_identity else None,
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        license=None if licence == "unknown" else licence,
-        tags=["deita", "trl", f"{manifest.kind}-scorer"],
-    )
     figures = manifest.figures
     base = escape_markdown(base_label(manifest.base, manifest.base_identity))
     return (
         template_environment("deita_tasks.reporting")
         .get_template("scorer_card.md.jinja")
         .render(
-            front_matter=front_matter.to_yaml().strip(),
+            front_matter=_front_matter(manifest),
+            head=manifest.head,
             title=f"A {manifest.kind} scorer on {base.rsplit('/', 1)[-1]}",
             kind=manifest.kind,
             base=base,
@@ -245,10 +264,25 @@ def render_card(manifest: ScorerManifest, result: ScorerResult) -> str:
             seen=figures.seen,
             data=_data_lines(manifest),
             chains=[_card_chain(chain, result) for chain in result.held_out_chains[:CARD_CHAINS]],
-            training=card_facts(manifest.training),
+            training=card_facts(manifest.training) if manifest.training else {},
             remedies=[escape_markdown(line) for line in manifest.remedies],
         )
     )
+
+
+def _front_matter(manifest: ScorerManifest) -> str:
+    """Return what the hub reads of a card."""
+    licence = manifest.data.licence
+    tags = ["deita", f"{manifest.kind}-scorer"]
+    of_model: dict[str, Any] = {}
+    if manifest.head == "causal_lm":
+        tags.append("trl")
+        of_model = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if "revision" in manifest.base_identity:
+        of_model["base_model"] = manifest.base
+    licence_name = None if licence == "unknown" else licence
+    card: str = ModelCardData(license=licence_name, tags=tags, **of_model).to_yaml()
+    return card.strip()
 
 
 def _data_lines(manifest: ScorerManifest) -> list[str]:

@@ -24,6 +24,7 @@ from deita_tasks.config import (
     ScorerTraining,
     SeedSource,
 )
+from deita_tasks.errors import UsageError
 from deita_tasks.evolving.chains import Chain, Seed
 from deita_tasks.evolving.data_set import ChainSet, DataFacts, hold_out
 from deita_tasks.evolving.estimate import RoleEstimate, estimate_roles
@@ -36,6 +37,7 @@ from deita_tasks.evolving.evaluation import (
     texts_of,
 )
 from deita_tasks.evolving.fit import encode_scored, scorer_encoder, write_scorer
+from deita_tasks.evolving.mini import MiniHead, fit_head, head_of, judged_texts
 from deita_tasks.evolving.report import chains_beside, figures_markdown
 from deita_tasks.evolving.result import (
     RoleUsage,
@@ -65,6 +67,7 @@ from deita_tasks.tasks.aligning import settings_of, train
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.device_slots import chosen_device_slot
 from deita_tasks.tasks.model_cache import raise_if_run_ends
+from deita_tasks.training.judged import JudgedText
 
 SHOWN_CHAINS = 3  # side by side on the run's page
 
@@ -73,7 +76,8 @@ SHOWN_CHAINS = 3  # side by side on the run's page
 class ScorerPlan:
     """What a run works with, before anything is asked for.
 
-    others: scorers that are measured beside the trained one, by name.
+    base, encoder: of the model to train, None for a head of mini. others: scorers that are measured
+    beside the trained one, by name.
     """
 
     kind: ScoreKind
@@ -83,8 +87,8 @@ class ScorerPlan:
     rounds: int
     roles: Roles
     facts: DataFacts
-    base: BaseName
-    encoder: PromptEncoder
+    base: BaseName | None
+    encoder: PromptEncoder | None
     labelled: MeasuredTexts
     others: dict[str, Spec]
     estimates: list[RoleEstimate]
@@ -106,11 +110,9 @@ def plan_scorer(
     Raises every error that shows before a request: a base model whose digits are not single tokens,
     prompts without their fields, labels that are no numbers.
     """
-    require_packages("train-scorer")
+    base, encoder = _model_to_train(source.kind, training)
     _check_places(source, output, options)
     require_device(options.device)
-    base = base_of(training)
-    encoder = scorer_encoder(source.kind, base, sft_recipe(training).max_length)
     templates = load_templates(source.kind, rewriting.prompts)
     roles = roles_of(rewriting, judging, requests)
     others = _other_scorers(source.kind, measures, options)
@@ -136,6 +138,18 @@ def plan_scorer(
     for line in estimate_of(plan).sentences():
         get_run_logger().info("%s", line)
     return plan
+
+
+def _model_to_train(
+    kind: ScoreKind, training: ScorerTraining
+) -> tuple[BaseName | None, PromptEncoder | None]:
+    if training.head == "mini":
+        return None, None
+    if training.base is None:
+        raise UsageError("base is empty: expected a model to train, or head = mini")
+    require_packages("train-scorer")
+    base = base_of(training)
+    return base, scorer_encoder(kind, base, sft_recipe(training).max_length)
 
 
 def _check_places(source: SeedSource, output: Output, options: Runtime) -> None:
@@ -201,9 +215,9 @@ def show_estimate(plan: ScorerPlan) -> ScorerEstimate:
 
 
 class FittedScorer(NamedTuple):
-    """A trained model, the chains that it was trained on, and those that were held out."""
+    """What was fitted, the chains that it was fitted to, and those that were held out."""
 
-    model: TrainedModel
+    model: TrainedModel | MiniHead
     trained: list[Chain]
     held_out: list[Chain]
 
@@ -215,26 +229,62 @@ def fit_scorer(
     measures: ScorerMeasures,
     options: Runtime,
 ) -> FittedScorer:
-    """Train the base model on the judged chains that are not held out.
+    """Train the base model on the judged chains that are not held out, or fit a head to them.
 
-    Trains only if the store does not have the model; goes on from the last checkpoint.
+    Only if the store does not have it; a training goes on from its last checkpoint.
     """
     judged = chains.judged
     ids = hold_out(judged, measures.held_out_share, plan.random_seed)
     trained = [chain for chain in judged if chain.id not in ids]
+    held_out = [chain for chain in judged if chain.id in ids]
+    if plan.base is None or plan.encoder is None:
+        return FittedScorer(_fit_head(plan.kind, trained, options), trained, held_out)
+    model = _train_model(plan.base, plan.encoder, trained, training, options)
+    return FittedScorer(model, trained, held_out)
+
+
+def _train_model(
+    base: BaseName,
+    encoder: PromptEncoder,
+    trained: Sequence[Chain],
+    training: ScorerTraining,
+    options: Runtime,
+) -> TrainedModel:
     texts = texts_of(trained)
     names = [f"{chain.id}-{variant.round}" for chain in trained for variant in chain.variants]
-    rows = encode_scored(plan.encoder, names, texts.pairs, [int(each) for each in texts.scores])
+    rows = encode_scored(encoder, names, texts.pairs, [int(each) for each in texts.scores])
     recipe = sft_recipe(training)
     data = build_training_set(rows, recipe.max_length)
     settings = settings_of(training, options)
-    preparation = prepare_sft(plan.base, data, load_tokenizer(plan.base), recipe, settings)
+    preparation = prepare_sft(base, data, load_tokenizer(base), recipe, settings)
     for line in data.survey.sentences():
         get_run_logger().info("%s", line)
     for line in preparation.job.warnings:
         get_run_logger().warning("%s", line)
-    model = train(preparation, training.launcher, options, "fit the scorer")
-    return FittedScorer(model, trained, [chain for chain in judged if chain.id in ids])
+    return train(preparation, training.launcher, options, "fit the scorer")
+
+
+def _fit_head(kind: ScoreKind, trained: Sequence[Chain], options: Runtime) -> MiniHead:
+    """Fit a head of the scorer mini, unless the store has it."""
+    texts = judged_texts(trained)
+    head = head_of(kind, texts)
+    store = storage.absolute(options.store)
+    arguments = (head.address, "fit the scorer", store, head.to_dict(), texts)
+    call_cached(fit_mini_head, options, head.is_fitted(store), *arguments)
+    return head
+
+
+@task(name="fit-mini-head", task_run_name="{title}", **CACHED)
+def fit_mini_head(
+    key: str,
+    title: str,
+    store: str,
+    head: Mapping[str, JsonValue],
+    texts: Sequence[JudgedText],
+) -> dict[str, JsonValue]:
+    """Write a head to the store."""
+    fit_head(store, MiniHead.model_validate(head), [JudgedText(*text) for text in texts])
+    return {}
 
 
 # ---- measure
@@ -257,8 +307,13 @@ def measure_scorer(plan: ScorerPlan, fitted: FittedScorer, options: Runtime) -> 
     work: list[Any] = [pairs, options.device, options.device_slots]
     key = f"{fitted.model.address}-{digest}"
     store = storage.absolute(options.store)
-    place = (key, "evaluate the scorer", store, fitted.model.address, plan.encoder)
-    found = {OWN: call_cached(evaluate_scorer, options, True, *place, *work)}
+    title = "evaluate the scorer"
+    if isinstance(fitted.model, MiniHead):
+        spec = _own_head(fitted.model, store, options)
+        found = {OWN: call_cached(score_texts, options, True, key, title, spec, *work)}
+    else:
+        place = (key, title, store, fitted.model.address, plan.encoder)
+        found = {OWN: call_cached(evaluate_scorer, options, True, *place, *work)}
     for name, spec in plan.others.items():
         key = f"{storage.digest_of(dict(_load(spec).fingerprint()))}-{digest}"
         found[name] = call_cached(score_texts, options, True, key, f"score by {name}", spec, *work)
@@ -273,6 +328,11 @@ def measure_scorer(plan: ScorerPlan, fitted: FittedScorer, options: Runtime) -> 
         labelled.seen,
     )
     return MeasuredScorer(figures, _by_chain(fitted.held_out, scores[OWN]))
+
+
+def _own_head(head: MiniHead, store: str, options: Runtime) -> Spec:
+    own = {"kind": head.kind, "device": options.device, "head": head.folder(store)}
+    return {"name": "mini", "options": own}
 
 
 def _list(fields: Mapping[str, Any]) -> list[Any]:
@@ -344,7 +404,9 @@ def export_scorer(
 ) -> TrainedScorer:
     """Write a scorer to its output folder, and show it. groups: the flow's parameters by name."""
     held_out = {chain.id for chain in fitted.held_out}
-    result = ScorerResult(fitted.model, plan.encoder, chains, held_out, measured.expected)
+    result = ScorerResult(
+        plan.kind, fitted.model, plan.encoder, chains, held_out, measured.expected
+    )
     written = write_output(
         output,
         storage.absolute(options.store),

@@ -291,8 +291,8 @@ def train_own_scorer(
     *,
     source: SeedSource,
     rewriting: Rewriting,
-    training: ScorerTraining,
     output: Output,
+    training: ScorerTraining = config.ScorerTraining(),  # noqa: B008
     judging: Judging = config.Judging(),  # noqa: B008
     requests: Requests = config.Requests(),  # noqa: B008
     measures: ScorerMeasures = config.ScorerMeasures(),  # noqa: B008
@@ -300,7 +300,7 @@ def train_own_scorer(
     advanced: Runtime = config.Runtime(),  # noqa: B008
 ) -> None:
     """Train a scorer of your own: rewrite texts, have them judged, fit a model, measure it."""
-    get_ready_to_train("train-scorer", run)
+    get_ready_to_train("train-scorer", run, needs_extra=training.head == "causal_lm")
     from flows.train_scorer import train_scorer
 
     scorer = train_scorer(
@@ -316,11 +316,12 @@ def train_own_scorer(
     print_scorer(scorer, output.output)
 
 
-def get_ready_to_train(command: str, run: TrainingRunOptions) -> None:
+def get_ready_to_train(command: str, run: TrainingRunOptions, needs_extra: bool = True) -> None:
     """Check that the extra is installed, and start a server while the flow's packages load."""
     from deita_tasks.finetuning import require_packages
 
-    require_packages(command)
+    if needs_extra:
+        require_packages(command)
     quiet_prefect(run.verbose)
     wait = start_server()
     import deita_tasks.tasks  # noqa: F401 - takes seconds, as the server does

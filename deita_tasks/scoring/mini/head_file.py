@@ -78,7 +78,10 @@ def _find_problem(head: Head, kind: ScoreKind) -> str | None:
     features, number = (len(head.names),), (1,)
     shapes = dict.fromkeys(("mean", "scale", "counted"), features)
     shapes |= dict.fromkeys(("counted_offset", "middle", "spread"), number)
-    return _wrong_array(head, shapes) or (head.judge and _wrong_judge(head.judge, len(head.names)))
+    problem = _wrong_array(head, shapes)
+    if problem is None and head.judge is not None:
+        return _wrong_judge(head.judge, len(head.names))
+    return problem
 
 
 def _wrong_judge(judge: DifficultyJudge, features: int) -> str | None:

@@ -579,12 +579,21 @@ class Filtering(Group):
         description="Tokens of a row that the training reads. A row whose answers lie wholly "
         "beyond them is left out as too long. At least 8. Default: no window.",
     )
+    cut_turns: bool = Field(
+        False,
+        title="Cut at a turn",
+        description="Cut a row that exceeds the training window after the last answer with which "
+        "it fits; a row whose first answer does not fit is too long. Models and the subset get "
+        "what is left.",
+    )
 
     @model_validator(mode="after")
     def _check_tokenizer(self) -> "Filtering":
         for name in ("tokenizer_revision", "chat_template", "train_window"):
             if getattr(self, name) is not None and self.tokenizer is None:
                 raise our_error(f"{name} = {getattr(self, name)}: needs a tokenizer")
+        if self.cut_turns and self.train_window is None:
+            raise our_error("cut_turns: needs a training window (train_window)")
         if self.decontaminate_similarity is not None and not self.decontaminate:
             raise our_error(
                 f"decontaminate_similarity = {self.decontaminate_similarity:g}: needs evaluation "

@@ -171,6 +171,10 @@ class Conversation:
         """What user and assistant say, turn by turn."""
         return (turn.content for turn in self.turns if turn.role in ("user", "assistant"))
 
+    def beginning(self, turns: int) -> Conversation:
+        """Return the first `turns` turns as a conversation that came from no row."""
+        return Conversation(self.turns[:turns], self.source, self.extra, self.tools)
+
     @property
     def unanswered(self) -> int:
         """The number of exchanges without an answer; they add nothing to the evol score."""

@@ -45,6 +45,8 @@ class LedgerRow(NamedTuple):
     truncated: bool | None
     stratum: str | None = None
     scores: list[dict[str, Any]] | None = None  # other scores: name, values
+    cut_turns: int | None = None
+    whole_id: str | None = None
 
     @property
     def place(self) -> str:

@@ -102,13 +102,16 @@ class TokenUse(JsonRecord):
     """The tokens of a selection, as a training reads them: within its window.
 
     selected: of the selected rows. budget: the most there may be. window: of the training. lengths:
-    of all rows of the pool, before the window.
+    of all rows of the pool, before the window. cut_rows: rows of the pool that were cut at a turn
+    to fit, which left out so many turns (cut_turns); lengths are those after the cut.
     """
 
     selected: NonNegativeInt
     budget: int | None = None
     window: int | None = None
     lengths: list[LengthQuantile] = Field(default_factory=list)
+    cut_rows: NonNegativeInt = 0
+    cut_turns: NonNegativeInt = 0
 
     @property
     def left(self) -> int | None:
@@ -122,13 +125,18 @@ class TokenUse(JsonRecord):
         if self.budget is not None:
             spent += f"; of the budget of {self.budget:,}, {self.left:,} are left"
         quantiles = ", ".join(map(str, self.lengths))
-        return [spent, f"tokens a row of the pool by quantile: {quantiles}"]
+        lines = [spent, f"tokens a row of the pool by quantile: {quantiles}"]
+        if self.cut_rows:
+            rows = "1 row of the pool is" if self.cut_rows == 1 else f"{self.cut_rows:,} rows are"
+            lines.append(f"{rows} cut at a turn to fit, which leaves out {self.cut_turns:,} turns")
+        return lines
 
 
 class StratumCounts(JsonRecord):
     """A stratum: its rows, how many were to be kept, and how many were.
 
-    column: whose values make the strata; "cluster" for clusters of vectors.
+    column: whose values make the strata; "cluster" for clusters of vectors. tokens: selected, if
+    the strata divide a budget in tokens; minimum and maximum then are tokens too.
     """
 
     column: str
@@ -137,6 +145,7 @@ class StratumCounts(JsonRecord):
     minimum: NonNegativeInt
     maximum: NonNegativeInt
     selected: NonNegativeInt
+    tokens: NonNegativeInt | None = None
 
 
 class RowsByStage(JsonRecord):

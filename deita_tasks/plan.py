@@ -44,6 +44,7 @@ from deita_tasks.scoring.base import Scorer
 from deita_tasks.selecting import SELECTORS, load_selector
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.expression import EVOL
+from deita_tasks.selecting.mix import parse_mix
 from deita_tasks.selecting.reference import ReferenceKind
 
 # By runner, which is also the name of the extra.
@@ -106,10 +107,14 @@ class SimilarityRule:
 
 @dataclass(frozen=True)
 class TokenCounting:
-    """What counts the tokens of rows, and the window of the training."""
+    """What counts the tokens of rows, and the window of the training.
+
+    cut_window: the window too, if long rows are cut at a turn to fit it.
+    """
 
     counter: TokenCounter
     window: int | None
+    cut_window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,8 @@ class Filters:
         if self.tokens is not None:
             window = {"window": self.tokens.window}
             fingerprints["tokens"] = {**self.tokens.counter.fingerprint(), **window}
+            if self.tokens.cut_window is not None:
+                fingerprints["tokens"]["cut_turns"] = True
         return fingerprints
 
 
@@ -195,6 +202,8 @@ class Plan:
             return "a budget of all rows needs every row"
         if not self.selector.stops_at_budget:
             return f"the strategy {strategy} looks at every row"
+        if self.budget_tokens is not None and self.selector.divides_budget:
+            return "strata that divide a budget in tokens need the order of all their rows"
         if self.selector.clusters is not None:
             return "clusters are made of every vector"
         if self.selector.rank_by is not None:
@@ -256,6 +265,8 @@ def plan_run(
         "selection": selector_spec(preset, selection, RunSettings(advanced.device))
     }
     selector = load_selector(selection.strategy, **specs["selection"]["options"])
+    if selector.mix is not None and selection.budget_tokens is not None:
+        parse_mix(selector.mix).check(selection.budget_tokens, "tokens")
     filters = plan_filters(filtering, selection)
     references = plan_references([selection.strategy], selection.target, selection.tags)
     found = find_pool(source.input, load_layouts())
@@ -265,6 +276,8 @@ def plan_run(
         specs[name] = score_spec(preset, name, scoring, settings)
     specs["embedding"] = embedder_spec(preset, embedding, settings)
     scorers, embedder = _load_components(specs, selector.score_names)
+    if filtering.cut_turns:
+        _check_cuts(specs)
     _check_places(source, export, advanced, found.files)
     running_of(advanced)
     has_texts = bool(references) or filters.similarity is not None
@@ -281,6 +294,16 @@ def plan_run(
         references,
         _text_embedder(specs["embedding"]["name"], embedder) if has_texts else None,
     )
+
+
+def _check_cuts(specs: Mapping[str, Spec]) -> None:
+    """Raise UsageError for values that the user brings: they are of whole rows."""
+    for stage, spec in specs.items():
+        if spec["name"] in ("provided", "provided_column"):
+            raise UsageError(
+                f"cut_turns with {stage} of your own: these values are of whole rows; expected "
+                "models, or no cuts"
+            )
 
 
 def _load_components(
@@ -381,7 +404,8 @@ def plan_filters(filtering: Filtering, selection: Selection) -> Filters:
     )
     _check_model(counter)
     counter.fingerprint()  # a tokenizer that cannot be used is found before any work
-    tokens = TokenCounting(counter, filtering.train_window)
+    window = filtering.train_window
+    tokens = TokenCounting(counter, window, window if filtering.cut_turns else None)
     return Filters(decontamination, tokens, similarity)
 
 
@@ -521,20 +545,23 @@ def scorer_spec(
 
 
 def _check_divided(selection: Selection) -> None:
-    """Raise UsageError for strata that would divide something else than a number of rows."""
+    """Raise UsageError for strata without one budget to divide, be it in rows or in tokens."""
     strata = {"mix": selection.mix, "clusters": selection.clusters, "strata": selection.strata}
     for name, division in strata.items():
         if division is None:
             continue
-        if selection.budget_tokens is not None:
+        if selection.per_stratum is not None:  # which divides no budget
+            continue
+        if selection.budget_tokens is None:
+            if selection.budget == "all":
+                raise UsageError(
+                    f"{name} = {division} and budget = all: {name} divides a budget; expected a "
+                    "number"
+                )
+        elif selection.budget != "all":
             raise UsageError(
-                f"{name} = {division} and budget_tokens = {selection.budget_tokens:,}: {name} "
-                "divides a budget in rows; expected one of the two"
-            )
-        if selection.budget == "all" and name != "strata":
-            raise UsageError(
-                f"{name} = {division} and budget = all: {name} divides a budget in rows; expected "
-                "a number"
+                f"{name} = {division} with budget = {selection.budget:,} and budget_tokens = "
+                f"{selection.budget_tokens:,}: {name} divides one budget; expected one of the two"
             )
 
 

@@ -33,6 +33,7 @@ def open_pool(plan: Plan, source: Source, advanced: Advanced, clock: Clock) -> I
             pool = run.enter_context(tasks.open_pool(plan, source, advanced))
         if plan.filters.are_set:
             with clock("filter"):
+                pool = run.enter_context(tasks.cut_turns(plan, pool, advanced))
                 pool = tasks.exclude(plan, pool, advanced)
         yield pool
 

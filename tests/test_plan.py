@@ -613,17 +613,17 @@ def test_a_budget_in_tokens_needs_a_tokenizer(tmp_path: Path, small_pool: Path) 
     ("options", "message"),
     [
         (
-            {"budget_tokens": 1000, "mix": "source=a:0.5,*:0.5"},
-            "mix = .* and budget_tokens = 1,000: mix divides a budget in rows",
+            {"budget": 9, "budget_tokens": 1000, "mix": "source=a:0.5,*:0.5"},
+            "mix = .* with budget = 9 and budget_tokens = 1,000: mix divides one budget",
         ),
         (
-            {"budget_tokens": 1000, "strata": "source", "per_stratum": 2},
-            "strata = source and budget_tokens",
+            {"budget_tokens": 1000, "mix": "source=a:2000,*:1"},
+            "the amounts add up to 2001 tokens, more than the budget of 1,000",
         ),
         ({"budget": "all", "clusters": 3}, "clusters = 3 and budget = all"),
     ],
 )
-def test_strata_divide_a_number_of_rows(
+def test_strata_divide_one_budget(
     options: dict[str, Any], message: str, tmp_path: Path, small_pool: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +32,7 @@ from deita_tasks.selecting.arrays import Doubles, Floats, Mask
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.clusters import cluster_rows
 from deita_tasks.selecting.evol import ranking_scores
-from deita_tasks.selecting.strata import Strata
+from deita_tasks.selecting.strata import Sizes, Strata
 
 MEMORY_BYTES = 2**29  # larger vectors go to a scratch file
 
@@ -83,10 +83,16 @@ class Candidates:
         """Return what `strategy` selects from the candidates. strata: theirs, if there are any."""
         return strategy.select(self.ids, self.ranking(strategy), self.vectors, strata)
 
-    def strata(self, strategy: Selector, of_pool: Strata | None) -> Strata | None:
+    def strata(
+        self,
+        strategy: Selector,
+        of_pool: Strata | None,
+        sizes_of: Callable[[list[str]], Sizes] | None = None,
+    ) -> Strata | None:
         """Return the strata of the candidates; None if `strategy` has none.
 
-        of_pool: the strata of the distinct rows, if a column makes them.
+        of_pool: the strata of the distinct rows, if a column makes them. sizes_of: for a budget in
+        tokens, the tokens of rows by their ids.
         """
         if of_pool is not None:
             distinct_ids, _ = self.pool.distinct
@@ -95,7 +101,10 @@ class Candidates:
         if strategy.clusters is None or self.vectors is None:
             return None
         labels = cluster_rows(self.ids, self.vectors, strategy.clusters)
-        return strategy.divide(labels.tolist())
+        sizes = None
+        if sizes_of is not None and strategy.divides_budget:
+            sizes = sizes_of(self.ids)
+        return strategy.divide(labels.tolist(), sizes)
 
 
 @contextmanager

@@ -326,7 +326,8 @@ class Evaluation:
             return self._result
         scores = self._scores(self._considered, self._all_visible())
         with open_candidates(self._pool, scores.table, self.stage_parts) as candidates:
-            return self._token_budget.select(candidates, self._strategy)
+            strata = candidates.strata(self._strategy, self._strata)
+            return self._token_budget.select(candidates, self._strategy, strata)
 
     def _kept_rows(self) -> Indices:
         """Return the number of each kept row, in order."""

@@ -30,7 +30,7 @@ from deita_tasks.artifacts.scores import ComputedValues
 from deita_tasks.artifacts.token_budget import TokenBudget
 from deita_tasks.errors import StorageError
 from deita_tasks.filtering.decontamination import EvaluationTexts, Overlap
-from deita_tasks.filtering.training_window import are_beyond, describe_beyond
+from deita_tasks.filtering.training_window import are_beyond, describe_beyond, describe_uncut
 from deita_tasks.lengths import LengthQuantile, length_quantiles
 from deita_tasks.manifest import TokenUse
 from deita_tasks.selecting.similarity.cosine import nearest_above
@@ -125,8 +125,11 @@ class Exclusions:
             raise StorageError(f"budget_tokens = {tokens:,}: no tokens are counted; set tokenizer")
         return TokenBudget(tokens, self.tokens)
 
-    def token_use(self, kept: Sequence[str], budget: int | None) -> TokenUse | None:
-        """Return the tokens of a selection; None if nothing has counted them."""
+    def token_use(self, kept: Sequence[str], budget: int | None, cuts: pa.Table) -> TokenUse | None:
+        """Return the tokens of a selection; None if nothing has counted them.
+
+        cuts: CUTS of the pool.
+        """
         if self.tokens is None:
             return None
         selected = TokenBudget(0, self.tokens).tokens_of(kept).sum()
@@ -135,6 +138,8 @@ class Exclusions:
             budget=budget,
             window=self.window,
             lengths=list(self.lengths),
+            cut_rows=len(cuts),
+            cut_turns=pc.sum(cuts["cut_turns"]).as_py() or 0,
         )
 
     @property
@@ -286,11 +291,14 @@ def _blocks(pool: Pool) -> Iterator[tuple[list[str], list[list[str]]]]:
             yield block["id"].to_pylist(), rows
 
 
-def write_window(uri: str, pool: Pool, parts: StageParts, window: int | None) -> ExclusionsSummary:
+def write_window(
+    uri: str, pool: Pool, parts: StageParts, window: int | None, are_cut: bool = False
+) -> ExclusionsSummary:
     """Find the rows of `pool` that a window of so many tokens would teach nothing.
 
-    parts: the token counts of every distinct row. Writes the artifact. A row that the chat template
-    cannot show is unscorable. Raises StorageError for a row that is in no part.
+    parts: the token counts of every distinct row. are_cut: rows were cut at a turn to fit, so those
+    that do not fit are too long. Writes the artifact. A row that the chat template cannot show is
+    unscorable. Raises StorageError for a row that is in no part.
     """
     ids, _ = pool.distinct
     values = ComputedValues.read("tokens", pool, parts)
@@ -304,18 +312,22 @@ def write_window(uri: str, pool: Pool, parts: StageParts, window: int | None) ->
     numbers[is_counted] = flat.reshape(-1, 2).astype(np.int64)
     tokens, before_answer = numbers.T
     in_window = tokens if window is None else np.minimum(tokens, window)
-    is_beyond = is_counted & are_beyond(before_answer, window)
+    is_beyond = are_beyond(before_answer, window)
+    if are_cut and window is not None:
+        is_beyond = tokens > window
     names = ids.to_pylist()
     rows: list[dict[str, Any]] = []
     for row in np.flatnonzero(~is_counted):
         reason = f"tokens: {problems[row]}"
         rows.append({"id": names[row], "decision": "unscorable", "reason": reason})
-    for row in np.flatnonzero(is_beyond):
+    for row in np.flatnonzero(is_counted & is_beyond):
         figures = {
             "tokens": int(tokens[row]),
             "before_answer": int(before_answer[row]),
         }
         reason = describe_beyond(**figures, window=window)
+        if are_cut and window is not None:
+            reason = describe_uncut(figures["tokens"], window)
         rows.append({"id": names[row], "decision": "too_long", "reason": reason, **figures})
     excluded = pa.Table.from_pylist(rows, EXCLUSIONS)
     columns = {

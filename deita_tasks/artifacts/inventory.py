@@ -24,7 +24,7 @@ PART_FILES = re.compile(rf"{PART_NAME.pattern}|{re.escape(FINGERPRINT_FILE)}|{CL
 # Names of our files, by kind: those below <kind>/<digest>/, and those directly in <kind>/. Any
 # other file is somebody's own: it is neither counted nor removed.
 FOLDER_FILES = {
-    "pools": re.compile(r"rows-\d{5,}\.parquet|quarantine\.parquet|pool\.json"),
+    "pools": re.compile(r"rows-\d{5,}\.parquet|(quarantine|cuts)\.parquet|pool\.json"),
     "selections": re.compile(r"(decisions|kept|excluded)\.parquet|selection\.json"),
     "exclusions": re.compile(r"(excluded|tokens)\.parquet|exclusions\.json"),
     "references": re.compile(r"vectors\.parquet|reference\.json"),

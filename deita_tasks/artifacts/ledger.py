@@ -56,6 +56,9 @@ SCHEMA = pa.schema(
         "truncated": pa.bool_(),  # a model read only a part of it
         "stratum": pa.string(),  # null in a selection without strata
         "scores": NAMED_VALUES,  # other scores by name; null unless rank_by names some
+        # Of a row that was cut at a turn: the turns that were left out, and the id of all of it.
+        "cut_turns": pa.int32(),
+        "whole_id": pa.string(),
     }
 )
 EVOL_COLUMNS = ("evol_score", "evol_lower", "evol_upper")
@@ -119,8 +122,9 @@ def build_ledger(
 ) -> tuple[pa.Table, Counts]:
     """Return the ledger (SCHEMA, by source URI and row) and the number of rows by decision.
 
-    rows: id, source_uri, source_row of every good row in source order; a later row of an id is a
-    duplicate of the first. quarantine: source_uri, source_row, reason, detail of every bad row.
+    rows: id, source_uri, source_row of every good row in source order, and cut_turns, whole_id if
+    rows were cut; a later row of an id is a duplicate of the first. quarantine: source_uri,
+    source_row, reason, detail of every bad row.
     scores: SCORES (see scores.py) of every distinct id, in any order. result: a decision for every
     distinct id without a problem. excluded: EXCLUDED, the distinct ids that a filter left out; they
     have neither scores nor a decision of the strategy. limits: by default, the budget alone.
@@ -270,6 +274,9 @@ def _good_rows(pool: _Rows, scores: pa.Table, verdicts: _Verdicts, limits: Limit
         "stratum": scores["stratum"].take(code_of_row),
         "scores": scores["scores"].take(code_of_row),
     }
+    for name in ("cut_turns", "whole_id"):
+        is_cut = name in pool.table.column_names
+        columns[name] = pool.table[name] if is_cut else pa.nulls(len(row_ids))
     return pa.table(columns).cast(SCHEMA)
 
 

@@ -3,6 +3,7 @@
     <store>/pools/<digest>/
         rows-00000.parquet …   every good row in source order, duplicates included
         quarantine.parquet     every bad row, with its reason and its raw text
+        cuts.parquet           of a pool of cut rows: those that are (see `cut_pool.py`)
         pool.json              counts, formats, digests; written last, so no pool is half there
 
 A position addresses a row (0 for the first good row). Texts are read one row group at a time, so
@@ -37,6 +38,7 @@ VERSION = 3  # of the artifact; pools of another version are loaded anew
 
 POOL_FILE = "pool.json"
 QUARANTINE_FILE = "quarantine.parquet"
+CUTS_FILE = "cuts.parquet"
 
 # fields: JSON, null for {}
 TURN = pa.struct({"role": pa.string(), "content": pa.string(), "fields": pa.string()})
@@ -67,6 +69,13 @@ QUARANTINE = pa.schema(
         "raw": pa.string(),
     }
 )
+CUTS = pa.schema(
+    {
+        "position": pa.int64(),  # of a row that was cut at a turn, ascending
+        "whole_id": pa.string(),  # the id of the whole conversation
+        "cut_turns": pa.int32(),  # the turns that were left out, at the end
+    }
+)
 INDEX_COLUMNS = ["id", "source_uri", "source_row", "n_pairs", "n_turns", "n_words"]
 
 
@@ -78,7 +87,7 @@ class PoolFile(FileInfo):
 
 
 class PoolSummary(JsonRecord):
-    """pool.json."""
+    """pool.json. whole: of a pool of cut rows, the digest of the pool that it was made of."""
 
     version: int
     inputs: list[InputFile]
@@ -86,16 +95,24 @@ class PoolSummary(JsonRecord):
     quarantined: NonNegativeInt
     files: list[PoolFile]
     quarantine: FileInfo
+    whole: str | None = None
+    cuts: FileInfo | None = None
 
     @property
     def rows(self) -> int:
         """Rows read, good and bad."""
         return self.good + self.quarantined
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON values; without what only pools of cut rows have."""
+        fields = super().to_dict()
+        return {name: value for name, value in fields.items() if value is not None}
+
     def file_infos(self) -> dict[str, FileInfo]:
         """Return what each file of the pool was when it was written, by name."""
         infos: dict[str, FileInfo] = {file.name: file for file in self.files}
-        return {**infos, QUARANTINE_FILE: self.quarantine}
+        infos[QUARANTINE_FILE] = self.quarantine
+        return infos if self.cuts is None else {**infos, CUTS_FILE: self.cuts}
 
 
 def pool_uri(store: str, digest: str) -> str:
@@ -169,6 +186,24 @@ class Pool:
             with storage.parquet_file(place) as parquet:
                 for number in range(len(file.groups)):
                     yield parquet.read_row_group(number, columns=list(columns))
+
+    @cached_property
+    def cuts(self) -> pa.Table:
+        """The rows that were cut at a turn (CUTS)."""
+        if self.summary.cuts is None:
+            return CUTS.empty_table()
+        place = storage.checked_file(self.uri, CUTS_FILE, self.summary.cuts)
+        return storage.read_table(place, schema=CUTS)
+
+    def with_cuts(self, rows: pa.Table) -> pa.Table:
+        """Return a table of every good row, in source order, with cut_turns and whole_id."""
+        cuts = self.cuts
+        of_row = np.full(len(rows), -1, np.int64)
+        of_row[cuts["position"].to_numpy()] = np.arange(len(cuts))
+        places = pa.array(of_row, mask=of_row < 0)
+        for name in ("cut_turns", "whole_id"):
+            rows = rows.append_column(CUTS.field(name), cuts[name].take(places))
+        return rows
 
     def without(self, excluded: pa.Array) -> Pool:
         """Return the pool without the rows of these ids among its distinct rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -14,23 +14,29 @@ from deita_tasks.errors import UsageError
 from deita_tasks.manifest import StratumCounts
 from deita_tasks.selecting.arrays import Indices
 from deita_tasks.selecting.base import Selector
-from deita_tasks.selecting.strata import Strata
+from deita_tasks.selecting.strata import Sizes, Strata, add_tokens
 from deita_tasks.strict_json import JSON
 
 ABSENT = object()
 CLUSTER = "cluster"
 
 
-def strata_of(pool: Pool, strategy: Selector) -> Strata | None:
+def strata_of(
+    pool: Pool, strategy: Selector, sizes_of: Callable[[list[str]], Sizes] | None = None
+) -> Strata | None:
     """Return the strata of the distinct rows of `pool`; None if a column does not make them.
 
-    Raises UsageError for a column that some row does not have, or a mix that does not fit.
+    sizes_of: for a budget in tokens, the tokens of rows by their ids. Raises UsageError for a
+    column that some row does not have, or a mix that does not fit.
     """
     column = strategy.strata_column
     if column is None or not strategy.has_strata:
         return None
     ids, _ = pool.distinct
-    return strategy.divide(column_texts(pool, ids, column))
+    sizes = None
+    if sizes_of is not None and strategy.divides_budget:
+        sizes = sizes_of(ids.to_pylist())
+    return strategy.divide(column_texts(pool, ids, column), sizes)
 
 
 def column_texts(pool: Pool, ids: pa.Array | pa.ChunkedArray, column: str) -> list[str]:
@@ -86,6 +92,10 @@ def count_strata(strategy: Selector, strata: Strata | None, kept: Indices) -> li
         return []
     selected = np.bincount(strata.codes[kept], minlength=len(strata.names))
     maximum = np.minimum(strata.maximum, strategy.budget)
+    tokens = None
+    if strata.sizes is not None:
+        maximum = np.minimum(strata.maximum, strata.sizes.budget)
+        tokens = add_tokens(strata.take(kept))
     counts = []
     for number, name in enumerate(strata.names):
         stratum = StratumCounts(
@@ -95,6 +105,7 @@ def count_strata(strategy: Selector, strata: Strata | None, kept: Indices) -> li
             minimum=int(strata.minimum[number]),
             maximum=int(maximum[number]),
             selected=int(selected[number]),
+            tokens=None if tokens is None else int(tokens[number]),
         )
         counts.append(stratum)
     return counts
@@ -105,6 +116,11 @@ def why_full(stratum: StratumCounts) -> str:
     name = f"{stratum.column} = {stratum.stratum}"
     if not stratum.maximum:
         return f"{name} gets no rows"
+    if stratum.tokens is not None:
+        return (
+            f"{name} has {stratum.tokens:,} of at most {stratum.maximum:,} tokens, and its next "
+            "row did not fit what was left for it"
+        )
     if stratum.selected >= stratum.maximum:
         return f"{name} has all of its {stratum.maximum:,} rows"
     return f"{name} has {stratum.selected:,} rows, and the places left are reserved for others"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deita_tasks import storage
 from deita_tasks.artifacts.pool import (
+    CUTS,
+    CUTS_FILE,
     POOL_FILE,
     QUARANTINE,
     QUARANTINE_FILE,
@@ -24,6 +26,7 @@ from deita_tasks.artifacts.row_layout import layout_of
 from deita_tasks.conversations import Conversation, Quarantined
 from deita_tasks.languages import detect_language
 from deita_tasks.manifest import InputFile
+from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JSON
 from deita_tasks.words import count_words
 
@@ -33,12 +36,31 @@ GROUP_CHARS = 8_000_000
 FILE_GROUPS = 64
 
 
+class CutRow(NamedTuple):
+    """A row that was cut at a turn; the fields are the columns of CUTS."""
+
+    position: int
+    whole_id: str
+    cut_turns: int
+
+
+class Cuts(NamedTuple):
+    """The rows of a pool that were cut, and the digest of the pool with the whole rows."""
+
+    whole: str
+    rows: list[CutRow]
+
+
 def write_pool(
-    uri: str, rows: Iterable[Conversation | Quarantined], inputs: Sequence[InputFile]
+    uri: str,
+    rows: Iterable[Conversation | Quarantined],
+    inputs: Sequence[InputFile],
+    cuts: Cuts | None = None,
 ) -> PoolSummary:
     """Write the pool under `uri`.
 
-    `inputs` is read after the last row, so the caller may fill it while the rows pass.
+    `inputs` and the rows of `cuts` are read after the last row, so the caller may fill them while
+    the rows pass.
     """
     with _PoolWriter(uri) as writer:
         for row in rows:
@@ -59,9 +81,18 @@ def write_pool(
         quarantined=writer.bad,
         files=files,
         quarantine=quarantine,
+        whole=None if cuts is None else cuts.whole,
+        cuts=None if cuts is None else _write_cuts(uri, cuts.rows),
     )
     storage.write_record(storage.join(uri, POOL_FILE), summary)
     return summary
+
+
+def _write_cuts(uri: str, rows: Sequence[CutRow]) -> FileInfo:
+    place = storage.join(uri, CUTS_FILE)
+    table = pa.Table.from_pylist([row._asdict() for row in rows], CUTS)
+    storage.write_table(place, table)
+    return storage.describe(place)
 
 
 class _PoolWriter:

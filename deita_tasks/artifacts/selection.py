@@ -156,7 +156,7 @@ def write_selection(
         truncated=outcome.scores.truncated,
         unscorable=_count_reasons(ledger),
         files=_write_tables(uri, tables),
-        tokens=left_out.token_use(outcome.result.kept, budget_tokens),
+        tokens=left_out.token_use(outcome.result.kept, budget_tokens, pool.cuts),
         notes=list(left_out.notes),
     )
     storage.write_record(storage.join(uri, SELECTION_FILE), summary)
@@ -174,7 +174,7 @@ def _ledger_of(
     pool: Pool, outcome: Outcome, excluded: pa.Table, limits: Limits
 ) -> tuple[pa.Table, Counts]:
     excluded = excluded.select(EXCLUDED.names)
-    rows = pool.index(["id", "source_uri", "source_row"])
+    rows = pool.with_cuts(pool.index(["id", "source_uri", "source_row"]))
     quarantine = pool.quarantine(["source_uri", "source_row", "reason", "detail"])
     scores = outcome.scores.table
     return build_ledger(rows, quarantine, scores, outcome.result, excluded, limits)
@@ -216,13 +216,14 @@ def _select(
             evaluation.add(stage, parts.digests)
         return evaluation.outcome()
     scores = read_scores(pool, stage_parts, strategy)
-    of_pool = strata_of(pool, strategy)
+    sizes_of = None if budget is None else budget.sizes_of
+    of_pool = strata_of(pool, strategy, sizes_of)
     with open_candidates(pool, scores.table, stage_parts) as candidates:
-        strata = candidates.strata(strategy, of_pool)
+        strata = candidates.strata(strategy, of_pool, sizes_of)
         if budget is None:
             result = candidates.select(strategy, strata)
         else:
-            result = budget.select(candidates, strategy)
+            result = budget.select(candidates, strategy, strata)
         table = candidates.all_scores
         if of_pool is None and strata is not None:  # clusters, of the candidates alone
             of_pool = _spread(strata, pc.is_null(table["problem"]).to_numpy())
@@ -233,7 +234,12 @@ def _spread(strata: Strata, is_candidate: Mask) -> Strata:
     """Return the strata of some of n rows as those of all n; the others have the code -1."""
     codes = np.full(len(is_candidate), -1, np.int64)
     codes[is_candidate] = strata.codes
-    return replace(strata, codes=codes)
+    sizes = strata.sizes
+    if sizes is not None:
+        tokens = np.zeros(len(is_candidate), np.int64)
+        tokens[is_candidate] = sizes.tokens
+        sizes = sizes._replace(tokens=tokens)
+    return replace(strata, codes=codes, sizes=sizes)
 
 
 def _count_strata(strategy: Selector, outcome: Outcome) -> list[StratumCounts]:

@@ -15,6 +15,7 @@ from deita_tasks.errors import TooFewRows
 from deita_tasks.records import SelectorResult
 from deita_tasks.selecting.arrays import Indices
 from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.strata import Sizes, Strata
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,28 @@ class TokenBudget:
         used = np.cumsum(self.tokens_of(kept)) if len(kept) else np.zeros(0, np.int64)
         return int(np.searchsorted(used, self.limit, side="right"))
 
-    def select(self, candidates: Candidates, strategy: Selector) -> SelectorResult:
+    def sizes_of(self, ids: Sequence[str]) -> Sizes:
+        """Return the budget and the tokens of these rows."""
+        return Sizes(self.tokens_of(ids), self.limit)
+
+    def select(
+        self, candidates: Candidates, strategy: Selector, strata: Strata | None = None
+    ) -> SelectorResult:
         """Return what `strategy` selects within this budget and its own.
 
-        Raises TooFewRows if not even its first row fits.
+        strata: of the candidates; if they divide this budget, each ends before its own first row
+        that does not fit (see `TokenPlaces`). Raises TooFewRows if not even the first row fits.
         """
+        if strata is not None and strata.sizes is not None:
+            result = candidates.select(strategy, strata)
+            if not result.kept and len(strata):
+                raise TooFewRows(
+                    f"budget_tokens = {self.limit:,}: no stratum has room for its first row; "
+                    "expected a larger budget, or fewer strata"
+                )
+            return result
         while True:
-            result = candidates.select(strategy)
+            result = candidates.select(strategy, strata)
             rows = self.rows_within(result.kept)
             if rows == len(result.kept):
                 return result

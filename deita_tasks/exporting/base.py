@@ -24,6 +24,8 @@ SCORE_COLUMNS: dict[str, pa.DataType] = {
     "deita_rank": pa.int64(),
 }
 
+CUT_COLUMNS: dict[str, pa.DataType] = {"deita_cut_turns": pa.int64()}  # if rows were cut
+
 LICENCE_COLUMNS = ("license", "licence")
 
 OutputRow = dict[str, JSON]  # by the column's name
@@ -32,12 +34,14 @@ OutputRow = dict[str, JSON]  # by the column's name
 class ExportRow(NamedTuple):
     """A selected conversation with its evol score and its rank; None if it has none.
 
-    `rank` is the 1-based position in evol-score order over the whole pool.
+    `rank` is the 1-based position in evol-score order over the whole pool. cut_turns: the turns
+    that were left out to fit the window of the training; None in a pool without such cuts.
     """
 
     conversation: Conversation
     evol_score: float | None
     rank: int | None
+    cut_turns: int | None = None
 
 
 class DoesNotFit(Exception):
@@ -62,7 +66,7 @@ class Survey:
     Arrow types of the format's own columns, as far as it asks for them, and of every input column.
     notes: what else a format has to know about all rows. tallies: how often each text occurs in the
     columns that the card counts. renamed, score_names: the output names of input columns and of
-    SCORE_COLUMNS.
+    SCORE_COLUMNS, and of CUT_COLUMNS if has_cuts.
     """
 
     rows: int = 0
@@ -74,6 +78,7 @@ class Survey:
     tallies: dict[str, Counter[str]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     score_names: dict[str, str] = field(default_factory=dict)
+    has_cuts: bool = False
 
     def add(self, conversation: Conversation, columns: Columns) -> None:
         """Include one row."""
@@ -101,7 +106,7 @@ class Survey:
                 reserved.add(self.renamed[name])
         if not scores:
             return
-        for name in SCORE_COLUMNS:
+        for name in (*SCORE_COLUMNS, *(CUT_COLUMNS if self.has_cuts else ())):
             self.score_names[name] = _numbered_name(name, reserved)
             reserved.add(self.score_names[name])
 
@@ -137,7 +142,8 @@ class Exporter(Component):
                 return Columns({"text": text}, conversation.extra)
 
     The fields are the format's options. `scores` adds the columns deita_id, deita_evol_score and
-    deita_rank. If the input has a column of such a name, it is kept, and ours becomes deita_id_2.
+    deita_rank, and deita_cut_turns if rows were cut at a turn. If the input has a column of such a
+    name, it is kept, and ours becomes deita_id_2.
     """
 
     name: ClassVar[str]  # in FORMATS
@@ -193,6 +199,7 @@ class Exporter(Component):
                 survey.add(row.conversation, self.to_columns(row.conversation, survey))
             except DoesNotFit as error:
                 raise UsageError(self._explain_misfit(row.conversation, error)) from None
+            survey.has_cuts |= row.cut_turns is not None
             if len(survey.extra_types) > self.max_columns:
                 misfit = DoesNotFit(f"with it, there are over {self.max_columns:,} columns")
                 raise UsageError(self._explain_misfit(row.conversation, misfit))
@@ -214,8 +221,8 @@ class Exporter(Component):
         output = {name: value for name, value in own.items() if name not in unused}
         for name, value in extra.items():
             output[survey.output_name(name)] = value
-        scores = (row.conversation.id, row.evol_score, row.rank)
-        for name, value in zip(SCORE_COLUMNS, scores, strict=True):
+        scores = (row.conversation.id, row.evol_score, row.rank, row.cut_turns)
+        for name, value in zip((*SCORE_COLUMNS, *CUT_COLUMNS), scores, strict=True):
             if name in survey.score_names:
                 output[survey.score_names[name]] = value
         return output

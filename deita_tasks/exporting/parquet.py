@@ -18,7 +18,14 @@ from deita_tasks.exporting.arrow import (
     storage_type,
     to_array,
 )
-from deita_tasks.exporting.base import SCORE_COLUMNS, Columns, Exporter, OutputRow, Survey
+from deita_tasks.exporting.base import (
+    CUT_COLUMNS,
+    SCORE_COLUMNS,
+    Columns,
+    Exporter,
+    OutputRow,
+    Survey,
+)
 from deita_tasks.models.chat import chat_turns
 from deita_tasks.strict_json import JSON
 
@@ -82,8 +89,9 @@ def column_types(survey: Survey) -> dict[str, pa.DataType]:
         types["tools"] = survey.own_types["tools"]
     for name, column in survey.extra_types.items():
         types[survey.output_name(name)] = column
+    added = {**SCORE_COLUMNS, **CUT_COLUMNS}
     for name, output_name in survey.score_names.items():
-        types[output_name] = SCORE_COLUMNS[name]
+        types[output_name] = added[name]
     return types
 
 

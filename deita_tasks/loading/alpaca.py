@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 from deita_tasks.conversations import Turn
@@ -52,6 +53,21 @@ class Alpaca(RowFormat):
             turns.append(Turn("user", question))
             turns.append(Turn("assistant", answer))
         return turns
+
+    def without_last(self, columns: Mapping[str, JSON], turns: int) -> Mapping[str, JSON] | None:
+        exchanges = _parse_history(columns.get("history"))
+        left_out = turns // 2
+        if turns % 2 or not 0 < left_out <= len(exchanges):
+            return None
+        earlier = len(exchanges) - left_out
+        question, answer = exchanges[earlier]
+        history: JSON = [list(exchange) for exchange in exchanges[:earlier]]
+        if isinstance(columns["history"], str):
+            history = json.dumps(history, ensure_ascii=False)
+        own = {self.instruction: question, self.output: answer, "history": history}
+        if self.input in columns:
+            own[self.input] = ""
+        return {**columns, **own}
 
 
 def _take_optional_text(columns: dict[str, JSON], name: str) -> str:

@@ -96,6 +96,10 @@ class RowFormat(Component):
         conversation's `extra`. The required columns are present and not null. Raises BadRow.
         """
 
+    def without_last(self, columns: Mapping[str, JSON], turns: int) -> Mapping[str, JSON] | None:
+        """Return a row without its last `turns` turns; None if the layout cannot leave them out."""
+        return None
+
     def matches(self, columns: Collection[str]) -> bool:
         """Return whether a row with these non-null columns is of this layout."""
         return all(name in columns for name in self.required_columns())

@@ -54,6 +54,20 @@ def parse(text: str) -> JSON:
     return value
 
 
+def without_items(value: JSON, items: int) -> JSON:
+    """Return a list, or its JSON text, without its last `items`, of the same kind; None if empty.
+
+    Raises BadRow for anything else.
+    """
+    listed = parse(value) if isinstance(value, str) else value
+    if not isinstance(listed, list):
+        raise BadRow("malformed_row", f"{describe_type(value)}; expected a list")
+    left = listed[: len(listed) - items] if items < len(listed) else []
+    if not left:
+        return None
+    return json.dumps(left, ensure_ascii=False) if isinstance(value, str) else left
+
+
 def _explain(text: str, error: json.JSONDecodeError) -> str:
     if PYTHON_LITERAL.match(text):
         return "a Python literal (single quotes), not JSON; write it with json.dumps()"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 from deita_tasks.conversations import Turn
 from deita_tasks.loading.base import RowFormat
 from deita_tasks.loading.chat import parse_turns
+from deita_tasks.loading.json_text import without_items
 from deita_tasks.strict_json import JSON
 
 
@@ -28,3 +29,7 @@ class Messages(RowFormat):
 
     def take_turns(self, columns: dict[str, JSON]) -> list[Turn]:
         return parse_turns(columns.pop(self.column), self.column)
+
+    def without_last(self, columns: Mapping[str, JSON], turns: int) -> Mapping[str, JSON] | None:
+        shorter = without_items(columns[self.column], turns)
+        return None if shorter is None else {**columns, self.column: shorter}

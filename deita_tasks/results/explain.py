@@ -234,7 +234,7 @@ def _find_row(
 ) -> tuple[LedgerRow, list[LedgerRow]]:
     """Return the row that `query` names, and its duplicates."""
     place = PLACE.fullmatch(query)
-    matches = ledger.filter(pc.field("id") == query)
+    matches = ledger.filter((pc.field("id") == query) | (pc.field("whole_id") == query))
     if not matches.num_rows:
         matches = _rows_with_own_id(ledger, pool, query)
     if not matches.num_rows and place:
@@ -287,7 +287,9 @@ def _rows_with_id(ledger: pa.Table, prefix: str, output: str) -> pa.Table:
             f"{prefix!r}: expected an id, at least its first {MIN_ID_LENGTH} characters, one of "
             "the pool's own, or FILE:ROW"
         )
-    matches = ledger.filter(pc.fill_null(pc.starts_with(ledger["id"], prefix.lower()), False))
+    begins = pc.starts_with(ledger["id"], prefix.lower())
+    whole = pc.starts_with(ledger["whole_id"], prefix.lower())
+    matches = ledger.filter(pc.or_(pc.fill_null(begins, False), pc.fill_null(whole, False)))
     ids = pc.unique(matches["id"]).to_pylist()
     if not ids:
         raise UsageError(

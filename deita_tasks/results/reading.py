@@ -67,7 +67,7 @@ def read_ledger(uri: str, outputs: Mapping[str, FileInfo]) -> pa.Table:
     for name in ("evol_lower", "evol_upper"):
         if name not in table.column_names:  # of early versions, which computed every score
             table = table.append_column(SCHEMA.field(name), table["evol_score"])
-    for name in ("stratum", "scores"):
+    for name in ("stratum", "scores", "cut_turns", "whole_id"):
         if name not in table.column_names:
             field = SCHEMA.field(name)
             table = table.append_column(field, pa.nulls(len(table), field.type))

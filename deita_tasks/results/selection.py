@@ -163,8 +163,9 @@ def _export_rows(
     columns = selected.select(["id", "evol_score", "rank"]).to_pydict()
     scores = dict(zip(columns["id"], columns["evol_score"], strict=True))
     ranks = dict(zip(columns["id"], columns["rank"], strict=True))
+    cuts = _cut_turns(pool, selected)
     conversations = pool.find(kept)
-    rows = [ExportRow(conversations[id], scores[id], ranks[id]) for id in kept]
+    rows = [ExportRow(conversations[id], scores[id], ranks[id], cuts.get(id)) for id in kept]
     if not complete_only:
         return rows
     complete = [row for row in rows if row.conversation.is_complete]
@@ -173,6 +174,14 @@ def _export_rows(
         len(rows) - len(complete),
     )
     return complete
+
+
+def _cut_turns(pool: Pool, selected: pa.Table) -> dict[str, int]:
+    """Return how many turns of each selected row were left out; {} of a pool without cuts."""
+    if pool.summary.cuts is None:
+        return {}
+    turns = selected["cut_turns"].fill_null(0).to_pylist()
+    return dict(zip(selected["id"].to_pylist(), turns, strict=True))
 
 
 def _report_data(

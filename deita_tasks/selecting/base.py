@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from deita_tasks.components import Component, Fingerprint
 from deita_tasks.errors import UsageError
-from deita_tasks.presets import IFD_BELOW
+from deita_tasks.presets import EVERY_ROW, IFD_BELOW
 from deita_tasks.records import SCORE_KINDS, SelectorResult
 from deita_tasks.selecting.arrays import Array
 from deita_tasks.selecting.evol import Ranking, TurnAggregation
@@ -18,7 +18,7 @@ from deita_tasks.selecting.expression import EVOL, LENGTH, Expression, parse_exp
 from deita_tasks.selecting.mix import limit_each, parse_mix, share_evenly
 from deita_tasks.selecting.ranked_pool import RankedPool
 from deita_tasks.selecting.reference import Reference, ReferenceKind
-from deita_tasks.selecting.strata import Strata
+from deita_tasks.selecting.strata import Sizes, Strata
 
 
 class Selector(Component):
@@ -102,7 +102,9 @@ class Selector(Component):
         if len(names) > 1:
             raise ValueError(f"{' and '.join(names)}: expected only one of them")
         if self.mix is not None:
-            parse_mix(self.mix).check(self.budget)
+            mix = parse_mix(self.mix)
+            if self.budget != EVERY_ROW:  # else it divides tokens
+                mix.check(self.budget)
             if self.per_stratum is not None:
                 raise ValueError("per_stratum and mix: expected only one of them")
         return self
@@ -184,13 +186,21 @@ class Selector(Component):
         """The column whose values are the strata; None for clusters, or without strata."""
         return parse_mix(self.mix).column if self.mix is not None else self.strata
 
-    def divide(self, labels: Sequence[Hashable]) -> Strata:
-        """Return the strata of n rows by their labels, with the rows to keep of each."""
+    @property
+    def divides_budget(self) -> bool:
+        """Whether strata get parts of the budget, and not a number of rows each."""
+        return self.mix is not None or (self.clusters is not None and self.per_stratum is None)
+
+    def divide(self, labels: Sequence[Hashable], sizes: Sizes | None = None) -> Strata:
+        """Return the strata of n rows by their labels, with the rows to keep of each.
+
+        sizes: with a budget in tokens, which strata divide instead of that in rows.
+        """
         if self.mix is not None:
-            return parse_mix(self.mix).divide([str(label) for label in labels], self.budget)
+            return parse_mix(self.mix).divide([str(label) for label in labels], self.budget, sizes)
         if self.per_stratum is not None:
             return limit_each(labels, self.per_stratum)
-        return share_evenly(labels, self.budget)
+        return share_evenly(labels, self.budget, sizes)
 
     def rank_pool(
         self,

@@ -147,6 +147,10 @@ class _BlockwiseGreedy:
         rows, comparable = self._kept_rows.read(self._pool.order[ranks])
         candidates, rows = ranks[comparable], rows[comparable]
         kept, closeness, nearest = self._kept_rows.decide(rows)
+        fitting = self._pool.count_fitting(candidates[kept])
+        if fitting < len(kept):
+            end = int(candidates[kept[fitting]])
+            kept = kept[:fitting]
         stop = self._first_full(candidates[kept])
         if stop is not None:
             kept = kept[: stop + 1]

@@ -70,18 +70,20 @@ class _CoverageGains:
         unbounded = np.full(count, np.inf, np.float32)
         self._add_gains(np.arange(count), self._coverage, unbounded, 1)
 
-    def pick_next(self) -> int | None:
-        """Pick the row of the largest gain; None if all that are left are excluded."""
+    def find_next(self) -> int | None:
+        """Return the row of the largest gain; None if all that are left are excluded."""
         best = self._gains.max()
         if best == -np.inf:
             return None
-        pick = int(np.argmax(self._gains >= best - GAIN_TOLERANCE))
-        similarity = self._rows @ self._rows[pick]
+        return int(np.argmax(self._gains >= best - GAIN_TOLERANCE))
+
+    def pick(self, row: int) -> None:
+        """Pick the row that was found."""
+        similarity = self._rows @ self._rows[row]
         improved = np.flatnonzero(similarity > self._coverage)
         self._add_gains(improved, self._coverage[improved], similarity[improved], -1)
         self._coverage[improved] = similarity[improved]
-        self.exclude(np.array([pick]))
-        return pick
+        self.exclude(np.array([row]))
 
     def exclude(self, rows: Indices | Mask) -> None:
         """Never pick these rows (indices or a mask)."""

@@ -30,8 +30,11 @@ def read_candidates(
 class GreedyPicker(Protocol):
     """Picks one candidate after another, by its index."""
 
-    def pick_next(self) -> int | None:
+    def find_next(self) -> int | None:
         """Return the next pick; None if all candidates left are excluded."""
+
+    def pick(self, row: int) -> None:
+        """Pick the row that was found."""
 
     def exclude(self, rows: Indices | Mask) -> None:
         """Never pick these rows (indices or a mask)."""
@@ -43,12 +46,16 @@ def keep_picks(pool: RankedPool, ranks: Indices, picker: GreedyPicker, budget: i
     `ranks` are those of the picker's candidates.
     """
     picker.exclude(~pool.has_room(ranks))
-    for _ in range(min(budget, len(ranks))):
-        pick = picker.pick_next()
-        if pick is None:
+    places = budget
+    while places and len(ranks):
+        row = picker.find_next()
+        if row is None:
             return
-        picked = ranks[[pick]]
-        pool.keep(picked)
+        picked = ranks[[row]]
+        if pool.count_fitting(picked):
+            picker.pick(row)
+            pool.keep(picked)
+            places -= 1
         stratum_is_full = not pool.has_room(picked).all()
         if stratum_is_full:
             picker.exclude(~pool.has_room(ranks))

@@ -89,8 +89,8 @@ class _LazyGreedy:
         self._value = self._value_of(np.arange(count))
         self._fully_updated_picks = 0
 
-    def pick_next(self) -> int | None:
-        """Pick the row of the largest value; None if all that are left are excluded."""
+    def find_next(self) -> int | None:
+        """Return the row of the largest value; None if all that are left are excluded."""
         new_picks = len(self.picks) - self._fully_updated_picks
         if new_picks >= PICKS_PER_FULL_UPDATE:
             self._update_all()
@@ -100,10 +100,13 @@ class _LazyGreedy:
                 return None
             is_up_to_date = self._compared_picks[best] == len(self.picks)
             if is_up_to_date:
-                self.picks.append(best)
-                self.exclude(np.array([best]))
                 return best
             self._update_best(best)
+
+    def pick(self, row: int) -> None:
+        """Pick the row that was found."""
+        self.picks.append(row)
+        self.exclude(np.array([row]))
 
     def exclude(self, rows: Indices | Mask) -> None:
         """Never pick these rows (indices or a mask)."""

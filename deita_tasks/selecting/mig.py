@@ -169,22 +169,24 @@ class _InformationGains:
             self._heap.append((-self._gain(row), row, 0))
         heapq.heapify(self._heap)
 
-    def pick_next(self) -> int | None:
-        """Pick the row of the largest gain; None if all that are left are excluded."""
+    def find_next(self) -> int | None:
+        """Return the row of the largest gain; None if all that are left are excluded."""
         while self._heap:
             _, row, updated = self._heap[0]
             if not self._is_open[row]:
                 heapq.heappop(self._heap)
             elif updated == self._picks:
-                heapq.heappop(self._heap)
-                self._given[self._parts[row].tags] += self._parts[row].amounts
-                self._is_open[row] = False
-                self._picks += 1
                 return row
             else:
                 entry = (-self._gain(row), row, self._picks)
                 heapq.heapreplace(self._heap, entry)
         return None
+
+    def pick(self, row: int) -> None:
+        """Pick the row that was found."""
+        self._given[self._parts[row].tags] += self._parts[row].amounts
+        self._picks += 1
+        self.exclude(np.array([row]))
 
     def exclude(self, rows: Indices | Mask) -> None:
         """Never pick these rows (indices or a mask)."""

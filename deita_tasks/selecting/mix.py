@@ -4,13 +4,14 @@
 
 An amount is a share of the budget if it has a decimal point, else a number of rows; MIN..MAX leaves
 a range, and either end may be missing. `*` stands for all other values together; without it, they
-get what is left.
+get what is left. A budget in tokens is divided alike, and a number is one of tokens.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from math import floor
 from typing import NamedTuple
@@ -18,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from deita_tasks.errors import UsageError
-from deita_tasks.selecting.strata import Strata, number_labels
+from deita_tasks.presets import EVERY_ROW
+from deita_tasks.selecting.strata import Sizes, Strata, add_tokens, number_labels
 
 OTHERS = "*"
 RANGES = ""  # all ranges together, while places are apportioned
@@ -26,7 +28,7 @@ EXAMPLE = "source=math:0.3,code:0.3,*:0.4"
 
 
 class Amount(NamedTuple):
-    """A share of the budget, or a number of rows."""
+    """A share of the budget, or a number of rows (or tokens)."""
 
     number: Fraction
     is_share: bool
@@ -58,14 +60,17 @@ class Mix(NamedTuple):
     column: str
     portions: Mapping[str, Portion]
 
-    def divide(self, values: Sequence[str], budget: int) -> Strata:
-        """Return the strata of n rows by their values.
+    def divide(self, values: Sequence[str], budget: int, sizes: Sizes | None = None) -> Strata:
+        """Return the strata of n rows by their values. sizes: to divide tokens, and not rows.
 
         Exact amounts are apportioned by largest remainder. A value with fewer rows than its amount
         leaves the rest to the others, in proportion to theirs. Raises UsageError for a value that
         no row has, and for amounts that do not fit the budget.
         """
-        self.check(budget)
+        if sizes is not None:
+            self.check(sizes.budget, "tokens")
+        elif budget != EVERY_ROW:  # else the tokens are not counted yet
+            self.check(budget)
         names = list(self.portions)
         place_of = {name: place for place, name in enumerate(names)}
         numbers, labels = number_labels(values)
@@ -76,9 +81,12 @@ class Mix(NamedTuple):
         for name, count in zip(names, rows, strict=True):
             if not count and name != OTHERS and len(values):
                 raise UsageError(f"mix: no row has {self.column} = {name!r}; it is {_some(labels)}")
-        rows_of = dict(zip(names, rows.tolist(), strict=True))
-        minimum, maximum = self._limits(budget, rows_of)
-        return Strata(codes, names, np.array(minimum), np.array(maximum), rows)
+        strata = Strata(codes, names, rows, rows, rows, sizes)
+        available = rows if sizes is None else add_tokens(strata)
+        available_of = dict(zip(names, available.tolist(), strict=True))
+        total = budget if sizes is None else sizes.budget
+        minimum, maximum = self._limits(total, available_of)
+        return replace(strata, minimum=np.array(minimum), maximum=np.array(maximum))
 
     def _place(self, value: str, place_of: Mapping[str, int]) -> int:
         """Return the stratum of a value; a file is named by the last steps of its path too."""
@@ -90,8 +98,8 @@ class Mix(NamedTuple):
                     return place
         return place_of[OTHERS]
 
-    def check(self, budget: int) -> None:
-        """Raise UsageError for amounts that do not fit the budget."""
+    def check(self, budget: int, unit: str = "rows") -> None:
+        """Raise UsageError for amounts that do not fit the budget in rows or tokens."""
         least = Fraction(0)
         most = Fraction(0)
         for portion in self.portions.values():
@@ -99,17 +107,17 @@ class Mix(NamedTuple):
             most += portion.most.of(budget)
         if least > budget:
             raise UsageError(
-                f"mix: the amounts add up to {float(least):g} rows, more than the budget of "
+                f"mix: the amounts add up to {float(least):g} {unit}, more than the budget of "
                 f"{budget:,}"
             )
         if most < budget:
             raise UsageError(
-                f"mix: the amounts add up to {float(most):g} rows, fewer than the budget of "
+                f"mix: the amounts add up to {float(most):g} {unit}, fewer than the budget of "
                 f"{budget:,}; expected all of it, or no amount for {OTHERS!r}"
             )
 
     def _limits(self, budget: int, rows: Mapping[str, int]) -> tuple[list[int], list[int]]:
-        """Return the least and the most rows to keep of each value. rows: that each has.
+        """Return the least and the most rows (or tokens) to keep of each value. rows: it has.
 
         The ends of a range are rounded down, so all minima fit what the exact amounts leave.
         """
@@ -174,15 +182,21 @@ def _largest_remainder(places: int, weights: Mapping[str, Fraction]) -> dict[str
     return quotas
 
 
-def share_evenly(labels: Sequence[Hashable], budget: int) -> Strata:
-    """Return strata of which each gets the same share; one with fewer rows leaves the rest."""
+def share_evenly(labels: Sequence[Hashable], budget: int, sizes: Sizes | None = None) -> Strata:
+    """Return strata of which each gets the same share; one with fewer rows leaves the rest.
+
+    sizes: to divide tokens, and not rows.
+    """
     codes, names = number_labels(labels)
     rows = np.bincount(codes, minlength=len(names))
     texts = [str(name) for name in names]
-    capacity = dict(zip(texts, rows.tolist(), strict=True))
-    quotas = apportion(budget, dict.fromkeys(texts, Fraction(1)), capacity)
+    strata = Strata(codes, texts, rows, rows, rows, sizes)
+    available = rows if sizes is None else add_tokens(strata)
+    capacity = dict(zip(texts, available.tolist(), strict=True))
+    places = budget if sizes is None else sizes.budget
+    quotas = apportion(places, dict.fromkeys(texts, Fraction(1)), capacity)
     limits = np.array([quotas[text] for text in texts], np.int64)
-    return Strata(codes, texts, limits, limits, rows)
+    return replace(strata, minimum=limits, maximum=limits)
 
 
 def limit_each(labels: Sequence[Hashable], limit: int) -> Strata:

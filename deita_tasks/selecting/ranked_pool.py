@@ -22,6 +22,7 @@ from deita_tasks.selecting.rejections import (
     Rejections,
 )
 from deita_tasks.selecting.strata import Places, Strata
+from deita_tasks.selecting.token_places import TokenPlaces
 
 KEPT = len(REASONS)  # the code of a row that is not rejected
 
@@ -56,8 +57,16 @@ class RankedPool:
         self.ids = ids
         self.candidate_count = candidates.size
         self.order = np.concatenate((candidates, unscorable))
-        self._strata: Indices | None = None  # the stratum of each rank, as a number
-        if strata is not None:
+        # What the places know each rank by: its stratum, or itself if rows differ in size.
+        self._strata: Indices | None = None
+        self._places: Places | TokenPlaces
+        if strata is not None and strata.sizes is not None:
+            self._strata = np.arange(len(ids))
+            by_rank = strata.take(self.order)
+            assert by_rank.sizes is not None
+            limits = (by_rank.minimum, by_rank.maximum)
+            self._places = TokenPlaces(by_rank.codes, by_rank.sizes, *limits)
+        elif strata is not None:
             self._strata = strata.codes[self.order]
             self._places = Places(strata, budget)
         self._init_decisions()
@@ -74,8 +83,16 @@ class RankedPool:
         """Return which of these m rows belong to a stratum that is not full, (m,)."""
         if self._strata is None:
             return np.ones(len(ranks), bool)
-        has_room: Mask = ~self._places.full()[self._strata[ranks]]
-        return has_room
+        return ~self._places.are_full(self._strata[ranks])
+
+    def count_fitting(self, ranks: Indices) -> int:
+        """Return how many of these m rows can be kept, from the first on.
+
+        The rows belong to strata with room. The stratum of the next one ends.
+        """
+        if self._strata is None:
+            return len(ranks)
+        return self._places.count_fitting(self._strata[ranks])
 
     def fill_stratum(self, ranks: Indices) -> Mask:
         """Return which of these m rows fill a stratum if they are kept in this order, (m,).

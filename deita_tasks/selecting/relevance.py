@@ -75,16 +75,20 @@ class _RoundRobin:
         self._is_open = np.ones(len(rows), bool)
         self._groups = deque(_Group(rows, targets, most) for targets in groups)
 
-    def pick_next(self) -> int | None:
-        """Pick the row of the group whose turn it is; None if no target has any left."""
+    def find_next(self) -> int | None:
+        """Return the row of the group whose turn it is; None if no target has any left."""
         for _ in range(len(self._groups)):
-            group = self._groups[0]
-            self._groups.rotate(-1)
-            row = group.pick(self._is_open)
+            row = self._groups[0].find_next(self._is_open)
             if row is not None:
-                self._is_open[row] = False
                 return row
+            self._groups.rotate(-1)
         return None
+
+    def pick(self, row: int) -> None:
+        """Pick the row that was found."""
+        self._is_open[row] = False
+        self._groups[0].end_turn()
+        self._groups.rotate(-1)
 
     def exclude(self, rows: Indices | Mask) -> None:
         """Never pick these rows (indices or a mask)."""
@@ -97,15 +101,18 @@ class _Group:
     def __init__(self, rows: Floats, targets: Floats, most: int | None) -> None:
         self._orders = deque(iter(_by_similarity(rows, target, most)) for target in targets)
 
-    def pick(self, is_open: Mask) -> int | None:
+    def find_next(self, is_open: Mask) -> int | None:
         """Return the row of the target whose turn it is; None if no target has any left."""
         for _ in range(len(self._orders)):
-            order = self._orders[0]
-            self._orders.rotate(-1)
-            row = next((row for row in order if is_open[row]), None)
+            row = next((row for row in self._orders[0] if is_open[row]), None)
             if row is not None:
                 return int(row)
+            self.end_turn()
         return None
+
+    def end_turn(self) -> None:
+        """Let the next target take its turn."""
+        self._orders.rotate(-1)
 
 
 def _by_similarity(rows: Floats, target: Floats, most: int | None) -> Indices:

@@ -58,9 +58,11 @@ class SemDedup(Selector):
             if cluster < 0:
                 pool.reject_unscorable(ranks)
                 continue
-            blocker, similarity = kept.offer(rank, position, cluster)
+            blocker, similarity = kept.find_blocker(position, cluster)
             if blocker is None:
-                pool.keep(ranks)
+                if pool.count_fitting(ranks):
+                    kept.keep(rank, position, cluster)
+                    pool.keep(ranks)
             else:
                 similarities = np.array([similarity], np.float32)
                 pool.reject_too_similar(ranks, np.array([blocker]), similarities)
@@ -78,8 +80,8 @@ class _KeptByCluster:
         self._kept: dict[int, CosineKeptRows] = {}
         self._ranks: dict[int, list[int]] = {}
 
-    def offer(self, rank: int, position: int, cluster: int) -> tuple[int | None, float]:
-        """Keep a row, or return the rank of the kept one that is too similar, and how much."""
+    def find_blocker(self, position: int, cluster: int) -> tuple[int | None, float]:
+        """Return the rank of the kept row that is too similar, and how much; None for none."""
         if cluster not in self._kept:
             size = int(self._sizes[cluster])
             self._kept[cluster] = CosineKeptRows(self._reader, size, self._limit, BlockProduct)
@@ -90,7 +92,11 @@ class _KeptByCluster:
         if not len(decision.kept):
             similarity = decision.closeness[0] + np.float32(0)  # no negative zero
             return ranks[int(decision.nearest[0])], float(similarity)
-        kept_rows.append(row)
-        ranks.append(rank)
-        self.count += 1
         return None, math.nan
+
+    def keep(self, rank: int, position: int, cluster: int) -> None:
+        """Keep a row that nothing blocks."""
+        row, _ = self._kept[cluster].read(np.array([position]))
+        self._kept[cluster].append(row)
+        self._ranks[cluster].append(rank)
+        self.count += 1

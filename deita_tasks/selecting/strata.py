@@ -1,4 +1,4 @@
-"""Strata: parts of the pool, each with a least and a largest number of rows to keep.
+"""Strata: parts of the pool, each with a least and a largest number of rows (or tokens) to keep.
 
 One mechanism for all: a limit per stratum has no minimum, an exact share has minimum and maximum
 alike. The places of a budget that no minimum reserves are shared: whichever row comes first takes
@@ -9,11 +9,19 @@ full from then on.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from deita_tasks.selecting.arrays import Indices, Mask
+
+
+class Sizes(NamedTuple):
+    """The tokens of n rows, int64 (n,), and the budget in tokens that they share."""
+
+    tokens: Indices
+    budget: int
 
 
 @dataclass(frozen=True)
@@ -21,8 +29,8 @@ class Strata:
     """The strata of n rows.
 
     codes: int64 (n,), the stratum of each row, from 0 to s - 1. names: of the s strata. minimum,
-    maximum: int64 (s,), the rows to keep of each. rows: int64 (s,), the rows that each has in the
-    whole pool.
+    maximum: int64 (s,), the rows to keep of each; with sizes, the tokens. rows: int64 (s,), the
+    rows that each has in the whole pool.
     """
 
     codes: Indices
@@ -30,13 +38,25 @@ class Strata:
     minimum: Indices
     maximum: Indices
     rows: Indices
+    sizes: Sizes | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def take(self, rows: Indices) -> Strata:
         """Return the same strata for these rows (positions) alone."""
-        return Strata(self.codes[rows], self.names, self.minimum, self.maximum, self.rows)
+        sizes = self.sizes
+        if sizes is not None:
+            sizes = sizes._replace(tokens=sizes.tokens[rows])
+        return replace(self, codes=self.codes[rows], sizes=sizes)
+
+
+def add_tokens(strata: Strata) -> Indices:
+    """Return the tokens of all rows of each stratum, int64 (s,)."""
+    tokens = np.zeros(len(strata.names), np.int64)
+    if strata.sizes is not None:
+        np.add.at(tokens, strata.codes, strata.sizes.tokens)
+    return tokens
 
 
 def number_labels(labels: Sequence[Hashable]) -> tuple[Indices, list[Hashable]]:
@@ -75,6 +95,10 @@ class Places:
         fills: Mask = (count >= self._maximum[codes]) | (is_last_shared & has_minimum)
         return fills
 
+    def count_fitting(self, codes: Indices) -> int:
+        """Return how many of m rows of strata that are not full get a place: all of them."""
+        return len(codes)
+
     def take(self, codes: Indices) -> None:
         """Give a place to a row of each of these strata."""
         _, _, is_shared = self._places_of(codes)
@@ -90,6 +114,10 @@ class Places:
         has_no_shared = self._shared <= 0
         full: Mask = (self.kept >= self._maximum) | (has_no_shared & (self.kept >= self._minimum))
         return full
+
+    def are_full(self, codes: Indices) -> Mask:
+        """Return which of m rows have a stratum that is full, (m,)."""
+        return np.asarray(self.full()[codes])
 
     def full_before_budget(self) -> Mask:
         """Return which strata were full before the budget was, or at their maximum, (s,)."""

@@ -4,6 +4,7 @@ loading.py        load a pool from files
 stages.py         score and embed, shard by shard
 lazy.py           the same in rounds, only what a selection needs
 preflight.py      try the models before they work
+cutting.py        cut long rows at a turn
 filtering.py      leave out rows that no selection may keep
 selecting.py      which rows, and at which limit
 exporting.py      write results
@@ -37,6 +38,7 @@ from deita_tasks.tasks.aligning import (
 )
 from deita_tasks.tasks.approval import ask_to_publish, awaited_version, check_can_ask
 from deita_tasks.tasks.comparing import export_comparison, plan_comparison, train_arms
+from deita_tasks.tasks.cutting import cut_turns
 from deita_tasks.tasks.evolving import make_chains
 from deita_tasks.tasks.exporting import export_selection, export_sweep, subset
 from deita_tasks.tasks.filtering import exclude
@@ -79,6 +81,7 @@ __all__ = [
     "check_can_ask",
     "check_good_fraction",
     "check_models",
+    "cut_turns",
     "evaluate_lazily",
     "exclude",
     "export_comparison",

@@ -75,16 +75,21 @@ def count_shard(
 
 @task(name="training-window", task_run_name="training window", **CACHED)
 def apply_window(
-    key: str, pool: str, parts: Mapping[str, JsonValue] | None, window: int | None
+    key: str,
+    pool: str,
+    parts: Mapping[str, JsonValue] | None,
+    window: int | None,
+    are_cut: bool = False,
 ) -> dict[str, JsonValue]:
     """Find the rows whose answers lie beyond the window; write the artifact `key`.
 
-    parts: the token counts; None if the artifact is there. Returns its exclusions.json.
+    parts: the token counts; None if the artifact is there. are_cut: see `write_window`. Returns its
+    exclusions.json.
     """
     if parts is None:
         return read_summary(key).to_dict()
     counts = StageParts.model_validate(parts)
-    return write_window(key, Pool.open(pool), counts, window).to_dict()
+    return write_window(key, Pool.open(pool), counts, window, are_cut).to_dict()
 
 
 @task(name="compare-embeddings", task_run_name="compare embeddings", **CACHED)
@@ -123,9 +128,10 @@ def exclude(plan: Plan, pool: Pool, options: Advanced) -> Pool:
         elif name == "similarity" and filters.similarity is not None:
             fields = _compare_embeddings(filters.similarity, uri, exists, plan, pool, options)
         elif filters.tokens is not None:
-            parts = None if exists else _count_tokens(filters.tokens, pool, options).to_dict()
-            window = filters.tokens.window
-            fields = call_cached(apply_window, options, exists, uri, pool.uri, parts, window)
+            parts = None if exists else count_tokens(filters.tokens, pool, options).to_dict()
+            tokens = filters.tokens
+            window = (tokens.window, tokens.cut_window is not None)
+            fields = call_cached(apply_window, options, exists, uri, pool.uri, parts, *window)
         _log(name, ExclusionsSummary.model_validate(fields), pool)
     return read_exclusions(exclusion_uris(plan, pool.digest, options)).leave_out(pool)
 
@@ -170,7 +176,7 @@ def _log(name: str, summary: ExclusionsSummary, pool: Pool) -> None:
     log.info("%s: of %s rows, %s", name, f"{rows:,}", found or "none is left out")
 
 
-def _count_tokens(tokens: TokenCounting, pool: Pool, options: Advanced) -> StageParts:
+def count_tokens(tokens: TokenCounting, pool: Pool, options: Advanced) -> StageParts:
     """Count the tokens of the rows that the store has no count of."""
     store = storage.absolute(options.store)
     counter = tokens.counter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from textwrap import shorten
 
 import pyarrow as pa
@@ -63,23 +63,26 @@ def open_pool(plan: Plan, source: Source, options: Advanced) -> Iterator[Pool]:
     """
     log_passed_over(plan.passed_over, get_run_logger())
     uri = locate_pool(options.store, plan.files, source.format)
-    digest = uri.rsplit("/", 1)[-1]
-    store = storage.absolute(options.store)
-    mark = mark_run(
-        store,
-        digest,
-        part_digests(plan),
-        selection_digest(plan, digest),
-        exclusion_digests(plan, digest),
-        reference_digests(plan, digest),
-    )
-    with mark:
+    with mark_plan(plan, uri, options):
         with progress.bar("load", None):
             load = materializing(load_pool, uri, source.name, plan.files)
             call_cached(load, options, is_intact(uri), uri, plan.files, source.format)
         pool = Pool.open(uri)
         check_good_fraction(pool, {}, source.min_good_fraction)
         yield pool
+
+
+def mark_plan(plan: Plan, pool: str, options: Advanced) -> AbstractContextManager[None]:
+    """Keep from `gc` what a plan needs of the pool under the URI `pool`, until the block ends."""
+    digest = pool.rsplit("/", 1)[-1]
+    return mark_run(
+        storage.absolute(options.store),
+        digest,
+        part_digests(plan),
+        selection_digest(plan, digest),
+        exclusion_digests(plan, digest),
+        reference_digests(plan, digest),
+    )
 
 
 @materialize("deita://pool", name="load-pool", task_run_name="load pool", **CACHED)

@@ -569,6 +569,8 @@ def _explanation_facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
         yield "repeated in", ", ".join(places) + more
     if row.id:
         yield "id", row.id
+    if row.cut_turns:
+        yield "cut", describe_cut(row.cut_turns, row.whole_id)
     yield "decision", _decision_sentence(explanation)
     yield from _score_facts(row.complexity, row.quality)
     for score in row.scores or ():
@@ -588,6 +590,12 @@ def _explanation_facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
         yield "stratum", row.stratum
     if row.truncated:
         yield "truncated", "longer than a model's window; the model read part of it"
+
+
+def describe_cut(turns: int, whole_id: str | None) -> str:
+    """Return what a row has lost to fit the window of the training."""
+    lost = "its last turn was" if turns == 1 else f"its last {turns:,} turns were"
+    return f"{lost} left out to fit the training window; with them, its id is {whole_id}"
 
 
 def score_name(selector: Mapping[str, Any]) -> str:

@@ -237,14 +237,13 @@ def parts_of(models: Models, selector: Spec) -> dict[str, StageParts]:
     }
 
 
-STRATA = {"strata", "per_stratum", "mix"}
-without_strata = selectors.filter(lambda selector: STRATA.isdisjoint(selector["options"]))
+without_mix = selectors.filter(lambda selector: "mix" not in selector["options"])
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     rows=pools(),
-    selector=without_strata,
+    selector=without_mix,
     seed=st.integers(0, 1000),
     limit=st.integers(1, 400),
     more=st.integers(0, 200),
@@ -288,7 +287,7 @@ def test_budgets_in_tokens_nest_and_are_never_exceeded(
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     rows=pools(),
-    selector=without_strata,
+    selector=without_mix,
     plan=plans,
     seed=st.integers(0, 1000),
     limit=st.integers(30, 400),
@@ -369,7 +368,7 @@ def test_a_budget_in_tokens_leaves_rows_alone(
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
-@given(rows=pools(), selector=without_strata, data=st.data())
+@given(rows=pools(), selector=without_mix, data=st.data())
 def test_a_contaminated_row_is_never_selected(
     rows: list[Row], selector: Spec, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -101,6 +101,34 @@ def test_tokens_are_counted_once_and_budgeted(again: Again, base: Run, tokenizer
     assert sum(pq.read_table(part).num_rows for part in parts) == len(BASE) - 2
 
 
+def test_rows_are_cut_at_a_turn(again: Again, tokenizer: str) -> None:
+    """What is scored, kept and exported is the cut row; the order of the pool does not matter."""
+    first = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}
+    second = {"role": "user", "content": "And then? " * 40}, {"role": "assistant", "content": "No."}
+    long = {"messages": [*first, *second], "number": 90}
+    given = {"tokenizer": tokenizer, "train_window": 200, "cut_turns": True, "budget": "all"}
+    run = again([*BASE, long], **given, strategy="top_score")
+    (line,) = [row for row in run.decisions if row["cut_turns"]]
+    assert (line["decision"], line["cut_turns"]) == ("selected", 2)
+    assert line["id"] == row_id({"messages": list(first)})
+    assert line["whole_id"] == row_id(long)
+    assert len(line["complexity"]) == 1, "the second exchange is not scored"
+    (row,) = [row for row in run.selected if row["deita_cut_turns"]]
+    assert (row["messages"], row["number"], row["deita_id"]) == (list(first), 90, line["id"])
+    tokens = run.manifest["tokens"]
+    assert (tokens["cut_rows"], tokens["cut_turns"], tokens["lengths"][-1]["tokens"] <= 200) == (
+        1,
+        2,
+        True,
+    )
+    explanation = explain(str(run.output), row_id(long))
+    assert explanation.row.id == line["id"]
+    assert {result.problem for result in verify(str(run.store))} == {""}
+    turned = again([long, *reversed(BASE)], **given, strategy="top_score", overwrite=True)
+    assert set(turned.kept) == set(run.kept)
+    assert turned.result["computed"] == dict.fromkeys(run.result["computed"], 0)
+
+
 def test_a_selection_without_filters_keeps_its_digest(again: Again, tmp_path: Path) -> None:
     from deita_tasks.tasks.selecting import SELECT_VERSION, selection_digest, stage_digests
 

@@ -539,6 +539,7 @@ def test_every_field_can_be_given_as_a_flag(
             "tokenizer_revision": "r4",
             "chat_template": "chatml",
             "train_window": 512,
+            "cut_turns": True,
         },
         "selection": {
             "budget": 9,

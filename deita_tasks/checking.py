@@ -22,8 +22,10 @@ from pydantic import ValidationError
 
 from deita_tasks import config, storage
 from deita_tasks.artifacts.candidates import incomparable, open_vectors
+from deita_tasks.artifacts.cut_pool import TurnCutter
 from deita_tasks.artifacts.exclusions import describe_overlap
 from deita_tasks.artifacts.parts import WIDTH, PartSet, StageParts
+from deita_tasks.artifacts.pool_strata import label_of
 from deita_tasks.artifacts.scores import EMBEDDING, RankRule, assemble_scores
 from deita_tasks.conversations import Conversation, Quarantined
 from deita_tasks.decisions import Decision, LedgerRow
@@ -31,7 +33,7 @@ from deita_tasks.embedding import load_embedder
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import ModelError, UsageError
 from deita_tasks.filtering.decontamination import EvaluationTexts
-from deita_tasks.filtering.training_window import are_beyond, describe_beyond
+from deita_tasks.filtering.training_window import are_beyond, describe_beyond, describe_uncut
 from deita_tasks.loading import encode_rows, open_pool, pool_files
 from deita_tasks.manifest import Manifest
 from deita_tasks.plan import (
@@ -179,6 +181,7 @@ class RecordChecker:
 
         format: as which they were read.
         """
+        rows = [self._cut(row) for row in rows]
         known: list[dict[str, Any] | None] = []
         candidates: list[Conversation] = []
         for row in rows:
@@ -194,6 +197,14 @@ class RecordChecker:
             check = RecordCheck(record=place, format=format, **fields)
             checks.append(check)
         return checks
+
+    def _cut(self, row: Conversation | Quarantined) -> Conversation | Quarantined:
+        """Return what is left of a record that is cut at a turn to fit the training window."""
+        counting = self._filters.tokens
+        if isinstance(row, Quarantined) or counting is None or counting.cut_window is None:
+            return row
+        cutter = TurnCutter(counting.counter, counting.cut_window)
+        return row if cutter.fits(row) else cutter.cut(row) or row
 
     def _judge_without_models(self, row: Conversation | Quarantined) -> dict[str, Any] | None:
         """Return the fields of a record that is no candidate; None if models have to say more."""
@@ -237,6 +248,10 @@ class RecordChecker:
         if isinstance(count, str):
             return _Problem("unscorable", f"tokens: {count}")
         before_answer = np.array([count.before_answer])
+        if counting.cut_window is not None:
+            if count.tokens <= counting.cut_window:
+                return None
+            return _Problem("too_long", describe_uncut(count.tokens, counting.cut_window))
         if not are_beyond(before_answer, counting.window)[0]:
             return None
         reason = describe_beyond(count.tokens, count.before_answer, counting.window)
@@ -291,8 +306,11 @@ class RecordChecker:
         if problem is not None:
             return {**fields, "decision": "unscorable", "reason": problem}
         score = self._ranking_score(row, scores)
-        if self.standing.why_open is None:
-            return {**fields, **self._decide(row.id, score, vector)}
+        column = self._selector.strata_column
+        label = None if column is None else label_of(row, column)
+        why_unknown = self.standing.why_unknown(label)
+        if why_unknown is None:
+            return {**fields, **self._decide(row.id, score, vector, label)}
         nearest = self.standing.nearest(
             row.id,
             score,
@@ -300,7 +318,7 @@ class RecordChecker:
         )
         fields["nearest"] = self.standing.describe(nearest)
         fields["decision"] = None
-        fields["reason"] = f"{self.standing.why_open}: whether it would come in takes a run"
+        fields["reason"] = f"{why_unknown}: whether it would come in takes a run"
         return fields
 
     def _vector_problem(self, vector: Floats | None) -> str | None:
@@ -338,13 +356,18 @@ class RecordChecker:
         id: str,
         score: float,
         vector: Floats | None,
+        label: str | None,
     ) -> dict[str, Any]:
-        """Return the decision on a candidate, and what changes for other rows."""
+        """Return the decision on a candidate, and what changes for other rows.
+
+        label: of its stratum, if a column makes strata.
+        """
         standing = self.standing
         insertion = standing.insert(
             id,
             score,
             vector,
+            label,
         )
         blocker = standing.describe(insertion.blocker)
         reason = f"its score of {score:.3f} comes before the end of the budget"
@@ -352,6 +375,8 @@ class RecordChecker:
             measure = self._measure
             place = blocker.row.place
             reason = f"{measure} {blocker.similarity:.4f} to {place}, selected before it"
+        elif insertion.decision == "stratum_full":
+            reason = f"{self._selector.strata_column} = {label}: no place is left for it there"
         elif insertion.decision == "below_budget":
             last = standing.last_score
             reason = f"its score is {score:.3f}, and the last one selected has {last:.3f}"

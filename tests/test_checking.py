@@ -106,9 +106,53 @@ def test_nothing_is_computed_twice_or_written(base: str) -> None:
     assert open_checker(base) is open_checker(base)
 
 
+KINDS = [{**row, "kind": "ab"[number % 2]} for number, row in enumerate(BASE)]
+
+
+@pytest.mark.parametrize("strategy", ["diverse", "top_score", "quality_only"])
 @pytest.mark.parametrize(
-    "options", [{"strategy": "k_center"}, {"strata": "source_uri", "per_stratum": 3}]
+    "strata", [{"strata": "kind", "per_stratum": 3}, {"mix": "kind=a:0.3,*:..8"}]
 )
+def test_a_second_selection_with_strata_decides_the_same(
+    strata: Any, strategy: str, tmp_path: Path
+) -> None:
+    options = {"budget": 10, "strategy": strategy, **strata}
+    first = write_result(tmp_path / "first", KINDS, **options)
+    records = [{**row, "kind": "ba"[number % 2]} for number, row in enumerate(RECORDS)]
+    for number, (row, check) in enumerate(zip(records, check_records(first, records), strict=True)):
+        second = write_result(tmp_path / str(number), [*KINDS, row], **options)
+        (line,) = [found for found in decisions(second) if found["id"] == row_id(row)]
+        assert check.decision == line["decision"]
+        if check.decision == "too_similar":
+            assert check.blocker is not None and check.blocker.row.id == line["nearest_id"]
+        if not check.open_places:
+            leaving = {left.id for left in check.leaving}
+            assert leaving == kept(first) - kept(second)
+            joined = kept(second) - kept(first) - {row_id(row)}
+            assert {let_in.id for let_in in check.let_in} == joined
+
+
+def test_a_random_draw_is_known(tmp_path: Path) -> None:
+    options = {"budget": 10, "strategy": "random"}
+    first = write_result(tmp_path / "first", BASE, **options)
+    checks = check_records(first, RECORDS)
+    for number, (row, check) in enumerate(zip(RECORDS, checks, strict=True)):
+        second = write_result(tmp_path / str(number), [*BASE, row], **options)
+        assert (check.decision == "selected") == (row_id(row) in kept(second))
+        assert {left.id for left in check.leaving} == kept(first) - kept(second)
+
+
+def test_strata_that_change_with_the_record(tmp_path: Path) -> None:
+    """A tenth of the budget is 1 row, and one row has the kind c: with another, two would."""
+    rows = [*KINDS, {**record("harps", 3, 4), "kind": "c"}]
+    output = write_result(tmp_path, rows, budget=20, mix="kind=c:0.1,*:0.9")
+    new, without = check_records(output, [{**RECORDS[0], "kind": "c"}, RECORDS[1]])
+    assert new.decision is without.decision is None
+    assert new.reason == "the budget is divided anew with it: whether it would come in takes a run"
+    assert "no column 'kind'" in without.reason
+
+
+@pytest.mark.parametrize("options", [{"strategy": "k_center"}, {"clusters": 3}])
 def test_what_takes_a_run(options: Any, tmp_path: Path) -> None:
     output = write_result(tmp_path, BASE, budget=10, **options)
     (check,) = check_records(output, [RECORDS[0]])

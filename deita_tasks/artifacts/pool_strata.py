@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deita_tasks.artifacts.pool import Pool
+from deita_tasks.conversations import Conversation
 from deita_tasks.errors import UsageError
 from deita_tasks.manifest import StratumCounts
 from deita_tasks.selecting.arrays import Indices
@@ -62,6 +63,14 @@ def column_values(pool: Pool, ids: pa.Array | pa.ChunkedArray, column: str) -> l
     """Return the value of a column of each of `ids`; ABSENT for a row without it."""
     texts = columns_of(pool, ids, ["extra"])["extra"].to_pylist()
     return [_value_at(json.loads(text) if text else {}, column) for text in texts]
+
+
+def label_of(row: Conversation, column: str) -> str | None:
+    """Return the value of a column of a row, as `column_texts` does; None for one without it."""
+    if column == "source_uri":
+        return row.source.uri
+    value = _value_at(row.extra, column)
+    return None if value is ABSENT else _text(value)
 
 
 def columns_of(pool: Pool, ids: pa.Array | pa.ChunkedArray, columns: list[str]) -> pa.Table:

@@ -13,14 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deita_tasks.artifacts.pool import Pool
-from deita_tasks.artifacts.pool_strata import columns_of
-from deita_tasks.decisions import LedgerRow, ledger_rows
+from deita_tasks.artifacts.pool_strata import column_texts, columns_of
+from deita_tasks.decisions import EXCLUDED, NO_PLACE, LedgerRow, ledger_rows
 from deita_tasks.results.record_check import NamedRow, NearestRow
+from deita_tasks.results.second_selection import (
+    ReachedRows,
+    SecondSelection,
+    StratumLabels,
+    WaitingRows,
+)
 from deita_tasks.selecting.arrays import Array, Doubles, Mask
 from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.diverse import Diverse
 from deita_tasks.selecting.evol import ranking_scores
 from deita_tasks.selecting.insertion import FinishedWalk, Insertion, Neighbour
+from deita_tasks.selecting.random import Random
 from deita_tasks.selecting.top_score import TopScore
 
 
@@ -69,6 +76,56 @@ class Standing:
             if vectors is not None:
                 vectors = vectors[is_kept.to_numpy()]
         self._walk = self._open_walk(rows, pool, vectors)
+        self._second: SecondSelection | None = None
+        if self.why_open is None and (selector.has_strata or isinstance(selector, Random)):
+            self._second = self._open_second(rows, pool, vectors)
+
+    def _open_second(
+        self,
+        rows: pa.Table,
+        pool: Pool,
+        vectors: Array | None,
+    ) -> SecondSelection:
+        """Return what selects again from some rows of the ledger, with their vectors."""
+        decision = rows["decision"]
+        kept = rows.filter(pc.equal(decision, "selected"))
+        reached_rows = ReachedRows(
+            rows["id"].to_pylist(),
+            self._ranking(rows, pool),
+            vectors,
+            kept["id"].to_pylist(),
+        )
+        no_place = pa.array(NO_PLACE)
+        waiting = self._rows.filter(pc.is_in(self._rows["decision"], value_set=no_place))
+        waiting_rows = WaitingRows(waiting["id"].to_pylist(), self._upper_ranking(waiting, pool))
+        column = self.selector.strata_column
+        labels = None
+        if column is not None and self.selector.has_strata:
+            excluded = pa.array(EXCLUDED)
+            is_left = pc.invert(pc.is_in(self._rows["decision"], value_set=excluded))
+            ids = self._rows.filter(is_left)["id"].combine_chunks()
+            texts = column_texts(pool, ids, column)
+            numbers = {id: number for number, id in enumerate(ids.to_pylist())}
+            labels = StratumLabels(texts, numbers)
+        return SecondSelection(self.selector, reached_rows, waiting_rows, labels)
+
+    def _upper_ranking(self, rows: pa.Table, pool: Pool) -> Doubles:
+        """Return the most that the ranking scores of some rows can be."""
+        if self.selector.ranking == "evol":
+            upper: Doubles = rows["evol_upper"].to_numpy()
+            return upper
+        if (
+            pc.any(pc.is_null(rows["complexity"])).as_py()
+            or pc.any(pc.is_null(rows["quality"])).as_py()
+        ):
+            return np.full(len(rows), np.inf)
+        return self._ranking(rows, pool)
+
+    def why_unknown(self, label: str | None) -> str | None:
+        """Return why only a run can decide about a new row; label: of its stratum, if any."""
+        if self.why_open is not None or self._second is None:
+            return self.why_open
+        return self._second.why_open(label)
 
     def _open_walk(
         self,
@@ -151,8 +208,15 @@ class Standing:
         id: str,
         score: float,
         vector: Array | None = None,
+        label: str | None = None,
     ) -> Insertion:
-        """Return what a new row would do. score: that which the strategy ranks by."""
+        """Return what a new row would do.
+
+        score: that which the strategy ranks by. label: of its stratum, if a column makes strata.
+        """
+        if self._second is not None:
+            nearest = self.nearest(id, score, vector)
+            return self._second.insert(id, score, vector, nearest, label)
         return self._walk.insert(
             id,
             score,
@@ -224,8 +288,10 @@ def _before(
 
 def _why_open(selector: Selector) -> str | None:
     """Return why only a run can decide about a new row; None if the ledger is enough."""
-    if selector.has_strata:
-        return "its strata are divided anew with it"
+    if selector.clusters is not None:
+        return "its clusters are made anew with it"
+    if isinstance(selector, Random):
+        return None
     if isinstance(selector, Diverse):
         return None
     if isinstance(selector, TopScore) and selector.stops_at_budget:

@@ -39,7 +39,7 @@ class Insertion:
     of them come in takes a run.
     """
 
-    decision: Literal["selected", "too_similar", "below_budget", "unscorable"]
+    decision: Literal["selected", "too_similar", "below_budget", "stratum_full", "unscorable"]
     nearest: Neighbour | None = None
     blocker: Neighbour | None = None
     pushed_out: list[str] = field(default_factory=list)

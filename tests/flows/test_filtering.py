@@ -104,9 +104,12 @@ def test_tokens_are_counted_once_and_budgeted(again: Again, base: Run, tokenizer
 def test_rows_are_cut_at_a_turn(again: Again, tokenizer: str) -> None:
     """What is scored, kept and exported is the cut row; the order of the pool does not matter."""
     first = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}
-    second = {"role": "user", "content": "And then? " * 40}, {"role": "assistant", "content": "No."}
+    second = (
+        {"role": "user", "content": "And then? " * 1000},
+        {"role": "assistant", "content": "No."},
+    )
     long = {"messages": [*first, *second], "number": 90}
-    given = {"tokenizer": tokenizer, "train_window": 200, "cut_turns": True, "budget": "all"}
+    given = {"tokenizer": tokenizer, "train_window": 4000, "cut_turns": True, "budget": "all"}
     run = again([*BASE, long], **given, strategy="top_score")
     (line,) = [row for row in run.decisions if row["cut_turns"]]
     assert (line["decision"], line["cut_turns"]) == ("selected", 2)
@@ -116,7 +119,7 @@ def test_rows_are_cut_at_a_turn(again: Again, tokenizer: str) -> None:
     (row,) = [row for row in run.selected if row["deita_cut_turns"]]
     assert (row["messages"], row["number"], row["deita_id"]) == (list(first), 90, line["id"])
     tokens = run.manifest["tokens"]
-    assert (tokens["cut_rows"], tokens["cut_turns"], tokens["lengths"][-1]["tokens"] <= 200) == (
+    assert (tokens["cut_rows"], tokens["cut_turns"], tokens["lengths"][-1]["tokens"] <= 4000) == (
         1,
         2,
         True,

@@ -147,7 +147,8 @@ class RecordChecker:
         if name == EMBEDDING:
             spec = embedder_spec(preset, self._groups["embedding"], self._settings)
         else:
-            spec = score_spec(preset, name, self._groups["scoring"], self._settings)
+            names = self._selector.score_names
+            spec = score_spec(preset, name, self._groups["scoring"], self._settings, names)
         load: Any = load_embedder if name == EMBEDDING else load_scorer
         component: Scorer | Embedder = load(spec["name"], **spec["options"])
         pinned = pin_spec(spec, component, fingerprint)

@@ -507,12 +507,19 @@ class Embedding(Group):
     )
 
 
+RANK_BY_HELP = (
+    "Expression of scores to rank by, such as ifd or 2 * quality - log(length), as in select. "
+    "Default: complexity * quality."
+)
+
+
 class Budget(Group):
     """How many conversations to select."""
 
     budget: int = Field(
         6000, ge=1, title="Budget", description="Maximum number of conversations. At least 1."
     )
+    rank_by: str | None = Field(None, title="Rank by", description=RANK_BY_HELP)
 
 
 class Filtering(Group):
@@ -920,6 +927,7 @@ class Grid(Group):
         title="Tags column",
         description="For mig: column of the pool with a list of tags a row. Default: none.",
     )
+    rank_by: str | None = Field(None, title="Rank by", description=RANK_BY_HELP)
     coverage_rows: int = Field(
         20_000,
         ge=1,

@@ -273,7 +273,7 @@ def plan_run(
     settings = RunSettings(advanced.device, advanced.allow_bin, found.files)
     _check_language_model(scoring, selector)
     for name in selector.score_names:
-        specs[name] = score_spec(preset, name, scoring, settings)
+        specs[name] = score_spec(preset, name, scoring, settings, selector.score_names)
     specs["embedding"] = embedder_spec(preset, embedding, settings)
     scorers, embedder = _load_components(specs, selector.score_names)
     if filtering.cut_turns:
@@ -322,8 +322,16 @@ def _load_components(
 def plan_grid(plan: Plan, grid: Grid) -> Plan:
     """Return the plan of a sweep, with what the strategies of its grid compare rows with.
 
-    Raises UsageError and InputError as `plan_references`.
+    Raises UsageError and InputError as `plan_references`, and UsageError for a strategy that cannot
+    rank by the grid's scores.
     """
+    for name in grid.strategies if plan.selector.rank_by is not None else ():
+        strategy = load_selector(name, budget=1, rank_by=grid.rank_by)
+        if strategy.evol_score != plan.selector.evol_score:
+            raise UsageError(
+                f"rank_by with the strategy {name!r}: it combines turns by {strategy.evol_score}, "
+                f"the others by {plan.selector.evol_score}; expected it in a run of its own"
+            )
     references = plan_references(grid.strategies, grid.target, grid.tags)
     if not references or plan.embedder is None:
         return plan
@@ -490,10 +498,12 @@ def selector_spec(preset: PresetName, selection: Selection, run: RunSettings) ->
     return {"name": selection.strategy, "options": {**options, **run.options_for(fields)}}
 
 
-def score_spec(preset: PresetName, name: str, scoring: Scoring, run: RunSettings) -> Spec:
-    """Return the scorer of the score `name`, as the strategy names it."""
+def score_spec(
+    preset: PresetName, name: str, scoring: Scoring, run: RunSettings, names: Sequence[str] = ()
+) -> Spec:
+    """Return the scorer of the score `name`, as the strategy names it. names: all that it names."""
     if name in SCORE_KINDS:
-        return scorer_spec(preset, name, scoring, run)
+        return scorer_spec(preset, name, scoring, run, names)
     column = column_of(name)
     if column is not None:
         of_file = scoring.component_options("scorers")
@@ -526,17 +536,25 @@ def scorer_spec(
     kind: ScoreKind,
     scoring: Scoring,
     run: RunSettings = RunSettings(),  # noqa: B008 - immutable
+    ranked_by: Sequence[str] = (),
 ) -> Spec:
-    """Return the scorer of `kind`: the preset's, with what the user has set instead."""
+    """Return the scorer of `kind`: the preset's, with what the user has set instead.
+
+    ranked_by: all scores that rank rows.
+    """
     defaults = {each: getattr(PRESETS[preset], each) for each in SCORE_KINDS}
     names = {each: getattr(scoring, each) or defaults[each]["name"] for each in SCORE_KINDS}
     fields = {
         each: component_class(SCORERS, "scorer", name).model_fields for each, name in names.items()
     }
+    all_fields = list(fields.values())
+    if any(column_of(name) is not None for name in ranked_by):
+        provided = component_class(PROVIDED_SCORE, "scorer", "provided_column")
+        all_fields.append(provided.model_fields)
     options = scoring.component_options(kind)
     for name, value in scoring.component_options("scorers").items():
-        # An option that only the other scorer has is not a mistake in this one.
-        is_of_the_other = name not in fields[kind] and any(name in each for each in fields.values())
+        # An option that only another scorer has is not a mistake in this one.
+        is_of_the_other = name not in fields[kind] and any(name in each for each in all_fields)
         if not is_of_the_other:
             options[name] = value
     spec = _override(defaults[kind], names[kind], options)

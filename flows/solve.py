@@ -44,8 +44,8 @@ def solve_for_budget(
     `candidates` conversations at that limit, below the budget only if even a limit of 1 selects
     fewer.
     """
-    selection = Selection(budget=budget.budget, evaluation="all")
+    selection = Selection(budget=budget.budget, evaluation="all", rank_by=budget.rank_by)
     plan = plan_run(source, preset, scoring, embedding, selection, None, advanced, filtering)
     with open_pool(plan, source, advanced, Clock()) as pool:
         stage_results = score_and_embed(plan, pool, advanced, Clock())
-        return tasks.solve(plan, pool, stage_results, budget.budget, advanced)
+        return tasks.solve(plan, pool, stage_results, budget, advanced)

@@ -49,7 +49,7 @@ def sweep_selections(
 
     Returns the manifest's fields, and the table as `selections`.
     """
-    selection = Selection(budget=max(grid.budgets), evaluation="all")
+    selection = Selection(budget=max(grid.budgets), evaluation="all", rank_by=grid.rank_by)
     plan = plan_run(source, preset, scoring, embedding, selection, output, advanced, filtering)
     plan = plan_grid(plan, grid)
     clock = Clock()

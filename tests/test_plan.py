@@ -15,6 +15,7 @@ from deita_tasks.config import (
     Embedding,
     Export,
     Filtering,
+    Grid,
     Output,
     Scoring,
     Selection,
@@ -22,7 +23,15 @@ from deita_tasks.config import (
     Versions,
 )
 from deita_tasks.errors import DeitaError, InputError, OutputExists, UsageError
-from deita_tasks.plan import Plan, RunSettings, check_output, embedder_spec, plan_run, scorer_spec
+from deita_tasks.plan import (
+    Plan,
+    RunSettings,
+    check_output,
+    embedder_spec,
+    plan_grid,
+    plan_run,
+    scorer_spec,
+)
 from deita_tasks.presets import (
     COMPLEXITY_SCORER,
     MINILM,
@@ -30,6 +39,7 @@ from deita_tasks.presets import (
     PAPER_EMBEDDER,
     QUALITY_SCORER,
 )
+from tests.support.tiny_base import write_base
 
 
 def planned(tmp_path: Path, pool: Path | str, preset: Any = "mini", **groups: Any) -> Plan:
@@ -597,6 +607,45 @@ def test_what_is_provided_knows_the_pool(tmp_path: Path, small_pool: Path) -> No
     assert plan.specs["embedding"]["options"] == {"pool": [str(small_pool)]}
     assert plan.fingerprints()["quality"]["column"] == "q"
     assert plan.models() == []
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("mig", "rank_by with the strategy 'mig': it combines turns by mean"),
+        ("quality_only", "with the ranking 'quality'"),
+    ],
+)
+def test_a_sweep_by_an_expression_refuses_what_ranks_otherwise(
+    strategy: str, message: str, tmp_path: Path, small_pool: Path
+) -> None:
+    plan = planned(tmp_path, small_pool, selection=Selection(rank_by="length"))
+    with pytest.raises(UsageError, match=message):
+        plan_grid(plan, Grid(strategies=["diverse", strategy], rank_by="length", tags="t"))
+
+
+def test_a_scores_file_is_of_the_named_scores_alone(tmp_path: Path, small_pool: Path) -> None:
+    file = tmp_path / "s.jsonl"
+    file.write_text('{"id": "a", "help": 1}\n', encoding="utf-8")
+    scoring = Scoring(scores_file=str(file))
+    selection = Selection(rank_by="complexity * provided:help")
+    plan = planned(tmp_path, small_pool, scoring=scoring, selection=selection)
+    assert plan.specs["provided:help"]["options"]["file"] == str(file)
+    assert "file" not in plan.specs["complexity"]["options"]
+    with pytest.raises(UsageError, match="file"):
+        planned(tmp_path, small_pool, scoring=scoring)
+
+
+def test_cuts_and_values_of_whole_rows_exclude_each_other(tmp_path: Path, small_pool: Path) -> None:
+    base = str(write_base(tmp_path / "base"))
+    filtering = Filtering(tokenizer=base, train_window=64, cut_turns=True)
+    plan = planned(tmp_path, small_pool, filtering=filtering)
+    assert plan.fingerprints()["tokens"]["cut_turns"] is True
+    selection = Selection(rank_by="provided:help")
+    with pytest.raises(UsageError, match="cut_turns with provided:help of your own"):
+        planned(tmp_path, small_pool, filtering=filtering, selection=selection)
+    with pytest.raises(ValueError, match="cut_turns: needs a training window"):
+        Filtering(tokenizer=base, cut_turns=True)
 
 
 # ---- filters

@@ -108,9 +108,11 @@ class Candidates:
 
 
 @contextmanager
-def all_candidates(pool: Pool, stage_parts: StagesParts) -> Iterator[Candidates]:
-    """Give the candidates among the distinct rows of `pool`."""
-    scores = read_scores(pool, stage_parts)
+def all_candidates(
+    pool: Pool, stage_parts: StagesParts, strategy: Selector | None = None
+) -> Iterator[Candidates]:
+    """Give the candidates among the distinct rows of `pool`, as `strategy` ranks them."""
+    scores = read_scores(pool, stage_parts, strategy)
     with open_candidates(pool, scores.table, stage_parts) as candidates:
         yield candidates
 

@@ -21,6 +21,7 @@ from deita_tasks.results.publish import publish_result
 from deita_tasks.results.records import LimitSolution, Sweep
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.arrays import Floats, Indices
+from deita_tasks.selecting.base import Selector
 from deita_tasks.selecting.compare import (
     ComparedSelection,
     Measures,
@@ -49,9 +50,10 @@ def write_sweep(
     references: what strategies compare rows with, by kind.
     """
     start = time.perf_counter()
-    with _open_comparable(pool, stage_parts) as (candidates, vectors):
+    rank_by = load_selector("diverse", budget=1, rank_by=grid.rank_by)
+    with _open_comparable(pool, stage_parts, rank_by) as (candidates, vectors):
         sample = np.sort(smallest_ids(candidates.ids, grid.coverage_rows))
-        settings = list_settings(grid.strategies, grid.similarities, references)
+        settings = list_settings(grid.strategies, grid.similarities, references, grid.rank_by)
         cells = _compare(candidates, vectors, grid, settings, sample, device)
         rows = len(candidates.ids)
     overlap = np.array([[jaccard(cell.kept, other.kept) for other in cells] for cell in cells])
@@ -76,9 +78,14 @@ def write_sweep(
 
 
 @contextmanager
-def _open_comparable(pool: Pool, stage_parts: StagesParts) -> Iterator[tuple[Candidates, Floats]]:
-    """Give the candidates of a pool and their vectors. Raises InputError where there are none."""
-    with all_candidates(pool, stage_parts) as candidates:
+def _open_comparable(
+    pool: Pool, stage_parts: StagesParts, strategy: Selector
+) -> Iterator[tuple[Candidates, Floats]]:
+    """Give the candidates of a pool, as `strategy` ranks them, and their vectors.
+
+    Raises InputError where there are none.
+    """
+    with all_candidates(pool, stage_parts, strategy) as candidates:
         if not candidates.ids or candidates.vectors is None:
             raise InputError(
                 f"{pool.uri}: no conversation with scores and a vector; expected some to choose "
@@ -128,11 +135,16 @@ def _fingerprint(cell: ComparedSelection, seed: int) -> dict[str, object]:
 
 
 def find_limit(
-    pool: Pool, stage_parts: StagesParts, budget: int, device: str = "auto"
+    pool: Pool,
+    stage_parts: StagesParts,
+    budget: int,
+    device: str = "auto",
+    rank_by: str | None = None,
 ) -> LimitSolution:
     """Return the smallest limit of `diverse` that still selects `budget` rows of `pool`."""
-    with _open_comparable(pool, stage_parts) as (candidates, vectors):
-        ranking = candidates.ranking(load_selector("diverse", budget=budget))
+    strategy = load_selector("diverse", budget=budget, rank_by=rank_by)
+    with _open_comparable(pool, stage_parts, strategy) as (candidates, vectors):
+        ranking = candidates.ranking(strategy)
         solution = solve(candidates.ids, ranking, vectors, budget, device)
         return LimitSolution(
             max_similarity=solution.max_similarity,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,22 +34,24 @@ class Measures(NamedTuple):
 
 
 class StrategySetting(NamedTuple):
-    """A strategy, with its limit if it has one, and what it compares rows with."""
+    """A strategy, with its limit, what it compares rows with, and what it ranks by, if set."""
 
     strategy: str
     max_similarity: float | None = None
     reference: Reference | None = None
+    rank_by: str | None = None
 
     def load(self, budget: int, seed: int, device: str = "auto") -> Selector:
         """Return the strategy; `seed` and `device` go to those that have such an option."""
+        options: dict[str, Any] = {"budget": budget}
+        if self.rank_by is not None:
+            options["rank_by"] = self.rank_by
         if self.strategy == CONTROL:
-            return load_selector(CONTROL, budget=budget, seed=seed)
-        if self.max_similarity is None:
-            strategy = load_selector(self.strategy, budget=budget)
-            return strategy if self.reference is None else strategy.with_reference(self.reference)
-        return load_selector(
-            self.strategy, budget=budget, max_similarity=self.max_similarity, device=device
-        )
+            options["seed"] = seed
+        if self.max_similarity is not None:
+            options |= {"max_similarity": self.max_similarity, "device": device}
+        strategy = load_selector(self.strategy, **options)
+        return strategy if self.reference is None else strategy.with_reference(self.reference)
 
 
 class ComparedSelection(NamedTuple):
@@ -69,10 +71,11 @@ def list_settings(
     strategies: Sequence[str],
     similarities: Sequence[float],
     references: Mapping[ReferenceKind, Reference] = MappingProxyType({}),
+    rank_by: str | None = None,
 ) -> list[StrategySetting]:
     """Return every strategy, diverse with each limit of `similarities`; the control comes last.
 
-    references: what strategies compare rows with, by kind.
+    references: what strategies compare rows with, by kind. rank_by: what all of them rank by.
     """
     settings = []
     for name in strategies:
@@ -83,7 +86,8 @@ def list_settings(
             settings.append(StrategySetting(name, reference=references[kind]))
         elif name != CONTROL:
             settings.append(StrategySetting(name))
-    return [*settings, StrategySetting(CONTROL)]
+    settings.append(StrategySetting(CONTROL))
+    return [setting._replace(rank_by=rank_by) for setting in settings]
 
 
 def sweep(
@@ -98,6 +102,8 @@ def sweep(
 ) -> Iterator[ComparedSelection]:
     """Yield the selection of each setting and each of the ascending `budgets`, with its measures.
 
+    settings: all of them rank by the same.
+
     `ranking` returns the scores (n,) by which a strategy ranks. The measures use those of the
     control, the evol scores. Budgets nest, so each setting runs once, with the largest. Coverage is
     measured over the rows at the positions `sample`. Memory: the vectors of the sample and of one
@@ -105,7 +111,7 @@ def sweep(
     """
     largest_budget = budgets[-1]
     position_of = {row_id: position for position, row_id in enumerate(ids)}
-    control_setting = StrategySetting(CONTROL)
+    control_setting = StrategySetting(CONTROL, rank_by=settings[0].rank_by)
     evol_scores = ranking(control_setting.load(largest_budget, seed))
     evaluator = Evaluator(evol_scores, embeddings, sample)
 

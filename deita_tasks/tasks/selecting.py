@@ -19,7 +19,7 @@ from deita_tasks.artifacts.selection import (
     is_selection,
     write_selection,
 )
-from deita_tasks.config import Advanced
+from deita_tasks.config import Advanced, Budget
 from deita_tasks.manifest import Counts
 from deita_tasks.plan import Plan
 from deita_tasks.presets import Spec
@@ -162,16 +162,17 @@ def solve_limit(
     budget: int,
     device: str,
     exclusions: Sequence[str],
+    rank_by: str | None = None,
 ) -> dict[str, JsonValue]:
     """Return the limit that yields `budget` rows: {max_similarity, kept, candidates}."""
     candidates = read_exclusions(exclusions).leave_out(Pool.open(pool))
-    return find_limit(candidates, parts_from_json(parts), budget, device).to_dict()
+    return find_limit(candidates, parts_from_json(parts), budget, device, rank_by).to_dict()
 
 
 def solve(
-    plan: Plan, pool: Pool, stage_results: StageResults, budget: int, options: Advanced
+    plan: Plan, pool: Pool, stage_results: StageResults, budget: Budget, options: Advanced
 ) -> LimitSolution:
-    """Return the limit that yields `budget` rows.
+    """Return the limit that yields a budget.
 
     Computes it only if something it depends on has changed: Prefect's cache holds the answer.
     """
@@ -182,9 +183,10 @@ def solve(
         selection_digest(plan, pool.digest),
         pool.uri,
         parts_to_json(stage_results),
-        budget,
+        budget.budget,
         options.device,
         exclusion_uris(plan, pool.digest, options),
+        budget.rank_by,
     )
     return LimitSolution.model_validate(fields)
 

@@ -191,7 +191,8 @@ def sweep(
     advanced: Advanced = config.Advanced(),  # noqa: B008
 ) -> None:
     """Compare selections: strategies, limits and budgets, with random ones as the control."""
-    get_ready(run, source, scoring, embedding, config.Selection(), output, advanced, filtering)
+    selection = config.Selection(rank_by=grid.rank_by)
+    get_ready(run, source, scoring, embedding, selection, output, advanced, filtering)
     from flows.sweep import sweep_selections
 
     result = sweep_selections(
@@ -220,7 +221,8 @@ def solve(
     advanced: Advanced = config.Advanced(),  # noqa: B008
 ) -> None:
     """Find the smallest --max-similarity, so the most diverse selection, that fills a budget."""
-    get_ready(run, source, scoring, embedding, config.Selection(), None, advanced, filtering)
+    selection = config.Selection(rank_by=budget.rank_by)
+    get_ready(run, source, scoring, embedding, selection, None, advanced, filtering)
     from flows.solve import solve_for_budget
 
     solution = solve_for_budget(

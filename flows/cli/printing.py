@@ -447,7 +447,8 @@ def print_explanation(explanation: Explanation, full: bool = False) -> None:
     """
     console = new_console()
     for name, value in _explanation_facts(explanation):
-        console.print(Text.assemble((f"{name:<12}", "dim"), escape(value)))
+        label = f"{name:<11} "  # a long name is set apart too
+        console.print(Text.assemble((label, "dim"), escape(value)))
     console.print()
     if explanation.raw is not None:
         console.print(Text(escape(explanation.raw if full else _shorten(explanation.raw))))

@@ -161,3 +161,17 @@ def test_a_pool_without_a_candidate(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no conversation"):
         find_limit(empty, stage_parts, 1)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_ranks_by_an_expression(tmp_path: Path) -> None:
+    """By quality - 2 * complexity, summed: A 3 - 4 + 4 - 2 = 1, C 4 - 4 = 0, B 3 - 6 = -3."""
+    pool, stage_parts = make(tmp_path / "store")
+    rank_by = "quality - 2 * complexity"
+    options = grid(budgets=[1, 2], strategies=["top_score"], rank_by=rank_by)
+    swept = write_sweep(pool, stage_parts, options, str(tmp_path / "out"), SWEEP_FACTS)
+    means = [row["mean_evol_score"] for row in swept.selections if row["strategy"] == "top_score"]
+    assert means == [1, 0.5]
+    fingerprints = swept.manifest.fingerprints["selection"]
+    assert {each["rank_by"] for each in fingerprints} == {rank_by}
+    two = find_limit(pool, stage_parts, 2, rank_by=rank_by)
+    assert two.kept == 2

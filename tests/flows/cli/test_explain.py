@@ -306,3 +306,27 @@ def test_a_row_by_its_text(by_name: bool, output: str, capsys: pytest.CaptureFix
     lines = printed(capsys, *place, "--text", "assistant 0").splitlines()
     assert lines[0].startswith("5 conversations hold this text")
     assert lines[1] == f"{A.id[:12]}  selected      A user 0"
+
+
+def test_named_scores_and_what_was_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    scores = [
+        {"name": "ifd", "values": [0.5, 0.87654]},
+        {"name": "provided:helpfulness", "values": [12345.6]},
+    ]
+    row = scored_row("selected")._replace(
+        scores=scores, evol_score=2.5, cut_turns=2, whole_id="f" * 32
+    )
+    selector = {"strategy": "Diverse", "budget": 9, "ranking": "evol", "rank_by": "2 * ifd"}
+    printing.print_explanation(explanation_of(row, selector=selector))
+    lines = capsys.readouterr().out.splitlines()
+    assert "ifd         0.5  0.8765" in lines
+    assert "provided:helpfulness 1.235e+04" in lines
+    assert "2 * ifd     2.500" in lines
+    (cut,) = [line for line in lines if line.startswith("cut ")]
+    assert cut == (
+        "cut         its last 2 turns were left out to fit the training window; with them, its id "
+        f"is {'f' * 32}"
+    )

@@ -22,7 +22,6 @@ from pydantic import ValidationError
 
 from deita_tasks import config, storage
 from deita_tasks.artifacts.candidates import incomparable, open_vectors
-from deita_tasks.artifacts.cut_pool import TurnCutter
 from deita_tasks.artifacts.exclusions import describe_overlap
 from deita_tasks.artifacts.parts import WIDTH, PartSet, StageParts
 from deita_tasks.artifacts.pool_strata import label_of
@@ -46,6 +45,7 @@ from deita_tasks.plan import (
     selector_spec,
 )
 from deita_tasks.results import explain
+from deita_tasks.results.cut_pool import TurnCutter
 from deita_tasks.results.evaluation_texts import read_evaluation_texts
 from deita_tasks.results.reading import read_ledger, read_manifest
 from deita_tasks.results.record_check import RecordCheck

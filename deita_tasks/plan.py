@@ -265,8 +265,6 @@ def plan_run(
         "selection": selector_spec(preset, selection, RunSettings(advanced.device))
     }
     selector = load_selector(selection.strategy, **specs["selection"]["options"])
-    if selector.mix is not None and selection.budget_tokens is not None:
-        parse_mix(selector.mix).check(selection.budget_tokens, "tokens")
     filters = plan_filters(filtering, selection)
     references = plan_references([selection.strategy], selection.target, selection.tags)
     found = find_pool(source.input, load_layouts())
@@ -276,8 +274,7 @@ def plan_run(
         specs[name] = score_spec(preset, name, scoring, settings, selector.score_names)
     specs["embedding"] = embedder_spec(preset, embedding, settings)
     scorers, embedder = _load_components(specs, selector.score_names)
-    if filtering.cut_turns:
-        _check_cuts(specs)
+    _check_tokens(selection, filtering, specs)
     _check_places(source, export, advanced, found.files)
     running_of(advanced)
     has_texts = bool(references) or filters.similarity is not None
@@ -296,8 +293,20 @@ def plan_run(
     )
 
 
-def _check_cuts(specs: Mapping[str, Spec]) -> None:
-    """Raise UsageError for values that the user brings: they are of whole rows."""
+def _check_tokens(
+    selection: Selection,
+    filtering: Filtering,
+    specs: Mapping[str, Spec],
+) -> None:
+    """Raise UsageError for a mix that does not fit the budget in tokens.
+
+    And for cuts with values that the user brings: those are of whole rows.
+    """
+    if selection.mix is not None and selection.budget_tokens is not None:
+        mix = parse_mix(selection.mix)
+        mix.check(selection.budget_tokens, "tokens")
+    if not filtering.cut_turns:
+        return
     for stage, spec in specs.items():
         if spec["name"] in ("provided", "provided_column"):
             raise UsageError(

@@ -33,6 +33,7 @@ from deita_tasks.filtering.decontamination import EvaluationTexts, Overlap
 from deita_tasks.filtering.training_window import are_beyond, describe_beyond, describe_uncut
 from deita_tasks.lengths import LengthQuantile, length_quantiles
 from deita_tasks.manifest import TokenUse
+from deita_tasks.models.token_counter import RowTokens
 from deita_tasks.selecting.similarity.cosine import nearest_above
 from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JsonRecord
@@ -321,14 +322,8 @@ def write_window(
         reason = f"tokens: {problems[row]}"
         rows.append({"id": names[row], "decision": "unscorable", "reason": reason})
     for row in np.flatnonzero(is_counted & is_beyond):
-        figures = {
-            "tokens": int(tokens[row]),
-            "before_answer": int(before_answer[row]),
-        }
-        reason = describe_beyond(**figures, window=window)
-        if are_cut and window is not None:
-            reason = describe_uncut(figures["tokens"], window)
-        rows.append({"id": names[row], "decision": "too_long", "reason": reason, **figures})
+        figures = RowTokens(int(tokens[row]), int(before_answer[row]))
+        rows.append(_too_long_row(names[row], figures, window, are_cut))
     excluded = pa.Table.from_pylist(rows, EXCLUSIONS)
     columns = {
         "id": ids,
@@ -340,6 +335,25 @@ def write_window(
     lengths = length_quantiles(tokens[is_counted])
     fingerprint = parts.part_set.fingerprint
     return _write(uri, pool, files, fingerprint=fingerprint, window=window, lengths=lengths)
+
+
+def _too_long_row(
+    row_id: str,
+    figures: RowTokens,
+    window: int | None,
+    are_cut: bool,
+) -> dict[str, Any]:
+    """Return the row of EXCLUSIONS for a row that does not fit the window."""
+    reason = describe_beyond(figures.tokens, figures.before_answer, window)
+    if are_cut and window is not None:
+        reason = describe_uncut(figures.tokens, window)
+    return {
+        "id": row_id,
+        "decision": "too_long",
+        "reason": reason,
+        "tokens": figures.tokens,
+        "before_answer": figures.before_answer,
+    }
 
 
 def _write(uri: str, pool: Pool, tables: Mapping[str, pa.Table], **facts: Any) -> ExclusionsSummary:

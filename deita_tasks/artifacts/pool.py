@@ -3,7 +3,7 @@
     <store>/pools/<digest>/
         rows-00000.parquet …   every good row in source order, duplicates included
         quarantine.parquet     every bad row, with its reason and its raw text
-        cuts.parquet           of a pool of cut rows: those that are (see `cut_pool.py`)
+        cuts.parquet           of a pool of cut rows: those that are (see `results.cut_pool`)
         pool.json              counts, formats, digests; written last, so no pool is half there
 
 A position addresses a row (0 for the first good row). Texts are read one row group at a time, so

@@ -102,7 +102,6 @@ def sweep(
 ) -> Iterator[ComparedSelection]:
     """Yield the selection of each setting and each of the ascending `budgets`, with its measures.
 
-    settings: all of them rank by the same.
 
     `ranking` returns the scores (n,) by which a strategy ranks. The measures use those of the
     control, the evol scores. Budgets nest, so each setting runs once, with the largest. Coverage is

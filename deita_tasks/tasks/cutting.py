@@ -10,12 +10,12 @@ from prefect import task
 from pydantic import JsonValue
 
 from deita_tasks import progress, storage
-from deita_tasks.artifacts.cut_pool import write_cut_pool
 from deita_tasks.artifacts.parts import StageParts
 from deita_tasks.artifacts.pool import Pool, pool_uri, read_summary
 from deita_tasks.config import Advanced
 from deita_tasks.models.token_counter import TokenCounter
 from deita_tasks.plan import Plan, TokenCounting
+from deita_tasks.results.cut_pool import write_cut_pool
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.filtering import count_tokens
 from deita_tasks.tasks.loading import is_intact, mark_plan

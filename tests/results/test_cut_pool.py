@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deita_tasks.artifacts.cut_pool import TurnCutter, write_cut_pool
 from deita_tasks.artifacts.exclusions import EXCLUDED_FILE, EXCLUSIONS, write_window
 from deita_tasks.artifacts.part_tables import token_table
 from deita_tasks.artifacts.parts import PartSet, StageParts, ids_digest
@@ -22,6 +21,7 @@ from deita_tasks.exporting import load_exporter
 from deita_tasks.exporting.base import ExportRow
 from deita_tasks.loading import read_conversations
 from deita_tasks.models.token_counter import RowTokens, TokenCounter
+from deita_tasks.results.cut_pool import TurnCutter, write_cut_pool
 from deita_tasks.words import count_words
 
 BAD = Quarantined(SourceRow("pool.jsonl", 99), "no_user_turn", "the roles are assistant", "{}")

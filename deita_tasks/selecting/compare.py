@@ -102,7 +102,6 @@ def sweep(
 ) -> Iterator[ComparedSelection]:
     """Yield the selection of each setting and each of the ascending `budgets`, with its measures.
 
-
     `ranking` returns the scores (n,) by which a strategy ranks. The measures use those of the
     control, the evol scores. Budgets nest, so each setting runs once, with the largest. Coverage is
     measured over the rows at the positions `sample`. Memory: the vectors of the sample and of one

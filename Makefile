@@ -32,7 +32,7 @@ demo: $(STAMP)
 
 ui: $(STAMP)
 	mkdir -p ui-output
-	$(BIN)/python -m deployments.ui --root ui-output --input examples/pool.jsonl
+	$(BIN)/python -m deployments.ui --root ui-output --input examples/pool.jsonl --budget 150
 
 up:
 	docker compose up --build

@@ -84,6 +84,7 @@ Scale = Annotated[str, Field(json_schema_extra={"pattern": r"^\s*\S+\s*\.\.\s*\S
 
 TEMPORARY_SERVER = "DEITA_TEMPORARY_SERVER"  # set by a command that starts its own Prefect server
 MAX_NAME_LENGTH = 40  # characters of a pool's name
+RUN_PLACEHOLDER = "{run}"  # in an output: the folder of the run
 
 
 class ComponentOption(NamedTuple):
@@ -357,8 +358,8 @@ class Scoring(Group):
     complexity_column: Annotated[str | None, ComponentOption("complexity", "column")] = Field(
         None,
         title="Complexity column",
-        description="For provided: a list of scores, one a user turn. Default: complexity_scores "
-        "in the rows, complexity in a file.",
+        description="For provided: the scores of a row, one a user turn. Default: "
+        "complexity_scores in the rows, complexity in a file.",
     )
     complexity_per: Annotated[ScorePer | None, ComponentOption("complexity", "per")] = Field(
         None,
@@ -375,8 +376,8 @@ class Scoring(Group):
     quality_column: Annotated[str | None, ComponentOption("quality", "column")] = Field(
         None,
         title="Quality column",
-        description="For provided: a list of scores, one a user turn. Default: quality_scores in "
-        "the rows, quality in a file.",
+        description="For provided: the scores of a row, one a user turn. Default: quality_scores "
+        "in the rows, quality in a file.",
     )
     quality_per: Annotated[ScorePer | None, ComponentOption("quality", "per")] = Field(
         None,
@@ -491,7 +492,7 @@ class Embedding(Group):
     embedding_column: Annotated[str | None, ComponentOption("embedding", "column")] = Field(
         None,
         title="Embedding column",
-        description="For provided: a list of numbers a row. Default: embedding.",
+        description="For provided: the vector of a row. Default: embedding.",
     )
     embeddings_file: Annotated[str | None, ComponentOption("embedding", "file")] = Field(
         None,
@@ -655,7 +656,7 @@ class Selection(Group):
     tags: str | None = Field(
         None,
         title="Tags column",
-        description="For mig: column of the pool with a list of tags a row. Default: none.",
+        description="For mig: column of the pool that holds the tags of a row. Default: none.",
     )
     max_similarity: float | None = Field(
         None,
@@ -832,7 +833,8 @@ class Output(Group):
 
     output: Uri = Field(
         title="Output",
-        description="Folder or s3:// URI for the result. Must be new or empty.",
+        description="Folder or s3:// URI for the result. Must be new or empty; {run} in it becomes "
+        "a folder named after the run, which is always new.",
     )
     overwrite: bool = Field(
         False, title="Overwrite", description="Replace an earlier result in the output folder."
@@ -925,7 +927,7 @@ class Grid(Group):
     tags: str | None = Field(
         None,
         title="Tags column",
-        description="For mig: column of the pool with a list of tags a row. Default: none.",
+        description="For mig: column of the pool that holds the tags of a row. Default: none.",
     )
     rank_by: str | None = Field(None, title="Rank by", description=RANK_BY_HELP)
     coverage_rows: int = Field(

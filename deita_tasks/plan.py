@@ -653,8 +653,8 @@ def check_output(export: Output, needed: Sequence[str] = ()) -> None:
         )
     if not export.overwrite:
         raise OutputExists(
-            f"{output}: holds an earlier result; choose another folder, or --overwrite to replace "
-            "it"
+            f"{output}: holds an earlier result; choose another folder, or overwrite it "
+            "(--overwrite)"
         )
     if foreign := publish.foreign_files(output):
         raise OutputExists(

@@ -45,6 +45,9 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         help="file, folder, glob or URI that the form starts with; default: pools in the root",
     )
     parser.add_argument(
+        "--budget", type=int, help="budget that the forms start with; default: that of the flows"
+    )
+    parser.add_argument(
         "--cron", help=f"schedule of reselect, in UTC; default: unchanged, at first {NIGHTLY!r}"
     )
     parser.add_argument(
@@ -65,6 +68,8 @@ def fill_in(options: argparse.Namespace, client: SyncPrefectClient) -> list[dict
     in_container = getattr(options, "pool_type", "process") != "process"
     if not in_container and not root.is_dir():
         fail(f"--root {options.root}: no such folder")
+    if options.budget is not None and options.budget < 1:
+        fail(f"--budget {options.budget}: expected at least 1")
     schedule = _schedule(options, _read_schedules(client))
     storage = _below(root, options.storage or ".")
     deployments = read_deployments()
@@ -74,6 +79,8 @@ def fill_in(options: argparse.Namespace, client: SyncPrefectClient) -> list[dict
         if options.input and parameters.get("source", {}).get("input") == [POOLS]:
             pools = _below(Path.cwd(), options.input)
             deployment["parameters"]["source"]["input"] = [pools]
+        if options.budget:
+            deployment["parameters"] |= _budget_parameters(deployment["name"], options.budget)
         if "training" in parameters:  # a model is read from a folder, wherever the results go
             base = _below(root, parameters["training"]["base"])
             deployment["parameters"]["training"]["base"] = base
@@ -89,6 +96,15 @@ def _absolute(storage: str, value: Any, name: str = "") -> Any:
     if isinstance(value, list):
         return [_absolute(storage, item, name) for item in value]
     return f"{storage.rstrip('/')}/{value}" if name in PATHS else value
+
+
+def _budget_parameters(name: str, budget: int) -> dict[str, Any]:
+    """Return what the form of a deployment starts with so that it fits a budget."""
+    if name in ("select", "reselect"):
+        return {"selection": {"budget": budget}}
+    if name == "sweep":  # in the proportions of its defaults
+        return {"grid": {"budgets": sorted({max(1, budget // part) for part in (6, 2, 1)})}}
+    return {}
 
 
 def _below(folder: Path, path: str) -> str:

@@ -29,7 +29,7 @@ PATIENCE = 180  # seconds: the first start creates a database, perhaps on a slow
 WELCOME = """
   Prefect UI:  {ui}/deployments
 
-  Click select, then Run and Custom run; check the form, set Budget to 150, and Submit.
+  Click select, then Run and Custom run; check the form, and Submit.
   The run's page shows its progress, and under Artifacts the result.
   To see runs of `deita` there too: export PREFECT_API_URL={api}
 
@@ -147,10 +147,10 @@ def stop(*_: object) -> NoReturn:
 def _serve_options(options: argparse.Namespace) -> list[str]:
     """Return the options of this command that `deployments.serve` has too."""
     words = []
-    for name in ("root", "input", "cron"):
+    for name in ("root", "input", "budget", "cron"):
         value = getattr(options, name)
         if value:
-            words += [f"--{name}", value]
+            words += [f"--{name}", str(value)]
     if options.active is not None:
         words.append("--active" if options.active else "--no-active")
     return words

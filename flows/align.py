@@ -9,14 +9,13 @@ from prefect import flow
 from deita_tasks import tasks
 from deita_tasks.config import Output, Preferences, Runtime, Training, TrainingData
 from deita_tasks.results.alignment import AlignedModel
-from flows.steps import ONE_AT_A_TIME
+from flows.steps import FLOW_OPTIONS
 
 
 @flow(
     name="align-model",
-    flow_run_name="align {training.name} on {source.name} by {training.recipe}",
-    task_runner=ONE_AT_A_TIME,
-    result_serializer="json",
+    flow_run_name=tasks.name_run("align {training.name} on {source.name} by {training.recipe}"),
+    **FLOW_OPTIONS,
 )
 def align_model(
     source: TrainingData,
@@ -32,8 +31,9 @@ def align_model(
     has is not repeated. Writes the model or adapter with its tokenizer, a card, the loss of every
     update and a manifest that names its parents.
 
-    Returns the manifest's fields and the URI.
+    The result has the manifest's fields and the URI.
     """
+    output = tasks.in_run_folder(output)
     found = tasks.check_alignment(source, training, output, advanced)
     preparation = tasks.prepare_training(found, source, training, advanced)
     models = [tasks.train(preparation, training.launcher, advanced)]

@@ -9,14 +9,13 @@ from prefect import flow
 from deita_tasks import tasks
 from deita_tasks.config import Comparison, Measures, Output, Runtime, Training
 from deita_tasks.results.comparison import ComparedModels
-from flows.steps import ONE_AT_A_TIME
+from flows.steps import FLOW_OPTIONS
 
 
 @flow(
     name="compare-models",
-    flow_run_name="compare {comparison.name} with others on {training.name}",
-    task_runner=ONE_AT_A_TIME,
-    result_serializer="json",
+    flow_run_name=tasks.name_run("compare {comparison.name} with others on {training.name}"),
+    **FLOW_OPTIONS,
 )
 def compare_models(
     comparison: Comparison,
@@ -32,8 +31,9 @@ def compare_models(
     model by its loss on your own held-out rows, by preference pairs, by tasks of lm-eval, and by a
     judge. Says in one sentence what can be said, and writes a page, a table and JSON.
 
-    Returns the manifest's fields, and the measures.
+    The result has the manifest's fields and the measures.
     """
+    output = tasks.in_run_folder(output)
     plan = tasks.plan_comparison(comparison, training, measures, output, advanced)
     runs = tasks.train_arms(plan, comparison, training, advanced)
     runs = tasks.measure_arms(plan, runs, measures, advanced)

@@ -33,16 +33,16 @@ from deita_tasks.results import refusals, versions
 from deita_tasks.results.reading import damage_of, read_changes, read_manifest
 from deita_tasks.results.records import SubsetVersion
 from deita_tasks.tasks.clock import Clock
-from flows.steps import ONE_AT_A_TIME, choose, open_pool, run_facts, score_and_embed
+from flows.steps import FLOW_OPTIONS, choose, form_order, open_pool, run_facts, score_and_embed
 
 log = logging.getLogger("deita_tasks.reselect")  # Prefect shows the log of this name
 
 
+@form_order("source", "selection", "export", "preset")
 @flow(
     name="reselect-subset",
-    flow_run_name="reselect {selection.budget} of {source.name} by {preset}",
-    task_runner=ONE_AT_A_TIME,
-    result_serializer="json",
+    flow_run_name=tasks.name_run("reselect {selection.budget} of {source.name} by {preset}"),
+    **FLOW_OPTIONS,
 )
 def reselect_subset(
     source: Source,
@@ -62,7 +62,7 @@ def reselect_subset(
     Prefect event `deita.selection.created`. With `approve`, a person decides before `latest` moves;
     a run that may not publish its version, or not once more, ends in the state Refused.
 
-    Returns the version, its URI, whether it is new, its manifest and the changes.
+    The result has the version, its URI, whether it is new, its manifest and the changes.
     """
     awaited = _awaited_version(export)
     if awaited is not None:

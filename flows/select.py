@@ -20,14 +20,14 @@ from deita_tasks.config import (
 from deita_tasks.plan import plan_run
 from deita_tasks.results.records import Subset
 from deita_tasks.tasks.clock import Clock
-from flows.steps import ONE_AT_A_TIME, choose, open_pool, run_facts, score_and_embed
+from flows.steps import FLOW_OPTIONS, choose, form_order, open_pool, run_facts, score_and_embed
 
 
+@form_order("source", "selection", "export", "preset")
 @flow(
     name="select-subset",
-    flow_run_name="select {selection.budget} of {source.name} by {preset}",
-    task_runner=ONE_AT_A_TIME,
-    result_serializer="json",
+    flow_run_name=tasks.name_run("select {selection.budget} of {source.name} by {preset}"),
+    **FLOW_OPTIONS,
 )
 def select_subset(
     source: Source,
@@ -46,8 +46,9 @@ def select_subset(
     and stops at the budget. Writes the subset, a decision for every row, a manifest and a report
     to the output folder.
 
-    Returns the manifest's fields, the tasks by stage, and `load()` for the decisions.
+    The result has the manifest's fields, the tasks by stage, and the decisions.
     """
+    export = tasks.in_run_folder(export)
     plan = plan_run(source, preset, scoring, embedding, selection, export, advanced, filtering)
     clock = Clock()
     with open_pool(plan, source, advanced, clock) as pool:

@@ -20,14 +20,13 @@ from deita_tasks.config import (
 from deita_tasks.plan import plan_run
 from deita_tasks.results.records import LimitSolution
 from deita_tasks.tasks.clock import Clock
-from flows.steps import ONE_AT_A_TIME, open_pool, score_and_embed
+from flows.steps import FLOW_OPTIONS, open_pool, score_and_embed
 
 
 @flow(
     name="solve-limit",
-    flow_run_name="solve for {budget.budget} of {source.name} by {preset}",
-    task_runner=ONE_AT_A_TIME,
-    result_serializer="json",
+    flow_run_name=tasks.name_run("solve for {budget.budget} of {source.name} by {preset}"),
+    **FLOW_OPTIONS,
 )
 def solve_for_budget(
     source: Source,

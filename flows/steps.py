@@ -1,9 +1,11 @@
 """Steps that the flows share: score and embed a pool, and select from it."""
 
+import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from inspect import Parameter
+from typing import Any, TypeVar
 
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -18,8 +20,32 @@ from deita_tasks.tasks.clock import Clock
 
 log = logging.getLogger("deita_tasks.steps")  # Prefect shows the log of this name
 
-# One model uses all cores of a machine, so shards are computed one after the other.
-ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
+FlowT = TypeVar("FlowT")
+
+# Of every flow. One model uses all cores of a machine: shards are computed one after the other.
+FLOW_OPTIONS: Any = {
+    "task_runner": ThreadPoolTaskRunner(max_workers=1),
+    "result_serializer": "json",
+    "on_running": [tasks.tag_run],
+    "on_failure": [tasks.tag_run],  # of parameters that are wrong, before it was running
+}
+
+
+def form_order(*first: str) -> Callable[[FlowT], FlowT]:
+    """Let Prefect's form begin with these parameters of a flow. Calls keep their own order.
+
+    The form is made of the signature of the flow, a call is bound to that of its function.
+    """
+
+    def order(flow: FlowT) -> FlowT:
+        decorated: Any = flow
+        parameters = inspect.signature(decorated.fn).parameters
+        names = dict.fromkeys([*first, *parameters])
+        by_keyword = [parameters[name].replace(kind=Parameter.KEYWORD_ONLY) for name in names]
+        decorated.__signature__ = inspect.Signature(by_keyword)
+        return flow
+
+    return order
 
 
 @contextmanager
@@ -46,7 +72,6 @@ def score_and_embed(
     Everything, or what the selection needs. previous: an earlier result, with whose rows the new
     ones are compared.
     """
-    tasks.tag_run()
     strata_of(pool, plan.selector)  # a column or mix that does not fit is found before any work
     stages = tasks.list_stages(plan, advanced)
     with tasks.ShardRunner(advanced, [stage.component for stage in stages]) as runner:

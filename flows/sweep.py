@@ -21,14 +21,14 @@ from deita_tasks.config import (
 from deita_tasks.plan import plan_grid, plan_run
 from deita_tasks.results.records import Sweep
 from deita_tasks.tasks.clock import Clock
-from flows.steps import ONE_AT_A_TIME, open_pool, run_facts, score_and_embed
+from flows.steps import FLOW_OPTIONS, form_order, open_pool, run_facts, score_and_embed
 
 
+@form_order("source", "grid", "output", "preset")
 @flow(
     name="sweep-selections",
-    flow_run_name="sweep {source.name} by {preset}",
-    task_runner=ONE_AT_A_TIME,
-    result_serializer="json",
+    flow_run_name=tasks.name_run("sweep {source.name} by {preset}"),
+    **FLOW_OPTIONS,
 )
 def sweep_selections(
     source: Source,
@@ -47,8 +47,9 @@ def sweep_selections(
     random selections of equal size. Writes sweep.csv, overlap.csv, sweep.html and a manifest to
     the output folder.
 
-    Returns the manifest's fields, and the table as `selections`.
+    The result has the manifest's fields and the table.
     """
+    output = tasks.in_run_folder(output)
     selection = Selection(budget=max(grid.budgets), evaluation="all", rank_by=grid.rank_by)
     plan = plan_run(source, preset, scoring, embedding, selection, output, advanced, filtering)
     plan = plan_grid(plan, grid)

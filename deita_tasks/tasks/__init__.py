@@ -24,6 +24,7 @@ model_cache.py    the model that a worker keeps loaded
 device_slots.py   runs that share a GPU take turns
 clock.py          seconds by stage
 run_context.py    tags and log of a run
+run_name.py       its name, and the folder named after it
 ui_artifacts.py   what a run shows in Prefect's UI
 assets.py         what a run makes, as Prefect assets
 secrets.py        API keys from Prefect Secret blocks
@@ -48,6 +49,7 @@ from deita_tasks.tasks.measuring import answer_prompts, judge_answers, measure_a
 from deita_tasks.tasks.preflight import check_models
 from deita_tasks.tasks.publishing import publish
 from deita_tasks.tasks.run_context import set_up_logging, tag_run
+from deita_tasks.tasks.run_name import in_run_folder, name_run
 from deita_tasks.tasks.runners import ShardRunner
 from deita_tasks.tasks.secrets import enable_secret_blocks
 from deita_tasks.tasks.selecting import select, selection_digest, solve
@@ -90,11 +92,13 @@ __all__ = [
     "export_selection",
     "export_sweep",
     "fit_scorer",
+    "in_run_folder",
     "judge_answers",
     "list_stages",
     "make_chains",
     "measure_arms",
     "measure_scorer",
+    "name_run",
     "new_rows",
     "open_pool",
     "plan_comparison",

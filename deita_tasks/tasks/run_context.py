@@ -2,42 +2,61 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from prefect import Flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
 
-from deita_tasks.config import Source
+from deita_tasks.config import Comparison, Source, Training
 from deita_tasks.errors import DeitaError
 
 
 def run_tags() -> list[str]:
-    """Return the tags of the current flow run: its preset and its pool."""
+    """Return the tags of the current flow run, such as its preset and its pool."""
     context = FlowRunContext.get()
     return tags_of(context.parameters or {}) if context is not None else []
 
 
-def tag_run() -> None:
-    """Add `run_tags` to the tags of the current flow run."""
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return
-    tags = sorted({*context.flow_run.tags, *run_tags()})
+def tag_run(flow: Flow[..., Any], run: FlowRun, state: State) -> None:
+    """Add `tags_of` its parameters to the tags of a flow run: a hook of every flow."""
+    defaults = inspect.signature(flow.fn).parameters.values()
+    parameters = {default.name: default.default for default in defaults} | run.parameters
+    with suppress(TypeError, ValueError):  # of parameters that the run refuses
+        run.tags = sorted({*run.tags, *tags_of(parameters)})
     with get_client(sync_client=True) as client:
-        client.update_flow_run(context.flow_run.id, tags=tags)
+        client.update_flow_run(run.id, tags=run.tags)
 
 
 def tags_of(parameters: Mapping[str, Any]) -> list[str]:
-    """Return the tags of a run with these parameters: "preset:mini", "pool:pool.jsonl"."""
+    """Return the tags of a run with these parameters: "preset:mini", "pool:pool.jsonl".
+
+    A training has its base model as "model:", a comparison its selection. Groups may be given as
+    mappings. What is left out has no tag.
+    """
+    groups = ("source", "training", "comparison")
+    fields = {name: dict(parameters[name]) for name in groups if is_given(parameters.get(name))}
     tags = []
-    if parameters.get("preset"):
+    if is_given(parameters.get("preset")):
         tags.append(f"preset:{parameters['preset']}")
-    if parameters.get("source"):
-        tags.append(f"pool:{Source.model_validate(parameters['source']).name}")
+    if "source" in fields:
+        tags.append(f"pool:{Source.model_construct(**fields['source']).name}")
+    if "training" in fields:
+        tags.append(f"model:{Training.model_construct(**fields['training']).name}")
+    if "comparison" in fields:
+        tags.append(f"selection:{Comparison.model_construct(**fields['comparison']).name}")
     return tags
+
+
+def is_given(value: object) -> bool:
+    """Return whether a parameter has a value or a default."""
+    return value is not None and value is not inspect.Parameter.empty
 
 
 def _is_in_run(record: logging.LogRecord) -> bool:

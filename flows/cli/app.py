@@ -144,7 +144,7 @@ def select(
         selection=selection,
         advanced=advanced,
     )
-    print_summary(subset, selection, export.output)
+    print_summary(subset, selection, subset.uri)
     print_time(subset["timings"])
 
 
@@ -205,7 +205,7 @@ def sweep(
         grid=grid,
         advanced=advanced,
     )
-    print_sweep(result, output.output)
+    print_sweep(result, result.uri)
     print_time()
 
 
@@ -259,7 +259,7 @@ def align(
         preferences=preferences,
         advanced=advanced,
     )
-    print_aligned(aligned, output.output)
+    print_aligned(aligned, aligned.uri)
     print_time()
 
 
@@ -284,7 +284,7 @@ def compare(
         output=output,
         advanced=advanced,
     )
-    print_comparison(compared, output.output)
+    print_comparison(compared, compared.uri)
     print_time()
 
 

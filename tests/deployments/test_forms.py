@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import pytest
 from prefect.flows import load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from deita_tasks.config import Scoring, Selection
 from deita_tasks.plan import PRESETS
 from deployments.offer import read_deployments
 
-CARDS = {
-    "select": [
-        "source",
-        "export",
-        "preset",
-        "scoring",
-        "embedding",
-        "filtering",
-        "selection",
-        "advanced",
-    ],
-    "reselect": [
-        "source",
-        "export",
-        "preset",
-        "scoring",
-        "embedding",
-        "filtering",
-        "selection",
-        "advanced",
-    ],
-    "sweep": [
-        "source",
-        "output",
-        "preset",
-        "scoring",
-        "embedding",
-        "filtering",
-        "grid",
-        "advanced",
-    ],
+MODELS = ["preset", "scoring", "embedding", "filtering", "advanced"]
+CARDS = {  # in the order of the form: what most runs set comes first
+    "select": ["source", "selection", "export", *MODELS],
+    "reselect": ["source", "selection", "export", *MODELS],
+    "sweep": ["source", "grid", "output", *MODELS],
     "align": ["source", "training", "output", "preferences", "advanced"],
     "compare": ["comparison", "training", "output", "measures", "advanced"],
     "train-scorer": [
@@ -66,7 +42,8 @@ def schema(name: str) -> dict[str, Any]:
     values.
     """
     entrypoint = next(one["entrypoint"] for one in read_deployments() if one["name"] == name)
-    made: dict[str, Any] = load_flow_from_entrypoint(entrypoint).parameters.model_dump()
+    flow: Any = load_flow_from_entrypoint(entrypoint)
+    made: dict[str, Any] = parameter_schema(flow).model_dump()  # as Prefect deploys and serves it
     return made
 
 
@@ -175,6 +152,24 @@ def test_what_the_form_opens_with_is_taken(name: str) -> None:
     assert not [one for one in defaults if isinstance(one, dict) and None in one.values()], (
         "the form sends it, and the server refuses it"
     )
+
+
+PYTHON = re.compile(
+    r"\b(None|True|False|null|lists?|tuples?|dicts?|str|ints?|bools?|floats?|kwargs|Optional|Literal"
+    r"|Returns|Raises)\b|\w\(\)|``|\bself\b|\.py\b"
+)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_form_says_nothing_in_python(name: str) -> None:
+    """Of the deployment, its cards and its fields."""
+    entrypoint = next(each["entrypoint"] for each in read_deployments() if each["name"] == name)
+    texts = {name: str(load_flow_from_entrypoint(entrypoint).description)}
+    for card, group in cards(name).items():
+        texts[card] = group["description"]
+        for field, one in group["properties"].items():
+            texts[f"{card}.{field}"] = f"{one['title']}: {one['description']}"
+    assert {place: text for place, text in texts.items() if PYTHON.search(text)} == {}
 
 
 WRONG = [

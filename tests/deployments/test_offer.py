@@ -48,7 +48,7 @@ def test_paths_begin_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     select = filled(Server())["select"]["parameters"]
     assert select == {
         "source": {"input": [str(tmp_path / "pools")]},
-        "export": {"output": str(tmp_path / "results" / "selection")},
+        "export": {"output": str(tmp_path / "results" / "select" / "{run}")},
         "advanced": {"store": str(tmp_path / ".deita")},
     }
     assert schedule_of(Server()) == {"cron": NIGHTLY, "timezone": "UTC", "active": False}
@@ -70,6 +70,21 @@ def test_paths_begin_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert in_s3["align"]["parameters"]["training"] == {"base": str(tmp_path / "base-model")}
     uri = filled(Server(), "--input", "s3://team/pools")["select"]["parameters"]["source"]
     assert uri == {"input": ["s3://team/pools"]}
+
+
+def test_a_budget_is_what_the_forms_start_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = filled(Server(), "--root", str(tmp_path), "--budget", "150")
+    assert given["select"]["parameters"]["selection"] == {"budget": 150}
+    assert given["reselect"]["parameters"]["selection"] == {"budget": 150}
+    assert given["sweep"]["parameters"]["grid"] == {"budgets": [25, 75, 150]}
+    assert "selection" not in given["align"]["parameters"]
+    least = filled(Server(), "--root", str(tmp_path), "--budget", "1")
+    assert least["sweep"]["parameters"]["grid"] == {"budgets": [1]}
+    with pytest.raises(SystemExit):
+        filled(Server(), "--root", str(tmp_path), "--budget", "0")
+    assert "--budget 0: expected at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_deployments_that_explain_themselves(deployed: Site) -> None:
         assert not one.paused
         results = str(deployed.root / "results")
         if one.name == "compare":
-            assert one.parameters["comparison"] == {"selection": f"{results}/selection"}
+            assert one.parameters["comparison"] == {"selection": f"{results}/reselect"}
             continue
         pool = f"{results}/reselect" if one.name == "align" else str(deployed.root / "pools")
         assert one.parameters["source"]["input"] == [pool]
@@ -121,7 +121,8 @@ def test_a_run_started_through_the_api(deployed: Site, worker: Any) -> None:
     assert run.state is not None
     assert run.state.name == "Completed", run.state.message
     assert run.name == "select 20 of pools by mini"
-    output = deployed.root / "results" / "selection"
+    folder = f"select-20-of-pools-by-mini-{str(run.id)[-8:]}"
+    output = deployed.root / "results" / "select" / folder
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["counts"]["read"] == POOL_ROWS
     assert (
@@ -163,7 +164,7 @@ def test_align_as_its_form_opens(deployed: Site, worker: Any, base_model: Path) 
     )
     assert run.state is not None
     assert run.state.name == "Completed", run.state.message
-    output = deployed.root / "results" / "align"
+    [output] = (deployed.root / "results" / "align").iterdir()
     manifest = json.loads((output / "manifest.json").read_text())
     assert (output / "model.safetensors").is_file()
     assert {"sft", "export"} <= set(task_names(deployed, run))
@@ -256,6 +257,7 @@ def test_what_is_wrong_is_told(deployed: Site, worker: Any) -> None:
     assert run.state is not None
     assert run.state.name == "Failed"
     assert f"{missing}: no such file or folder" in str(run.state.message)
+    assert set(run.tags) == {"deita", "pool:no_such.jsonl", "preset:mini"}
 
 
 def of(site: Site, deployment: UUID) -> list[FlowRun]:

@@ -52,11 +52,15 @@ def test_it_serves_runs_and_ends_all_that_it_started(small_pool: Path, tmp_path:
             }
             run = ended(
                 client,
-                client.create_flow_run_from_deployment(found["select"].id, parameters=given).id,
+                client.create_flow_run_from_deployment(
+                    found["select"].id, parameters=given, name="five of them"
+                ).id,
             )
             assert run.state is not None
             assert run.state.name == "Completed", run.state.message
-            assert (tmp_path / "results" / "selection" / "report.html").is_file()
+            assert run.name == "five of them"
+            folder = f"five-of-them-{str(run.id)[-8:]}"
+            assert (tmp_path / "results" / "select" / folder / "report.html").is_file()
             given |= {
                 "source": {"input": [str(write_long_pool(tmp_path))]},
                 "export": {"output": "long"},

@@ -98,7 +98,7 @@ def test_a_version_of_reselect_is_trained_on_once(
     monkeypatch.setattr(launch, "_run_here", None)
     again = align(output, base_model, tmp_path, output=str(tmp_path / "other"))
     assert again.manifest.fingerprints == first.manifest.fingerprints
-    with pytest.raises(OutputExists, match="--overwrite to replace it"):
+    with pytest.raises(OutputExists, match="overwrite it"):
         align(output, base_model, tmp_path)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -275,8 +276,13 @@ def test_every_field_is_a_flag_and_a_line_of_a_file(
     import flows.sweep
 
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(flows.sweep, "sweep_selections", lambda **given: seen.update(given))
-    monkeypatch.setattr(flows.solve, "solve_for_budget", lambda **given: seen.update(given))
+
+    def note(**given: Any) -> Any:
+        seen.update(given)
+        return SimpleNamespace(uri="out")
+
+    monkeypatch.setattr(flows.sweep, "sweep_selections", note)
+    monkeypatch.setattr(flows.solve, "solve_for_budget", note)
     monkeypatch.setattr("flows.cli.app.print_sweep", lambda *given: None)
     monkeypatch.setattr("flows.cli.app.print_solution", lambda *given: None)
     file = tmp_path / "config.yaml"

@@ -408,6 +408,10 @@ def test_a_tag_names_a_pool_and_not_where_it_lies() -> None:
         "pool:first.jsonl.zst and 2 more",
     ]
     assert tags_of({"source": {"input": ["s3://team/pools/x/"]}}) == ["pool:x"]
+    training = {"source": {"input": ["results/x"]}, "training": {"base": "org/small"}}
+    assert tags_of(training) == ["pool:x", "model:small"]
+    assert tags_of({"comparison": {"selection": "results/x"}}) == ["selection:x"]
+    assert tags_of({}) == []
 
 
 # ---- a cluster that is there

@@ -27,6 +27,7 @@ from deita_tasks.lengths import length_quantiles
 from deita_tasks.loading import open_unless_empty
 from deita_tasks.models.hardware import choose_device, choose_dtype
 from deita_tasks.plan import Plan
+from deita_tasks.progress import duration
 from deita_tasks.records import Forecast
 from deita_tasks.scoring.base import Scorer
 
@@ -338,12 +339,3 @@ def _mean_bytes(sample: Sequence[Conversation]) -> float:
         for conversation in sample
     ]
     return float(np.mean(sizes))
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as a person says them: under 1 s, 40 s, 12 min, 3.5 h."""
-    if seconds < 1:
-        return "under 1 s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

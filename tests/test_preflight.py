@@ -15,7 +15,7 @@ from deita_tasks.conversations import Conversation, Turn
 from deita_tasks.embedding import load_embedder
 from deita_tasks.errors import ModelError
 from deita_tasks.models.causal_lm import CausalLM
-from deita_tasks.preflight import SAMPLE_ROWS, check, duration, estimate_rows, read_sample
+from deita_tasks.preflight import SAMPLE_ROWS, check, estimate_rows, read_sample
 from deita_tasks.scoring import load_scorer
 from tests.scoring.test_causal_lm import text_of
 from tests.support.checkpoints import llama, reference_ids
@@ -240,16 +240,6 @@ def test_about_how_many_rows(tmp_path: Path, sample_pool: Path) -> None:
 
     pq.write_table(pa.table({"x": range(77)}), tmp_path / "p.parquet")
     assert estimate_rows([str(tmp_path / "p.parquet")], []) == 77
-
-
-def test_durations() -> None:
-    assert [duration(seconds) for seconds in (0.4, 89, 90, 5399, 12_600)] == [
-        "under 1 s",
-        "89 s",
-        "2 min",
-        "90 min",
-        "3.5 h",
-    ]
 
 
 def test_what_no_model_reads_of_the_sample_is_said_once() -> None:

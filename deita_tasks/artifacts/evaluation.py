@@ -177,6 +177,15 @@ class Evaluation:
 
         A few more may come in where others turn out to be too similar.
         """
+        return int(np.count_nonzero(self._in_doubt()))
+
+    def values_in_doubt(self) -> int:
+        """Return how many values the rows in doubt lack, over the stages that are lazy."""
+        in_doubt = self._in_doubt()
+        missing = [in_doubt & ~self.values[stage].is_computed for stage in self._lazy_stages]
+        return int(np.count_nonzero(missing))
+
+    def _in_doubt(self) -> Mask:
         in_doubt = self._reach.reaches(self._upper) & ~self._is_considered()
         scores = self._upper[self._is_scored()]
         budget = self._row_budget
@@ -184,7 +193,7 @@ class Evaluation:
             place = len(scores) - budget
             least = np.partition(scores, place)[place]
             in_doubt &= self._upper >= least
-        return int(np.count_nonzero(in_doubt))
+        return in_doubt
 
     def outcome(self) -> Outcome:
         """Return the selection. Raises StorageError if something that it needs is not computed."""

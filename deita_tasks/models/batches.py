@@ -9,13 +9,14 @@ batches at a time. The widest come first: memory runs out at the start or not at
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import takewhile
 from threading import Barrier, Lock
 from typing import Any, NamedTuple, TypeVar
 
+from deita_tasks.models.batch_progress import report_share
 from deita_tasks.models.stopping import raise_if_stopped
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,6 @@ def run_batches(
 
     threads: batches at a time, each on a thread of its own where torch uses no other; see
     `hardware.batch_threads`. None: one batch at a time, in the caller's thread.
-
     When memory runs out, batches run one at a time. If one alone does not fit, the budget is halved
     for those that follow, and for later calls with the same `limit`. Returns the positions of rows
     that did not fit even alone.
@@ -96,6 +96,7 @@ def run_batches(
                 if is_alone:
                     batch_tokens = _halve(widths[positions[0]], len(positions))
                     limit.tokens = batch_tokens
+            report_share(len(widths) - len(pending) - _count_rows(running), len(widths))
     return too_long
 
 
@@ -109,6 +110,10 @@ class _Batch(NamedTuple):
 
     positions: list[int]
     is_alone: bool
+
+
+def _count_rows(running: Mapping[Future[bool], _Batch]) -> int:
+    return sum(len(batch.positions) for batch in running.values())
 
 
 class _CallersThread(Executor):

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
+from deita_tasks.models.batch_progress import report_share
 from deita_tasks.models.batches import BatchLimit, fits_in_memory, padded_width
 from deita_tasks.models.stopping import raise_if_stopped
 
@@ -51,6 +52,8 @@ def run_fixed_batches(
         raise_if_stopped()
         batch = batches.popleft()
         if fits_in_memory(run, batch):
+            left = sum(len(other.positions) for other in batches)
+            report_share(len(lengths) - left, len(lengths))
             continue
         if len(batch.positions) == 1 and lengths[batch.positions[0]] > tokens // 2:
             too_long += batch.positions

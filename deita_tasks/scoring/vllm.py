@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from deita_tasks.components import Fingerprint
 from deita_tasks.errors import ModelError, UsageError
+from deita_tasks.models.batch_progress import report_share
 from deita_tasks.models.hardware import Dtype, choose_dtype
 from deita_tasks.models.lazy import Lazy
 from deita_tasks.models.prefetch import prefetch
@@ -86,6 +87,7 @@ class VLLMScorer(PromptScorer):
             raise_if_stopped()
             tokens += piece
             parts.append(self._logprobs(piece, encoder.digits))
+            report_share(len(tokens), len(pairs))
         logprobs = np.concatenate(parts)
         scores = expected_score(logprobs)
         problems: dict[int, str] = {}

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.artifacts import (
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_table_artifact
 from pydantic import JsonValue
 
-from deita_tasks import progress, storage
+from deita_tasks import storage
 from deita_tasks.artifacts.claims import claimed
 from deita_tasks.config import (
     Group,
@@ -48,6 +43,7 @@ from deita_tasks.models.chat_tokenizer import Tokenization, load_tokenizer
 from deita_tasks.models.hardware import require_device
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.plan import check_apart, check_output, check_outside
+from deita_tasks.progress import Pace
 from deita_tasks.results.alignment import AlignedModel, write_alignment
 from deita_tasks.results.evaluation_texts import read_evaluation_texts
 from deita_tasks.results.preference_files import read_preferences
@@ -60,9 +56,9 @@ from deita_tasks.results.training_data import (
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.device_slots import device_slot, visible_gpus
 from deita_tasks.tasks.model_cache import raise_if_run_ends
+from deita_tasks.tasks.run_progress import shown_pace
 
 CLAIM_FILE = "claim.json"
-PROGRESS_STEP = 2  # percent between two updates of the progress artifact: each is a request
 TABLE_ROWS = 100  # of the loss curve in the UI
 
 
@@ -194,20 +190,13 @@ def _devices(launcher: str | None) -> list[str]:
 @contextmanager
 def _shown(title: str) -> Iterator[Report]:
     """Give a function that shows the progress of a training: on a terminal, and in the UI."""
-    artifact: Any = create_progress_artifact(
-        0.0, key="training-progress", description=f"{title}: not begun"
-    )
-    shown = 0.0
-    with progress.bar(title, None) as advance:
+    pace = Pace(None, unit="updates")
+    with shown_pace(title, pace, "training-progress") as shown:
 
         def report(step: int, steps: int, values: dict[str, float]) -> None:
-            nonlocal shown
-            advance(1)
-            percent = 100 * step / steps
-            if step == steps or percent - shown >= PROGRESS_STEP:
-                shown = percent
-                text = f"{title}: update {step:,} of {steps:,}, loss {values['loss']:.4f}"
-                update_progress_artifact(artifact, percent, description=text)
+            if pace.total is None:
+                pace.begin(steps, step - 1)  # what a killed training has done before
+            shown.update(step, f", loss {values['loss']:.4f}")
 
         yield report
 

@@ -48,15 +48,16 @@ from deita_tasks.tasks.clock import Clock
 from deita_tasks.tasks.device_slots import devices_of
 from deita_tasks.tasks.model_cache import release_models
 from deita_tasks.tasks.preflight import read_first_rows
+from deita_tasks.tasks.run_progress import RowProgress, shown_progress
 from deita_tasks.tasks.runners import ShardRunner
 from deita_tasks.tasks.stages import (
     Stage,
     StageResult,
     StageResults,
+    by_task_run,
     collect,
     plan_stage,
     run_stage,
-    shown_progress,
     submit_missing,
     submit_present,
     wait_for,
@@ -195,7 +196,7 @@ class _Rounds:
         for stage in self._lazy:
             shards = present[stage.name].shards
             futures = submit_present(stage, self._pool, self._options, shards)
-            self._cached[stage.name] += wait_for(futures, {}, _ignore)
+            self._cached[stage.name] += wait_for(futures)
             self._evaluation.add(stage.name, [str(shard.part) for shard in shards])
 
     def run(self, new_rows: Indices, check: Callable[[], None]) -> None:
@@ -203,15 +204,12 @@ class _Rounds:
         ids, _ = self._pool.distinct
         total = len(ids)
         try:
-            with shown_progress("evaluation", total, 0) as advance:
-                decided = 0
+            with shown_progress("evaluation", total, 0, 1 / max(1, len(self._lazy))) as shown:
                 for work in self._works(new_rows):
                     check()
-                    self._compute(work)
-                    undecided = self._evaluation.rows_in_doubt()
-                    advance(max(0, total - undecided - decided))
-                    decided = max(decided, total - undecided)
-                advance(total - decided)
+                    self._compute(work, shown)
+                    shown.settle(self._rows_done())
+                shown.settle(total)
         finally:
             release_models()
         self._log_end(total)
@@ -224,7 +222,12 @@ class _Rounds:
         while (work := self._evaluation.next_work()) is not None:
             yield work
 
-    def _compute(self, work: Work) -> None:
+    def _rows_done(self) -> float:
+        """Return the rows that are done; one that still lacks some values is done in part."""
+        values = self._evaluation.values_in_doubt()
+        return len(self._evaluation.ids) - values / len(self._lazy)
+
+    def _compute(self, work: Work, shown: RowProgress) -> None:
         """Compute one round."""
         stage = self._stages[work.stage]
         values = self._evaluation.values[work.stage]
@@ -252,7 +255,7 @@ class _Rounds:
             futures = submit_missing(
                 stage, self._pool, self._options, shards, self._runner, title, self._models
             )
-            wait_for(futures, {}, _ignore)
+            wait_for(futures, by_task_run(futures, shards), shown)
         done = collect(futures)
         self._run[stage.name] += len(futures)
         self._computed[stage.name] += done.computed
@@ -296,10 +299,6 @@ class _Rounds:
                 skipped=total - available,
             )
         return results
-
-
-def _ignore(rows: int) -> None:
-    """Take no notice of finished rows: a round is too short for a bar of its own."""
 
 
 def all_fit(stages: Sequence[Stage]) -> bool:

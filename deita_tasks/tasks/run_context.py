@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefect import Flow
 from prefect.client.orchestration import get_client
@@ -16,6 +16,20 @@ from prefect.logging.handlers import APILogHandler
 
 from deita_tasks.config import Comparison, Source, Training
 from deita_tasks.errors import DeitaError
+
+
+class Tag(NamedTuple):
+    """The first part of a tag, and the group of parameters whose name is the second."""
+
+    name: str
+    group: Any
+
+
+TAGS = {
+    "source": Tag("pool", Source),
+    "training": Tag("model", Training),
+    "comparison": Tag("selection", Comparison),
+}
 
 
 def run_tags() -> list[str]:
@@ -40,21 +54,19 @@ def tags_of(parameters: Mapping[str, Any]) -> list[str]:
     A training has its base model as "model:", a comparison its selection. Groups may be given as
     mappings. What is left out has no tag.
     """
-    groups = ("source", "training", "comparison")
-    fields = {name: dict(parameters[name]) for name in groups if is_given(parameters.get(name))}
     tags = []
-    if is_given(parameters.get("preset")):
-        tags.append(f"preset:{parameters['preset']}")
-    if "source" in fields:
-        tags.append(f"pool:{Source.model_construct(**fields['source']).name}")
-    if "training" in fields:
-        tags.append(f"model:{Training.model_construct(**fields['training']).name}")
-    if "comparison" in fields:
-        tags.append(f"selection:{Comparison.model_construct(**fields['comparison']).name}")
+    preset = parameters.get("preset")
+    if is_given(preset):
+        tags.append(f"preset:{preset}")
+    for name, tag in TAGS.items():
+        fields = parameters.get(name)
+        if is_given(fields):
+            group = tag.group.model_construct(**dict(fields))
+            tags.append(f"{tag.name}:{group.name}")
     return tags
 
 
-def is_given(value: object) -> bool:
+def is_given(value: Any) -> bool:
     """Return whether a parameter has a value or a default."""
     return value is not None and value is not inspect.Parameter.empty
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID
 
 import pyarrow as pa
 from prefect import Task, task, unmapped
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.futures import PrefectFuture, as_completed
 from pydantic import JsonValue
 
-from deita_tasks import progress, storage
+from deita_tasks import storage
 from deita_tasks.artifacts.claims import claimed
 from deita_tasks.artifacts.compaction import merge_parts
 from deita_tasks.artifacts.part_tables import score_table, vector_table
@@ -26,6 +24,7 @@ from deita_tasks.config import Advanced
 from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
 from deita_tasks.errors import ServerError
+from deita_tasks.models.batch_progress import report_share
 from deita_tasks.models.stopping import stopped_by
 from deita_tasks.models.token_counter import TokenCounter
 from deita_tasks.plan import Plan, pin_spec
@@ -40,11 +39,10 @@ from deita_tasks.tasks.model_cache import (
     release_models,
 )
 from deita_tasks.tasks.run_context import run_tags
+from deita_tasks.tasks.run_progress import RowProgress, batches_reported, shown_progress
 from deita_tasks.tasks.runners import ShardRunner
 
 log = logging.getLogger(__name__)
-
-PROGRESS_STEP = 2  # percent between two updates of the progress artifact: each is a request
 
 JsonFields: TypeAlias = Mapping[str, JsonValue]
 
@@ -66,7 +64,10 @@ def score_shard(
 
     def compute(scorer: Any, shard_rows: Mapping[str, Conversation]) -> Iterator[pa.Table]:
         keys, conversations = list(shard_rows), list(shard_rows.values())
+        done = 0
         for finished in scorer.iterate_rows(conversations):
+            done += len(finished.positions)
+            report_share(done, len(keys))
             rows = [conversations[position] for position in finished.positions]
             ids = [keys[position] for position in finished.positions]
             yield score_table(ids, scorer.score_counts(rows), *finished.scores)
@@ -118,7 +119,10 @@ def compute_shard(
         digests = list(parts)
         if missing:
             shard_limits = ShardLimits.model_validate(limits)
-            with borrow_model(kind, spec, shard_limits, part_set.fingerprint) as component:
+            with (
+                borrow_model(kind, spec, shard_limits, part_set.fingerprint) as component,
+                batches_reported(shard.digest, shard.rows),
+            ):
                 tables = compute(component, missing)
                 digests += part_set.write_as_they_come(shard.digest, tables)
         digests = merge_parts(part_set, shard.digest, digests)
@@ -228,15 +232,11 @@ def run_stage(
         f"{total:,}",
         len(plan.missing),
     )
-    present = submit_present(stage, pool, options, plan.present)
-    missing = submit_missing(stage, pool, options, plan.missing, runner, stage.name)
-    rows = {
-        future.task_run_id: shard.rows for future, shard in zip(missing, plan.missing, strict=True)
-    }
-    reused = total - planned
     try:
-        with shown_progress(stage.name, total, reused) as advance:
-            cached = wait_for([*present, *missing], rows, advance)
+        with shown_progress(stage.name, total, total - planned) as shown:
+            present = submit_present(stage, pool, options, plan.present)
+            missing = submit_missing(stage, pool, options, plan.missing, runner, stage.name)
+            cached = wait_for([*present, *missing], by_task_run(missing, plan.missing), shown)
     finally:
         release_models()
     shards = collect(missing)
@@ -331,45 +331,30 @@ def _constant_arguments(
     }
 
 
-def artifact_key(name: str) -> str:
-    """Return a stage's name as a key: Prefect takes small letters, digits and dashes."""
-    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-@contextmanager
-def shown_progress(name: str, total: int, finished: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar in the terminal and a progress artifact in the UI; give what advances both."""
-    shown = 100 * finished / max(total, 1)
-    artifact: Any = create_progress_artifact(
-        shown,
-        key=f"{artifact_key(name)}-progress",
-        description=f"{name}: share of {total:,} rows done",
-    )
-    with progress.bar(name, total, finished) as advance_bar:
-
-        def advance(rows: int) -> None:
-            nonlocal finished, shown
-            advance_bar(rows)
-            finished += rows
-            percent = 100 * finished / max(total, 1)
-            if rows and (finished == total or percent - shown > PROGRESS_STEP):
-                shown = percent
-                update_progress_artifact(artifact, shown)
-
-        yield advance
+def by_task_run(
+    futures: Sequence[PrefectFuture[Any]], shards: Sequence[Shard]
+) -> dict[UUID, Shard]:
+    """Return the shard that each future computes, by task run id."""
+    return {future.task_run_id: shard for future, shard in zip(futures, shards, strict=True)}
 
 
 def wait_for(
-    futures: Sequence[PrefectFuture[Any]], rows: Mapping[Any, int], advance: Callable[[int], None]
+    futures: Sequence[PrefectFuture[Any]],
+    shards: Mapping[UUID, Shard] | None = None,
+    shown: RowProgress | None = None,
 ) -> int:
     """Wait for all futures; then raise the first failure, at once if it is a server's.
 
-    rows: of each future that computes, by task run id. Return how many futures were Cached.
+    shards: those that some futures compute, by task run id, for `shown` to show when they are
+    finished. Return how many futures were Cached.
     """
+    shards = shards or {}
     for future in as_completed(list(futures)):
         future.wait()
         _raise_if_server_is_away(future)
-        advance(rows.get(future.task_run_id, 0) if future.state.is_completed() else 0)
+        shard = shards.get(future.task_run_id)
+        if shown is not None and shard is not None and future.state.is_completed():
+            shown.finish(shard)
     for future in futures:
         future.result()
     return sum(future.state.name == "Cached" for future in futures)

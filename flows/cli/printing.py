@@ -254,7 +254,7 @@ def _describe_digits(check: Check) -> str | None:
 
 
 def _describe_time(seconds: float | None) -> str | None:
-    from deita_tasks.preflight import duration
+    from deita_tasks.progress import duration
 
     return None if seconds is None else duration(seconds)
 

@@ -155,8 +155,8 @@ def test_what_the_form_opens_with_is_taken(name: str) -> None:
 
 
 PYTHON = re.compile(
-    r"\b(None|True|False|null|lists?|tuples?|dicts?|str|ints?|bools?|floats?|kwargs|Optional|Literal"
-    r"|Returns|Raises)\b|\w\(\)|``|\bself\b|\.py\b"
+    r"\b(None|True|False|null|lists?|tuples?|dicts?|str|ints?|bools?|floats?|kwargs|Optional"
+    r"|Literal|Returns|Raises)\b|\w\(\)|``|\bself\b|\.py\b"
 )
 
 

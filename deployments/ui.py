@@ -136,6 +136,17 @@ def crash_open_runs(api: str) -> Iterator[None]:
             )
 
 
+def file_server(folder: Path, port: int) -> list[str]:
+    """Return the command that serves the files of a folder to this machine's browsers."""
+    where = ["--bind", HOST, "--directory", str(folder)]
+    return [sys.executable, "-m", "http.server", str(port), *where]
+
+
+def file_links(folder: Path, port: int) -> dict[str, str]:
+    """Return the variable by which runs link to the files that `file_server` serves."""
+    return {"DEITA_FILE_LINKS": f"{folder}=http://{HOST}:{port}"}
+
+
 def stop(*_: object) -> NoReturn:
     """End the program and its processes; ignore further signals meanwhile."""
     for number in END_SIGNALS:
@@ -173,12 +184,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(f"--root {options.root}: no such folder")
     home = root / ".deita" / "prefect"
     log = home / "serve.log"
+    results = root / "results"
+    results.mkdir(exist_ok=True)
+    files_port = free_port(options.port + 1)
     command = [sys.executable, "-m", "deployments.serve", *_serve_options(options)]
     print("Starting a Prefect server; this takes up to a minute.", flush=True)
     with (
         start_server(home, free_port(options.port)) as environment,
         crash_open_runs(environment["PREFECT_API_URL"]),
-        start_process(command, environment, log) as serving,
+        start_process(file_server(results, files_port), environment, home / "files.log"),
+        start_process(command, environment | file_links(results, files_port), log) as serving,
     ):
         api = environment["PREFECT_API_URL"]
         wait_for(lambda: _are_served(api), serving, log)

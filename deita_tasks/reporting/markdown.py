@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
+from urllib.parse import quote
 
 from pydantic import JsonValue
 
 from deita_tasks.findings import describe_vanished
 from deita_tasks.reporting.changes import Changes
 from deita_tasks.reporting.examples import (
+    Example,
     ExamplePair,
     best_selected,
     closest_calls,
@@ -27,6 +29,10 @@ from deita_tasks.reporting.statistics import (
     summary_table,
 )
 from deita_tasks.templating import escape_markdown, one_line
+
+BEST_TEXT = 48  # characters
+PAIR_TEXT = 36  # of each of two texts side by side
+MOST_DECIMALS = 6
 
 FIGURES = {
     "evol_score": "Evol scores of the pool and of the selection",
@@ -49,13 +55,19 @@ MEANINGS = {
 }
 
 
-def markdown(data: ReportData, figures: Mapping[str, bytes], output: str) -> str:
-    """Return the counts, where the result is, what changed, and the figures as inline images."""
+def markdown(
+    data: ReportData, figures: Mapping[str, bytes], output: str, browse: str | None = None
+) -> str:
+    """Return the counts, where the result is, what changed, and the figures as inline images.
+
+    browse: the output folder's address in a browser, None if it has none.
+    """
     counts = data.manifest.counts
     parts = [
         f"# {counts.selected:,} of {counts.read:,} rows selected",
         _lead(data),
-        _places(data, output),
+        describe_files(output, ("manifest.json", *data.manifest.outputs), browse),
+        "`report.html` is the whole report, with examples.",
     ]
     rows = [
         (name.replace("_", " "), f"{getattr(counts, name):,}", why)
@@ -108,13 +120,13 @@ def _notes(data: ReportData) -> str:
     return "\n".join(f"- {note}" for note in [*sentences, *vanished])
 
 
-def _places(data: ReportData, output: str) -> str:
-    """Return where the files are, as text: the UI drops links to a disk or a bucket."""
-    files = ", ".join(f"`{name}`" for name in ("manifest.json", *data.manifest.outputs))
-    return (
-        f"Written to {code(output)}: {files}. Open `report.html` there for the whole report, "
-        "with examples."
-    )
+def describe_files(output: str, names: Iterable[str], browse: str | None) -> str:
+    """Return where the files of a result are.
+
+    As text without an address for a browser: the UI drops links to a disk or a bucket.
+    """
+    files = [f"[{name}]({browse}/{quote(name)})" if browse else f"`{name}`" for name in names]
+    return f"Written to {code(output)}: {', '.join(files)}."
 
 
 def _measured(data: ReportData) -> list[tuple[str, ...]]:
@@ -148,9 +160,9 @@ def _changes(changes: Changes) -> Iterable[str]:
 
 
 def best_rows(data: ReportData) -> list[dict[str, JsonValue]]:
-    """Return the best of the selection as rows of a table."""
+    """Return the best of the selection as rows of a table, their numbers with two decimals."""
     pairs = pair_examples(best_selected(data.ledger), data.ledger, data.conversations)
-    return [{"rank": pair.example.row.rank, **_question(pair), **_scores(pair)} for pair in pairs]
+    return [{**_scores(pair), "question": _beginning(pair.example, BEST_TEXT)} for pair in pairs]
 
 
 def closest_rows(data: ReportData) -> list[dict[str, JsonValue]]:
@@ -159,33 +171,51 @@ def closest_rows(data: ReportData) -> list[dict[str, JsonValue]]:
     rows = []
     calls = closest_calls(data.ledger, measure)
     for pair in pair_examples(calls, data.ledger, data.conversations):
-        blocker = one_line(pair.blocker.snippet) if pair.blocker else ""
-        near: dict[str, JsonValue] = {
-            measure: round(float(pair.example.row.similarity or 0), 4),
-            "limit": limit,
-        }
-        rows.append({**near, **_question(pair), "selected instead": blocker, **_scores(pair)})
+        similarity = float(pair.example.row.similarity or 0)
+        row: dict[str, JsonValue] = {measure: _told_from(similarity, limit)}
+        row["limit"] = _decimals(limit)
+        row["evol score"] = _decimals(pair.example.row.evol_score)
+        row["question"] = _beginning(pair.example, PAIR_TEXT)
+        row["selected instead"] = _beginning(pair.blocker, PAIR_TEXT) if pair.blocker else ""
+        rows.append(row)
     return rows
 
 
-def _question(pair: ExamplePair) -> dict[str, JsonValue]:
-    """Return the text; it comes early, as the UI cuts off what does not fit its table."""
-    return {"question": one_line(pair.example.snippet)}
+def _beginning(example: Example, characters: int) -> str:
+    """Return a text that leaves room for the scores: the UI cuts off what does not fit."""
+    text = one_line(example.snippet)
+    if len(text) <= characters:
+        return text
+    return f"{text[: characters - 1].rstrip()}…"
 
 
 def _scores(pair: ExamplePair) -> dict[str, JsonValue]:
     row = pair.example.row
     return {
         "rank": row.rank,
-        "evol score": None if row.evol_score is None else round(row.evol_score, 3),
-        "complexity": _mean(row.complexity),
-        "quality": _mean(row.quality),
+        "evol score": _decimals(row.evol_score),
+        "complexity": _decimals(_mean(row.complexity)),
+        "quality": _decimals(_mean(row.quality)),
         "turns": len(row.complexity or ()),
     }
 
 
+def _decimals(value: float | None) -> str | None:
+    """Return a number with two decimals, as text: JSON would drop its zeros."""
+    return None if value is None else f"{value:.2f}"
+
+
+def _told_from(value: float, limit: float | None) -> str:
+    """Return a number with two decimals, or with as many as tell it from the limit."""
+    for digits in range(2, MOST_DECIMALS):
+        text = f"{value:.{digits}f}"
+        if limit is None or float(text) != limit:
+            return text
+    return f"{value:.{MOST_DECIMALS}f}"
+
+
 def _mean(scores: list[float] | None) -> float | None:
-    return round(sum(scores) / len(scores), 2) if scores else None
+    return sum(scores) / len(scores) if scores else None
 
 
 def image(svg: bytes) -> str:

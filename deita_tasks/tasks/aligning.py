@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_table_artifact
 from pydantic import JsonValue
 
 from deita_tasks import storage
@@ -57,6 +56,7 @@ from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.device_slots import device_slot, visible_gpus
 from deita_tasks.tasks.model_cache import raise_if_run_ends
 from deita_tasks.tasks.run_progress import shown_pace
+from deita_tasks.tasks.ui_artifacts import show_files, show_table
 
 CLAIM_FILE = "claim.json"
 TABLE_ROWS = 100  # of the loss curve in the UI
@@ -206,7 +206,7 @@ def _show_curve(title: str, model: TrainedModel) -> None:
     curve = model.outcome.curve
     step = max(1, -(-len(curve) // TABLE_ROWS))
     rows = [{"update": point.step, **point.values} for point in curve[::step]]
-    create_table_artifact(rows, key="training-curve", description=f"{title}: loss by update")
+    show_table(rows, "training-curve", f"{title}: loss by update")
 
 
 def export_model(
@@ -225,7 +225,9 @@ def export_model(
         [file.to_dict() for file in found.inputs],
         {name: group.model_dump(mode="json") for name, group in groups.items()},
     )
-    return AlignedModel.model_validate(written)
+    aligned = AlignedModel.model_validate(written)
+    show_files(output, aligned.manifest.outputs)
+    return aligned
 
 
 @task(name="export-model", task_run_name="export", result_serializer="json")

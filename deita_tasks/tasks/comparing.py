@@ -38,6 +38,7 @@ from deita_tasks.results.evaluation_data import (
     load_evaluation,
 )
 from deita_tasks.tasks.aligning import settings_of, train
+from deita_tasks.tasks.ui_artifacts import show_files
 from deita_tasks.templating import escape_markdown, one_line
 
 
@@ -156,6 +157,7 @@ def export_comparison(
         {name: group.model_dump(mode="json") for name, group in groups.items()},
     )
     _show(compared, samples)
+    show_files(output, compared.manifest.outputs)
     return compared
 
 

@@ -14,7 +14,14 @@ import pytest
 from deita_tasks.findings import Findings, VanishedValue
 from deita_tasks.reporting.changed_rows import shown_rows, with_texts
 from deita_tasks.reporting.changes import compare
-from deita_tasks.reporting.markdown import best_rows, closest_rows, code, markdown
+from deita_tasks.reporting.markdown import (
+    _told_from,
+    best_rows,
+    closest_rows,
+    code,
+    describe_files,
+    markdown,
+)
 from deita_tasks.templating import escape_markdown, one_line
 from tests.reporting.test_report import HOSTILE, data, pool
 from tests.support.report_data import manifest
@@ -88,17 +95,41 @@ def test_tables_hold_the_best_and_the_closest() -> None:
     assert [row["rank"] for row in best] == list(range(1, 9))
     assert best[0] == {
         "rank": 1,
-        "evol score": 1000.0,
-        "complexity": 2.0,
-        "quality": 2.0,
+        "evol score": "1000.00",
+        "complexity": "2.00",
+        "quality": "2.00",
         "turns": 2,
         "question": "question 0",
     }
-    assert [row["similarity"] for row in closest] == pytest.approx(
-        [0.91, 0.911, 0.912, 0.913, 0.914]
-    )
+    assert [row["similarity"] for row in closest] == ["0.91"] * 5
+    assert list(best[0])[-1] == "question", "scores come first, so that the UI shows them"
+    assert list(closest[0])[-2:] == ["question", "selected instead"]
     assert {row["selected instead"] for row in closest} == {"question 0"}
     json.dumps([best, closest], allow_nan=False)  # numbers of NumPy are not JSON
+
+
+def test_a_text_leaves_room_for_the_scores() -> None:
+    some = data(pool(text=" and more" * 100))
+    assert best_rows(some)[0]["question"] == "question 0 and more and more and more and more…"
+    assert closest_rows(some)[0]["selected instead"] == "question 0 and more and more and mo…"
+
+
+def test_a_near_miss_is_told_from_its_limit() -> None:
+    assert _told_from(0.9004, 0.9) == "0.9004"
+    assert _told_from(0.9136, 0.9) == "0.91"
+    assert _told_from(0.9, None) == "0.90"
+    assert _told_from(0.9, 0.9) == "0.900000"
+
+
+def test_files_are_links_where_a_browser_can_open_them() -> None:
+    names = ["report.html", "data/a b.parquet"]
+    assert describe_files("/r/x", names, "http://h:1/x") == (
+        "Written to `/r/x`: [report.html](http://h:1/x/report.html), "
+        "[data/a b.parquet](http://h:1/x/data/a%20b.parquet)."
+    )
+    assert describe_files("/r/x", names, None) == (
+        "Written to `/r/x`: `report.html`, `data/a b.parquet`."
+    )
 
 
 def test_texts_of_the_pool_are_inert() -> None:

@@ -39,6 +39,7 @@ POOL_ROWS = 400 if screenshots() else 48
 PATIENCE = (
     600 if screenshots() else 240
 )  # seconds that a run may take on a busy machine: its process alone needs 15 to start
+FILES_URL = "http://files.example"  # where a browser would find the results
 CHEAP: dict[str, Any] = {
     "scoring": {"complexity": "instruction_length", "quality": "response_length"}
 }
@@ -172,6 +173,7 @@ def site(
             **environment,
             "PYTHONPATH": str(installed),
             "HF_HUB_OFFLINE": "1",
+            "DEITA_FILE_LINKS": f"{root / 'results'}={FILES_URL}",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
         }
         with (

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deita_tasks.reporting.report import build_report
-from tests.e2e.conftest import CHEAP, PATIENCE, Site, screenshots
+from tests.e2e.conftest import CHEAP, FILES_URL, PATIENCE, Site, ended, screenshots, until
 from tests.reporting.test_report import data, pool
 
 playwright = pytest.importorskip(
@@ -115,9 +115,9 @@ def test_a_person_fills_in_the_form_and_sees_the_result(
 
     see(page.get_by_text("Files, folders, globs, s3:// or hf:// URIs", exact=False))
     assert page.get_by_text("Property is type", exact=False).count() == 0
+    assert page.get_by_label("Budget (Optional)").bounding_box()["y"] < 960, "on the first screen"
+    page.get_by_label("Run Name").fill("For March")
     picture("form")
-    output = deployed.root / "results" / "by-hand"
-    page.get_by_label("Output", exact=True).fill(str(output))
     for kind, scorer in CHEAP["scoring"].items():
         page.get_by_role("button", name=f"Select {kind.capitalize()} scorer").click()
         page.get_by_role("option", name=scorer).click()
@@ -139,13 +139,13 @@ def test_a_person_fills_in_the_form_and_sees_the_result(
     submit_corrected(page)
     page.wait_for_url(lambda url: "/run" not in url)
 
-    page.get_by_role(
-        "link", name=re.compile(r"^(View run|select \d+ of .+ by mini)$")
-    ).first.click()
+    page.get_by_role("link", name=re.compile("^(View run|For March)$")).first.click()
     see(page.get_by_text("Completed", exact=True).first, 1000 * PATIENCE)
     run = page.url.partition("?")[0] + "?tab=Artifacts"
     page.goto(run)
     see(page.get_by_role("link", name="deita-report").first)
+    see(page.get_by_text(re.compile(r"evaluation: \d+ of \d+ rows")).first)
+    see(page.get_by_text("For March").first)
     picture("run", rest=10_000 if screenshots() else 1500)  # a run's graph takes its time
 
     open_artifact(page, run, "deita-report")
@@ -153,16 +153,46 @@ def test_a_person_fills_in_the_form_and_sees_the_result(
     assert histogram.evaluate("one => one.complete && one.naturalWidth > 100")
     see(page.get_by_role("heading", name=re.compile(r"\d+ of \d+ rows selected")))
 
+    folder = f"for-march-{run.partition('?')[0][-8:]}"
+    output = deployed.root / "results" / "select" / folder
+    link = page.get_by_role("link", name="report.html").first
+    assert link.get_attribute("href") == f"{FILES_URL}/select/{folder}/report.html"
+
     for key, column in (("deita-best", "evol score"), ("deita-closest", "similarity")):
         open_artifact(page, run, key)
         see(page.get_by_role("columnheader", name=re.compile(column)).first)
         assert page.get_by_role("row").count() > 2
+        score = page.get_by_role("cell", name=re.compile(r"^\d+\.\d\d$")).first
+        playwright.expect(score).to_be_in_viewport()
         picture(key.removeprefix("deita-"))
 
     page.goto((output / "report.html").as_uri())
     for question in ("What did I get?", "Why these?", "What did I lose?"):
         see(page.get_by_role("heading", name=question).first)
     picture("report")
+
+
+def test_a_person_approves_a_version(page: Any, deployed: Site, worker: Any) -> None:
+    client = deployed.client
+    output = deployed.root / "results" / "by-click"
+    reselect = client.read_deployment_by_name("reselect-subset/reselect")
+    export = {"output": str(output), "approve": True}
+    parameters = {**reselect.parameters, **CHEAP, "export": export}
+    run = client.create_flow_run_from_deployment(reselect.id, parameters=parameters).id
+    until(lambda: client.read_flow_run(run).state.name == "Suspended")  # type: ignore[union-attr]
+    page.goto(f"/v2/runs/flow-run/{run}")
+    page.get_by_role("button", name="Open menu").click()
+    page.get_by_role("menuitem", name="Resume").click()
+    form = see(page.get_by_role("dialog"))
+    see(form.get_by_text("rows are selected", exact=False))
+    form.get_by_role("button", name="Select Decision").click()
+    page.get_by_role("option", name="publish").click()
+    form.get_by_role("button", name="Resume").click()
+    found = ended(client, run)
+    assert found.state is not None
+    assert found.state.name == "Completed", found.state.message
+    [version] = (output / "versions").iterdir()
+    assert (output / "latest").resolve() == version
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,8 +8,10 @@ import sqlite3
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 
@@ -61,6 +63,12 @@ def test_it_serves_runs_and_ends_all_that_it_started(small_pool: Path, tmp_path:
             assert run.name == "five of them"
             folder = f"five-of-them-{str(run.id)[-8:]}"
             assert (tmp_path / "results" / "select" / folder / "report.html").is_file()
+            [report] = client.read_artifacts(
+                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["deita-report"]))
+            )
+            link = re.search(r"\[report.html\]\((.+?)\)", str(report.data))
+            assert link is not None
+            assert "<html" in httpx.get(link[1]).raise_for_status().text
             given |= {
                 "source": {"input": [str(write_long_pool(tmp_path))]},
                 "export": {"output": "long"},

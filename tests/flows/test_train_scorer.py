@@ -290,4 +290,5 @@ def test_a_killed_run_pays_for_no_reply_twice(
         finish(command, **environment)
         assert Counter(server.answered[paid:]) == kept_replies(store) - kept == Counter()
     manifest = json.loads((tmp_path / "scorer" / "manifest.json").read_text())
-    assert manifest["training"]["resumed"], "the fit went on from a checkpoint"
+    assert [role["requests"] for role in manifest["usage"]] == [0, 0], "the last run only fits"
+    assert manifest["chains"]["drawn"] == 40

@@ -274,7 +274,7 @@ def plan_run(
         specs[name] = score_spec(preset, name, scoring, settings, selector.score_names)
     specs["embedding"] = embedder_spec(preset, embedding, settings)
     scorers, embedder = _load_components(specs, selector.score_names)
-    _check_tokens(selection, filtering, specs)
+    _check_cuts(filtering, specs)
     _check_places(source, export, advanced, found.files)
     running_of(advanced)
     has_texts = bool(references) or filters.similarity is not None
@@ -293,18 +293,8 @@ def plan_run(
     )
 
 
-def _check_tokens(
-    selection: Selection,
-    filtering: Filtering,
-    specs: Mapping[str, Spec],
-) -> None:
-    """Raise UsageError for a mix that does not fit the budget in tokens.
-
-    And for cuts with values that the user brings: those are of whole rows.
-    """
-    if selection.mix is not None and selection.budget_tokens is not None:
-        mix = parse_mix(selection.mix)
-        mix.check(selection.budget_tokens, "tokens")
+def _check_cuts(filtering: Filtering, specs: Mapping[str, Spec]) -> None:
+    """Raise UsageError for cuts with values that the user brings: those are of whole rows."""
     if not filtering.cut_turns:
         return
     for stage, spec in specs.items():
@@ -396,6 +386,9 @@ def plan_filters(filtering: Filtering, selection: Selection) -> Filters:
     Raises InputError for evaluation files that are not there, UsageError or ModelError for a
     tokenizer that cannot be used.
     """
+    if selection.mix is not None and selection.budget_tokens is not None:
+        mix = parse_mix(selection.mix)
+        mix.check(selection.budget_tokens, "tokens")
     decontamination = similarity = None
     if filtering.decontaminate:
         rule = OverlapRule(

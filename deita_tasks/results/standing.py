@@ -109,7 +109,11 @@ class Standing:
             labels = StratumLabels(texts, numbers)
         return SecondSelection(self.selector, reached_rows, waiting_rows, labels)
 
-    def _upper_ranking(self, rows: pa.Table, pool: Pool) -> Doubles:
+    def _upper_ranking(
+        self,
+        rows: pa.Table,
+        pool: Pool,
+    ) -> Doubles:
         """Return the most that the ranking scores of some rows can be."""
         if self.selector.ranking == "evol":
             upper: Doubles = rows["evol_upper"].to_numpy()
@@ -121,7 +125,10 @@ class Standing:
             return np.full(len(rows), np.inf)
         return self._ranking(rows, pool)
 
-    def why_unknown(self, label: str | None) -> str | None:
+    def why_unknown(
+        self,
+        label: str | None,
+    ) -> str | None:
         """Return why only a run can decide about a new row; label: of its stratum, if any."""
         if self.why_open is not None or self._second is None:
             return self.why_open
@@ -183,12 +190,18 @@ class Standing:
         """The ranking score of the last row selected; None if there is none."""
         return self._walk.last_score
 
-    def find(self, id: str) -> LedgerRow | None:
+    def find(
+        self,
+        id: str,
+    ) -> LedgerRow | None:
         """Return the row of the ledger with this id; None for none."""
         rows = self._named(pa.array([id]))
         return rows[0] if rows else None
 
-    def _named(self, ids: pa.Array) -> list[LedgerRow]:
+    def _named(
+        self,
+        ids: pa.Array,
+    ) -> list[LedgerRow]:
         """Return the rows of the ledger with these ids."""
         places = pc.drop_null(pc.index_in(ids, value_set=self._ids))
         return ledger_rows(self._rows.take(places))
@@ -236,11 +249,17 @@ class Standing:
             vector,
         )
 
-    def name(self, ids: Sequence[str]) -> list[NamedRow]:
+    def name(
+        self,
+        ids: Sequence[str],
+    ) -> list[NamedRow]:
         """Return where these rows stand."""
         return [_name(row) for row in self._named(pa.array(ids, pa.string()))]
 
-    def describe(self, neighbour: Neighbour | None) -> NearestRow | None:
+    def describe(
+        self,
+        neighbour: Neighbour | None,
+    ) -> NearestRow | None:
         """Return a neighbour with its place."""
         if neighbour is None:
             return None
@@ -252,7 +271,9 @@ class Standing:
         )
 
 
-def reached(ledger: pa.Table) -> pa.Table:
+def reached(
+    ledger: pa.Table,
+) -> pa.Table:
     """Return the rows that a selection from the best score down looked at and compared."""
     decisions = pa.array(["selected", "too_similar"])
     is_reached = pc.is_in(
@@ -262,7 +283,9 @@ def reached(ledger: pa.Table) -> pa.Table:
     return ledger.filter(is_reached).combine_chunks()
 
 
-def _name(row: LedgerRow) -> NamedRow:
+def _name(
+    row: LedgerRow,
+) -> NamedRow:
     """Return where a row of the ledger stands."""
     return NamedRow(
         id=row.id or "",
@@ -286,7 +309,9 @@ def _before(
     return better + len(earlier_ids)
 
 
-def _why_open(selector: Selector) -> str | None:
+def _why_open(
+    selector: Selector,
+) -> str | None:
     """Return why only a run can decide about a new row; None if the ledger is enough."""
     if selector.clusters is not None:
         return "its clusters are made anew with it"

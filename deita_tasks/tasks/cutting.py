@@ -46,7 +46,11 @@ def write_cuts(
 
 
 @contextmanager
-def cut_turns(plan: Plan, pool: Pool, options: Advanced) -> Iterator[Pool]:
+def cut_turns(
+    plan: Plan,
+    pool: Pool,
+    options: Advanced,
+) -> Iterator[Pool]:
     """Give the pool with its long rows cut, if the plan asks for it; `gc` keeps it meanwhile."""
     tokens = plan.filters.tokens
     if tokens is None or tokens.cut_window is None:
@@ -65,7 +69,10 @@ def cut_turns(plan: Plan, pool: Pool, options: Advanced) -> Iterator[Pool]:
         yield cut
 
 
-def _cut_digest(tokens: TokenCounting, pool: str) -> str:
+def _cut_digest(
+    tokens: TokenCounting,
+    pool: str,
+) -> str:
     """Return the digest of a pool whose rows are cut. pool: that of the whole rows."""
     return storage.digest_of(
         {

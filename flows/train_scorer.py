@@ -19,14 +19,15 @@ from deita_tasks.config import (
     SeedSource,
 )
 from deita_tasks.evolving.result import ScorerEstimate, TrainedScorer
-from flows.steps import ONE_AT_A_TIME
+from flows.steps import FLOW_OPTIONS
 
 
 @flow(
     name="train-scorer",
-    flow_run_name="train a {source.kind} scorer from {training.name} on {source.name}",
-    task_runner=ONE_AT_A_TIME,
-    result_serializer="json",
+    flow_run_name=tasks.name_run(
+        "train a {source.kind} scorer from {training.name} on {source.name}"
+    ),
+    **FLOW_OPTIONS,
 )
 def train_scorer(
     source: SeedSource,
@@ -45,8 +46,9 @@ def train_scorer(
     none again. Measures the scorer on chains that it has not seen, beside the number of words, and
     writes a checkpoint that causal_lm takes, with its data, a card and a calibration plot.
 
-    Returns the manifest's fields and the URI; the estimate for a dry run.
+    The result has the manifest's fields and the URI; of a dry run, the estimate.
     """
+    output = tasks.in_run_folder(output)
     plan = tasks.plan_scorer(
         source, rewriting, judging, requests, training, measures, output, advanced
     )

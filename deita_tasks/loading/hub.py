@@ -73,7 +73,7 @@ def _load(pattern: str, match: re.Match[str]) -> dict[str, Any]:
         from huggingface_hub.utils import logging as hub_logging
     except ImportError as error:
         raise MissingExtra(pattern, "datasets", "hub") from error
-    hub_logging.set_verbosity_error()  # it would report each of its attempts
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # else it reports each attempt
     try:
         return dict(
             datasets.load_dataset(

@@ -42,7 +42,7 @@ def tag_run(flow: Flow[..., Any], run: FlowRun, state: State) -> None:
     """Add `tags_of` its parameters to the tags of a flow run: a hook of every flow."""
     defaults = inspect.signature(flow.fn).parameters.values()
     parameters = {default.name: default.default for default in defaults} | run.parameters
-    with suppress(TypeError, ValueError):  # of parameters that the run refuses
+    with suppress(TypeError, ValueError, AttributeError):  # of parameters that the run refuses
         run.tags = sorted({*run.tags, *tags_of(parameters)})
     with get_client(sync_client=True) as client:
         client.update_flow_run(run.id, tags=run.tags)
@@ -59,7 +59,7 @@ def tags_of(parameters: Mapping[str, Any]) -> list[str]:
     if is_given(preset):
         tags.append(f"preset:{preset}")
     for name, tag in TAGS.items():
-        fields = parameters.get(name)
+        fields: Any = parameters.get(name)
         if is_given(fields):
             group = tag.group.model_construct(**dict(fields))
             tags.append(f"{tag.name}:{group.name}")

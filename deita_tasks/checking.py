@@ -73,12 +73,7 @@ class _Problem(NamedTuple):
 class RecordChecker:
     """A finished selection with its components. Open it by `open_checker`."""
 
-    def __init__(
-        self,
-        uri: str,
-        manifest: Manifest,
-        store: str | None,
-    ) -> None:
+    def __init__(self, uri: str, manifest: Manifest, store: str | None) -> None:
         self._manifest = manifest
         self._pool = explain.open_pool(manifest.pool, store)
         input_files = [file.uri for file in manifest.inputs]
@@ -106,11 +101,7 @@ class RecordChecker:
             return "evaluation rows are compared by their embeddings"
         return None
 
-    def _open_stages(
-        self,
-        preset: Any,
-        store: str,
-    ) -> Iterator[StoredComponent]:
+    def _open_stages(self, preset: Any, store: str) -> Iterator[StoredComponent]:
         """Yield the components. Raises ModelError for one that is not that of the manifest."""
         for name in (*self._selector.score_names, EMBEDDING):
             fingerprint = self._manifest.fingerprints.get(name)
@@ -127,19 +118,10 @@ class RecordChecker:
             kind, _, _ = name.partition(":")
             folder = "embeddings" if name == EMBEDDING else f"scores/{kind}"
             uri = storage.join(store, *folder.split("/"), digest)
-            part_set = PartSet(
-                uri=uri,
-                fingerprint=digest,
-                row_key=component.ROW_KEY,
-            )
+            part_set = PartSet(uri=uri, fingerprint=digest, row_key=component.ROW_KEY)
             yield StoredComponent(name, component, part_set)
 
-    def _load(
-        self,
-        name: str,
-        preset: Any,
-        fingerprint: Mapping[str, Any],
-    ) -> Scorer | Embedder:
+    def _load(self, name: str, preset: Any, fingerprint: Mapping[str, Any]) -> Scorer | Embedder:
         """Return the component of a stage, by the parameters of the run; loads no model.
 
         Number type and revision are those that the run has found.
@@ -157,11 +139,7 @@ class RecordChecker:
         pinned_component: Scorer | Embedder = load(pinned["name"], **pinned["options"])
         return pinned_component
 
-    def _read_vectors(
-        self,
-        rows: pa.Table,
-        scratch: ExitStack,
-    ) -> Floats | None:
+    def _read_vectors(self, rows: pa.Table, scratch: ExitStack) -> Floats | None:
         """Return the vectors of some rows; those of a large result lie in a scratch file."""
         parts = {}
         for stage in self._stages:
@@ -174,9 +152,7 @@ class RecordChecker:
     # ---- records
 
     def check(
-        self,
-        rows: Sequence[Conversation | Quarantined],
-        format: str | None = None,
+        self, rows: Sequence[Conversation | Quarantined], format: str | None = None
     ) -> list[RecordCheck]:
         """Return what the selection would make of each of `rows`, by itself.
 
@@ -287,10 +263,7 @@ class RecordChecker:
         return RankRule(expression, lengths, self._selector.ifd_limit)
 
     def _judge_row(
-        self,
-        row: Conversation,
-        scores: Mapping[str, Any],
-        vector: Floats | None,
+        self, row: Conversation, scores: Mapping[str, Any], vector: Floats | None
     ) -> dict[str, Any]:
         """Return the fields of a candidate. scores: a row of SCORES."""
         fields: dict[str, Any] = {}
@@ -312,11 +285,7 @@ class RecordChecker:
         why_unknown = self.standing.why_unknown(label)
         if why_unknown is None:
             return {**fields, **self._decide(row.id, score, vector, label)}
-        nearest = self.standing.nearest(
-            row.id,
-            score,
-            vector,
-        )
+        nearest = self.standing.nearest(row.id, score, vector)
         fields["nearest"] = self.standing.describe(nearest)
         fields["decision"] = None
         fields["reason"] = f"{why_unknown}: whether it would come in takes a run"
@@ -331,11 +300,7 @@ class RecordChecker:
             return f"embedding: its vector has {len(vector)} numbers, where most have {width}"
         return incomparable(vector[None, :]).get(0)
 
-    def _ranking_score(
-        self,
-        row: Conversation,
-        scores: Mapping[str, Any],
-    ) -> float:
+    def _ranking_score(self, row: Conversation, scores: Mapping[str, Any]) -> float:
         """Return the score that the strategy ranks the record by."""
         selector = self._selector
         if selector.rank_by is not None:
@@ -344,32 +309,19 @@ class RecordChecker:
         complexity = pa.array([scores["complexity"]], floats)
         quality = pa.array([scores["quality"]], floats)
         ranking = ranking_scores(
-            selector.ranking,
-            selector.evol_score,
-            complexity,
-            quality,
-            [_words(row)],
+            selector.ranking, selector.evol_score, complexity, quality, [_words(row)]
         )
         return float(ranking[0])
 
     def _decide(
-        self,
-        id: str,
-        score: float,
-        vector: Floats | None,
-        label: str | None,
+        self, id: str, score: float, vector: Floats | None, label: str | None
     ) -> dict[str, Any]:
         """Return the decision on a candidate, and what changes for other rows.
 
         label: of its stratum, if a column makes strata.
         """
         standing = self.standing
-        insertion = standing.insert(
-            id,
-            score,
-            vector,
-            label,
-        )
+        insertion = standing.insert(id, score, vector, label)
         blocker = standing.describe(insertion.blocker)
         reason = f"its score of {score:.3f} comes before the end of the budget"
         if blocker is not None:
@@ -455,20 +407,13 @@ def open_checker(output: str, store: str | None = None) -> RecordChecker:
 
 
 @lru_cache(MAX_CHECKERS)
-def _cached_checker(
-    uri: str,
-    store: str | None,
-    created: str,
-) -> RecordChecker:
+def _cached_checker(uri: str, store: str | None, created: str) -> RecordChecker:
     """Return the checker of a result made at the time `created`."""
     return RecordChecker(uri, read_manifest(uri), store)
 
 
 def check_records(
-    output: str,
-    records: Any,
-    format: str = "auto",
-    store: str | None = None,
+    output: str, records: Any, format: str = "auto", store: str | None = None
 ) -> list[RecordCheck]:
     """Return what the result in `output` would make of each record.
 
@@ -483,10 +428,7 @@ def check_records(
 
 
 def check_argument(
-    output: str,
-    record: str,
-    format: str = "auto",
-    store: str | None = None,
+    output: str, record: str, format: str = "auto", store: str | None = None
 ) -> list[RecordCheck]:
     """Return the same for an argument of a command: a URI, "-" for standard input, or JSON."""
     if record == "-":
@@ -496,11 +438,7 @@ def check_argument(
     return check_records(output, record, format, store)
 
 
-def _check_bytes(
-    checker: RecordChecker,
-    content: bytes,
-    format: str = "auto",
-) -> list[RecordCheck]:
+def _check_bytes(checker: RecordChecker, content: bytes, format: str = "auto") -> list[RecordCheck]:
     """Return what the selection would make of each record in the bytes of a file."""
     with storage.scratch_folder() as folder:
         place = Path(folder) / "records"
@@ -512,11 +450,7 @@ def _check_bytes(
     ]
 
 
-def _check_files(
-    checker: RecordChecker,
-    files: Iterable[str],
-    format: str,
-) -> list[RecordCheck]:
+def _check_files(checker: RecordChecker, files: Iterable[str], format: str) -> list[RecordCheck]:
     """Return what the selection would make of each record in some files."""
     checks = []
     for uri in files:

@@ -27,13 +27,7 @@ from pydantic import (
 )
 
 from deita_tasks.addresses import NO_CREDENTIALS, check_no_password
-from deita_tasks.catalogue import (
-    EMBEDDERS,
-    INPUT_FORMATS,
-    OUTPUT_FORMATS,
-    SCORERS,
-    SELECTORS,
-)
+from deita_tasks.catalogue import EMBEDDERS, INPUT_FORMATS, OUTPUT_FORMATS, SCORERS, SELECTORS
 from deita_tasks.presets import (
     CONTAMINATED_RUN,
     CONTAMINATED_SHARE,

@@ -37,8 +37,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         help="working folder of the runs, and base of the form's paths; default: this folder",
     )
     parser.add_argument(
-        "--storage",
-        help="folder or s3:// URI for pools, results and store; default: the root",
+        "--storage", help="folder or s3:// URI for pools, results and store; default: the root"
     )
     parser.add_argument(
         "--input",

@@ -200,9 +200,7 @@ def _refused(name: str, export: Versions) -> State[SubsetVersion]:
             "publishes it again"
         )
     return Completed(
-        name="Refused",
-        message=message,
-        data=SubsetVersion(version=name, uri=uri, refused=True),
+        name="Refused", message=message, data=SubsetVersion(version=name, uri=uri, refused=True)
     )
 
 

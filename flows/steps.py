@@ -121,11 +121,7 @@ def choose(
 
 
 def run_facts(
-    plan: Plan,
-    preset: PresetName,
-    stage_results: tasks.StageResults,
-    clock: Clock,
-    **groups: Group,
+    plan: Plan, preset: PresetName, stage_results: tasks.StageResults, clock: Clock, **groups: Group
 ) -> RunFacts:
     """Return what a manifest says of the run. groups: the flow's parameters by name."""
     computed = {stage: result.computed for stage, result in stage_results.items()}

@@ -19,11 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import NonNegativeInt
 
-from deita_tasks.artifacts.candidates import (
-    StagesParts,
-    open_candidates,
-    with_problems,
-)
+from deita_tasks.artifacts.candidates import StagesParts, open_candidates, with_problems
 from deita_tasks.artifacts.ledger import rejection_table
 from deita_tasks.artifacts.parts import PartSet, StageParts
 from deita_tasks.artifacts.pool import Pool
@@ -42,13 +38,7 @@ from deita_tasks.errors import ComputeError, StorageError
 from deita_tasks.records import SCORE_KINDS, SelectorResult
 from deita_tasks.selecting.arrays import Doubles, Indices, Mask
 from deita_tasks.selecting.base import Selector
-from deita_tasks.selecting.bounds import (
-    HIGHEST,
-    LOWEST,
-    Order,
-    Reach,
-    bound_scores,
-)
+from deita_tasks.selecting.bounds import HIGHEST, LOWEST, Order, Reach, bound_scores
 from deita_tasks.selecting.evol import TurnAggregation
 from deita_tasks.selecting.rejections import BELOW_BUDGET, REASONS, STRATUM_FULL, Rejections
 from deita_tasks.selecting.sampling import POOL_SAMPLE, smallest_ids

@@ -338,10 +338,7 @@ def write_window(
 
 
 def _too_long_row(
-    row_id: str,
-    figures: RowTokens,
-    window: int | None,
-    are_cut: bool,
+    row_id: str, figures: RowTokens, window: int | None, are_cut: bool
 ) -> dict[str, Any]:
     """Return the row of EXCLUSIONS for a row that does not fit the window."""
     reason = describe_beyond(figures.tokens, figures.before_answer, window)

@@ -209,10 +209,7 @@ def _verdicts(
 
 
 def _check_decided_once(
-    ids: pa.Array,
-    scores: pa.Table,
-    decisions: NDArray[np.int8],
-    decided: Indices,
+    ids: pa.Array, scores: pa.Table, decisions: NDArray[np.int8], decided: Indices
 ) -> None:
     times = np.bincount(decided, minlength=len(ids))
     has_problem = scores["problem"].is_valid().to_numpy()

@@ -318,10 +318,7 @@ class Pool:
 
 
 def _read_groups(
-    parquet: pq.ParquetFile,
-    groups: Sequence[int],
-    start: int,
-    positions: Indices,
+    parquet: pq.ParquetFile, groups: Sequence[int], start: int, positions: Indices
 ) -> Iterator[tuple[int, Conversation]]:
     """Yield (position, conversation) of some rows of a file whose first row is `start`.
 

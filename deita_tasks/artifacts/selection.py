@@ -41,11 +41,7 @@ SELECTION_FILE = "selection.json"
 DECISIONS_FILE = "decisions.parquet"
 KEPT_FILE = "kept.parquet"
 KEPT = pa.schema({"id": pa.string()})
-SCHEMAS = {
-    DECISIONS_FILE: SCHEMA,
-    KEPT_FILE: KEPT,
-    EXCLUDED_FILE: EXCLUSIONS,
-}
+SCHEMAS = {DECISIONS_FILE: SCHEMA, KEPT_FILE: KEPT, EXCLUDED_FILE: EXCLUSIONS}
 
 
 class SelectorOptions(JsonRecord):

@@ -81,11 +81,7 @@ class PresentParts(NamedTuple):
 
 
 def plan_shards(
-    part_set: PartSet,
-    store: str,
-    ids: pa.Array,
-    positions: Indices,
-    shard_rows: int | None,
+    part_set: PartSet, store: str, ids: pa.Array, positions: Indices, shard_rows: int | None
 ) -> ShardPlan:
     """Return which parts hold some of the distinct `ids`, and shards for the rest.
 

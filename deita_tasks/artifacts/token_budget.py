@@ -41,26 +41,17 @@ class TokenBudget:
         _, tokens = self._tokens
         return int(tokens.max(initial=1))
 
-    def tokens_of(
-        self,
-        ids: Sequence[str],
-    ) -> Indices:
+    def tokens_of(self, ids: Sequence[str]) -> Indices:
         """Return the tokens of these rows: int64 (n,)."""
         index, tokens = self._tokens
         return np.asarray(tokens[index.get_indexer(pd.Index(ids, dtype=object))])
 
-    def rows_within(
-        self,
-        kept: Sequence[str],
-    ) -> int:
+    def rows_within(self, kept: Sequence[str]) -> int:
         """Return how many of the kept rows, from the first on, fit."""
         used = np.cumsum(self.tokens_of(kept)) if len(kept) else np.zeros(0, np.int64)
         return int(np.searchsorted(used, self.limit, side="right"))
 
-    def sizes_of(
-        self,
-        ids: Sequence[str],
-    ) -> Sizes:
+    def sizes_of(self, ids: Sequence[str]) -> Sizes:
         """Return the budget and the tokens of these rows."""
         return Sizes(self.tokens_of(ids), self.limit)
 

@@ -12,12 +12,7 @@ from numpy.typing import NDArray
 from deita_tasks.components import Fingerprint
 from deita_tasks.conversations import Conversation
 from deita_tasks.embedding.base import Embedder
-from deita_tasks.models.provided import (
-    DefaultColumns,
-    NoValue,
-    ProvidedComponent,
-    parse_value,
-)
+from deita_tasks.models.provided import DefaultColumns, NoValue, ProvidedComponent, parse_value
 from deita_tasks.models.value_file import Value
 from deita_tasks.records import ModelOutput
 

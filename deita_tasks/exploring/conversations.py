@@ -41,13 +41,7 @@ def render_turns(turns: pa.Array) -> pa.Array:
     flat = pc.list_flatten(turns)
     role, content, fields = flat.flatten()
     heading = pc.binary_join_element_wise(role, ":", "")
-    messages = pc.binary_join_element_wise(
-        heading,
-        content,
-        fields,
-        "\n",
-        null_handling="skip",
-    )
+    messages = pc.binary_join_element_wise(heading, content, fields, "\n", null_handling="skip")
     counts = pc.list_value_length(turns)
     ends = np.cumsum(counts.to_numpy())
     offsets = pa.array([0, *ends], pa.int32())

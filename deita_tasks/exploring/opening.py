@@ -64,10 +64,7 @@ def _is_complete(artifact: Artifact) -> bool:
 
     The file that describes an artifact is written last.
     """
-    last_files = {
-        "pools": POOL_FILE,
-        "selections": SELECTION_FILE,
-    }
+    last_files = {"pools": POOL_FILE, "selections": SELECTION_FILE}
     last_file = last_files.get(artifact.kind, "")
     return any(file.name.endswith(f"/{last_file}") for file in artifact.files)
 
@@ -79,10 +76,7 @@ def _open_result(uri: str, store: str | None) -> ExplorerSource:
     fingerprints = manifest.fingerprints
     embedder = fingerprints.get("embedding")
     counter = _without_window(fingerprints.get("tokens"))
-    digests = {
-        "embedding": _digest(embedder),
-        "tokens": _digest(counter),
-    }
+    digests = {"embedding": _digest(embedder), "tokens": _digest(counter)}
     ledger = read_ledger(uri, manifest.outputs)
     options = fingerprints["selection"]
     return _source_of(uri, pool, ledger, digests, options)
@@ -128,11 +122,7 @@ def _open_selection(store: str, artifact: Artifact) -> ExplorerSource:
 
 
 def _source_of(
-    uri: str,
-    pool: Pool,
-    ledger: pa.Table,
-    digests: Mapping[str, Any],
-    options: Mapping[str, Any],
+    uri: str, pool: Pool, ledger: pa.Table, digests: Mapping[str, Any], options: Mapping[str, Any]
 ) -> ExplorerSource:
     """Return what a selection made of a pool.
 

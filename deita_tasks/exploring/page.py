@@ -100,20 +100,12 @@ def _map(table: ExplorerTable) -> Properties:
 
 def _counts(name: str) -> Properties:
     """Return bars with the rows of each value, of the filtered rows and of all."""
-    return {
-        "type": "count-plot",
-        "title": name,
-        "data": {"field": name},
-        "labels": "#/#",
-    }
+    return {"type": "count-plot", "title": name, "data": {"field": name}, "labels": "#/#"}
 
 
 def _histogram(name: str) -> Properties:
     """Return a histogram of all rows, and of the filtered ones in front of them."""
-    encoding = {
-        "x": {"field": name},
-        "y": {"aggregate": "count"},
-    }
+    encoding = {"x": {"field": name}, "y": {"aggregate": "count"}}
     bars = {"mark": "bar", "encoding": encoding}
     every_row = {**bars, "style": {"fillColor": "$markColorFade"}}
     filtered = {**bars, "filter": "$filter"}
@@ -167,9 +159,4 @@ def _pair_layout() -> Properties:
 
 def _place(x: int, y: int, width: int, height: int) -> Properties:
     """Return a place on the grid, in its cells."""
-    return {
-        "x": x,
-        "y": y,
-        "width": width,
-        "height": height,
-    }
+    return {"x": x, "y": y, "width": width, "height": height}

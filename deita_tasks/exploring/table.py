@@ -41,12 +41,7 @@ from deita_tasks.exploring.columns import (
     nearest_columns,
     number_columns,
 )
-from deita_tasks.exploring.conversations import (
-    read_texts,
-    shorten,
-    take_texts,
-    text_table,
-)
+from deita_tasks.exploring.conversations import read_texts, shorten, take_texts, text_table
 from deita_tasks.exploring.opening import ExplorerSource
 from deita_tasks.exploring.similar import Neighbours, Similar, find_similar
 from deita_tasks.selecting.arrays import Indices
@@ -107,13 +102,9 @@ def build_table(source: ExplorerSource, folder: str) -> ExplorerTable:
         ids = column(ledger, "id")
         hidden = _map_columns(ids, similar)
     raw_texts = text_table(column(raw, "raw"))
-    texts = _map_file(
-        Path(folder) / "texts.arrow",
-        chain(read_texts(pool), [raw_texts]),
-    )
+    texts = _map_file(Path(folder) / "texts.arrow", chain(read_texts(pool), [raw_texts]))
     rows = _map_file(
-        Path(folder) / "rows.arrow",
-        _with_texts(columns | hidden, texts["text"], positions),
+        Path(folder) / "rows.arrow", _with_texts(columns | hidden, texts["text"], positions)
     )
     return _drawn(rows, columns)
 
@@ -148,10 +139,7 @@ def _bare_ledger(pool: Pool) -> pa.Table:
     bad = bad.append_column("decision", decisions)
     good = pool.index(["id", *places])
     nothing = SCHEMA.empty_table()
-    return pa.concat_tables(
-        [nothing, good, bad],
-        promote_options="default",
-    )
+    return pa.concat_tables([nothing, good, bad], promote_options="default")
 
 
 def _positions_in_pool(ledger: pa.Table, pool: Pool, raw: pa.Table) -> Indices:
@@ -160,10 +148,7 @@ def _positions_in_pool(ledger: pa.Table, pool: Pool, raw: pa.Table) -> Indices:
     good = pool.index(places)
     bad = raw.select(places)
     stored = pa.concat_tables([good, bad])
-    positions = pc.index_in(
-        _place_keys(ledger),
-        value_set=_place_keys(stored),
-    )
+    positions = pc.index_in(_place_keys(ledger), value_set=_place_keys(stored))
     positions = positions.fill_null(-1)
     return np.asarray(positions.to_numpy(), np.int64)
 
@@ -208,10 +193,7 @@ def _neighbour_lists(neighbours: Neighbours, row_of_id: Indices) -> pa.Array:
     offsets = pa.array([0, *ends], pa.int32())
     positions = neighbours.positions[is_there]
     distances = 1 - neighbours.similarities[is_there]
-    values = {
-        "ids": row_of_id[positions],
-        "distances": distances,
-    }
+    values = {"ids": row_of_id[positions], "distances": distances}
     lists = []
     for flat in values.values():
         array = pa.array(flat)
@@ -256,11 +238,7 @@ def _positions_of_nearest(columns: Columns, positions: Indices) -> Indices | Non
     """Return the position of the nearest selected row, -1 for none; None if no row has one."""
     if "nearest_id" not in columns:
         return None
-    rows = pc.index_in(
-        columns["nearest_id"],
-        value_set=columns["id"],
-        skip_nulls=True,
-    )
+    rows = pc.index_in(columns["nearest_id"], value_set=columns["id"], skip_nulls=True)
     nearest = pa.array(positions).take(rows)
     nearest = nearest.fill_null(-1)
     return np.asarray(nearest.to_numpy(), np.int64)

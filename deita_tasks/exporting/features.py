@@ -21,12 +21,7 @@ from deita_tasks.exporting.arrow import (
 from deita_tasks.strict_json import JSON
 
 # The names that `datasets` has for the types of Arrow that columns are stored in.
-DTYPES = {
-    pa.string(): "string",
-    pa.int64(): "int64",
-    pa.float64(): "float64",
-    pa.bool_(): "bool",
-}
+DTYPES = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool"}
 # Text that may be JSON.
 LIKE_JSON = re.compile(r'\s*(?:[\[{"\-0-9]|true|false|null)')
 # Text that readers of JSON Lines take for a date: 2024-05-01, 2024-05-01T10:00.

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 def export_folder(
-    exporter: Exporter,
-    rows: Iterable[ExportRow],
-    folder: Path,
-    manifest: Manifest | None = None,
+    exporter: Exporter, rows: Iterable[ExportRow], folder: Path, manifest: Manifest | None = None
 ) -> list[Path]:
     """Write `rows`, in order, into the local `folder`, and return the files.
 

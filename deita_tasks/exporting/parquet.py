@@ -11,13 +11,7 @@ import pyarrow as pa
 
 from deita_tasks import storage
 from deita_tasks.conversations import Conversation, parse_tools
-from deita_tasks.exporting.arrow import (
-    field_types,
-    infer_type,
-    merge_types,
-    storage_type,
-    to_array,
-)
+from deita_tasks.exporting.arrow import field_types, infer_type, merge_types, storage_type, to_array
 from deita_tasks.exporting.base import (
     CUT_COLUMNS,
     SCORE_COLUMNS,

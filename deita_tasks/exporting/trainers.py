@@ -28,10 +28,7 @@ TAGS: dict[str, tuple[Part, str]] = {
     "function_tag": ("call", "function_call"),
     "system_tag": ("system", "system"),
 }
-IMPORTS = [
-    "from datasets import load_dataset",
-    "from trl import SFTConfig, SFTTrainer",
-]
+IMPORTS = ["from datasets import load_dataset", "from trl import SFTConfig, SFTTrainer"]
 IMPORTS_WITHOUT_NULLS = [
     "from datasets import Features, Json, List, load_dataset",
     "from trl import SFTConfig, SFTTrainer",

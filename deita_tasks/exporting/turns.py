@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import json
 
-from deita_tasks.conversations import (
-    SHAREGPT_KEYS,
-    Conversation,
-    Role,
-    Turn,
-    parse_json,
-)
+from deita_tasks.conversations import SHAREGPT_KEYS, Conversation, Role, Turn, parse_json
 from deita_tasks.models.chat import with_fields
 from deita_tasks.strict_json import JSON
 

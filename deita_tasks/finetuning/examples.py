@@ -20,11 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "input_ids": pa.list_(pa.int32()),
-        "labels": pa.list_(pa.int32()),
-    }
+    {"id": pa.string(), "input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())}
 )
 
 

@@ -226,10 +226,7 @@ def train_prepared(store: str, address: str, launcher: str | None, report: Repor
         files = {name: storage.describe(str(folder / name)) for name in names}
         copy_files(str(folder), target, names)
     model = TrainedModel(
-        preparation=preparation,
-        outcome=outcome,
-        versions=library_versions(),
-        files=files,
+        preparation=preparation, outcome=outcome, versions=library_versions(), files=files
     )
     storage.write_record(storage.join(target, MODEL_FILE), model)
     storage.remove(source)

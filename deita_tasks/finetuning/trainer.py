@@ -41,10 +41,7 @@ from deita_tasks.storage.failures import as_storage_error, storage_errors
 
 log = logging.getLogger(__name__)
 
-CURVE_VALUES = (
-    *("loss", "learning_rate", "grad_norm"),
-    *("rewards/margins", "rewards/accuracies"),
-)
+CURVE_VALUES = (*("loss", "learning_rate", "grad_norm"), *("rewards/margins", "rewards/accuracies"))
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]

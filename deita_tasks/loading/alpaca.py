@@ -7,13 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 from deita_tasks.conversations import Turn
-from deita_tasks.loading.base import (
-    BadRow,
-    RowFormat,
-    describe_type,
-    require_text,
-    take_text,
-)
+from deita_tasks.loading.base import BadRow, RowFormat, describe_type, require_text, take_text
 from deita_tasks.loading.json_text import parse
 from deita_tasks.strict_json import JSON
 

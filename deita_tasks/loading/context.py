@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from deita_tasks.conversations import (
-    SYSTEM_COLUMNS,
-    TOOLS_COLUMNS,
-    Turn,
-    parse_json,
-    parse_tools,
-)
+from deita_tasks.conversations import SYSTEM_COLUMNS, TOOLS_COLUMNS, Turn, parse_json, parse_tools
 from deita_tasks.strict_json import JSON
 
 

@@ -103,10 +103,7 @@ def plan_packed(lengths: Sequence[int], positions: Sequence[int], tokens: int) -
 
 
 def plan_padded(
-    lengths: Sequence[int],
-    positions: Sequence[int],
-    tokens: int,
-    multiple: int = 1,
+    lengths: Sequence[int], positions: Sequence[int], tokens: int, multiple: int = 1
 ) -> list[FixedBatch]:
     """Return batches of one width, with the rows that fit in `tokens` tokens.
 

@@ -34,10 +34,7 @@ class ForwardPass(Protocol):
         """Return how many tokens of a text are computed."""
 
     def plan(
-        self,
-        lengths: Sequence[int],
-        positions: Sequence[int],
-        tokens: int,
+        self, lengths: Sequence[int], positions: Sequence[int], tokens: int
     ) -> list[FixedBatch]:
         """Return batches of `tokens` tokens that cover the `positions` of `lengths`."""
 
@@ -75,10 +72,7 @@ class PaddedForward:
         return len(text)
 
     def plan(
-        self,
-        lengths: Sequence[int],
-        positions: Sequence[int],
-        tokens: int,
+        self, lengths: Sequence[int], positions: Sequence[int], tokens: int
     ) -> list[FixedBatch]:
         multiple = torch.get_num_threads() if self.device == "cpu" else 1
         return plan_padded(lengths, positions, tokens, multiple)
@@ -127,10 +121,7 @@ class PackedForward:
         return len(text)
 
     def plan(
-        self,
-        lengths: Sequence[int],
-        positions: Sequence[int],
-        tokens: int,
+        self, lengths: Sequence[int], positions: Sequence[int], tokens: int
     ) -> list[FixedBatch]:
         return plan_packed(lengths, positions, tokens)
 

@@ -73,10 +73,7 @@ class PackedLayout:
         self.attention = choose_attention(device, dtype)
 
     def pack(
-        self,
-        texts: Sequence[Sequence[int]],
-        tokens: int,
-        prefix: SharedPrefix | None,
+        self, texts: Sequence[Sequence[int]], tokens: int, prefix: SharedPrefix | None
     ) -> PackedBatch:
         """Return a batch of `tokens` tokens of the given token ids.
 

@@ -31,11 +31,7 @@ def compute_prefix(base: Any, ids: Sequence[int], device: str) -> SharedPrefix |
     None for a model that does not keep keys and values for each of its layers.
     """
     cache = DynamicCache()  # without windows: it keeps every key
-    base(
-        input_ids=torch.tensor([list(ids)], device=device),
-        past_key_values=cache,
-        use_cache=True,
-    )
+    base(input_ids=torch.tensor([list(ids)], device=device), past_key_values=cache, use_cache=True)
     layers = cache.layers
     if len(layers) != base.config.num_hidden_layers:
         return None

@@ -131,10 +131,7 @@ class JoinedFile:
         """Return what the values depend on: the content of the file, and of the pool unless joined
         by our ids.
         """
-        identity: Fingerprint = {
-            "column": self.column,
-            "file": storage.content_digest(self.uri),
-        }
+        identity: Fingerprint = {"column": self.column, "file": storage.content_digest(self.uri)}
         if self.key is not None:
             identity["key"] = self.key
         if self.key is not None or self._names != [ID]:

@@ -93,10 +93,7 @@ def _sentence(measure: str, old: float, new: float) -> str:
 
 
 def measure_drift(
-    rows: pa.Table,
-    fresh: pa.Array,
-    old_ids: pa.Array,
-    samples: tuple[pa.Table, pa.Table] | None,
+    rows: pa.Table, fresh: pa.Array, old_ids: pa.Array, samples: tuple[pa.Table, pa.Table] | None
 ) -> list[Drift]:
     """Return the drift of each of MEASURES.
 

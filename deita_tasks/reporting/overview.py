@@ -115,9 +115,7 @@ def _name_range(starts: Sequence[int], position: int) -> str:
 
 
 def overview(
-    ledger: pa.Table,
-    columns: Sequence[ColumnCounts],
-    splits: Mapping[str, Split],
+    ledger: pa.Table, columns: Sequence[ColumnCounts], splits: Mapping[str, Split]
 ) -> list[OverviewRow]:
     """Return what the pool and the selection are, a line each."""
     distinct = distinct_rows(ledger)

@@ -10,15 +10,7 @@ from typing import Any, NamedTuple
 from deita_tasks.addresses import without_password
 
 # "export" has the options of the subset; the others are fingerprints.
-STAGES = (
-    "complexity",
-    "quality",
-    "embedding",
-    "decontamination",
-    "tokens",
-    "selection",
-    "export",
-)
+STAGES = ("complexity", "quality", "embedding", "decontamination", "tokens", "selection", "export")
 MAX_CHARACTERS = 80
 HIDDEN = "***"
 SECRET = re.compile(r"(^|_)(key|password|secret|token)$")

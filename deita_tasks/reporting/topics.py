@@ -42,10 +42,7 @@ class Topic(NamedTuple):
 
 
 def find_topics(
-    ids: Sequence[str],
-    pool_vectors: Floats,
-    selected_vectors: Floats,
-    texts: Mapping[str, str],
+    ids: Sequence[str], pool_vectors: Floats, selected_vectors: Floats, texts: Mapping[str, str]
 ) -> list[Topic]:
     """Return the topics of a pool, those with most rows first; none of a small pool.
 

@@ -29,29 +29,19 @@ from deita_tasks.models.token_counter import TokenCounter
 class TurnCutter:
     """Cuts conversations at a turn, so that they fit a window of so many tokens."""
 
-    def __init__(
-        self,
-        counter: TokenCounter,
-        window: int,
-    ) -> None:
+    def __init__(self, counter: TokenCounter, window: int) -> None:
         self._counter = counter
         self._window = window
         self._layouts: list[RowFormat] = load_layouts()
 
-    def cut(
-        self,
-        whole: Conversation,
-    ) -> Conversation | None:
+    def cut(self, whole: Conversation) -> Conversation | None:
         """Return what is left of a conversation that does not fit; None if it cannot be cut."""
         shorter = cut_at_turn(whole, self.fits)
         if shorter is None:
             return None
         return with_shortened_row(shorter, whole, self._layouts)
 
-    def fits(
-        self,
-        conversation: Conversation,
-    ) -> bool:
+    def fits(self, conversation: Conversation) -> bool:
         """Return whether a conversation fits; not if the chat template cannot show it."""
         (count,) = self._counter.count([conversation])
         return not isinstance(count, str) and count.tokens <= self._window
@@ -81,11 +71,7 @@ def write_cut_pool(
     return write_pool(uri, rows(), pool.summary.inputs, cuts)
 
 
-def _long_ids(
-    pool: Pool,
-    parts: StageParts,
-    window: int,
-) -> set[str]:
+def _long_ids(pool: Pool, parts: StageParts, window: int) -> set[str]:
     """Return the ids of the rows with more tokens than the window.
 
     Raises StorageError for a row that is in no part.
@@ -100,9 +86,7 @@ def _long_ids(
     return set(counted.filter(pc.greater(tokens, window)).to_pylist())
 
 
-def _quarantined(
-    pool: Pool,
-) -> Iterator[Quarantined]:
+def _quarantined(pool: Pool) -> Iterator[Quarantined]:
     for row in pool.quarantine().to_pylist():
         source = SourceRow(row.pop("source_uri"), row.pop("source_row"))
         yield Quarantined(source, **row)

@@ -123,10 +123,7 @@ class _Differences:
 
 
 def _read_columns(
-    pool: Pool,
-    positions: Indices,
-    is_selected: Mask,
-    counter: ValueCounter,
+    pool: Pool, positions: Indices, is_selected: Mask, counter: ValueCounter
 ) -> _Differences:
     """Give the distinct rows at `positions` to `counter`; return how duplicates differ.
 

@@ -16,10 +16,7 @@ FROM_THE_TOP = ("Diverse", "TopScore")
 
 
 def how_far(
-    ledger: pa.Table,
-    row: LedgerRow,
-    selector: Mapping[str, Any],
-    last: LedgerRow | None,
+    ledger: pa.Table, row: LedgerRow, selector: Mapping[str, Any], last: LedgerRow | None
 ) -> list[str]:
     """Return what would have let the row in, a sentence each; [] where nothing is certain.
 
@@ -40,10 +37,7 @@ def how_far(
 
 
 def _from_the_budget(
-    ledger: pa.Table,
-    row: LedgerRow,
-    selector: Mapping[str, Any],
-    last: LedgerRow,
+    ledger: pa.Table, row: LedgerRow, selector: Mapping[str, Any], last: LedgerRow
 ) -> Iterator[str]:
     """Say how far a row is below the end of the budget, and with which one it is not."""
     if last.evol_score is None or row.evol_upper is None or row.evol_lower is None:
@@ -73,12 +67,7 @@ def _from_the_budget(
         )
 
 
-def _rows_before(
-    ids: pa.Array,
-    scores: pa.ChunkedArray,
-    id: str,
-    score: float,
-) -> int:
+def _rows_before(ids: pa.Array, scores: pa.ChunkedArray, id: str, score: float) -> int:
     """Return how many rows with these scores come before the row `id` with its score."""
     numbers = scores.to_numpy()
     is_tied = pa.array(numbers == score)
@@ -88,11 +77,7 @@ def _rows_before(
     return better + len(earlier_ids)
 
 
-def _from_the_limit(
-    ledger: pa.Table,
-    row: LedgerRow,
-    selector: Mapping[str, Any],
-) -> Iterator[str]:
+def _from_the_limit(ledger: pa.Table, row: LedgerRow, selector: Mapping[str, Any]) -> Iterator[str]:
     """Say with which limits the row comes in.
 
     Up to the row, another limit changes no decision unless it lets in an earlier row that is too

@@ -60,10 +60,7 @@ class SecondSelection:
         self._labels = labels
         self._limits = {} if labels is None else _limits_of(selector.divide(labels.labels))
 
-    def why_open(
-        self,
-        label: str | None,
-    ) -> str | None:
+    def why_open(self, label: str | None) -> str | None:
         """Return why only a run can decide about a row of this label; None if this can."""
         if self._labels is None:
             return None
@@ -114,20 +111,12 @@ class SecondSelection:
             open_places=self._count_open(every_id, scores, result.kept, of_every),
         )
 
-    def _divide(
-        self,
-        label: str,
-    ) -> Strata:
+    def _divide(self, label: str) -> Strata:
         """Return the strata of the pool with a row of this label, which is the last."""
         assert self._labels is not None
         return self._selector.divide([*self._labels.labels, label])
 
-    def _strata_of(
-        self,
-        ids: Sequence[str],
-        new: str,
-        label: str,
-    ) -> Strata:
+    def _strata_of(self, ids: Sequence[str], new: str, label: str) -> Strata:
         """Return the strata of some rows, the new one among them."""
         assert self._labels is not None
         numbers = {**self._labels.numbers, new: len(self._labels.labels)}
@@ -148,9 +137,7 @@ class SecondSelection:
         return int(np.count_nonzero(reach.reaches(every_score)[len(scores) :]))
 
 
-def _limits_of(
-    strata: Strata,
-) -> dict[str, tuple[int, int]]:
+def _limits_of(strata: Strata) -> dict[str, tuple[int, int]]:
     """Return the least and the most rows to keep of each stratum, by its name."""
     limits = zip(strata.minimum.tolist(), strata.maximum.tolist(), strict=True)
     return dict(zip(strata.names, limits, strict=True))

@@ -33,12 +33,7 @@ from deita_tasks.reporting.report import Report, ReportData, build_report, requi
 from deita_tasks.results.examination import examine
 from deita_tasks.results.publish import publish_result
 from deita_tasks.results.reading import CHANGES_FILE, read_earlier_manifest, read_ledger
-from deita_tasks.results.version_diff import (
-    Selected,
-    compare_selected,
-    then_earlier,
-    with_examples,
-)
+from deita_tasks.results.version_diff import Selected, compare_selected, then_earlier, with_examples
 
 log = logging.getLogger(__name__)
 
@@ -128,11 +123,7 @@ def _write_changes(folder: Path, changes: Changes) -> None:
 
 
 def _compare(
-    previous: str | None,
-    pool: Pool,
-    stage_parts: StagesParts,
-    ledger: pa.Table,
-    manifest: Manifest,
+    previous: str | None, pool: Pool, stage_parts: StagesParts, ledger: pa.Table, manifest: Manifest
 ) -> Changes | None:
     """Return what differs from the result under `previous`; None if it cannot be read."""
     if previous is None:

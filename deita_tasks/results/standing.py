@@ -80,20 +80,12 @@ class Standing:
         if self.why_open is None and (selector.has_strata or isinstance(selector, Random)):
             self._second = self._open_second(rows, pool, vectors)
 
-    def _open_second(
-        self,
-        rows: pa.Table,
-        pool: Pool,
-        vectors: Array | None,
-    ) -> SecondSelection:
+    def _open_second(self, rows: pa.Table, pool: Pool, vectors: Array | None) -> SecondSelection:
         """Return what selects again from some rows of the ledger, with their vectors."""
         decision = rows["decision"]
         kept = rows.filter(pc.equal(decision, "selected"))
         reached_rows = ReachedRows(
-            rows["id"].to_pylist(),
-            self._ranking(rows, pool),
-            vectors,
-            kept["id"].to_pylist(),
+            rows["id"].to_pylist(), self._ranking(rows, pool), vectors, kept["id"].to_pylist()
         )
         no_place = pa.array(NO_PLACE)
         waiting = self._rows.filter(pc.is_in(self._rows["decision"], value_set=no_place))
@@ -109,11 +101,7 @@ class Standing:
             labels = StratumLabels(texts, numbers)
         return SecondSelection(self.selector, reached_rows, waiting_rows, labels)
 
-    def _upper_ranking(
-        self,
-        rows: pa.Table,
-        pool: Pool,
-    ) -> Doubles:
+    def _upper_ranking(self, rows: pa.Table, pool: Pool) -> Doubles:
         """Return the most that the ranking scores of some rows can be."""
         if self.selector.ranking == "evol":
             upper: Doubles = rows["evol_upper"].to_numpy()
@@ -125,28 +113,17 @@ class Standing:
             return np.full(len(rows), np.inf)
         return self._ranking(rows, pool)
 
-    def why_unknown(
-        self,
-        label: str | None,
-    ) -> str | None:
+    def why_unknown(self, label: str | None) -> str | None:
         """Return why only a run can decide about a new row; label: of its stratum, if any."""
         if self.why_open is not None or self._second is None:
             return self.why_open
         return self._second.why_open(label)
 
-    def _open_walk(
-        self,
-        rows: pa.Table,
-        pool: Pool,
-        vectors: Array | None,
-    ) -> FinishedWalk:
+    def _open_walk(self, rows: pa.Table, pool: Pool, vectors: Array | None) -> FinishedWalk:
         """Return the walk over some rows of the ledger, with their vectors."""
         blocker_ids = rows["nearest_id"].combine_chunks()
         ids = rows["id"].combine_chunks()
-        blockers = pc.index_in(
-            blocker_ids,
-            value_set=ids,
-        )
+        blockers = pc.index_in(blocker_ids, value_set=ids)
         below = pc.equal(self._rows["decision"], "below_budget")
         diverse = self.selector if isinstance(self.selector, Diverse) else None
         return FinishedWalk(
@@ -159,11 +136,7 @@ class Standing:
             all_reached=not pc.any(below).as_py(),
         )
 
-    def _ranking(
-        self,
-        rows: pa.Table,
-        pool: Pool,
-    ) -> Doubles:
+    def _ranking(self, rows: pa.Table, pool: Pool) -> Doubles:
         """Return the score that the strategy ranks by, of each of `rows`."""
         if self.selector.rank_by is not None:
             values: Doubles = rows["evol_score"].to_numpy()
@@ -190,38 +163,24 @@ class Standing:
         """The ranking score of the last row selected; None if there is none."""
         return self._walk.last_score
 
-    def find(
-        self,
-        id: str,
-    ) -> LedgerRow | None:
+    def find(self, id: str) -> LedgerRow | None:
         """Return the row of the ledger with this id; None for none."""
         rows = self._named(pa.array([id]))
         return rows[0] if rows else None
 
-    def _named(
-        self,
-        ids: pa.Array,
-    ) -> list[LedgerRow]:
+    def _named(self, ids: pa.Array) -> list[LedgerRow]:
         """Return the rows of the ledger with these ids."""
         places = pc.drop_null(pc.index_in(ids, value_set=self._ids))
         return ledger_rows(self._rows.take(places))
 
-    def ranks(
-        self,
-        id: str,
-        evol_score: float,
-    ) -> Ranks:
+    def ranks(self, id: str, evol_score: float) -> Ranks:
         """Return where a new row with this evol score would rank."""
         first = _before(self._ranked_ids, self._lower, id, evol_score)
         last = _before(self._ranked_ids, self._upper, id, evol_score)
         return Ranks(1 + first, 1 + last, len(self._upper) + 1)
 
     def insert(
-        self,
-        id: str,
-        score: float,
-        vector: Array | None = None,
-        label: str | None = None,
+        self, id: str, score: float, vector: Array | None = None, label: str | None = None
     ) -> Insertion:
         """Return what a new row would do.
 
@@ -230,77 +189,37 @@ class Standing:
         if self._second is not None:
             nearest = self.nearest(id, score, vector)
             return self._second.insert(id, score, vector, nearest, label)
-        return self._walk.insert(
-            id,
-            score,
-            vector,
-        )
+        return self._walk.insert(id, score, vector)
 
-    def nearest(
-        self,
-        id: str,
-        score: float,
-        vector: Array | None,
-    ) -> Neighbour | None:
+    def nearest(self, id: str, score: float, vector: Array | None) -> Neighbour | None:
         """Return the most similar selected row."""
-        return self._walk.nearest(
-            id,
-            score,
-            vector,
-        )
+        return self._walk.nearest(id, score, vector)
 
-    def name(
-        self,
-        ids: Sequence[str],
-    ) -> list[NamedRow]:
+    def name(self, ids: Sequence[str]) -> list[NamedRow]:
         """Return where these rows stand."""
         return [_name(row) for row in self._named(pa.array(ids, pa.string()))]
 
-    def describe(
-        self,
-        neighbour: Neighbour | None,
-    ) -> NearestRow | None:
+    def describe(self, neighbour: Neighbour | None) -> NearestRow | None:
         """Return a neighbour with its place."""
         if neighbour is None:
             return None
         (row,) = self.name([neighbour.id])
-        return NearestRow(
-            row=row,
-            similarity=neighbour.similarity,
-            is_before=neighbour.is_before,
-        )
+        return NearestRow(row=row, similarity=neighbour.similarity, is_before=neighbour.is_before)
 
 
-def reached(
-    ledger: pa.Table,
-) -> pa.Table:
+def reached(ledger: pa.Table) -> pa.Table:
     """Return the rows that a selection from the best score down looked at and compared."""
     decisions = pa.array(["selected", "too_similar"])
-    is_reached = pc.is_in(
-        ledger["decision"],
-        value_set=decisions,
-    )
+    is_reached = pc.is_in(ledger["decision"], value_set=decisions)
     return ledger.filter(is_reached).combine_chunks()
 
 
-def _name(
-    row: LedgerRow,
-) -> NamedRow:
+def _name(row: LedgerRow) -> NamedRow:
     """Return where a row of the ledger stands."""
-    return NamedRow(
-        id=row.id or "",
-        place=row.place,
-        evol_score=row.evol_score,
-        rank=row.rank,
-    )
+    return NamedRow(id=row.id or "", place=row.place, evol_score=row.evol_score, rank=row.rank)
 
 
-def _before(
-    ids: pa.Array,
-    scores: Doubles,
-    id: str,
-    score: float,
-) -> int:
+def _before(ids: pa.Array, scores: Doubles, id: str, score: float) -> int:
     """Return how many rows come before a new one by (-score, id)."""
     is_tied: Mask = scores == score
     tied = ids.filter(pa.array(is_tied))
@@ -309,9 +228,7 @@ def _before(
     return better + len(earlier_ids)
 
 
-def _why_open(
-    selector: Selector,
-) -> str | None:
+def _why_open(selector: Selector) -> str | None:
     """Return why only a run can decide about a new row; None if the ledger is enough."""
     if selector.clusters is not None:
         return "its clusters are made anew with it"

@@ -57,24 +57,14 @@ class StoredComponent:
         wanted = pa.array(keys, pa.string())
         digests = []
         for digest, ids in self._index.items():
-            is_here = pc.is_in(
-                wanted,
-                value_set=ids,
-            )
+            is_here = pc.is_in(wanted, value_set=ids)
             if pc.any(is_here).as_py():
                 digests.append(digest)
         for table in self.part_set.tables(digests, COLUMNS):
-            is_wanted = pc.is_in(
-                table["id"],
-                value_set=wanted,
-            )
+            is_wanted = pc.is_in(table["id"], value_set=wanted)
             yield table.filter(is_wanted)
 
-    def _compute(
-        self,
-        keys: list[str],
-        conversations: list[Conversation],
-    ) -> pa.Table:
+    def _compute(self, keys: list[str], conversations: list[Conversation]) -> pa.Table:
         """Return the values that the store does not have."""
         component = self.component
         if isinstance(component, Embedder):

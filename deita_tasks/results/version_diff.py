@@ -74,10 +74,7 @@ def settings_of(manifest: Manifest | EarlierManifest) -> dict[str, Any]:
 
 
 def compare_selected(
-    name: str,
-    before: Selected,
-    after: Selected,
-    samples: tuple[pa.Table, pa.Table] | None = None,
+    name: str, before: Selected, after: Selected, samples: tuple[pa.Table, pa.Table] | None = None
 ) -> Changes:
     """Return the changes from `before`, called `name`, to `after`. samples: as for `compare`."""
     old = settings_of(before.manifest)

@@ -20,13 +20,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 
 from deita_tasks.errors import ModelError, ServerError, ServerUnreachable
 from deita_tasks.models.stopping import STOP_INTERVAL, raise_if_stopped
-from deita_tasks.scoring.bounded_http import (
-    MAX_BODY,
-    Answer,
-    BoundedClient,
-    NoAnswer,
-    Unreachable,
-)
+from deita_tasks.scoring.bounded_http import MAX_BODY, Answer, BoundedClient, NoAnswer, Unreachable
 from deita_tasks.strict_json import JSON, strict_json
 
 JSONObject: TypeAlias = Mapping[str, JSON]

@@ -13,12 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from deita_tasks.components import Fingerprint
 from deita_tasks.conversations import Conversation
 from deita_tasks.errors import UsageError
-from deita_tasks.models.provided import (
-    DefaultColumns,
-    NoValue,
-    ProvidedComponent,
-    parse_value,
-)
+from deita_tasks.models.provided import DefaultColumns, NoValue, ProvidedComponent, parse_value
 from deita_tasks.models.value_file import Value
 from deita_tasks.records import ModelOutput, ScoreKind
 from deita_tasks.scoring.base import RowScores, Scorer

@@ -203,10 +203,7 @@ class Selector(Component):
         return share_evenly(labels, self.budget, sizes)
 
     def rank_pool(
-        self,
-        ids: Sequence[str],
-        evol_scores: Array,
-        strata: Sequence[Hashable] | Strata | None,
+        self, ids: Sequence[str], evol_scores: Array, strata: Sequence[Hashable] | Strata | None
     ) -> RankedPool:
         """Return the rows in the order of their scores, all of them still undecided."""
         if not self.has_strata:

@@ -63,10 +63,7 @@ def bound_scores(
     row that is computed. NaN for a row without one. turns: int64 (n,).
     """
     return ranking_scores(
-        ranking,
-        aggregation,
-        _fill(complexity, turns, score),
-        _fill(quality, turns, score),
+        ranking, aggregation, _fill(complexity, turns, score), _fill(quality, turns, score)
     )
 
 

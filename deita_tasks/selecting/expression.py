@@ -48,12 +48,7 @@ def _greatest(*values: Any) -> Any:
     return reduce(np.maximum, values)
 
 
-FUNCTIONS: Mapping[str, Operation] = {
-    "min": _least,
-    "max": _greatest,
-    "mean": _mean,
-    "log": np.log,
-}
+FUNCTIONS: Mapping[str, Operation] = {"min": _least, "max": _greatest, "mean": _mean, "log": np.log}
 
 
 @dataclass(frozen=True)

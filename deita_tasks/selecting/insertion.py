@@ -125,12 +125,7 @@ class FinishedWalk:
         rows, _ = self.measure.read(self._order[places])
         return rows
 
-    def insert(
-        self,
-        id: str,
-        score: float,
-        vector: Array | None = None,
-    ) -> Insertion:
+    def insert(self, id: str, score: float, vector: Array | None = None) -> Insertion:
         """Return what the row `id` would do. vector: (d,), in the scale of the others."""
         place = self._place_of(id, score)
         before = int(np.searchsorted(self.kept, place))
@@ -141,16 +136,8 @@ class FinishedWalk:
         row = self._read_new(vector)
         if row is None:
             return Insertion("unscorable")
-        approximate, error = self.measure.approximate(
-            row,
-            self.vectors,
-        )
-        nearest = self._nearest(
-            row,
-            approximate,
-            error,
-            before,
-        )
+        approximate, error = self.measure.approximate(row, self.vectors)
+        nearest = self._nearest(row, approximate, error, before)
         if before >= self._budget:
             return Insertion("below_budget", nearest)
         walk = _ChangedWalk(self)
@@ -158,12 +145,7 @@ class FinishedWalk:
             is_close = self._exceeds(row, self.vectors, approximate, error)[0]
             if is_close[:before].any():
                 earlier = approximate[:, :before]
-                blocker = self._nearest(
-                    row,
-                    earlier,
-                    error,
-                    before,
-                )
+                blocker = self._nearest(row, earlier, error, before)
                 return Insertion("too_similar", nearest, blocker)
             walk.add(row)
             later = before + np.flatnonzero(is_close[before:])
@@ -171,12 +153,7 @@ class FinishedWalk:
             walk.run()
         return self._keep(walk, place, before, nearest)
 
-    def nearest(
-        self,
-        id: str,
-        score: float,
-        vector: Array | None,
-    ) -> Neighbour | None:
+    def nearest(self, id: str, score: float, vector: Array | None) -> Neighbour | None:
         """Return the most similar kept row; None without vectors, or if there is none."""
         if vector is None or self._measure is None:
             return None
@@ -185,22 +162,10 @@ class FinishedWalk:
             return None
         place = self._place_of(id, score)
         before = int(np.searchsorted(self.kept, place))
-        approximate, error = self.measure.approximate(
-            row,
-            self.vectors,
-        )
-        return self._nearest(
-            row,
-            approximate,
-            error,
-            before,
-        )
+        approximate, error = self.measure.approximate(row, self.vectors)
+        return self._nearest(row, approximate, error, before)
 
-    def _place_of(
-        self,
-        id: str,
-        score: float,
-    ) -> int:
+    def _place_of(self, id: str, score: float) -> int:
         """Return how many of the reached rows come before the new one."""
         first = int(np.searchsorted(-self._scores, -score, side="left"))
         last = int(np.searchsorted(-self._scores, -score, side="right"))
@@ -218,11 +183,7 @@ class FinishedWalk:
         return rows if comparable[0] else None
 
     def _nearest(
-        self,
-        row: Floats,
-        approximate: Array,
-        error: Any,
-        before: int,
+        self, row: Floats, approximate: Array, error: Any, before: int
     ) -> Neighbour | None:
         """Return the most similar of the first kept rows, as many as `approximate` (1, m) has."""
         end = approximate.shape[1]
@@ -231,65 +192,31 @@ class FinishedWalk:
         top = approximate.max(axis=1, keepdims=True)
         may_be_nearest = approximate >= top - 2 * error
         pairs = true_pairs(may_be_nearest)
-        closeness = self.measure.exact(
-            row,
-            self.vectors,
-            pairs,
-        )
-        largest, numbers = largest_per_row(
-            closeness,
-            pairs,
-            1,
-        )
+        closeness = self.measure.exact(row, self.vectors, pairs)
+        largest, numbers = largest_per_row(closeness, pairs, 1)
         similarity = self.measure.sign * largest[0]
         similarity = similarity + np.float32(0)  # no negative zeros
         number = int(numbers[0])
         id = self._ids[self.kept[number]]
         return Neighbour(id, float(similarity), number < before)
 
-    def too_close(
-        self,
-        rows: Floats,
-        others: Floats,
-    ) -> Mask:
+    def too_close(self, rows: Floats, others: Floats) -> Mask:
         """Return which pairs of n and m rows are above the limit: bool (n, m)."""
-        approximate, error = self.measure.approximate(
-            rows,
-            others,
-        )
-        return self._exceeds(
-            rows,
-            others,
-            approximate,
-            error,
-        )
+        approximate, error = self.measure.approximate(rows, others)
+        return self._exceeds(rows, others, approximate, error)
 
-    def _exceeds(
-        self,
-        rows: Floats,
-        others: Floats,
-        approximate: Array,
-        error: Any,
-    ) -> Mask:
+    def _exceeds(self, rows: Floats, others: Floats, approximate: Array, error: Any) -> Mask:
         """Return the same as `too_close`. approximate: closeness of all pairs, to within error."""
         measure = self.measure
         exceeds: Mask = approximate > measure.limit + error
         distance = np.abs(approximate - measure.limit)
         pairs = true_pairs(distance <= error)
-        closeness = measure.exact(
-            rows,
-            others,
-            pairs,
-        )
+        closeness = measure.exact(rows, others, pairs)
         exceeds[pairs] = measure.exceeds_limit(closeness)
         return exceeds
 
     def _keep(
-        self,
-        walk: _ChangedWalk,
-        place: int,
-        before: int,
-        nearest: Neighbour | None,
+        self, walk: _ChangedWalk, place: int, before: int, nearest: Neighbour | None
     ) -> Insertion:
         """Return the selection with the new row kept, from what changes behind it."""
         dropped_numbers = sorted(walk.dropped)

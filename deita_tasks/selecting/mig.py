@@ -19,11 +19,7 @@ from deita_tasks.selecting.evol import TurnAggregation
 from deita_tasks.selecting.greedy import keep_picks
 from deita_tasks.selecting.reference import Reference, ReferenceKind
 from deita_tasks.selecting.similarity.embedding_reader import EmbeddingReader
-from deita_tasks.selecting.similarity.exact import (
-    exact_similarities,
-    screening_error,
-    true_pairs,
-)
+from deita_tasks.selecting.similarity.exact import exact_similarities, screening_error, true_pairs
 from deita_tasks.selecting.strata import Strata
 
 # The published program's constants of the information of a tag, (x + A) ** B.

@@ -43,11 +43,7 @@ class RankedPool:
     """
 
     def __init__(
-        self,
-        ids: Sequence[str],
-        evol_scores: Any,
-        strata: Strata | None = None,
-        budget: int = 0,
+        self, ids: Sequence[str], evol_scores: Any, strata: Strata | None = None, budget: int = 0
     ) -> None:
         scores = _check_scores(ids, evol_scores)
         _check_distinct(ids)
@@ -116,12 +112,7 @@ class RankedPool:
         if self._strata is not None:
             self._places.take(self._strata[ranks])
 
-    def reject_too_similar(
-        self,
-        ranks: Indices,
-        nearest: Indices,
-        similarities: Floats,
-    ) -> None:
+    def reject_too_similar(self, ranks: Indices, nearest: Indices, similarities: Floats) -> None:
         """Reject these rows as too similar to the kept rows of ranks `nearest`."""
         self._codes[ranks] = TOO_SIMILAR
         self._nearest[ranks] = self.order[nearest]

@@ -13,12 +13,7 @@ from deita_tasks.decisions import RejectionReason
 from deita_tasks.records import Rejection
 from deita_tasks.selecting.arrays import Floats, Indices
 
-REASONS: tuple[RejectionReason, ...] = (
-    "below_budget",
-    "too_similar",
-    "unscorable",
-    "stratum_full",
-)
+REASONS: tuple[RejectionReason, ...] = ("below_budget", "too_similar", "unscorable", "stratum_full")
 BELOW_BUDGET, TOO_SIMILAR, UNSCORABLE, STRATUM_FULL = range(len(REASONS))
 
 

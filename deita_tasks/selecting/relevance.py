@@ -48,10 +48,7 @@ class Relevance(Selector):
         keep_picks(pool, ranks, _RoundRobin(rows, groups, most), self.budget)
         return pool.result()
 
-    def _read_groups(
-        self,
-        dimensions: int,
-    ) -> list[Floats]:
+    def _read_groups(self, dimensions: int) -> list[Floats]:
         """Return the normalised vectors of the targets of each group, in the order of turns."""
         reference = self.reference
         count = len(reference.names)
@@ -74,12 +71,7 @@ class _RoundRobin:
     target may look at.
     """
 
-    def __init__(
-        self,
-        rows: Floats,
-        groups: Sequence[Floats],
-        most: int | None,
-    ) -> None:
+    def __init__(self, rows: Floats, groups: Sequence[Floats], most: int | None) -> None:
         self._is_open = np.ones(len(rows), bool)
         self._groups = deque(_Group(rows, targets, most) for targets in groups)
 
@@ -92,19 +84,13 @@ class _RoundRobin:
             self._groups.rotate(-1)
         return None
 
-    def pick(
-        self,
-        row: int,
-    ) -> None:
+    def pick(self, row: int) -> None:
         """Pick the row that was found."""
         self._is_open[row] = False
         self._groups[0].end_turn()
         self._groups.rotate(-1)
 
-    def exclude(
-        self,
-        rows: Indices | Mask,
-    ) -> None:
+    def exclude(self, rows: Indices | Mask) -> None:
         """Never pick these rows (indices or a mask)."""
         self._is_open[rows] = False
 
@@ -112,18 +98,10 @@ class _RoundRobin:
 class _Group:
     """Targets that take turns."""
 
-    def __init__(
-        self,
-        rows: Floats,
-        targets: Floats,
-        most: int | None,
-    ) -> None:
+    def __init__(self, rows: Floats, targets: Floats, most: int | None) -> None:
         self._orders = deque(iter(_by_similarity(rows, target, most)) for target in targets)
 
-    def find_next(
-        self,
-        is_open: Mask,
-    ) -> int | None:
+    def find_next(self, is_open: Mask) -> int | None:
         """Return the row of the target whose turn it is; None if no target has any left."""
         for _ in range(len(self._orders)):
             row = next((row for row in self._orders[0] if is_open[row]), None)
@@ -137,11 +115,7 @@ class _Group:
         self._orders.rotate(-1)
 
 
-def _by_similarity(
-    rows: Floats,
-    target: Floats,
-    most: int | None,
-) -> Indices:
+def _by_similarity(rows: Floats, target: Floats, most: int | None) -> Indices:
     """Return the rows by falling similarity to a target; equals in their order."""
     pairs = np.arange(len(rows)), np.zeros(len(rows), np.int64)
     similarities = exact_similarities(rows, target[None, :], pairs)

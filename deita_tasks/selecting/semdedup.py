@@ -72,12 +72,7 @@ class SemDedup(Selector):
 class _KeptByCluster:
     """The rows that are kept of each cluster."""
 
-    def __init__(
-        self,
-        reader: EmbeddingReader,
-        clusters: Indices,
-        limit: float,
-    ) -> None:
+    def __init__(self, reader: EmbeddingReader, clusters: Indices, limit: float) -> None:
         self.count = 0
         self._reader = reader
         self._sizes = np.bincount(clusters[clusters >= 0])
@@ -85,11 +80,7 @@ class _KeptByCluster:
         self._kept: dict[int, CosineKeptRows] = {}
         self._ranks: dict[int, list[int]] = {}
 
-    def find_blocker(
-        self,
-        position: int,
-        cluster: int,
-    ) -> tuple[int | None, float]:
+    def find_blocker(self, position: int, cluster: int) -> tuple[int | None, float]:
         """Return the rank of the kept row that is too similar, and how much; None for none."""
         if cluster not in self._kept:
             size = int(self._sizes[cluster])
@@ -103,12 +94,7 @@ class _KeptByCluster:
             return ranks[int(decision.nearest[0])], float(similarity)
         return None, math.nan
 
-    def keep(
-        self,
-        rank: int,
-        position: int,
-        cluster: int,
-    ) -> None:
+    def keep(self, rank: int, position: int, cluster: int) -> None:
         """Keep a row that nothing blocks."""
         row, _ = self._kept[cluster].read(np.array([position]))
         self._kept[cluster].append(row)

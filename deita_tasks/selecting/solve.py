@@ -27,11 +27,7 @@ class Solution(NamedTuple):
 
 
 def solve(
-    ids: Sequence[str],
-    evol_scores: Array,
-    embeddings: Array,
-    budget: int,
-    device: str = "auto",
+    ids: Sequence[str], evol_scores: Array, embeddings: Array, budget: int, device: str = "auto"
 ) -> Solution:
     """Return the smallest (most diverse) limit of `diverse` that still yields `budget` rows.
 
@@ -116,12 +112,7 @@ class _TrialRunner:
     """
 
     def __init__(
-        self,
-        ids: Sequence[str],
-        evol_scores: Array,
-        embeddings: Array,
-        budget: int,
-        device: str,
+        self, ids: Sequence[str], evol_scores: Array, embeddings: Array, budget: int, device: str
     ) -> None:
         pool = RankedPool(ids, evol_scores)
         count = pool.candidate_count

@@ -43,10 +43,7 @@ class Strata:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def take(
-        self,
-        rows: Indices,
-    ) -> Strata:
+    def take(self, rows: Indices) -> Strata:
         """Return the same strata for these rows (positions) alone."""
         sizes = self.sizes
         if sizes is not None:
@@ -54,9 +51,7 @@ class Strata:
         return replace(self, codes=self.codes[rows], sizes=sizes)
 
 
-def add_tokens(
-    strata: Strata,
-) -> Indices:
+def add_tokens(strata: Strata) -> Indices:
     """Return the tokens of all rows of each stratum, int64 (s,)."""
     tokens = np.zeros(len(strata.names), np.int64)
     if strata.sizes is not None:
@@ -64,9 +59,7 @@ def add_tokens(
     return tokens
 
 
-def number_labels(
-    labels: Sequence[Hashable],
-) -> tuple[Indices, list[Hashable]]:
+def number_labels(labels: Sequence[Hashable]) -> tuple[Indices, list[Hashable]]:
     """Return the number of each label, (n,), from 0 on as they appear; and all labels."""
     numbers: dict[Hashable, int] = {}
     numbered = (numbers.setdefault(label, len(numbers)) for label in labels)
@@ -77,11 +70,7 @@ def number_labels(
 class Places:
     """The places of a budget that are still free, by stratum."""
 
-    def __init__(
-        self,
-        strata: Strata,
-        budget: int,
-    ) -> None:
+    def __init__(self, strata: Strata, budget: int) -> None:
         self._minimum = strata.minimum
         self._maximum = strata.maximum
         self._left = budget
@@ -89,18 +78,12 @@ class Places:
         self.kept = np.zeros(len(strata.names), np.int64)  # rows, by stratum
         self._last: tuple[int, bool] | None = None  # stratum of the last row kept; is it shared?
 
-    def admit(
-        self,
-        codes: Indices,
-    ) -> Mask:
+    def admit(self, codes: Indices) -> Mask:
         """Return which of m rows of these strata get a place if they come in this order, (m,)."""
         _, is_reserved, is_shared = self._places_of(codes)
         return is_reserved | (is_shared & (np.cumsum(is_shared) <= self._shared))
 
-    def fill(
-        self,
-        codes: Indices,
-    ) -> Mask:
+    def fill(self, codes: Indices) -> Mask:
         """Return which of m rows fill a stratum if they are kept in this order, (m,).
 
         Right up to the first of them, whose strata all have places.
@@ -112,17 +95,11 @@ class Places:
         fills: Mask = (count >= self._maximum[codes]) | (is_last_shared & has_minimum)
         return fills
 
-    def count_fitting(
-        self,
-        codes: Indices,
-    ) -> int:
+    def count_fitting(self, codes: Indices) -> int:
         """Return how many of m rows of strata that are not full get a place: all of them."""
         return len(codes)
 
-    def take(
-        self,
-        codes: Indices,
-    ) -> None:
+    def take(self, codes: Indices) -> None:
         """Give a place to a row of each of these strata."""
         _, _, is_shared = self._places_of(codes)
         if not len(codes):
@@ -138,10 +115,7 @@ class Places:
         full: Mask = (self.kept >= self._maximum) | (has_no_shared & (self.kept >= self._minimum))
         return full
 
-    def are_full(
-        self,
-        codes: Indices,
-    ) -> Mask:
+    def are_full(self, codes: Indices) -> Mask:
         """Return which of m rows have a stratum that is full, (m,)."""
         return np.asarray(self.full()[codes])
 
@@ -157,10 +131,7 @@ class Places:
         full[last_stratum] = at_maximum[last_stratum]
         return full
 
-    def _places_of(
-        self,
-        codes: Indices,
-    ) -> tuple[Indices, Mask, Mask]:
+    def _places_of(self, codes: Indices) -> tuple[Indices, Mask, Mask]:
         """Return the place of each row in its stratum, and whether it is reserved or shared.
 
         It is neither beyond the maximum.
@@ -171,9 +142,7 @@ class Places:
         return place, is_reserved, is_shared
 
 
-def _count_before(
-    codes: Indices,
-) -> Indices:
+def _count_before(codes: Indices) -> Indices:
     """Return how many of the codes before each are the same, (m,)."""
     by_code = np.argsort(codes, kind="stable")
     grouped = codes[by_code]
@@ -182,11 +151,7 @@ def _count_before(
     return count
 
 
-def filling_rows(
-    strata: Strata,
-    budget: int,
-    kept: Indices,
-) -> dict[int, int]:
+def filling_rows(strata: Strata, budget: int, kept: Indices) -> dict[int, int]:
     """Return for each full stratum which of the `kept` rows filled it: its place among them.
 
     -1: the stratum was full from the start. kept: positions, in the order in which they were kept.
@@ -210,18 +175,12 @@ def filling_rows(
     return ends
 
 
-def _place_of_last(
-    is_used: Mask,
-    count: int,
-) -> int | None:
+def _place_of_last(is_used: Mask, count: int) -> int | None:
     """Return where the `count`-th True is; -1 for none; None if there are fewer."""
     return _place_of_nth(np.flatnonzero(is_used), count)
 
 
-def _place_of_nth(
-    rows: Indices,
-    count: int,
-) -> int | None:
+def _place_of_nth(rows: Indices, count: int) -> int | None:
     if count <= 0:
         return -1
     return int(rows[count - 1]) if len(rows) >= count else None

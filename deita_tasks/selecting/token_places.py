@@ -20,13 +20,7 @@ class TokenPlaces:
     has to fit the minimum of its own stratum.
     """
 
-    def __init__(
-        self,
-        codes: Indices,
-        sizes: Sizes,
-        minimum: Indices,
-        maximum: Indices,
-    ) -> None:
+    def __init__(self, codes: Indices, sizes: Sizes, minimum: Indices, maximum: Indices) -> None:
         self._codes = codes
         self._tokens = sizes.tokens
         self._minimum = minimum
@@ -38,10 +32,7 @@ class TokenPlaces:
         self._has_ended = np.zeros(len(minimum), bool)
         self._is_full = np.zeros(len(minimum), bool)  # for another reason than the budget
 
-    def admit(
-        self,
-        rows: Indices,
-    ) -> Mask:
+    def admit(self, rows: Indices) -> Mask:
         """Return which of m rows are kept if they come in this order, (m,); ends strata."""
         used = self._used.copy()
         is_admitted = np.zeros(len(rows), bool)
@@ -49,10 +40,7 @@ class TokenPlaces:
             is_admitted[place] = self._add(used, row)
         return is_admitted
 
-    def count_fitting(
-        self,
-        rows: Indices,
-    ) -> int:
+    def count_fitting(self, rows: Indices) -> int:
         """Return how many of m rows can be kept, from the first on; ends the next one's stratum."""
         used = self._used.copy()
         for place, row in enumerate(rows.tolist()):
@@ -60,24 +48,15 @@ class TokenPlaces:
                 return place
         return len(rows)
 
-    def fill(
-        self,
-        rows: Indices,
-    ) -> Mask:
+    def fill(self, rows: Indices) -> Mask:
         """Return which of m rows fill a stratum, (m,): none, as a stratum ends before a row."""
         return np.zeros(len(rows), bool)
 
-    def take(
-        self,
-        rows: Indices,
-    ) -> None:
+    def take(self, rows: Indices) -> None:
         """Spend the tokens of these rows."""
         np.add.at(self._used, self._codes[rows], self._tokens[rows])
 
-    def are_full(
-        self,
-        rows: Indices,
-    ) -> Mask:
+    def are_full(self, rows: Indices) -> Mask:
         """Return which of m rows have a stratum that has ended, (m,)."""
         return np.asarray(self._has_ended[self._codes[rows]])
 
@@ -85,11 +64,7 @@ class TokenPlaces:
         """Return which rows have a stratum that ended for another reason than the budget, (n,)."""
         return np.asarray(self._is_full[self._codes])
 
-    def _add(
-        self,
-        used: Indices,
-        row: int,
-    ) -> bool:
+    def _add(self, used: Indices, row: int) -> bool:
         """Add the tokens of a row to those `used` if it fits; else end its stratum."""
         code = int(self._codes[row])
         if self._has_ended[code]:
@@ -112,11 +87,7 @@ class TokenPlaces:
         self._end(no_reserve, is_full=bool(reserved.any()))
         return False
 
-    def _end(
-        self,
-        codes: Indices,
-        is_full: bool = True,
-    ) -> None:
+    def _end(self, codes: Indices, is_full: bool = True) -> None:
         """End these strata; is_full: for a reason of their own."""
         self._has_ended[codes] = True
         self._is_full[codes] = is_full

@@ -53,13 +53,7 @@ from deita_tasks.tasks.run_name import in_run_folder, name_run
 from deita_tasks.tasks.runners import ShardRunner
 from deita_tasks.tasks.secrets import enable_secret_blocks
 from deita_tasks.tasks.selecting import select, selection_digest, solve
-from deita_tasks.tasks.stages import (
-    StageResult,
-    StageResults,
-    list_stages,
-    plan_stage,
-    run_stage,
-)
+from deita_tasks.tasks.stages import StageResult, StageResults, list_stages, plan_stage, run_stage
 from deita_tasks.tasks.training_scorer import (
     export_scorer,
     fit_scorer,

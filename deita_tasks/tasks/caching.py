@@ -25,13 +25,7 @@ from pydantic import Field, JsonValue
 from deita_tasks import storage
 from deita_tasks.artifacts.task_results import CLASS_NAMES, StoredResult
 from deita_tasks.config import Runtime
-from deita_tasks.errors import (
-    InputError,
-    ModelError,
-    ServerUnreachable,
-    TrainingFailed,
-    UsageError,
-)
+from deita_tasks.errors import InputError, ModelError, ServerUnreachable, TrainingFailed, UsageError
 
 NOT_WORTH_RETRYING = (UsageError, InputError, ModelError, ServerUnreachable, TrainingFailed)
 

@@ -33,10 +33,7 @@ from deita_tasks.results.comparison import (
     usable_items,
     write_comparison,
 )
-from deita_tasks.results.evaluation_data import (
-    EvaluationData,
-    load_evaluation,
-)
+from deita_tasks.results.evaluation_data import EvaluationData, load_evaluation
 from deita_tasks.tasks.aligning import settings_of, train
 from deita_tasks.tasks.ui_artifacts import show_files
 from deita_tasks.templating import escape_markdown, one_line
@@ -59,11 +56,7 @@ class ComparisonPlan:
 
 
 def plan_comparison(
-    comparison: Comparison,
-    training: Training,
-    measures: Measures,
-    output: Output,
-    options: Runtime,
+    comparison: Comparison, training: Training, measures: Measures, output: Output, options: Runtime
 ) -> ComparisonPlan:
     """Return the arms and what measures them.
 

@@ -46,11 +46,7 @@ def write_cuts(
 
 
 @contextmanager
-def cut_turns(
-    plan: Plan,
-    pool: Pool,
-    options: Advanced,
-) -> Iterator[Pool]:
+def cut_turns(plan: Plan, pool: Pool, options: Advanced) -> Iterator[Pool]:
     """Give the pool with its long rows cut, if the plan asks for it; `gc` keeps it meanwhile."""
     tokens = plan.filters.tokens
     if tokens is None or tokens.cut_window is None:
@@ -69,10 +65,7 @@ def cut_turns(
         yield cut
 
 
-def _cut_digest(
-    tokens: TokenCounting,
-    pool: str,
-) -> str:
+def _cut_digest(tokens: TokenCounting, pool: str) -> str:
     """Return the digest of a pool whose rows are cut. pool: that of the whole rows."""
     return storage.digest_of(
         {

@@ -60,10 +60,7 @@ def subset(output: str, manifest: Manifest, stage_results: StageResults) -> Subs
 
 
 @materialize(
-    "deita://selection",
-    name="export-selection",
-    task_run_name="export",
-    result_serializer="json",
+    "deita://selection", name="export-selection", task_run_name="export", result_serializer="json"
 )
 def write_selection_output(
     pool: str,

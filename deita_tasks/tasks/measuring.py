@@ -121,8 +121,7 @@ def answer_prompts(
     }
     return [
         Sample(
-            prompt=prompt.text,
-            answers={group: texts[number] for group, texts in answers.items()},
+            prompt=prompt.text, answers={group: texts[number] for group, texts in answers.items()}
         )
         for number, prompt in enumerate(prompts)
     ]

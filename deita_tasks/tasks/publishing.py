@@ -34,10 +34,7 @@ def publish(
     result_serializer="json",
 )
 def publish_version(
-    output: str,
-    version: str,
-    manifest: dict[str, JsonValue],
-    changes: dict[str, JsonValue] | None,
+    output: str, version: str, manifest: dict[str, JsonValue], changes: dict[str, JsonValue] | None
 ) -> None:
     """Announce the version, write its card beside `latest`, and move that."""
     emit_selection_created(output, version, Manifest.model_validate(manifest), changes)

@@ -137,10 +137,7 @@ def make_reference(
 def reference_digest(source: ReferenceSource, plan: Plan, pool: str) -> str:
     """Return a digest of everything that the vectors of `source` depend on. pool: its digest."""
     assert plan.text_embedder is not None
-    parts: dict[str, Any] = {
-        "embedder": plan.text_embedder.fingerprint(),
-        "version": VERSION,
-    }
+    parts: dict[str, Any] = {"embedder": plan.text_embedder.fingerprint(), "version": VERSION}
     if source.tags is None:
         parts["files"] = source.contents
     else:

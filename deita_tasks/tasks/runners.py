@@ -197,9 +197,7 @@ def _processes(shards: ShardRunner) -> Iterator[Any]:
     earlier_children = set(multiprocessing.active_children())
     gpus = _gpu_queue(shards) if shards.gpus else None
     task_runner = ProcessPoolTaskRunner(
-        max_workers=shards.workers,
-        initializer=begin_process,
-        initargs=(shards.threads, gpus),
+        max_workers=shards.workers, initializer=begin_process, initargs=(shards.threads, gpus)
     )
     with task_runner as runner:
         try:

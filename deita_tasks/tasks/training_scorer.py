@@ -276,11 +276,7 @@ def _fit_head(kind: ScoreKind, trained: Sequence[Chain], options: Runtime) -> Mi
 
 @task(name="fit-mini-head", task_run_name="{title}", **CACHED)
 def fit_mini_head(
-    key: str,
-    title: str,
-    store: str,
-    head: Mapping[str, JsonValue],
-    texts: Sequence[JudgedText],
+    key: str, title: str, store: str, head: Mapping[str, JsonValue], texts: Sequence[JudgedText]
 ) -> dict[str, JsonValue]:
     """Write a head to the store."""
     fit_head(store, MiniHead.model_validate(head), [JudgedText(*text) for text in texts])

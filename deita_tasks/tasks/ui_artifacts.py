@@ -10,13 +10,7 @@ from urllib.parse import quote
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from deita_tasks import storage
-from deita_tasks.reporting.markdown import (
-    best_rows,
-    closest_rows,
-    code,
-    describe_files,
-    markdown,
-)
+from deita_tasks.reporting.markdown import best_rows, closest_rows, code, describe_files, markdown
 from deita_tasks.reporting.report import ReportData
 from deita_tasks.results.records import Sweep
 

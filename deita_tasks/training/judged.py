@@ -144,7 +144,5 @@ def spread_like(head: Head, totals: Matrix, scores: Matrix) -> Head:
         )
     middle = totals.mean() - odds.mean() / slope
     return replace(
-        head,
-        middle=np.array([middle], np.float32),
-        spread=np.array([LOGISTIC / slope], np.float32),
+        head, middle=np.array([middle], np.float32), spread=np.array([LOGISTIC / slope], np.float32)
     )

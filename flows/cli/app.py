@@ -253,11 +253,7 @@ def align(
     from flows.align import align_model
 
     aligned = align_model(
-        source=source,
-        training=training,
-        output=output,
-        preferences=preferences,
-        advanced=advanced,
+        source=source, training=training, output=output, preferences=preferences, advanced=advanced
     )
     print_aligned(aligned, aligned.uri)
     print_time()

@@ -76,9 +76,7 @@ ConfigFile = Annotated[
     ),
 ]
 Verbose = Annotated[
-    bool,
-    Parameter(alias="-v", negative=""),
-    Field(description="Show Prefect's log, task by task."),
+    bool, Parameter(alias="-v", negative=""), Field(description="Show Prefect's log, task by task.")
 ]
 
 

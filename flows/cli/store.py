@@ -175,9 +175,7 @@ def verify_store(*, store: Store = DEFAULT_STORE, remove: Annotated[bool, Flag] 
 
 @app.command(name="compact")
 def compact_store(
-    *,
-    store: Store = DEFAULT_STORE,
-    rows: Annotated[int, AtLeastOne] = 50_000,
+    *, store: Store = DEFAULT_STORE, rows: Annotated[int, AtLeastOne] = 50_000
 ) -> None:
     """Merge small parts into few large ones, which are faster to list and read.
 

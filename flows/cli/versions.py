@@ -86,11 +86,7 @@ def diff_versions(
 
 @app.command(name="show")
 def show_version(
-    version: str = "latest",
-    /,
-    *,
-    output: Annotated[str | None, OUTPUT] = None,
-    json: Json = False,
+    version: str = "latest", /, *, output: Annotated[str | None, OUTPUT] = None, json: Json = False
 ) -> None:
     """Show a version: its counts, the settings it was made with, and its changes.
 

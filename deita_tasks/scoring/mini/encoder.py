@@ -9,12 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deita_tasks.errors import ModelError
-from deita_tasks.models.batches import (
-    filled_rows,
-    out_of_memory_problem,
-    padded_width,
-    run_batches,
-)
+from deita_tasks.models.batches import filled_rows, out_of_memory_problem, padded_width, run_batches
 from deita_tasks.models.checkpoint import Checkpoint
 from deita_tasks.models.hardware import (
     batch_threads,

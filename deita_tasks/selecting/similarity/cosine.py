@@ -15,11 +15,7 @@ from deita_tasks.selecting.similarity.exact import (
     screening_error,
 )
 from deita_tasks.selecting.similarity.limit import KeptRows
-from deita_tasks.selecting.similarity.products import (
-    BlockProduct,
-    GrowingMatrix,
-    block_product_for,
-)
+from deita_tasks.selecting.similarity.products import BlockProduct, GrowingMatrix, block_product_for
 
 # An exact similarity costs about as much as this many products within a matrix product. Measured at
 # d = 384 to 4096.

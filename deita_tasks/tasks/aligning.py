@@ -112,6 +112,7 @@ def settings_of(training: TrainingOptions, options: Runtime) -> Settings:
 
 
 def _log_survey(tokenization: Tokenization, survey: Survey) -> None:
+    """Log the chat template, what stands in for what it lacks, and what the window cuts."""
     logger = get_run_logger()
     logger.info("chat template: %s", tokenization.template)
     for line in (*tokenization.remedies, *survey.sentences()):
@@ -194,6 +195,10 @@ def _shown(title: str) -> Iterator[Report]:
     with shown_pace(title, pace, "training-progress") as shown:
 
         def report(step: int, steps: int, values: dict[str, float]) -> None:
+            """Show that `step` of `steps` updates are done, and the loss of the last one.
+
+            The total is known from the first call on: the trainer derives it from its data.
+            """
             if pace.total is None:
                 pace.begin(steps, step - 1)  # what a killed training has done before
             shown.update(step, f", loss {values['loss']:.4f}")

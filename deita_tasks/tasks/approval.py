@@ -52,10 +52,12 @@ def awaited_version() -> str | None:
 
 
 def _key_of(version: str) -> str:
+    """Return the name of the pause about a version; `_version_of` reads it back."""
     return f"{KEY}{version.lower()}"  # Prefect allows no capitals
 
 
 def _version_of(key: str) -> str:
+    """Return the version that a key of `_key_of` asks about: the moment in capitals again."""
     moment, _, digest = key.removeprefix(KEY).partition("-")
     return f"{moment.upper()}-{digest}"
 

@@ -88,6 +88,10 @@ def plan_comparison(
 
 
 def _log(arms: Sequence[Arm], notes: Sequence[str], usable: Usable) -> None:
+    """Log the size of each arm and how many held-out items are left out of the measurement.
+
+    An arm that could not be made is a warning: the comparison goes on without it.
+    """
     logger = get_run_logger()
     for arm in arms:
         logger.info("%s: %s", arm.name, arm.data.survey.sentences()[0])
@@ -115,6 +119,10 @@ def train_arms(
 
 
 def _run(arm: Arm, seed: int, model: TrainedModel) -> RunScores:
+    """Return what is known of a training before it is measured.
+
+    last_loss: of its last update, in nats a token; None for a model without a curve.
+    """
     losses = model.outcome.losses
     return RunScores(
         arm=arm.name,
@@ -172,11 +180,16 @@ def _show(compared: ComparedModels, samples: Sequence[Sample]) -> None:
 
 
 def _side_by_side(sample: Sample) -> dict[str, str]:
+    """Return a row of the UI's table: the prompt and the answer of each group, each on one line."""
     answers = {group: one_line(answer) for group, answer in sample.answers.items()}
     return {"prompt": one_line(sample.prompt), **answers}
 
 
 def _table(result: MeasureResult) -> list[dict[str, Any]]:
+    """Return a row for each group: its mean, and the selection minus the group with its interval.
+
+    Both have four decimals. The selection's own row has an empty difference.
+    """
     differences = {contrast.group: contrast for contrast in result.contrasts}
     lines = []
     for group in result.groups:

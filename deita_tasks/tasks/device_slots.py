@@ -95,6 +95,7 @@ def device_slot(devices: Sequence[str], slots: int | None) -> Iterator[None]:
 
 
 def _number_of_slots(devices: Sequence[str], slots: int | None) -> int:
+    """Return how many shards may compute on each device at a time; 0: nobody counts them."""
     if slots is not None:
         return slots
     # A temporary server forgets leases when its command ends, so it would never free the slot of
@@ -105,6 +106,10 @@ def _number_of_slots(devices: Sequence[str], slots: int | None) -> int:
 
 
 def _ensure_limit(name: str, slots: int, update: bool) -> None:
+    """Create the concurrency limit `name` with `slots`, unless the server has it.
+
+    update: whether an existing limit gets this number of slots; a person may have set another.
+    """
     with get_client(sync_client=True) as client:
         try:
             limit = client.read_global_concurrency_limit_by_name(name)
@@ -121,6 +126,12 @@ def _ensure_limit(name: str, slots: int, update: bool) -> None:
 
 @contextmanager
 def _acquire(names: list[str]) -> Iterator[None]:
+    """Hold a slot of each limit within the block.
+
+    All at once or none, so no two runs block each other. Waits without end, but looks every
+    PATIENCE seconds whether the run is to stop. A lease that cannot be renewed does not end the
+    work.
+    """
     for attempt in count(1):
         slot = concurrency(
             names,

@@ -81,6 +81,7 @@ class _Progress:
 
 @contextmanager
 def _shown(title: str, total: int) -> Iterator[_Progress]:
+    """Give what counts the chains of a stage, on a bar in the terminal and in the UI."""
     with progress.bar(title, total) as advance_bar:
         yield _Progress(title, total, advance_bar)
 
@@ -148,6 +149,7 @@ def rewrite_texts(
     """Rewrite the texts of a shard round by round; write the chains `key`."""
 
     def work(seed: Seed) -> Chain:
+        """Return the chain of a seed; one that ends early says why."""
         return evolve(seed, plan.templates, model.ask, plan.random_seed, plan.rounds)
 
     return _write_shard(key, seeds, work, model, advance)
@@ -165,6 +167,7 @@ def judge_texts(
     """Have the chains of a shard judged; write the chains `key`."""
 
     def work(chain: Chain) -> Chain:
+        """Return the chain with its scores, or with the problem why it has none."""
         return judge(chain, plan.templates, model.ask, plan.random_seed)
 
     return _write_shard(key, read_chains(rewritten), work, model, advance)
@@ -189,5 +192,6 @@ def _write_shard(
 
 
 def _usage(models: ChatModels) -> list[RoleUsage]:
+    """Return what each model was asked for in this run, the rewriter first."""
     by_role = {"rewrite": models.rewriter, "judge": models.judge}
     return [RoleUsage(role=role, **model.usage._asdict()) for role, model in by_role.items()]

@@ -68,6 +68,7 @@ def count_shard(
     """Count the tokens of a shard's conversations, and write their part."""
 
     def compute(counter: Any, shard_rows: Mapping[str, Conversation]) -> Iterator[pa.Table]:
+        """Yield one table: for each row its counts, or the reason for none."""
         yield token_table(list(shard_rows), counter.count(list(shard_rows.values())))
 
     return compute_shard(shard, part_set, pool, "counter", spec, limits, compute)
@@ -159,6 +160,10 @@ def _compare_embeddings(
 
 
 def _embed_pool(plan: Plan, pool: Pool, options: Advanced) -> StageParts:
+    """Return the parts with the vector of every row of the pool, those that were there included.
+
+    Rows near to an evaluation row may stand anywhere, so this stage is never lazy.
+    """
     embedder = plan.text_embedder
     assert embedder is not None  # a plan that compares embeddings has it
     store = storage.absolute(options.store)
@@ -169,6 +174,7 @@ def _embed_pool(plan: Plan, pool: Pool, options: Advanced) -> StageParts:
 
 
 def _log(name: str, summary: ExclusionsSummary, pool: Pool) -> None:
+    """Log how many of the distinct rows a filter leaves out, by decision."""
     rows = len(pool.distinct[1])
     found = ", ".join(
         f"{count:,} {decision.replace('_', ' ')}" for decision, count in summary.counts.items()
@@ -236,4 +242,5 @@ def exclusion_uris(plan: Plan, pool: str, options: Advanced) -> list[str]:
 
 
 def _exclusions_uri(options: Advanced, digest: str) -> str:
+    """Return where the store keeps what a filter leaves out: exclusions/<digest>."""
     return storage.join(storage.absolute(options.store), "exclusions", digest)

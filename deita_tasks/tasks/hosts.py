@@ -40,6 +40,10 @@ def describe_host(store: str, api: str | None) -> dict[str, Any]:
 
 
 def _problem_with(store: str, api: str | None) -> str | None:
+    """Return what this host lacks, to stand after its name; None if it has all.
+
+    api: the address of the Prefect server; None if the run has none that others could reach.
+    """
     try:
         if not storage.exists(store):
             return f"does not see the store {store}: put it in S3, or on a disk that all share"

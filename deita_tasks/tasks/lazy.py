@@ -215,6 +215,11 @@ class _Rounds:
         self._log_end(total)
 
     def _works(self, new_rows: Indices) -> Iterator[Work]:
+        """Yield the rounds until the selection is certain.
+
+        First come the scores that `new_rows` lack, to compare them with the others. Each later
+        round depends on the values of the one before: compute it before asking for the next.
+        """
         for stage in self._lazy:
             missing = self._evaluation.values[stage.name].missing_keys(new_rows)
             if stage.kind == "scorer" and len(missing):
@@ -270,6 +275,7 @@ class _Rounds:
         return max(MIN_SHARD_ROWS, min(whole, share))
 
     def _log_end(self, total: int) -> None:
+        """Log for each stage how many rows have a value now, and in how many rounds."""
         for stage in self._lazy:
             log.info(
                 "%s: %s of %s rows computed or reused in %d rounds; the others cannot matter",

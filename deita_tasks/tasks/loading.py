@@ -168,6 +168,7 @@ def _share_of(reason: str, shares: Mapping[str, float]) -> float:
 
 
 def _looked_at(reason: str, shares: Mapping[str, float]) -> str:
+    """Return " of the 40% of the pool that were looked at" for a count; "" if it is of all rows."""
     share = _share_of(reason, shares)
     return f" of the {share:.0%} of the pool that were looked at" if share < 1 else ""
 

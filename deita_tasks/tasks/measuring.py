@@ -62,6 +62,7 @@ def measure_arms(
 
 
 def _list(value: JsonValue) -> list[Any]:
+    """Return the list that a task returned as JSON; [] where it is none."""
     return list(value) if isinstance(value, list) else []
 
 
@@ -128,6 +129,10 @@ def answer_prompts(
 
 
 def _answers(run: RunScores, prompts: Sequence[Prompt], options: Runtime) -> list[str]:
+    """Return the answers of one trained model, in the order of `prompts`.
+
+    The task's key holds model and prompts, so no answer is written twice.
+    """
     messages: list[Any] = [prompt.messages for prompt in prompts]
     key = f"{run.address}-{storage.digest_of(messages)}"
     title = f"answers of {run.arm}, seed {run.seed}"

@@ -86,6 +86,10 @@ def load_cached(kind: str, spec: Spec, fingerprint: str | None = None, models: i
 
 
 def _check_fingerprint(component: Any, fingerprint: str | None) -> None:
+    """Raise ModelError if a worker process loaded another component than the run's.
+
+    Only a run detached from its flow is checked: the flow's own process made the fingerprint.
+    """
     context = FlowRunContext.get()
     if fingerprint is None or context is None or not context.detached:
         return
@@ -123,6 +127,7 @@ def borrow_model(
     deadline = float("inf")
 
     def check() -> None:
+        """Raise Stopped if the run ends, ComputeError once the time of the shard is up."""
         raise_if_run_ends()
         if time.monotonic() > deadline:
             raise ComputeError(
@@ -142,6 +147,7 @@ def borrow_model(
 
 @contextmanager
 def _computing_alone() -> Iterator[None]:
+    """Hold this process's only place to compute; waits for it, but not after the run has ended."""
     while not _compute_lock.acquire(timeout=STOP_INTERVAL):
         raise_if_stopped()
     try:

@@ -72,6 +72,7 @@ def is_given(value: Any) -> bool:
 
 
 def _is_in_run(record: logging.LogRecord) -> bool:
+    """Return whether a log line belongs to a run: Prefect refuses lines from outside one."""
     return FlowRunContext.get() is not None or TaskRunContext.get() is not None
 
 

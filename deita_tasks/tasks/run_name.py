@@ -32,6 +32,7 @@ def name_run(template: str) -> Callable[[], str]:
     """
 
     def name() -> str:
+        """Return what a person called a run of a deployment; for any other the filled template."""
         context = FlowRunContext.get()
         assert context is not None, "Prefect asks for a name within a run"
         run = context.flow_run
@@ -52,6 +53,7 @@ def is_generated(name: str) -> bool:
 
 @cache
 def _words() -> frozenset[str]:
+    """Return every word of which Prefect makes names of runs, adjectives and animals together."""
     entries: Any = word_lists.values()
     lists = [entry["words"] for entry in entries if entry["type"] == "words"]
     return frozenset(word for words in lists for word in words)

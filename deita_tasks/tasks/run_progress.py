@@ -59,6 +59,7 @@ class ShownPace:
             self._update_artifact(more)
 
     def _update_artifact(self, more: str) -> None:
+        """Send percentage and text to the server; a server that does not answer costs no result."""
         percent = percent_of(self.pace)
         text = f"{self._title}: {self.pace}{more}"
         try:
@@ -126,9 +127,15 @@ class RowProgress:
             self._show()
 
     def _rows(self) -> float:
+        """Return the rows that are done, in all shards too. The caller holds the lock."""
         return self._settled + self._weight * sum(self._shards.values())
 
     def _show(self) -> None:
+        """Show whole rows, never more than the total. The caller holds the lock.
+
+        The small addition makes up for sums of weights such as 1/3, which end just below a whole
+        number.
+        """
         total = self._shown.pace.total or 0
         self._shown.update(min(total, int(self._rows() + 1e-6)))
 

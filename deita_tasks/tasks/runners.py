@@ -96,6 +96,11 @@ class ShardRunner(AbstractContextManager["ShardRunner"]):
             return runner.submit(task, arguments).result()
 
     def _start(self) -> TaskRunner[Any]:
+        """Return the task runner, started at the first call; later calls find it running.
+
+        Raises UsageError if `num_gpus` are more than there are, or if a host of the cluster lacks
+        something.
+        """
         if self._task_runner is None:
             if self.runner != "thread" and not self.cluster and self._needs_gpus():
                 self.gpus = visible_gpus()
@@ -109,9 +114,11 @@ class ShardRunner(AbstractContextManager["ShardRunner"]):
         return self._task_runner
 
     def _needs_gpus(self) -> bool:
+        """Return whether workers need GPUs: by `num_gpus`, or for a component on CUDA."""
         return bool(self.options.num_gpus) or any(map(is_on_gpu, self._components))
 
     def _check_gpus(self) -> None:
+        """Raise UsageError if `num_gpus` asks for more CUDA devices than this machine has."""
         num_gpus = self.options.num_gpus or 0
         if num_gpus > len(self.gpus):
             raise UsageError(
@@ -121,6 +128,7 @@ class ShardRunner(AbstractContextManager["ShardRunner"]):
             )
 
     def _log_workers(self) -> None:
+        """Log where shards are computed; warn of a store that a cluster may not see."""
         workers = "worker" if self.workers == 1 else "workers"
         place = f"{self.workers} {workers} ({self.runner})"
         if self.cluster:
@@ -134,11 +142,19 @@ class ShardRunner(AbstractContextManager["ShardRunner"]):
             )
 
     def _check_hosts(self) -> None:
+        """Check every host of a Dask cluster.
+
+        Raises UsageError for one that lacks something, ComputeError for one that does not answer.
+        """
         if self.runner == "dask" and self.cluster:
             store = storage.absolute(self.options.store)
             log.info("%s", check_dask_hosts(self.cluster, store, PREFECT_API_URL.value()))
 
     def _resources(self, components: Sequence[Any]) -> AbstractContextManager[Any]:
+        """Return a context in which submitted shards ask for the GPUs and cores that they need.
+
+        Only Dask and Ray place shards by what they ask for; threads and processes need nothing.
+        """
         num_gpus = self.options.num_gpus
         if num_gpus is None and self.runner in ("dask", "ray"):
             num_gpus = 1.0 if any(map(is_on_gpu, components)) else 0.0
@@ -186,6 +202,7 @@ def _use_this_server() -> Iterator[None]:
 
 
 def _threads(shards: ShardRunner) -> AbstractContextManager[Any]:
+    """Return a runner of threads in the flow's process, which share its one loaded model."""
     return ThreadPoolTaskRunner(max_workers=shards.workers)
 
 
@@ -194,6 +211,10 @@ def _threads(shards: ShardRunner) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _processes(shards: ShardRunner) -> Iterator[Any]:
+    """Give a runner of spawned processes, each with a GPU of its own if there are any.
+
+    After an error in the block they are ended at once, not at the end of their shards.
+    """
     earlier_children = set(multiprocessing.active_children())
     gpus = _gpu_queue(shards) if shards.gpus else None
     task_runner = ProcessPoolTaskRunner(
@@ -227,6 +248,10 @@ def begin_process(threads: int, gpus: Any) -> None:
 
 
 def _exit_with_parent() -> None:
+    """Wait for the end of the process that started this one, then end too, with status 1.
+
+    A killed flow would otherwise leave its workers behind, and their memory with them.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -237,6 +262,11 @@ def _exit_with_parent() -> None:
 
 
 def _dask(shards: ShardRunner) -> AbstractContextManager[Any]:
+    """Return a runner on the cluster's scheduler, or on new workers of this machine.
+
+    Such a worker computes one shard at a time. A new scheduler listens on 127.0.0.1 alone, on any
+    free port.
+    """
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
     from prefect_dask import DaskTaskRunner
 
@@ -256,6 +286,7 @@ def _dask(shards: ShardRunner) -> AbstractContextManager[Any]:
 
 
 def _dask_environment(shards: ShardRunner, worker: int) -> dict[str, str]:
+    """Return the environment of a worker by its number: its share of the cores, and its GPU."""
     # Dask itself sets one thread.
     threads = str(shards.threads)
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
@@ -265,6 +296,7 @@ def _dask_environment(shards: ShardRunner, worker: int) -> dict[str, str]:
 
 
 def _ray(shards: ShardRunner) -> AbstractContextManager[Any]:
+    """Return a runner on an existing Ray cluster, or on a Ray of this machine alone."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from prefect_ray import RayTaskRunner
 

@@ -102,6 +102,7 @@ def _use_reference(plan: Plan, pool: Pool, options: Advanced) -> dict[str, JsonV
 
 
 def _log_counts(strategy: str, counts: Counts) -> None:
+    """Log the rows by decision. Reached are those that were compared: selected or too similar."""
     log.info(
         "%s: %s rows reached, %s selected, %s too similar; %s below the budget, %s of full strata, "
         "%s unscorable",

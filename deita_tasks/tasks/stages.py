@@ -63,6 +63,10 @@ def score_shard(
     """Score every pair of a shard's conversations, and write their part."""
 
     def compute(scorer: Any, shard_rows: Mapping[str, Conversation]) -> Iterator[pa.Table]:
+        """Yield a table of scores for each group of conversations that the scorer finishes.
+
+        They come as they are ready, not in the order of the shard.
+        """
         keys, conversations = list(shard_rows), list(shard_rows.values())
         done = 0
         for finished in scorer.iterate_rows(conversations):
@@ -88,6 +92,7 @@ def embed_shard(
     """Embed a shard's conversations, and write their part."""
 
     def compute(embedder: Any, shard_rows: Mapping[str, Conversation]) -> Iterator[pa.Table]:
+        """Yield one table with a vector for each row, or the reason for none."""
         yield vector_table(list(shard_rows), embedder.compute(list(shard_rows.values())))
 
     return compute_shard(shard, part_set, pool, "embedder", spec, limits, compute)
@@ -130,6 +135,7 @@ def compute_shard(
 
 
 def _shard_result(digests: Sequence[str], computed: int, part_set: PartSet) -> dict[str, JsonValue]:
+    """Return a shard's result as JSON: its parts, where they are, and the rows computed now."""
     return {"parts": list(digests), "computed": computed, "uri": part_set.uri}
 
 
@@ -312,6 +318,10 @@ def submit_missing(
 
 
 def _shard_arguments(stage: Stage, shards: Sequence[Shard], title: str) -> dict[str, list[Any]]:
+    """Return the arguments that differ between shards, each with a value for every shard.
+
+    key: of Prefect's cache, by component and rows. title: numbered from 1, such as "quality 1/4".
+    """
     fingerprint = stage.part_set.fingerprint
     return {
         "key": [f"{fingerprint}-{shard.digest}" for shard in shards],
@@ -323,6 +333,7 @@ def _shard_arguments(stage: Stage, shards: Sequence[Shard], title: str) -> dict[
 def _constant_arguments(
     stage: Stage, pool: Pool, options: Advanced, models: int = 1
 ) -> dict[str, Any]:
+    """Return the arguments that all shards share, as JSON and URIs that any worker can read."""
     return {
         "part_set": stage.part_set.to_dict(),
         "pool": storage.absolute(pool.uri),
@@ -361,6 +372,7 @@ def wait_for(
 
 
 def _raise_if_server_is_away(future: PrefectFuture[Any]) -> None:
+    """Raise the ServerError with which a future failed; other failures can wait for the rest."""
     if future.state.is_failed():
         error = future.result(raise_on_failure=False)
         if isinstance(error, ServerError):

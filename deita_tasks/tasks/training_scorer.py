@@ -143,6 +143,10 @@ def plan_scorer(
 def _model_to_train(
     kind: ScoreKind, training: ScorerTraining
 ) -> tuple[BaseName | None, PromptEncoder | None]:
+    """Return the base model and the encoder of its prompts; both None for a head of mini.
+
+    Raises UsageError for an empty base, MissingExtra without the packages to train.
+    """
     if training.head == "mini":
         return None, None
     if training.base is None:
@@ -179,10 +183,12 @@ def _other_scorers(kind: ScoreKind, measures: ScorerMeasures, options: Runtime) 
 
 
 def _load(spec: Spec) -> Scorer:
+    """Return the scorer of a spec; its model is loaded on first use."""
     return load_scorer(spec["name"], **spec["options"])
 
 
 def _facts(templates: Templates, roles: Roles, licence: str) -> DataFacts:
+    """Return which prompts and models made the data, and its licence, for the data's card."""
     return DataFacts(
         rewrite_prompts=templates.rewrite_fingerprint,
         judge_prompt=templates.judge_fingerprint,
@@ -250,6 +256,11 @@ def _train_model(
     training: ScorerTraining,
     options: Runtime,
 ) -> TrainedModel:
+    """Return the base model, trained to answer the scorer's prompt by the judge's score.
+
+    Each text of a chain is a row named "<chain>-<round>"; one that does not fit the window is left
+    out. The token under loss is the score's digit, so scores are whole numbers.
+    """
     texts = texts_of(trained)
     names = [f"{chain.id}-{variant.round}" for chain in trained for variant in chain.variants]
     rows = encode_scored(encoder, names, texts.pairs, [int(each) for each in texts.scores])
@@ -327,11 +338,13 @@ def measure_scorer(plan: ScorerPlan, fitted: FittedScorer, options: Runtime) -> 
 
 
 def _own_head(head: MiniHead, store: str, options: Runtime) -> Spec:
+    """Return the spec of the scorer mini with a fitted head of the store in place of its own."""
     own = {"kind": head.kind, "device": options.device, "head": head.folder(store)}
     return {"name": "mini", "options": own}
 
 
 def _list(fields: Mapping[str, Any]) -> list[Any]:
+    """Return the scores that a task returned, one for each pair; None where there is none."""
     return list(fields["scores"])
 
 
@@ -377,6 +390,10 @@ def score_texts(
 def _score(
     spec: Spec, pairs: Sequence[tuple[str, str]], device: str, slots: int | None
 ) -> dict[str, JsonValue]:
+    """Return {"scores": one for each pair, in order}, with None for NaN, which JSON does not have.
+
+    Holds a slot of the device while it computes, and releases the model after.
+    """
     scorer = _load(spec)
     with stopped_by(raise_if_run_ends), chosen_device_slot(device, slots):
         values = scorer.compute([(pair[0], pair[1]) for pair in pairs]).values

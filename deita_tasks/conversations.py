@@ -230,10 +230,12 @@ def _is_plain(exchange: Sequence[Turn]) -> bool:
 
 
 def _instruction(exchange: Sequence[Turn]) -> str:
+    """Return the texts of an exchange's user turns, a blank line between two."""
     return join_texts(turn.content for turn in exchange if turn.role == "user")
 
 
 def _response(exchange: Sequence[Turn]) -> str:
+    """Return the texts of the assistant's turns; its tool calls if it says nothing; else ""."""
     answers = [turn for turn in exchange if turn.role == "assistant"]
     spoken = join_texts(turn.content for turn in answers if turn.content.strip())
     return spoken or join_texts(call_text(turn.fields) for turn in answers)
@@ -254,12 +256,14 @@ def call_text(fields: Mapping[str, JSON]) -> str:
 
 
 def _calls(fields: Mapping[str, JSON]) -> list[JSON]:
+    """Return the calls of a turn as they came: `tool_calls`, then the older `function_call`."""
     calls = parse_json(fields.get("tool_calls"))
     several = calls if isinstance(calls, list) else [calls]
     return [call for call in (*several, fields.get("function_call")) if call]
 
 
 def _describe_call(call: JSON) -> str:
+    """Return a call as {"name": ..., "arguments": ...}; as its own text if it has no name."""
     function = call.get("function", call) if isinstance(call, dict) else call
     if isinstance(function, str):
         return function
@@ -330,16 +334,19 @@ def content_id(turns: Iterable[Turn], tools: JSON = None, media: Media = ()) -> 
 
 
 def _digest(content: JSON) -> str:
+    """Return 32 hex digits of the SHA-256 of the canonical JSON, 128 bits. Stores depend on it."""
     canonical = json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:32]
 
 
 def _read_parts(turn: Turn) -> list[JSON]:
+    """Return [role, content], and the tool calls as text if there are any: what a scorer reads."""
     calls = call_text(turn.fields)
     return [turn.role, turn.content, calls] if calls else [turn.role, turn.content]
 
 
 def _shown(turn: Turn) -> list[JSON]:
+    """Return [role, content], and SHOWN_FIELDS that are not empty; tool calls are comparable."""
     fields = {name: turn.fields[name] for name in SHOWN_FIELDS if turn.fields.get(name)}
     if "tool_calls" in fields:
         fields["tool_calls"] = list(

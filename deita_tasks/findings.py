@@ -47,6 +47,7 @@ def find_other_languages(
     """
 
     def languages_of(stage: str) -> list[str]:
+        """Return the codes that a stage's model was made for, sorted: equal lists fall together."""
         return sorted(made_for[stage])
 
     found = []

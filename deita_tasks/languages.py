@@ -37,6 +37,7 @@ def detect_language(texts: Iterable[str]) -> str:
 
 
 def _detect(text: str) -> str:
+    """Return CLD2's code of the main language, "un" if it cannot tell. Raises pycld2.error."""
     _, _, languages = pycld2.detect(text.encode("utf-8", "replace"), isPlainText=True)
     code: str = languages[0][1]
     return code
@@ -44,6 +45,7 @@ def _detect(text: str) -> str:
 
 @cache
 def _names() -> dict[str, str]:
+    """Return the English names of CLD2's languages by their current codes."""
     return {
         CURRENT_CODES.get(code, code): name.replace("_", " ").capitalize()
         for name, code in pycld2.LANGUAGES

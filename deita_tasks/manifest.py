@@ -90,6 +90,7 @@ class Counts(JsonRecord):
 
     @model_validator(mode="after")
     def _add_up(self) -> Counts:
+        """Raise ValueError unless each row read has one decision: no row is lost in silence."""
         decisions = sum(self.model_dump(exclude={"read"}).values())
         if decisions != self.read:
             raise ValueError(
@@ -177,6 +178,7 @@ class RunFacts(JsonRecord):
 
 
 def _utc(moment: datetime) -> datetime:
+    """Return the moment in UTC without a fraction of a second, as manifests show it."""
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
@@ -253,6 +255,7 @@ class SweepManifest(Provenance):
 
 
 def _flat(parameters: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of each parameter; an empty mapping is a value."""
     for name, value in parameters.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{group}{name}.")

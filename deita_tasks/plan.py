@@ -441,6 +441,10 @@ def _check_places(
 
 
 def _check_export(export: Output | Versions, source: Source, needed: Sequence[str]) -> None:
+    """Raise an error unless the output can be written: in its format, and outside the input.
+
+    needed: files of the input that no output may replace.
+    """
     if isinstance(export, Export | Versions):
         load_exporter(export.output_format, scores=export.scores)
     if isinstance(export, Versions):

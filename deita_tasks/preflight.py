@@ -93,6 +93,10 @@ class Check:
         return f"{self.stage}: {', '.join(filter(None, facts))}"
 
     def _long_rows(self) -> Iterator[str]:
+        """Yield how many sampled rows are over the window: read in several windows, or truncated.
+
+        Nothing where the component does not say.
+        """
         if self.window is None or self.truncated_rows is None:
             return
         over = f"of {self.sampled} sampled rows are over {self.window:,} tokens"
@@ -105,6 +109,7 @@ class Check:
 
 
 def _multiply(per_row: float | None, rows: int | None) -> float | None:
+    """Return the total of all rows; None if either number is not known."""
     return None if per_row is None or rows is None else per_row * rows
 
 
@@ -194,6 +199,7 @@ def check(
 
 
 def _mean_tokens(forecast: Forecast) -> float | None:
+    """Return the mean tokens of a sampled row; None for a component that counts none."""
     if forecast.tokens is None or not len(forecast.tokens):
         return None
     return float(forecast.tokens.mean())
@@ -238,6 +244,10 @@ def _run_probe(component: Scorer | Embedder, sample: Sequence[Conversation]) -> 
 def _compute(
     component: Scorer | Embedder, batch: Sequence[Conversation]
 ) -> tuple[NDArray[np.float32], list[str]]:
+    """Return the values, float32 (n,) scores or (n, d) vectors, and the problems of what has none.
+
+    n: pairs of a scorer, rows of an embedder.
+    """
     if isinstance(component, Embedder):
         vectors = component.compute(batch)
         return vectors.values, list(vectors.problems.values())
@@ -246,6 +256,11 @@ def _compute(
 
 
 def _seconds_a_row(component: Scorer | Embedder, forecast: Forecast, probe: _Probe) -> float | None:
+    """Return the seconds that a row of the sample takes, from the last batch of the probe.
+
+    By tokens where they are counted, as the few rows of the batch may be longer or shorter than
+    most. None without a probe.
+    """
     if not probe.batch:
         return None
     tokens = component.forecast(probe.batch).tokens
@@ -255,12 +270,17 @@ def _seconds_a_row(component: Scorer | Embedder, forecast: Forecast, probe: _Pro
 
 
 def _example_scores(component: Scorer | Embedder, probe: _Probe) -> list[float]:
+    """Return at most PROBE_ROWS scores with three decimals; [] for an embedder."""
     if not isinstance(component, Scorer):
         return []
     return [round(float(score), 3) for score in probe.values[:PROBE_ROWS]]
 
 
 def _warnings(stage: str, component: Scorer | Embedder, probe: _Probe) -> Iterator[str]:
+    """Yield what looks wrong in the probe: rows without a value, and values that are all the same.
+
+    Vectors are compared by their direction alone.
+    """
     if probe.problems:
         yield f"{stage}: some of {probe.rows} sampled rows have no value: {probe.problems[0]}"
     values: NDArray[np.floating] = probe.values
@@ -332,6 +352,7 @@ def estimate_rows(files: Sequence[str], sample: Sequence[Conversation]) -> int |
 
 
 def _mean_bytes(sample: Sequence[Conversation]) -> float:
+    """Return the bytes that a row takes in a JSON file, about; 0.0 without a sample."""
     if not sample:
         return 0.0
     sizes = [

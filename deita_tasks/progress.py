@@ -104,6 +104,7 @@ def pace_bar(name: str, pace: Pace) -> Iterator[Callable[[], None]]:
         bar = progress.add_task(name, total=pace.total, completed=pace.done, pace=text)
 
         def show() -> None:
+            """Draw the bar as the pace is now."""
             progress.update(bar, total=pace.total, completed=pace.done, pace=str(pace))
 
         yield show
@@ -119,6 +120,7 @@ def bar(name: str, total: int | None, completed: int = 0, unit: str = "rows") ->
     with pace_bar(name, pace) as show:
 
         def advance(rows: int) -> None:
+            """Count rows that were just finished, at the time of the call."""
             pace.update(pace.done + rows, time.monotonic())
             show()
 

@@ -25,6 +25,7 @@ def escape(text: str) -> str:
 
 
 def _escape_character(match: re.Match[str]) -> str:
+    """Return a character as \\x1b or \\u202e, as Python writes it."""
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 

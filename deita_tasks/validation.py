@@ -71,6 +71,10 @@ def unexpected(value: object, expected: str) -> str:
 
 
 def _explain_problem(problem: Mapping[str, Any], section: str) -> str:
+    """Return one problem in a line, with the option's dotted name: "group.option: 0 arrived; ...".
+
+    An error of a whole model has no name, only its message.
+    """
     steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem["loc"]]
     where = f"{section}{''.join(steps)}".removeprefix(".")
     if problem["type"] == "extra_forbidden":
@@ -96,6 +100,7 @@ def _message(problem: Mapping[str, Any]) -> str:
 
 
 def _expected(problem: Mapping[str, Any]) -> str:
+    """Return what pydantic expected: in our words for the kinds that we know, else in its own."""
     kind = problem["type"]
     context = problem.get("ctx", {})
     words = {name: _bare(value) for name, value in context.items()}
@@ -120,4 +125,5 @@ def _shown(value: object) -> str:
 
 
 def _is_number(text: str) -> bool:
+    """Return whether a text reads as a decimal number, such as "-1.5e3", and so is shown bare."""
     return re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text) is not None

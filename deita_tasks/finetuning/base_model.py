@@ -47,6 +47,10 @@ def load_model(location: str, revision: str | None, dtype: str) -> PreTrainedMod
 
 
 def _load_adapter(folder: str, dtype: str) -> Any:
+    """Return the adapter in a folder on top of its base, the adapter's weights trainable.
+
+    Raises ModelError if the base model cannot be loaded.
+    """
     from peft import PeftConfig, PeftModel
 
     config = PeftConfig.from_pretrained(folder)
@@ -69,4 +73,5 @@ def lora_config(lora: Lora) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
+    """Return what an error says first; messages of transformers go on over many lines."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

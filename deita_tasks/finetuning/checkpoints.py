@@ -74,12 +74,17 @@ class Checkpoints:
         return None
 
     def _steps(self) -> Iterator[int]:
+        """Yield the update of each finished checkpoint, in any order."""
         for uri in storage.list_files(self.uri, ".json"):
             match = RECORD.fullmatch(uri.rsplit("/", 1)[1])
             if match:
                 yield int(match[1])
 
     def _fetch(self, step: int) -> Path:
+        """Return the folder of a checkpoint on this machine, its files compared with their record.
+
+        Raises DamagedArtifact or MissingFile for one that is not as it was written.
+        """
         name = f"checkpoint-{step}"
         record = storage.read_record(storage.join(self.uri, f"{name}.json"), CheckpointRecord)
         folder = self.folder / name

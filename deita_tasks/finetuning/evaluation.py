@@ -59,6 +59,10 @@ class Evaluator:
         )
 
     def _loss(self, row: Encoded) -> RowLoss:
+        """Return the loss of a row, summed in float64.
+
+        The logits at a token predict the next: labels move by one. Raises ComputeError for NaN.
+        """
         import torch
 
         raise_if_stopped()
@@ -79,6 +83,7 @@ class Evaluator:
         return [self._answer(tokenizer, prompt) for prompt in prompts]
 
     def _answer(self, tokenizer: Any, prompt: Sequence[dict[str, str]]) -> str:
+        """Return an answer of at most MAX_NEW_TOKENS tokens, without the special ones."""
         import torch
 
         raise_if_stopped()

@@ -72,6 +72,10 @@ def _model_arguments(folder: str) -> dict[str, str]:
 
 
 def _scores(task: str, samples: Sequence[Mapping[str, Any]]) -> TaskScores:
+    """Return the scores of a task in the first of METRICS that it has.
+
+    Raises ComputeError for a task that has none of them.
+    """
     for metric in METRICS:
         values = {
             str(sample["doc_id"]): float(sample[metric]) for sample in samples if metric in sample

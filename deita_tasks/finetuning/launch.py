@@ -63,12 +63,17 @@ def run_training(workplace: Workplace, launcher: str | None, report: Report) -> 
 
 
 def _run_here(workplace: Workplace, report: Report) -> Outcome:
+    """Train in this process. TRL is imported here: it takes seconds, and nothing else needs it."""
     from deita_tasks.finetuning.trainer import train
 
     return train(workplace, report)
 
 
 def _run_launched(workplace: Workplace, launcher: str, report: Report) -> Outcome:
+    """Train in processes that accelerate starts; return the outcome that the first of them writes.
+
+    Raises what ended the training, as `_failure` reads it from what they left.
+    """
     with storage.scratch_folder() as scratch:
         folder = Path(scratch)
         file = str(folder / WORKPLACE)
@@ -112,6 +117,7 @@ def _report_news(path: Path, seen: int, report: Report) -> int:
 
 
 def _complete_lines(path: Path) -> Iterator[str]:
+    """Yield the lines that have their ends: the last may still be on its way to the file."""
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
             if line.endswith("\n"):

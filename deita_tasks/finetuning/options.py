@@ -56,6 +56,10 @@ def dpo_recipe(training: Training, preferences: Preferences) -> DpoRecipe:
 def _changes(
     set_values: dict[str, Any], lora: Lora | None, training: TrainingOptions
 ) -> dict[str, Any]:
+    """Return the fields of a recipe that the parameters set: those that are not None.
+
+    A lora_rank of 0 takes the adapter away: the whole model is trained.
+    """
     shared = {
         "max_length": training.max_length,
         "device_batch_size": training.device_batch_size,

@@ -69,6 +69,11 @@ def parse_preference(columns: Mapping[str, JSON], source: SourceRow) -> Preferen
 
 
 def _messages(value: JSON, role: str, column: str) -> list[Message]:
+    """Return the messages of a column; a text alone is one message of `role`.
+
+    Raises NotAPreference for a column that is empty or of another form, for a message without role
+    or text, and for tool calls.
+    """
     if isinstance(value, str) and value.strip():
         return [{"role": role, "content": value}]
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:

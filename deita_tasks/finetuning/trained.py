@@ -102,6 +102,7 @@ def prepare_sft(
     )
 
     def write_data(folder: Path) -> None:
+        """Write tokens and labels, which the trainer takes as they are."""
         write_examples(str(folder / DATA_FILE), data.examples)
 
     return _put(preparation, tokenization, data.left_out, write_data, to.store)
@@ -143,6 +144,7 @@ def prepare_dpo(
     )
 
     def write_data(folder: Path) -> None:
+        """Write the pairs as messages: TRL's DPO makes tokens of them itself."""
         storage.write_table(str(folder / DATA_FILE), pa.Table.from_pylist(as_rows(kept)))
 
     return _put(preparation, tokenization, left_out, write_data, to.store)
@@ -163,6 +165,7 @@ def _fitting(
 
 
 def _base_of(preparation: Preparation) -> BaseName:
+    """Return where the tokenizer of a DPO comes from: the base model and template of its SFT."""
     return BaseName(
         model=preparation.model,
         revision=preparation.revision,
@@ -200,6 +203,7 @@ def _put(
 
 
 def _write_left_out(path: Path, rows: Sequence[LeftOut]) -> None:
+    """Write left_out.csv: a line for each row that is not trained on, with its reason."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["source_uri", "source_row", "id", "reason"])

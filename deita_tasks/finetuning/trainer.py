@@ -52,9 +52,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.report = report
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Let a run that ends stop between two batches of one update."""
         raise_if_stopped()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Report an update, from the main process alone.
+
+        Raises TrainingFailed, in every process, for a loss or gradient norm that is not finite.
+        """
         values = curve_values(logs or {})
         for name in ("loss", "grad_norm"):
             if not math.isfinite(values.get(name, 0.0)):
@@ -67,6 +72,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self.report(state.global_step, state.max_steps, values)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep the checkpoint that all processes have written; then stop if the run ends."""
         PartialState().wait_for_everyone()  # each process writes a part
         if state.is_world_process_zero:
             self.checkpoints.keep(state.global_step)
@@ -110,6 +116,11 @@ def _is_full_disk(error: Exception) -> bool:
 
 
 def _train(workplace: Workplace, rows: int, processes: int, report: Report) -> Outcome:
+    """Train from the last checkpoint on, if there is one, and save the model.
+
+    rows: that a device holds at once. Each process of a launch runs this; only the main one reads
+    checkpoints from the store.
+    """
     checkpoints = Checkpoints(workplace.folder, workplace.checkpoints)
     datasets_logging.disable_progress_bar()
     trainer = _trainer(workplace, rows, processes)
@@ -167,6 +178,10 @@ def _save(trainer: Any, folder: str) -> None:
 
 
 def _trainer(workplace: Workplace, rows: int, processes: int) -> Any:
+    """Return TRL's trainer for the job: DPO for a DpoRecipe, else SFT.
+
+    SFT rows are cut to the window before, so SFTConfig gets no length.
+    """
     job = workplace.job
     tokenizer = AutoTokenizer.from_pretrained(
         str(workplace.folder / TOKENIZER_FOLDER), trust_remote_code=False
@@ -220,6 +235,7 @@ def _options(workplace: Workplace, rows: int, processes: int) -> dict[str, Any]:
 
 
 def _read_data(workplace: Workplace) -> Any:
+    """Return the rows as a Dataset: tokens and labels for SFT, pairs of messages for DPO."""
     table = storage.read_table(str(workplace.folder / DATA_FILE))
     if table.schema.equals(SCHEMA):
         return Dataset.from_dict(table.drop_columns(["id"]).to_pydict())

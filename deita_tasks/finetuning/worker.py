@@ -24,6 +24,7 @@ def main(path: str) -> None:
     folder = Path(path).parent
 
     def report(step: int, steps: int, values: dict[str, float]) -> None:
+        """Append a line of JSON to PROGRESS, which the process that launched this one reads."""
         with (folder / PROGRESS).open("a", encoding="utf-8") as file:
             file.write(json.dumps([step, steps, values]) + "\n")
 

@@ -72,6 +72,7 @@ class Changes:
         return self._count("dropped")
 
     def _count(self, change: str) -> int:
+        """Return the conversations that were "added" or "dropped"; 0 of an empty table."""
         return int(pc.sum(pc.equal(self.table["change"], change)).as_py() or 0)
 
     def reasons(self) -> list[tuple[str, str, int]]:
@@ -140,18 +141,25 @@ def compare(
 
 
 def _distinct(ledger: pa.Table) -> pa.Table:
+    """Return the rows that stand for a conversation, those that filters left out included.
+
+    Unlike `statistics.distinct_rows`: a row that a filter left out can leave or join a selection.
+    """
     return ledger.filter(~pc.field("decision").isin(["quarantined", "duplicate"])).combine_chunks()
 
 
 def _is_selected(ledger: pa.Table) -> pa.Array:
+    """Return a boolean for each row of a ledger."""
     return pc.equal(ledger["decision"].combine_chunks(), "selected")
 
 
 def _budget(fingerprints: Mapping[str, Any]) -> int | None:
+    """Return the budget in rows; None for a selection without one."""
     return (fingerprints.get("selection") or {}).get("budget")
 
 
 def _look_up(ids: pa.ChunkedArray, ledger: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Return `columns` of a ledger in the order of `ids`, null for an id that it does not have."""
     return ledger.select(list(columns)).take(
         pc.index_in(ids, value_set=ledger["id"].combine_chunks())
     )
@@ -172,6 +180,10 @@ def _added_rows(rows: pa.Table, old: pa.Table, fingerprints: Fingerprints) -> pa
     limit = _raised_limit(fingerprints)
 
     def why_added(decision: str | None, similarity: float | None) -> str:
+        """Return why a conversation joined, by its earlier decision and similarity.
+
+        A raised limit comes first: it alone lets in a row that was too similar.
+        """
         if limit is not None and similarity is not None and similarity <= limit:
             return "its similarity is within the new limit"
         return words.get(decision, "it was not selected before")
@@ -239,6 +251,7 @@ def _dropped_rows(rows: pa.Table, new: pa.Table, fresh: pa.Array, full: str) -> 
     }
 
     def why(decision: str | None, by_new_row: bool | None) -> str:
+        """Return why a conversation left, by its decision now: None where the pool lost it."""
         if decision == "too_similar":
             return f"too similar to {'a new' if by_new_row else 'another'} selected conversation"
         return words.get(decision, "it is not selected now")
@@ -265,6 +278,10 @@ def _table(
     nearest: pa.Array,
     similarity: pa.Array,
 ) -> pa.Table:
+    """Return the conversations of one kind of change as SCHEMA, in the order of `rows`.
+
+    rows: id, evol_score and rank. All others have a value for each of these, null where unknown.
+    """
     columns = [
         rows["id"],
         pa.array([change] * rows.num_rows, pa.string()),

@@ -107,6 +107,7 @@ def write_files(folder: Path, data: ComparisonData) -> None:
 
 
 def _lines(measures: Sequence[MeasureResult]) -> list[list[JsonValue]]:
+    """Return the lines of comparison.csv, its head first; values have six decimals."""
     lines: list[list[JsonValue]] = [["measure", "group", "training", "value"]]
     for measure in measures:
         for group in measure.groups:
@@ -154,6 +155,7 @@ def _dots(measure: MeasureResult) -> Callable[[Axes], None]:
     """Draw a dot for each training, and a line for each group's mean."""
 
     def draw(axes: Axes) -> None:
+        """Draw the groups from the top down, the selection in its own colour."""
         for place, group in enumerate(measure.groups):
             colour = figures.SELECTED if group.group == SELECTION else figures.POOL
             values = list(group.runs.values())

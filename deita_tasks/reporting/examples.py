@@ -100,10 +100,12 @@ def best_below_budget(ledger: pa.Table) -> list[LedgerRow]:
 
 
 def _with_decision(ledger: pa.Table, decision: str) -> pa.Table:
+    """Return the rows of the ledger that have a decision, in its order."""
     return ledger.filter(pc.field("decision") == decision)
 
 
 def _first(rows: pa.Table, keys: list[tuple[str, str]], count: int) -> list[LedgerRow]:
+    """Return the first `count` rows by `keys`, pairs of column and direction; nulls come last."""
     return ledger_rows(rows.take(pc.sort_indices(rows, sort_keys=keys)[:count]))
 
 
@@ -136,6 +138,7 @@ def example_groups(
     side, extreme = ("under", "least") if measure == "distance" else ("over", "greatest")
 
     def pairs(rows: Sequence[LedgerRow]) -> list[ExamplePair]:
+        """Return rows with their conversations and with the rows that blocked them."""
         return pair_examples(rows, ledger, conversations)
 
     return [
@@ -177,6 +180,10 @@ def pair_examples(
 
 
 def _example(row: LedgerRow, conversations: Mapping[str, Conversation]) -> Example:
+    """Return a row with the beginning of its conversation.
+
+    Raises KeyError for a conversation that `example_ids` does not name, as only these are read.
+    """
     assert row.id is not None, "a quarantined row has no conversation"
     conversation = conversations[row.id]
     more_turns = max(0, len(conversation.turns) - MAX_TURNS)
@@ -230,6 +237,10 @@ def group_excluded(ledger: pa.Table) -> list[BadRows]:
 
 
 def _group_by_reason(rows: pa.Table) -> list[BadRows]:
+    """Return rows by reason, the most common first: at most MAX_REASONS of them.
+
+    Works for a quarantine, and for ledger rows, which have neither detail nor raw text.
+    """
     pairs = pc.value_counts(rows["reason"]).to_pylist()
     counts = sorted((-pair["counts"], pair["values"]) for pair in pairs)
     groups = []

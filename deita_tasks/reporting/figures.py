@@ -104,6 +104,10 @@ def png(size: tuple[float, float], draw: Callable[[Axes], None]) -> bytes:
 
 
 def _save(size: tuple[float, float], draw: Callable[[Axes], None], **options: Any) -> bytes:
+    """Return a figure's file, 200 dots an inch where it holds pixels.
+
+    Equal numbers give equal bytes as long as `options` leave out dates and versions.
+    """
     figure = Figure(figsize=size, layout="constrained")
     draw(figure.subplots())
     buffer = io.BytesIO()
@@ -115,6 +119,7 @@ def decisions(counts: Mapping[str, int]) -> Callable[[Axes], None]:
     """Input rows by decision."""
 
     def draw(axes: Axes) -> None:
+        """Draw a bar for each decision, the number and its share of the rows read beside it."""
         names = list(DECISION_COLOURS)
         numbers = [counts[name] for name in names]
         axes.barh(
@@ -161,6 +166,7 @@ def histogram(
     """
 
     def draw(axes: Axes) -> None:
+        """Draw both groups over the same bins; values outside the edges count in the outer bins."""
         edges = bin_edges(split.pool, limits, log)
         for values, colour, filled, name in (
             (split.pool, POOL, True, "pool"),
@@ -210,6 +216,7 @@ def turns(split: Split) -> Callable[[Axes], None]:
     """Bars by number of user turns, MOST_TURNS and more in one."""
 
     def draw(axes: Axes) -> None:
+        """Draw a pair of bars for each number of turns, as shares of their group."""
         most = int(
             min(MOST_TURNS, max((values.max() for values in split if len(values)), default=1))
         )
@@ -239,6 +246,7 @@ def similarities(rejected: Floats, kept: Floats, limit: float | None) -> Callabl
     """
 
     def draw(axes: Axes) -> None:
+        """Draw both groups over the same bins, and the limit as a dashed line if there is one."""
         edges = similarity_edges(float(np.concatenate([rejected, kept]).min(initial=1.0)), limit)
         for values, colour, name in (
             (kept, SELECTED, "selected: to the nearest other selected row"),
@@ -293,6 +301,7 @@ def scatter(
     """
 
     def draw(axes: Axes) -> None:
+        """Draw the points; both axes have one scale and no ticks: only distances mean something."""
         as_image = len(pool) + len(selected) > MOST_VECTOR_POINTS
         look: dict[str, Any] = {
             "s": 7.0 if as_image else 14.0,

@@ -98,6 +98,7 @@ def markdown(
 
 
 def _lead(data: ReportData) -> str:
+    """Return how far down the ranking the selection went; "" where that is not known."""
     reach = selection_reach(data.ledger, data.manifest)
     if reach is None:
         return ""
@@ -130,11 +131,16 @@ def describe_files(output: str, names: Iterable[str], browse: str | None) -> str
 
 
 def _measured(data: ReportData) -> list[tuple[str, ...]]:
+    """Return a row for each measure: name, then mean and median of pool and of selection."""
     splits = distributions(data.ledger, data.shapes)
     return [(name, *numbers) for name, numbers in summary_table(splits)]
 
 
 def _changes(changes: Changes) -> Iterable[str]:
+    """Yield the parts of the section on changes, from the counts down to examples.
+
+    Texts of the pool are escaped, as they could be Markdown.
+    """
     yield (
         f"Compared with {code(changes.before)}: {changes.pool_added:,} conversations "
         f"were added to the pool and {changes.pool_removed:,} removed; **{changes.added:,} joined "
@@ -190,6 +196,7 @@ def _beginning(example: Example, characters: int) -> str:
 
 
 def _scores(pair: ExamplePair) -> dict[str, JsonValue]:
+    """Return what a table shows beside a text; complexity and quality are means over its turns."""
     row = pair.example.row
     return {
         "rank": row.rank,
@@ -215,6 +222,7 @@ def _told_from(value: float, limit: float | None) -> str:
 
 
 def _mean(scores: list[float] | None) -> float | None:
+    """Return the mean over the turns of a row; None for a row without scores."""
     return sum(scores) / len(scores) if scores else None
 
 
@@ -224,6 +232,7 @@ def image(svg: bytes) -> str:
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table. Cells stand as they are: the caller escapes texts of a pool."""
     heads = list(heads)
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -133,6 +133,7 @@ def overview(
 
 
 def _count_row(name: str, pool: int, selected: int) -> OverviewRow:
+    """Return a row of the overview with both numbers in full, thousands apart."""
     return OverviewRow(name, f"{pool:,}", f"{selected:,}")
 
 
@@ -159,6 +160,10 @@ def find_lost(columns: Sequence[ColumnCounts], vanished: Sequence[VanishedValue]
         lost.extend(values)
 
     def rank(value: LostValue) -> tuple[bool, int, str, str]:
+        """Return the key that sorts lost values: warnings first, then by rows of the pool.
+
+        Column and value come last, so equal numbers have one order.
+        """
         return not value.is_warning, -value.rows, value.column, value.value
 
     lost.sort(key=rank)

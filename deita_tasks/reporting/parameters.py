@@ -131,6 +131,7 @@ def _component_value(
 
 
 def _fingerprint(manifest: ResultManifest, stage: str) -> Mapping[str, Any]:
+    """Return the fingerprint of a stage; {} for one that did not run."""
     return manifest.fingerprints.get(stage) or {}
 
 

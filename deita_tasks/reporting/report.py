@@ -280,6 +280,7 @@ def _sample_vectors(data: ReportData, vectors: Floats) -> Units:
     positions = {id_: position for position, id_ in enumerate(usable_ids)}
 
     def units_of(ids: Sequence[str]) -> Floats:
+        """Return the vectors of `ids`, float32 (n, d); those without a vector are left out."""
         return units[[positions[id_] for id_ in ids if id_ in positions]]
 
     map_ids = _map_ids(data.ledger, data.manifest.evaluation == "lazy")

@@ -71,6 +71,10 @@ def distributions(ledger: pa.Table, shapes: pa.Table) -> dict[str, Split]:
     sample = pool_sample(ledger)
 
     def scores(column: str) -> Split:
+        """Return a column of scores, of a sample of the pool if some are not computed.
+
+        A column of lists, with a score for each user turn, gives each turn's score.
+        """
         pool = sample if is_partial(distinct, column) else distinct
         values = [rows[column] for rows in (pool, selected)]
         if pa.types.is_list(values[0].type):
@@ -78,11 +82,13 @@ def distributions(ledger: pa.Table, shapes: pa.Table) -> dict[str, Split]:
         return split(*values)
 
     def split(pool: pa.ChunkedArray, kept: pa.ChunkedArray) -> Split:
+        """Return the values of both groups without nulls, so there may be fewer than rows."""
         of_pool = pool.drop_null()
         of_kept = kept.drop_null()
         return Split(of_pool.to_numpy(), of_kept.to_numpy())
 
     def look_up(rows: pa.Table, column: str) -> pa.ChunkedArray:
+        """Return a column of `shapes` for each row, null for a row that is not in it."""
         positions = pc.index_in(rows["id"], value_set=shapes["id"])
         return shapes[column].take(positions)
 
@@ -102,6 +108,7 @@ def _named_scores(distinct: pa.Table, selected: pa.Table) -> dict[str, Split]:
 
 
 def _values_by_name(rows: pa.Table) -> dict[str, NDArray[Any]]:
+    """Return the values of each other score that rank_by names, float32 (n,): n of all turns."""
     scores = pc.list_flatten(rows["scores"]).combine_chunks()
     names, lists = (pc.struct_field(scores, index) for index in (0, 1))
     values = {}
@@ -140,6 +147,10 @@ def summary_table(
 
 
 def _mean_and_median(numbers: NDArray[Any]) -> list[str]:
+    """Return both as text: two decimals below 100, none above, and dashes where there is no number.
+
+    The mean is taken in float64, as float32 loses digits over millions of rows.
+    """
     if not len(numbers):
         return ["–", "–"]
     statistics = (numbers.mean(dtype=np.float64), np.median(numbers))
@@ -183,4 +194,5 @@ def compares_by_cosine(manifest: Manifest) -> bool:
 
 
 def _selector_options(manifest: Manifest) -> Mapping[str, Any]:
+    """Return the options of the strategy; {} where none are recorded."""
     return manifest.fingerprints.get("selection") or {}

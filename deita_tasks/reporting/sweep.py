@@ -86,6 +86,7 @@ def write_files(folder: Path, data: SweepData) -> None:
 
 
 def _write_csv(path: Path, lines: Sequence[Sequence[JsonValue]]) -> None:
+    """Write lines that end in "\\n" on every system, so that equal sweeps give equal bytes."""
     with path.open("w", encoding="utf-8", newline="") as handle:
         csv.writer(handle, lineterminator="\n").writerows(lines)
 

@@ -52,6 +52,10 @@ def lines(
     """A line for each setting over the number of rows kept, random's dashed."""
 
     def draw(axes: Axes) -> None:
+        """Draw the settings one over another, random behind them all.
+
+        The axis is logarithmic where sizes differ by more than WIDE_RANGE times.
+        """
         for number, (name, line) in enumerate(points.items()):
             if name == "random":
                 look: dict[str, Any] = {
@@ -90,6 +94,7 @@ def heat_map(overlap: NDArray[np.float64], names: Sequence[str]) -> Callable[[Ax
     """Overlaps (n, n) as shades, with the number in each square."""
 
     def draw(axes: Axes) -> None:
+        """Draw the squares without an axis of colours: each has its number."""
         axes.imshow(
             overlap, cmap="Blues", vmin=0, vmax=1.25, aspect="auto"
         )  # so that the darkest shade still lets a number be read

@@ -209,7 +209,10 @@ class Quarantined:
 
 
 def split_exchanges(turns: Iterable[Turn]) -> list[list[Turn]]:
-    """Return the turns of each exchange; turns before the first user turn belong to none."""
+    """Return the turns of each exchange; turns before the first user turn belong to none.
+
+    User turns in a row begin one exchange, which goes on to the next user turn after another role.
+    """
     exchanges: list[list[Turn]] = []
     previous: Role | None = None
     for turn in turns:
@@ -280,7 +283,10 @@ def _sorted_json(value: JSON) -> str:
 
 
 def parse_json(value: JSON) -> JSON:
-    """Return what the JSON text of a list or object stands for; any other value as it is."""
+    """Return what the JSON text of a list or object stands for; any other value as it is.
+
+    Data sets often keep tool calls as JSON text. Text that is no JSON is no error.
+    """
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
         return value
     try:
@@ -297,7 +303,10 @@ def parse_tools(tools: JSON) -> JSON:
 
 
 def media_of(columns: Mapping[str, JSON]) -> Media:
-    """Return the references to images, videos and audio in columns such as `image` and `images`."""
+    """Return the references to images, videos and audio in columns such as `image` and `images`.
+
+    Pairs of kind ("image") and references. A column of one reference counts like a list of one.
+    """
     media = []
     for name in MEDIA_COLUMNS:
         references = columns.get(name)

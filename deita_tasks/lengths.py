@@ -25,7 +25,10 @@ class LengthQuantile(JsonRecord):
 
 
 def length_quantiles(lengths: Sequence[int] | NDArray[np.int64]) -> list[LengthQuantile]:
-    """Return the lengths at QUANTILES; [] for no rows."""
+    """Return the lengths at QUANTILES; [] for no rows.
+
+    Each is the length of a row, never between two: the least that so many rows do not exceed.
+    """
     if not len(lengths):
         return []
     values = np.quantile(lengths, QUANTILES, method="inverted_cdf")

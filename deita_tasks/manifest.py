@@ -264,7 +264,10 @@ def _flat(parameters: Mapping[str, Any], group: str = "") -> Iterator[tuple[str,
 
 
 def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Return the version of Python and of each installed package of `packages`."""
+    """Return the version of Python and of each installed package of `packages`.
+
+    One that is not installed is left out.
+    """
     versions = {"python": platform.python_version()}
     for package in packages:
         try:

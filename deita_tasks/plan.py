@@ -215,7 +215,10 @@ class Plan:
         return None
 
     def components(self) -> dict[str, Scorer | Embedder]:
-        """Return the components that compute something, by stage."""
+        """Return the components that compute something, by stage.
+
+        Without the selector, and without what only filters use.
+        """
         embedders = {} if self.embedder is None else {"embedding": self.embedder}
         return {**self.scorers, **embedders}
 
@@ -228,7 +231,11 @@ class Plan:
         }
 
     def models(self) -> list[Model]:
-        """Return the models among the components."""
+        """Return the models among the components.
+
+        In the order of the stages. A component without a model is left out, such as a user's own
+        column.
+        """
         models = []
         for use, component in self.components().items():
             model = getattr(component, "model", None)

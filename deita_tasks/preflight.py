@@ -131,7 +131,10 @@ def preflight(plan: Plan, format: str) -> Iterator[Check]:
 
 
 def describe_lengths(plan: Plan, format: str) -> list[str]:
-    """Return how long the first rows are in tokens, a line each; [] without a tokenizer."""
+    """Return how long the first rows are in tokens, a line each; [] without a tokenizer.
+
+    Quantiles of the sampled rows, how many exceed the training window, and how many have no count.
+    """
     counting = plan.filters.tokens
     if counting is None:
         return []
@@ -320,7 +323,10 @@ def sample_warnings(
 
 
 def read_sample(files: Sequence[str], format: str) -> list[Conversation]:
-    """Return the first good rows of the pool's files, SAMPLE_ROWS at most."""
+    """Return the first good rows of the pool's files, SAMPLE_ROWS at most.
+
+    Bad rows and empty files are passed over. Reads no further than it needs.
+    """
     good = (
         row
         for uri in files

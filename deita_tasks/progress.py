@@ -80,7 +80,10 @@ class Pace:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a person says them: under 1 s, 40 s, 12 min, 3.5 h."""
+    """Return seconds as a person says them: under 1 s, 40 s, 12 min, 3.5 h.
+
+    Minutes from 90 s on, hours from 90 min on.
+    """
     if seconds < 1:
         return "under 1 s"
     if seconds < 90:
@@ -90,7 +93,10 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def pace_bar(name: str, pace: Pace) -> Iterator[Callable[[], None]]:
-    """Show a bar for what `pace` says. Call the function that it yields when that has changed."""
+    """Show a bar for what `pace` says. Call the function that it yields when that has changed.
+
+    Nothing is shown where standard error is no terminal.
+    """
     text = str(pace)
     columns = (
         SpinnerColumn(),

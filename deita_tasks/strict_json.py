@@ -56,7 +56,10 @@ class JsonRecord(BaseModel):
 
 
 def digest_of(value: Any) -> str:
-    """Return 32 hex digits that name a JSON value."""
+    """Return 32 hex digits that name a JSON value.
+
+    Equal for equal values in any order of names.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 

@@ -28,7 +28,10 @@ def template_environment(package: str, **options: Any) -> jinja2.Environment:
 
 
 def one_line(text: str) -> str:
-    """Return `text` on one line, without characters that act instead of being visible."""
+    """Return `text` on one line, without characters that act instead of being visible.
+
+    Every run of white space and of such characters becomes one space.
+    """
     return " ".join(_INVISIBLE.sub(" ", text).split())
 
 

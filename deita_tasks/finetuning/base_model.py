@@ -60,7 +60,10 @@ def _load_adapter(folder: str, dtype: str) -> Any:
 
 
 def lora_config(lora: Lora) -> Any:
-    """Return peft's configuration of an adapter on all linear layers."""
+    """Return peft's configuration of an adapter on all linear layers.
+
+    All but the output layer, as peft means "all-linear".
+    """
     from peft import LoraConfig
 
     return LoraConfig(

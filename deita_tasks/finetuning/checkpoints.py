@@ -48,7 +48,10 @@ class Checkpoints:
         self.is_remote = storage.absolute(uri) != str(folder.absolute())
 
     def keep(self, step: int) -> None:
-        """Put a checkpoint that the trainer has just written into the store; drop earlier ones."""
+        """Put a checkpoint that the trainer has just written into the store; drop earlier ones.
+
+        Its record is written last, so a checkpoint that a kill cut short is never taken for whole.
+        """
         folder = self.folder / f"checkpoint-{step}"
         (folder / PICKLED).unlink(missing_ok=True)
         names = relative_files(folder)

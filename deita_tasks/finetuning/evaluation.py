@@ -38,7 +38,11 @@ class Evaluator:
         self.device = device
 
     def held_out_loss(self, examples: Sequence[Example]) -> HeldOutLoss:
-        """Return the loss of each row."""
+        """Return the loss of each row.
+
+        Sums over the tokens of a row's answers, in nats, in the order of the examples. Raises
+        ComputeError if a loss is not a number.
+        """
         losses = [self._loss(example.encoded) for example in examples]
         return HeldOutLoss(
             ids=[example.id for example in examples],
@@ -47,7 +51,11 @@ class Evaluator:
         )
 
     def preference_losses(self, pairs: Sequence[EncodedPreference]) -> PreferenceLosses:
-        """Return the loss of both answers of each pair."""
+        """Return the loss of both answers of each pair.
+
+        Sums over the tokens of each answer, in nats, in the order of the pairs. Raises ComputeError
+        if a loss is not a number.
+        """
         chosen = [self._loss(pair.chosen) for pair in pairs]
         rejected = [self._loss(pair.rejected) for pair in pairs]
         return PreferenceLosses(
@@ -79,7 +87,10 @@ class Evaluator:
     def answers(
         self, tokenizer: PreTrainedTokenizerBase, prompts: Iterable[Sequence[dict[str, str]]]
     ) -> list[str]:
-        """Return the model's most probable answer to each prompt, word by word (greedy)."""
+        """Return the model's most probable answer to each prompt, word by word (greedy).
+
+        At most MAX_NEW_TOKENS tokens each, in the order of the prompts, which are chat messages.
+        """
         return [self._answer(tokenizer, prompt) for prompt in prompts]
 
     def _answer(self, tokenizer: Any, prompt: Sequence[dict[str, str]]) -> str:

@@ -105,7 +105,10 @@ class TrainingSet(NamedTuple):
 
 
 def encode_row(row: ChatRow | LeftOut, tokenizer: PreTrainedTokenizerBase) -> EncodedRow | LeftOut:
-    """Return a row as tokens, or why it has none."""
+    """Return a row as tokens, or why it has none.
+
+    Raises nothing for a row that the chat template cannot show: it is left out, with the reason.
+    """
     if isinstance(row, LeftOut):
         return row
     try:
@@ -163,5 +166,8 @@ def write_examples(path: str, examples: Sequence[Example]) -> None:
 
 
 def data_digest(examples: Sequence[Example]) -> str:
-    """Return a digest of the tokens and labels of a training set."""
+    """Return a digest of the tokens and labels of a training set.
+
+    Ids and sources do not count: equal tokens in equal order train equal models.
+    """
     return storage.digest_of([[*example.encoded] for example in examples])

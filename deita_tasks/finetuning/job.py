@@ -32,7 +32,10 @@ MODEL_FOLDER = "model"
 
 
 def library_versions() -> dict[str, str]:
-    """Return the version of each library that trains."""
+    """Return the version of each library that trains.
+
+    Another version may compute other weights, so these are part of a training's address.
+    """
     return {name: metadata.version(name) for name in LIBRARIES}
 
 
@@ -187,7 +190,10 @@ class Workplace(JsonRecord):
 
 
 def relative_files(folder: Path) -> list[str]:
-    """Return the files below `folder`, as paths from there."""
+    """Return the files below `folder`, as paths from there.
+
+    Sorted, with slashes on every system.
+    """
     return sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )

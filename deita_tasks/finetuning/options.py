@@ -31,7 +31,10 @@ def base_of(training: TrainingOptions) -> BaseName:
 
 
 def sft_recipe(training: TrainingOptions) -> SftRecipe:
-    """Return the recipe's SFT with what the parameters set."""
+    """Return the recipe's SFT with what the parameters set.
+
+    A parameter that is None leaves the recipe's value; a lora_rank of 0 trains the whole model.
+    """
     recipe = RECIPES[training.recipe].sft
     set_values = {
         "epochs": training.epochs,
@@ -42,7 +45,10 @@ def sft_recipe(training: TrainingOptions) -> SftRecipe:
 
 
 def dpo_recipe(training: Training, preferences: Preferences) -> DpoRecipe:
-    """Return the recipe's DPO with what the parameters set."""
+    """Return the recipe's DPO with what the parameters set.
+
+    A parameter that is None leaves the recipe's value; window and adapter are set as for SFT.
+    """
     recipe = RECIPES[training.recipe].dpo
     set_values = {
         "epochs": preferences.dpo_epochs,

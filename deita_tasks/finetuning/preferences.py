@@ -53,7 +53,10 @@ class NotAPreference(Exception):
 
 
 def parse_preference(columns: Mapping[str, JSON], source: SourceRow) -> Preference:
-    """Return the preference that a row holds. Raises NotAPreference if it holds none."""
+    """Return the preference that a row holds. Raises NotAPreference if it holds none.
+
+    Without a column prompt, it is what both conversations begin with.
+    """
     chosen = _messages(columns.get("chosen"), "assistant", "chosen")
     rejected = _messages(columns.get("rejected"), "assistant", "rejected")
     if columns.get("prompt") is None:

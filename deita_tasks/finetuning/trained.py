@@ -67,7 +67,10 @@ def read_model(uri: str) -> TrainedModel:
 
 
 def is_trained(uri: str) -> bool:
-    """Return whether a complete, undamaged model lies under `uri`."""
+    """Return whether a complete, undamaged model lies under `uri`.
+
+    By the sha256 of its files on a local disk, elsewhere by their sizes. A damaged one is no model.
+    """
     try:
         return storage.are_same(uri, read_model(uri).files)
     except StorageError:
@@ -77,7 +80,11 @@ def is_trained(uri: str) -> bool:
 def prepare_sft(
     base: BaseName, data: TrainingSet, tokenization: Tokenization, recipe: SftRecipe, to: Settings
 ) -> Preparation:
-    """Put the data of an SFT into the store, unless the model is there already."""
+    """Put the data of an SFT into the store, unless the model is there already.
+
+    Return what a training needs to begin, its job's address included. Computes nothing with the
+    model.
+    """
     checkpoint = base.checkpoint()
     job = Job(
         base={name: str(value) for name, value in checkpoint.identity().items()},

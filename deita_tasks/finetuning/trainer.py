@@ -81,7 +81,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
 
 def curve_values(logs: dict[str, Any]) -> dict[str, float]:
-    """Return the values of an update that the curve shows."""
+    """Return the values of an update that the curve shows.
+
+    Those of CURVE_VALUES that the trainer logged: SFT has no rewards.
+    """
     return {name: float(logs[name]) for name in CURVE_VALUES if name in logs}
 
 

@@ -84,7 +84,10 @@ class Changes:
         return sorted(reasons, key=lambda reason: (reason[0], -reason[2], reason[1]))
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers as JSON: changes.json."""
+        """Return the numbers as JSON: changes.json.
+
+        Counts are of distinct conversations; `why` has the most common reasons first.
+        """
         return {
             "before": self.before,
             "pool": {"added": self.pool_added, "removed": self.pool_removed},

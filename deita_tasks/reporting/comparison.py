@@ -117,7 +117,10 @@ def _lines(measures: Sequence[MeasureResult]) -> list[list[JsonValue]]:
 
 
 def json_fields(data: ComparisonData) -> dict[str, JsonValue]:
-    """Return a comparison as JSON values."""
+    """Return a comparison as JSON values.
+
+    Scores of single items are left out: the means and intervals are made of them.
+    """
     return {
         "sentence": data.manifest.sentence,
         "notes": list(data.manifest.notes),

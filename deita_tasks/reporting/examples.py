@@ -72,7 +72,10 @@ class BadRows(NamedTuple):
 
 
 def best_selected(ledger: pa.Table) -> list[LedgerRow]:
-    """Return the best selected rows."""
+    """Return the best selected rows.
+
+    At most BEST, by rank; where ranks are not known, by evol score.
+    """
     keys = [("rank", "ascending"), ("evol_score", "descending")]
     return _first(_with_decision(ledger, "selected"), keys, BEST)
 
@@ -88,12 +91,18 @@ def closest_calls(ledger: pa.Table, measure: str = "similarity") -> list[LedgerR
 
 
 def nearest_copies(ledger: pa.Table, measure: str = "similarity") -> list[LedgerRow]:
-    """Return the rejected rows closest to a selected one."""
+    """Return the rejected rows closest to a selected one.
+
+    At most CLOSEST, with the greatest similarity or the least distance: the surest duplicates.
+    """
     return closest_calls(ledger, "similarity" if measure == "distance" else "distance")
 
 
 def best_below_budget(ledger: pa.Table) -> list[LedgerRow]:
-    """Return the best rows beyond the budget, or those that may be if not all are scored."""
+    """Return the best rows beyond the budget, or those that may be if not all are scored.
+
+    At most BEST. A row that is not scored stands by the upper bound of its evol score.
+    """
     keys = [("rank", "ascending"), ("evol_upper", "descending")]
     left_over = ledger.filter(pc.field("decision").isin(NO_PLACE))
     return _first(left_over, keys, BEST)
@@ -171,7 +180,10 @@ def example_groups(
 def pair_examples(
     rows: Sequence[LedgerRow], ledger: pa.Table, conversations: Mapping[str, Conversation]
 ) -> list[ExamplePair]:
-    """Return rows of the ledger, each with the selected row that blocked it."""
+    """Return rows of the ledger, each with the selected row that blocked it.
+
+    In the order of `rows`; the blocker is None where a row has none.
+    """
     blocker_ids = pa.array([row.nearest_id for row in rows if row.nearest_id], pa.string())
     selected = _with_decision(ledger, "selected")
     blockers = ledger_rows(selected.filter(pc.field("id").isin(blocker_ids)))
@@ -191,7 +203,10 @@ def _example(row: LedgerRow, conversations: Mapping[str, Conversation]) -> Examp
 
 
 def short_turns(conversation: Conversation) -> list[ShortTurn]:
-    """Return the first turns, shortened."""
+    """Return the first turns, shortened.
+
+    At most MAX_TURNS, of MAX_TURN_CHARACTERS each and MAX_CHARACTERS together.
+    """
     turns = []
     room = MAX_CHARACTERS
     for turn in conversation.turns[:MAX_TURNS]:
@@ -202,7 +217,11 @@ def short_turns(conversation: Conversation) -> list[ShortTurn]:
 
 
 def snippet_of(conversation: Conversation) -> str:
-    """Return the beginning of the first user turn, in whole words."""
+    """Return the beginning of the first user turn, in whole words.
+
+    At most SNIPPET_CHARACTERS on one line, then an ellipsis. Without a user turn, of the first
+    turn.
+    """
     user_turns = [turn.content for turn in conversation.turns if turn.role == "user"]
     text = user_turns[0] if user_turns else conversation.turns[0].content
     words = " ".join(text[: 4 * SNIPPET_CHARACTERS].split())
@@ -222,7 +241,10 @@ def group_unscorable(ledger: pa.Table) -> list[BadRows]:
 
 
 def group_excluded(ledger: pa.Table) -> list[BadRows]:
-    """Return the rows that filters left out by decision, with the reasons of a few."""
+    """Return the rows that filters left out by decision, with the reasons of a few.
+
+    In the order of EXCLUDED; a decision that no row has is not in the list.
+    """
     groups = []
     for decision in EXCLUDED:
         rows = _with_decision(ledger, decision)

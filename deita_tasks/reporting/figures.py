@@ -116,7 +116,10 @@ def _save(size: tuple[float, float], draw: Callable[[Axes], None], **options: An
 
 
 def decisions(counts: Mapping[str, int]) -> Callable[[Axes], None]:
-    """Input rows by decision."""
+    """Return what draws the input rows by decision.
+
+    counts: of every decision in DECISION_COLOURS, and of the rows "read".
+    """
 
     def draw(axes: Axes) -> None:
         """Draw a bar for each decision, the number and its share of the rows read beside it."""
@@ -148,7 +151,10 @@ def decisions(counts: Mapping[str, int]) -> Callable[[Axes], None]:
 
 
 def share(number: int, total: int) -> str:
-    """(12.3%), to stand after the number."""
+    """Return " (12.3%)", to stand after a number; "" where the total is 0.
+
+    A share that would round to 0.0% is "under 0.1%".
+    """
     if not total:
         return ""
     return " (under 0.1%)" if 0 < number / total < 0.0005 else f" ({number / total:.1%})"
@@ -213,7 +219,7 @@ def bin_edges(
 
 
 def turns(split: Split) -> Callable[[Axes], None]:
-    """Bars by number of user turns, MOST_TURNS and more in one."""
+    """Return what draws bars by number of user turns, MOST_TURNS and more in one."""
 
     def draw(axes: Axes) -> None:
         """Draw a pair of bars for each number of turns, as shares of their group."""
@@ -337,13 +343,17 @@ def scatter(
 
 
 def map_size(points: Doubles, width: float = 7.2) -> tuple[float, float]:
-    """A figure that points with equal distances on both axes fill, within reason."""
+    """Return width and height, in inches, of a map of `points` (n, 2) with axes of equal scale.
+
+    The height follows the points, but lies between 0.45 and 0.95 of the width; labels take 0.6
+    more.
+    """
     across, down = np.ptp(points, axis=0)
     return width, float(np.clip(width * down / across, 0.45 * width, 0.95 * width)) + 0.6
 
 
 def finish(axes: Axes, x: str, y: str) -> None:
-    """Labels, shares as per cent, and a legend above where there is something to tell apart."""
+    """Label both axes, show shares as per cent, and put a legend above if anything has a name."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))

@@ -166,13 +166,19 @@ def _changes(changes: Changes) -> Iterable[str]:
 
 
 def best_rows(data: ReportData) -> list[dict[str, JsonValue]]:
-    """Return the best of the selection as rows of a table, their numbers with two decimals."""
+    """Return the best of the selection as rows of a table, their numbers with two decimals.
+
+    Best first, in the order and number of `best_selected`.
+    """
     pairs = pair_examples(best_selected(data.ledger), data.ledger, data.conversations)
     return [{**_scores(pair), "question": _beginning(pair.example, BEST_TEXT)} for pair in pairs]
 
 
 def closest_rows(data: ReportData) -> list[dict[str, JsonValue]]:
-    """Return the rejected rows closest to the limit, each with the row that blocked it."""
+    """Return the rejected rows closest to the limit, each with the row that blocked it.
+
+    Similarities, or distances, have as many decimals as tell them from the limit.
+    """
     limit, measure = selection_limit(data.manifest), limit_measure(data.manifest)
     rows = []
     calls = closest_calls(data.ledger, measure)
@@ -239,6 +245,9 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def code(text: str) -> str:
-    """Return `text` as a span of code, backquotes included."""
+    """Return `text` as a span of code, backquotes included.
+
+    A longer fence and spaces stand around a text that has backquotes itself.
+    """
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"

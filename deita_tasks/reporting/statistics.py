@@ -44,7 +44,10 @@ def with_decision(ledger: pa.Table, decision: Decision) -> pa.Table:
 
 
 def is_partial(rows: pa.Table, column: str = "evol_score") -> bool:
-    """Return whether a score is not computed for some rows that may have one."""
+    """Return whether a score is not computed for some rows that may have one.
+
+    Such a row has a bound of its evol score: a lazy run computes no more where that is enough.
+    """
     has_bounds = pc.is_valid(pc.field("evol_upper"))
     not_computed = rows.filter(pc.is_null(pc.field(column)) & has_bounds)
     return bool(not_computed.num_rows)
@@ -136,7 +139,10 @@ def ranking_name(manifest: Manifest) -> str:
 def summary_table(
     splits: Mapping[str, Split], ranking: str = EVOL_SCORE
 ) -> list[tuple[str, list[str]]]:
-    """Return for each measure the mean and median, of the pool and of the selection."""
+    """Return for each measure the mean and median, of the pool and of the selection.
+
+    As text, a dash where there are no values. ranking: the name to show for the evol score.
+    """
     return [
         (
             ranking if name == EVOL_SCORE else name,

@@ -91,7 +91,7 @@ def lines(
 
 
 def heat_map(overlap: NDArray[np.float64], names: Sequence[str]) -> Callable[[Axes], None]:
-    """Overlaps (n, n) as shades, with the number in each square."""
+    """Return what draws overlaps, float64 (n, n) in [0, 1], with the number in each square."""
 
     def draw(axes: Axes) -> None:
         """Draw the squares without an axis of colours: each has its number."""

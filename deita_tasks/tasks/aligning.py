@@ -102,7 +102,10 @@ def prepare_training(
 
 
 def settings_of(training: TrainingOptions, options: Runtime) -> Settings:
-    """Return where and how trainings of a run work."""
+    """Return where and how trainings of a run work.
+
+    Without the launcher, which is no part of a training's address.
+    """
     return Settings(
         store=storage.absolute(options.store),
         seed=training.seed,
@@ -120,7 +123,10 @@ def _log_survey(tokenization: Tokenization, survey: Survey) -> None:
 
 
 def check_left_out(survey: Survey, min_good_fraction: float) -> None:
-    """Raise TooManyBadRows if a smaller share of the rows can be trained on."""
+    """Raise TooManyBadRows if a smaller share of the rows can be trained on.
+
+    A row that repeats an evaluation text counts neither as good nor as bad.
+    """
     contaminated = survey.left_out.get(CONTAMINATED, 0)  # neither good nor bad
     left_out = sum(survey.left_out.values()) - contaminated
     rows = survey.rows + left_out
@@ -138,7 +144,10 @@ def check_left_out(survey: Survey, min_good_fraction: float) -> None:
 def prepare_preferences(
     base: Preparation, training: Training, preferences: Preferences, options: Runtime
 ) -> Preparation:
-    """Put the preference pairs of a DPO that follows `base` into the store."""
+    """Put the preference pairs of a DPO that follows `base` into the store.
+
+    Warns of pairs that are left out, by reason. Raises InputError if no pair fits the window.
+    """
     pairs, unread = read_preferences(preferences.preferences or [])
     recipe = dpo_recipe(training, preferences)
     preparation = prepare_dpo(base, pairs, unread, recipe, settings_of(training, options))
@@ -150,7 +159,10 @@ def prepare_preferences(
 def train(
     preparation: Preparation, launcher: str | None, options: Runtime, title: str = ""
 ) -> TrainedModel:
-    """Return the model of a training; trains only if the store does not have it."""
+    """Return the model of a training; trains only if the store does not have it.
+
+    title: of the progress in the UI, by default the stage, such as "sft".
+    """
     store = storage.absolute(options.store)
     uri = model_uri(store, preparation.job.address)
     title = title or preparation.job.recipe.stage
@@ -164,7 +176,11 @@ def train(
 def train_model(
     key: str, title: str, store: str, launcher: str | None, slots: int | None
 ) -> dict[str, JsonValue]:
-    """Train what was prepared, from its last checkpoint on; write the artifact `key`."""
+    """Train what was prepared, from its last checkpoint on; write the artifact `key`.
+
+    Returns {"model": its address}; the weights stay in the store. Holds a slot of each device that
+    it computes on, and waits for another run that trains the same model.
+    """
     address = key.rsplit("/", 1)[-1]
     claim = storage.join(training_uri(store, address), CLAIM_FILE)
     if is_trained(key):
@@ -221,7 +237,10 @@ def export_model(
     options: Runtime,
     groups: Mapping[str, Group],
 ) -> AlignedModel:
-    """Write a trained model to its output folder. groups: the flow's parameters by name."""
+    """Write a trained model to its output folder. groups: the flow's parameters by name.
+
+    models: the stages of the training in order, SFT and then DPO; the last is the one to use.
+    """
     written = write_model_output(
         [model.address for model in models],
         storage.absolute(options.store),

@@ -34,7 +34,10 @@ class Approval(RunInput):
 
 
 def check_can_ask() -> None:
-    """Raise UsageError if no person can reach the server of this run."""
+    """Raise UsageError if no person can reach the server of this run.
+
+    Such are a temporary server, which ends with the command, and no server at all.
+    """
     if TEMPORARY_SERVER in os.environ or not PREFECT_API_URL.value():
         raise UsageError(
             "approve: this run has a temporary Prefect server, where nobody can answer; set "

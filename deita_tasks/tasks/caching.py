@@ -31,7 +31,11 @@ NOT_WORTH_RETRYING = (UsageError, InputError, ModelError, ServerUnreachable, Tra
 
 
 def cache_key(context: Any, arguments: Mapping[str, Any]) -> str:
-    """Return a task's name and the last step of its `key` argument."""
+    """Return a task's name and the last step of its `key` argument.
+
+    A key is a URI or a name that ends in a digest of all inputs, so a moved store keeps its
+    results.
+    """
     return f"{context.task.name}-{arguments['key'].rsplit('/', 1)[-1]}"
 
 
@@ -90,7 +94,10 @@ CACHED: dict[str, Any] = {
 def call_cached(
     task: Task[..., Any], options: Runtime, artifact_exists: bool, *arguments: Any
 ) -> dict[str, JsonValue]:
-    """Call a task; if its artifact does not exist, run it whatever Prefect has cached."""
+    """Call a task; if its artifact does not exist, run it whatever Prefect has cached.
+
+    Return what the task returns, of this run or of an earlier one. arguments: the first is its key.
+    """
     bound: Any = bind(task, options).with_options(refresh_cache=not artifact_exists)
     result: dict[str, JsonValue] = bound(*arguments)
     return result

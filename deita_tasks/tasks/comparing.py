@@ -105,7 +105,11 @@ def _log(arms: Sequence[Arm], notes: Sequence[str], usable: Usable) -> None:
 def train_arms(
     plan: ComparisonPlan, comparison: Comparison, training: Training, options: Runtime
 ) -> list[RunScores]:
-    """Train every arm with every seed; return the trainings without scores yet."""
+    """Train every arm with every seed; return the trainings without scores yet.
+
+    Arm by arm, with seeds counted up from the training's own. Those that the store has are not
+    trained again.
+    """
     recipe = sft_recipe(training)
     runs = []
     for arm in plan.arms:

@@ -36,7 +36,10 @@ PATIENCE = 5  # seconds to wait for a slot before checking whether the run is to
 
 
 def visible_gpus() -> list[str]:
-    """Return the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them.
+
+    [] where there are none. Without that variable, their numbers as texts: "0", "1".
+    """
     import torch
 
     return [_physical_name(number) for number in range(torch.cuda.device_count())]
@@ -72,7 +75,10 @@ def devices_of(component: Any) -> list[str]:
 
 
 def limit_names(devices: Sequence[str]) -> list[str]:
-    """Return the names of the devices' concurrency limits."""
+    """Return the names of the devices' concurrency limits.
+
+    With the host's name, so that "cuda-0" of two machines are two limits.
+    """
     return [slugify(f"deita-{socket.gethostname()}-{device}") for device in devices]
 
 
@@ -157,6 +163,9 @@ def _acquire(names: list[str]) -> Iterator[None]:
 
 
 def chosen_device_slot(device: str, slots: int | None) -> AbstractContextManager[None]:
-    """Return the slot of the one device that `device` chooses."""
+    """Return the slot of the one device that `device` chooses.
+
+    The first GPU that this process sees, or the CPU. slots: as in `device_slot`.
+    """
     gpus = visible_gpus() if choose_device(device) != "cpu" else []
     return device_slot([f"cuda-{gpus[0]}"] if gpus else ["cpu"], slots)

@@ -146,7 +146,10 @@ def rewrite_texts(
     model: ChatModel,
     advance: Callable[[], None],
 ) -> dict[str, JsonValue]:
-    """Rewrite the texts of a shard round by round; write the chains `key`."""
+    """Rewrite the texts of a shard round by round; write the chains `key`.
+
+    Returns {"chains": their number}. advance: called after each chain, for the progress.
+    """
 
     def work(seed: Seed) -> Chain:
         """Return the chain of a seed; one that ends early says why."""
@@ -164,7 +167,10 @@ def judge_texts(
     model: ChatModel,
     advance: Callable[[], None],
 ) -> dict[str, JsonValue]:
-    """Have the chains of a shard judged; write the chains `key`."""
+    """Have the chains of a shard judged; write the chains `key`.
+
+    rewritten: where the chains without scores are. Returns {"chains": their number}.
+    """
 
     def work(chain: Chain) -> Chain:
         """Return the chain with its scores, or with the problem why it has none."""

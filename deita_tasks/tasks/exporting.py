@@ -54,7 +54,10 @@ def export_selection(
 
 
 def subset(output: str, manifest: Manifest, stage_results: StageResults) -> Subset:
-    """Return the selection in `output`, with the tasks that this run took for it."""
+    """Return the selection in `output`, with the tasks that this run took for it.
+
+    Tasks are counted by stage, as run or cached.
+    """
     tasks = {stage: result.tasks for stage, result in stage_results.items()}
     return Subset(uri=output, manifest=manifest, tasks=tasks)
 

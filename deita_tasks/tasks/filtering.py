@@ -183,7 +183,11 @@ def _log(name: str, summary: ExclusionsSummary, pool: Pool) -> None:
 
 
 def count_tokens(tokens: TokenCounting, pool: Pool, options: Advanced) -> StageParts:
-    """Count the tokens of the rows that the store has no count of."""
+    """Count the tokens of the rows that the store has no count of.
+
+    Return where the counts of all rows are. A row that the chat template cannot show has a reason
+    instead.
+    """
     store = storage.absolute(options.store)
     counter = tokens.counter
     part_set = PartSet.create(store, "tokens", counter.fingerprint(), counter.ROW_KEY)
@@ -237,7 +241,10 @@ def exclusion_digests(plan: Plan, pool: str) -> list[str]:
 
 
 def exclusion_uris(plan: Plan, pool: str, options: Advanced) -> list[str]:
-    """Return where the exclusions of a plan are. pool: its digest."""
+    """Return where the exclusions of a plan are. pool: its digest.
+
+    In the order in which the filters say why a row is left out; an artifact need not be there yet.
+    """
     return [_exclusions_uri(options, digest) for digest in exclusion_digests(plan, pool)]
 
 

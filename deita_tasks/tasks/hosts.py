@@ -34,7 +34,11 @@ def versions() -> dict[str, str]:
 
 
 def describe_host(store: str, api: str | None) -> dict[str, Any]:
-    """Return this host's name, versions, and its problem with store or server; None without."""
+    """Return this host's name, versions, and its problem with store or server; None without.
+
+    Plain values, as a worker sends them back. api: the address of the Prefect server; None: not
+    checked.
+    """
     problem = _problem_with(store, api)
     return {"host": socket.gethostname(), "versions": versions(), "problem": problem}
 

@@ -181,7 +181,10 @@ class _Rounds:
         self._store = storage.absolute(options.store)
 
     def find_present(self) -> dict[str, PresentParts]:
-        """Return what the store has of each lazy stage."""
+        """Return what the store has of each lazy stage.
+
+        Parts by stage, with the number of rows that have no value in any.
+        """
         return {
             stage.name: find_present(stage.part_set, self._evaluation.values[stage.name].keys)
             for stage in self._lazy
@@ -290,7 +293,11 @@ class _Rounds:
         return int(np.count_nonzero(self._evaluation.values[stage].is_computed))
 
     def results(self) -> StageResults:
-        """Return the results of the lazy stages."""
+        """Return the results of the lazy stages.
+
+        reused: rows whose value was in the store. skipped: rows without a value, which cannot
+        matter.
+        """
         results = {}
         parts = self._evaluation.stage_parts
         total = len(self._evaluation.ids)

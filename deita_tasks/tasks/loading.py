@@ -37,7 +37,11 @@ LOADER_VERSION = 3  # increase it to load every pool anew
 
 
 def locate_pool(store: str, files: Sequence[str], format: str) -> str:
-    """Return where the pool of `files` lies; their content names it."""
+    """Return where the pool of `files` lies; their content names it.
+
+    pools/<digest>, by the URIs and contents of the files in order, the format and LOADER_VERSION.
+    Reads every file once for its digest.
+    """
     contents = [[uri, storage.content_digest(uri)] for uri in files]
     return pool_uri(store, _pool_digest(contents, format))
 
@@ -87,7 +91,11 @@ def mark_plan(plan: Plan, pool: str, options: Advanced) -> AbstractContextManage
 
 @materialize("deita://pool", name="load-pool", task_run_name="load pool", **CACHED)
 def load_pool(key: str, files: Sequence[str], format: str) -> dict[str, JsonValue]:
-    """Read every row of `files` into the pool artifact `key`; return its pool.json."""
+    """Read every row of `files` into the pool artifact `key`; return its pool.json.
+
+    Raises EmptyFile if the files have no row at all, InputError if they are not those that `key`
+    names. Bad rows raise nothing: they are quarantined.
+    """
     inputs: list[InputFile] = []
     summary = write_pool(key, _read_rows(key, files, format, inputs), inputs)
     if not summary.rows:

@@ -70,7 +70,11 @@ def _list(value: JsonValue) -> list[Any]:
 def evaluate_model(
     key: str, title: str, store: str, address: str, items: str, device: str, slots: int | None
 ) -> dict[str, JsonValue]:
-    """Return the loss of a model on every held-out row and on both answers of every pair."""
+    """Return the loss of a model on every held-out row and on both answers of every pair.
+
+    Losses are sums over the tokens of the answers, in nats, beside the number of these tokens.
+    items: where the tokens of rows and pairs are.
+    """
     examples, pairs = read_evaluation(items)
     with (
         stopped_by(raise_if_run_ends),
@@ -94,7 +98,10 @@ def run_tasks(
     device: str,
     slots: int | None,
 ) -> dict[str, JsonValue]:
-    """Return the scores of a model at tasks of lm-eval."""
+    """Return the scores of a model at tasks of lm-eval.
+
+    limit: items of each task, all if None. Scores are by item, under the task's own metric.
+    """
     with (
         stopped_by(raise_if_run_ends),
         chosen_device_slot(device, slots),
@@ -162,7 +169,10 @@ def write_answers(
     device: str,
     slots: int | None,
 ) -> dict[str, JsonValue]:
-    """Return a model's most probable answers to prompts."""
+    """Return a model's most probable answers to prompts.
+
+    Greedy, at most MAX_NEW_TOKENS each, in the order of the prompts.
+    """
     with (
         stopped_by(raise_if_run_ends),
         chosen_device_slot(device, slots),
@@ -176,7 +186,10 @@ def write_answers(
 def judge_answers(
     samples: Sequence[Sample], measures: Measures, options: Runtime
 ) -> list[Judgement]:
-    """Return what the judge says of the selection's answers beside each other group's."""
+    """Return what the judge says of the selection's answers beside each other group's.
+
+    [] without a judge. Each pair is shown in both orders; a group has one judgement over all pairs.
+    """
     if measures.judge_url is None or measures.judge_model is None or not samples:
         return []
     judge = JudgeOptions(

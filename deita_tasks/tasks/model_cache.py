@@ -103,13 +103,19 @@ def _check_fingerprint(component: Any, fingerprint: str | None) -> None:
 
 
 def release_models() -> None:
-    """Release the models that this process keeps."""
+    """Release the models that this process keeps.
+
+    Their memory is free once no shard works with them any more.
+    """
     with _load_lock:
         _components.clear()
 
 
 def raise_if_run_ends() -> None:
-    """Raise Stopped if the run that this shard belongs to is ending."""
+    """Raise Stopped if the run that this shard belongs to is ending.
+
+    Outside a run nothing ends, and nothing is raised.
+    """
     event = stop_event.get()
     if event is not None and event.is_set():
         raise Stopped("the run is ending")

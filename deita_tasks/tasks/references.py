@@ -107,7 +107,10 @@ def _read_tags(pool: Pool, column: str) -> Iterator[tuple[ReferenceText, Convers
 def make_reference(
     title: str, source: ReferenceSource, plan: Plan, pool: Pool, options: Advanced
 ) -> str:
-    """Return where the vectors of `source` are; embeds only if the store does not have them."""
+    """Return where the vectors of `source` are; embeds only if the store does not have them.
+
+    Logs the number of texts and the first notes on them. Needs a plan with a `text_embedder`.
+    """
     embedder = plan.text_embedder
     assert embedder is not None  # a plan with a source has it
     uri = reference_uri(source, plan, pool.digest, options)

@@ -33,7 +33,10 @@ TAGS = {
 
 
 def run_tags() -> list[str]:
-    """Return the tags of the current flow run, such as its preset and its pool."""
+    """Return the tags of the current flow run, such as its preset and its pool.
+
+    [] outside a run.
+    """
     context = FlowRunContext.get()
     return tags_of(context.parameters or {}) if context is not None else []
 

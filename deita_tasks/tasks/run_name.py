@@ -60,7 +60,10 @@ def _words() -> frozenset[str]:
 
 
 def in_run_folder(output: OutputT) -> OutputT:
-    """Return the output with the current run's folder in place of {run}."""
+    """Return the output with the current run's folder in place of {run}.
+
+    Unchanged outside a run, and where its address has no {run}.
+    """
     context = FlowRunContext.get()
     if RUN_PLACEHOLDER not in output.output or context is None or context.flow_run is None:
         return output

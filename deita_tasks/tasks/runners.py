@@ -52,7 +52,10 @@ class ShardRunner(AbstractContextManager["ShardRunner"]):
 
     @property
     def workers(self) -> int:
-        """Number of workers on this machine."""
+        """Number of workers on this machine.
+
+        As many as the user sets, else one for each GPU, else one.
+        """
         return self.options.workers or len(self.gpus) or 1
 
     @property
@@ -239,7 +242,11 @@ def _gpu_queue(shards: ShardRunner) -> Any:
 
 
 def begin_process(threads: int, gpus: Any) -> None:
-    """Set up a worker process: its share of the cores, its GPU, and an end with its parent."""
+    """Set up a worker process: its share of the cores, its GPU, and an end with its parent.
+
+    gpus: a queue with the names of GPUs, of which each process takes one; None where none are
+    needed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     worker_environment["OMP_NUM_THREADS"] = str(threads)
     if gpus is not None:

@@ -65,7 +65,10 @@ def select_rows(
 def select(
     plan: Plan, pool: Pool, stage_results: StageResults, options: Advanced
 ) -> SelectionSummary:
-    """Return the selection of a plan; selects only if the store does not have it."""
+    """Return the selection of a plan; selects only if the store does not have it.
+
+    Logs the rows by decision. Its URI is where the artifact is now, wherever the store was before.
+    """
     uri = storage.join(options.store, "selections", selection_digest(plan, pool.digest))
     selector = plan.specs["selection"]
     parts = parts_to_json(stage_results)
@@ -165,7 +168,11 @@ def solve_limit(
     exclusions: Sequence[str],
     rank_by: str | None = None,
 ) -> dict[str, JsonValue]:
-    """Return the limit that yields `budget` rows: {max_similarity, kept, candidates}."""
+    """Return the limit that yields `budget` rows: {max_similarity, kept, candidates}.
+
+    pool: its URI. budget: in rows. exclusions: the artifacts of the filters. rank_by: as the
+    strategy has it.
+    """
     candidates = read_exclusions(exclusions).leave_out(Pool.open(pool))
     return find_limit(candidates, parts_from_json(parts), budget, device, rank_by).to_dict()
 

@@ -60,7 +60,10 @@ def score_shard(
     spec: Spec,
     limits: JsonFields,
 ) -> dict[str, JsonValue]:
-    """Score every pair of a shard's conversations, and write their part."""
+    """Score every pair of a shard's conversations, and write their part.
+
+    Returns its parts, their URI and the number of rows computed now; the scores stay in the store.
+    """
 
     def compute(scorer: Any, shard_rows: Mapping[str, Conversation]) -> Iterator[pa.Table]:
         """Yield a table of scores for each group of conversations that the scorer finishes.
@@ -89,7 +92,10 @@ def embed_shard(
     spec: Spec,
     limits: JsonFields,
 ) -> dict[str, JsonValue]:
-    """Embed a shard's conversations, and write their part."""
+    """Embed a shard's conversations, and write their part.
+
+    Returns its parts, their URI and the number of rows computed now; the vectors stay in the store.
+    """
 
     def compute(embedder: Any, shard_rows: Mapping[str, Conversation]) -> Iterator[pa.Table]:
         """Yield one table with a vector for each row, or the reason for none."""
@@ -201,7 +207,10 @@ StageResults: TypeAlias = Mapping[str, StageResult]  # by stage: complexity, qua
 
 
 def list_stages(plan: Plan, options: Advanced) -> list[Stage]:
-    """Return the model work that a plan needs, in order."""
+    """Return the model work that a plan needs, in order.
+
+    Scorers in the order of the plan, then the embedder, if the strategy needs one.
+    """
     store = storage.absolute(options.store)  # a worker may have another working directory
     stages = [
         Stage.from_plan(kind, score_shard, scorer, plan, store)
@@ -213,7 +222,11 @@ def list_stages(plan: Plan, options: Advanced) -> list[Stage]:
 
 
 def plan_stage(stage: Stage, pool: Pool, options: Advanced) -> ShardPlan:
-    """Return all shards of a stage over the distinct rows of a pool."""
+    """Return all shards of a stage over the distinct rows of a pool.
+
+    Rows with the same key, such as equal texts, count once. A part that is present is in the plan
+    too.
+    """
     keys, positions = pool.distinct_by(stage.part_set.row_key)
     store = storage.absolute(options.store)
     return plan_shards(stage.part_set, store, keys, positions, options.shard_rows)
@@ -265,7 +278,10 @@ class ComputedShards(NamedTuple):
 
 
 def collect(futures: Sequence[PrefectFuture[Any]]) -> ComputedShards:
-    """Return what finished shards have given."""
+    """Return what finished shards have given.
+
+    Parts in the order of the futures. Raises what the first failed one raised.
+    """
     digests: list[str] = []
     computed = 0
     for future in futures:
@@ -278,7 +294,10 @@ def collect(futures: Sequence[PrefectFuture[Any]]) -> ComputedShards:
 def submit_present(
     stage: Stage, pool: Pool, options: Advanced, shards: Sequence[Shard]
 ) -> list[PrefectFuture[Any]]:
-    """Ask for parts that are present: the run shows them as Cached. Starts no worker."""
+    """Ask for parts that are present: the run shows them as Cached. Starts no worker.
+
+    Return their futures, in the order of the shards.
+    """
     if not shards:
         return []
     arguments = _shard_arguments(stage, shards, stage.name)

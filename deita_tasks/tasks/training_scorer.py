@@ -199,7 +199,10 @@ def _facts(templates: Templates, roles: Roles, licence: str) -> DataFacts:
 
 
 def estimate_of(plan: ScorerPlan) -> ScorerEstimate:
-    """Return the estimate of a plan."""
+    """Return the estimate of a plan.
+
+    Requests, tokens and minutes by role; no model is asked for it.
+    """
     return ScorerEstimate(chains=len(plan.seeds), roles=plan.estimates)
 
 
@@ -365,7 +368,11 @@ def evaluate_scorer(
     device: str,
     slots: int | None,
 ) -> dict[str, JsonValue]:
-    """Return the scores of a trained model, as `causal_lm` gives them."""
+    """Return the scores of a trained model, as `causal_lm` gives them.
+
+    Returns {"scores": one for each pair, None where it has none}. The checkpoint is written to a
+    temporary folder, since `causal_lm` reads only folders.
+    """
     with storage.scratch_folder() as scratch:
         folder = Path(scratch, "scorer")
         folder.mkdir()
@@ -383,7 +390,10 @@ def score_texts(
     device: str,
     slots: int | None,
 ) -> dict[str, JsonValue]:
-    """Return the scores of another scorer."""
+    """Return the scores of another scorer.
+
+    Returns {"scores": one for each pair, None where it has none}.
+    """
     return _score(spec, pairs, device, slots)
 
 
@@ -444,7 +454,10 @@ def write_output(
     inputs: Sequence[InputFile],
     parameters: Mapping[str, JsonValue],
 ) -> dict[str, JsonValue]:
-    """Write checkpoint, data, card, figures and manifest; return the manifest."""
+    """Write checkpoint, data, card, figures and manifest; return the manifest.
+
+    parameters: by group. The result as a whole stays in `output`: only JSON leaves a task.
+    """
     written = write_scorer_result(output, store, result, figures, usage, inputs, parameters)
     return written.manifest.to_dict()
 

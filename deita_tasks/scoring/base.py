@@ -91,7 +91,10 @@ class Scorer(Component):
         return [len(conversation.pairs) for conversation in conversations]
 
     def compute_rows(self, conversations: Sequence[Conversation]) -> RowScores:
-        """Return the scores of every pair of `conversations`."""
+        """Return the scores of every pair of `conversations`, one conversation after the other.
+
+        As many of each as `score_counts` says. Never raises for one bad row.
+        """
         pairs = [pair for conversation in conversations for pair in conversation.pairs]
         return RowScores(self.compute(pairs), {})
 

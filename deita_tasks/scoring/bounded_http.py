@@ -71,6 +71,11 @@ class BoundedClient:
         return future.result()
 
     async def _post(self, url: str, content: bytes, headers: Mapping[str, str]) -> Answer:
+        """Return the answer to one request; runs on the event loop, under one deadline.
+
+        Raises Unreachable if no connection comes about, and NoAnswer for every other failure on the
+        way, a timeout among them.
+        """
         try:
             async with (
                 asyncio.timeout(self._timeout),
@@ -101,6 +106,7 @@ def _event_loop() -> asyncio.AbstractEventLoop:
 
 
 def _close(client: httpx.AsyncClient, loop: asyncio.AbstractEventLoop) -> None:
+    """Close a client's connections on their loop, without waiting: the program may be ending."""
     asyncio.run_coroutine_threadsafe(client.aclose(), loop)
 
 

@@ -40,6 +40,11 @@ class CausalLMScorer(CausalLMComponent, PromptScorer):
     )
 
     def fingerprint(self) -> Fingerprint:
+        """Return prompt, tokenizer, checkpoint and number type; loads no weights.
+
+        `dtype` is what "auto" stands for on this machine, so hardware with another number type does
+        not reuse the scores.
+        """
         return {
             "backend": "causal_lm",
             "version": self.VERSION,
@@ -48,6 +53,12 @@ class CausalLMScorer(CausalLMComponent, PromptScorer):
         }
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
+        """Return the expected scores, float32 (n,) in [1, 6].
+
+        NaN and a problem for a pair whose prompt cannot be truncated to the limit, that does not
+        fit memory even alone, or whose logits are not finite. Raises ModelError if the checkpoint
+        cannot be used.
+        """
         encoder = self.encoder
         run = self._run_model(pairs, encoder.tokenize)
         scores = expected_score(run.values)
@@ -61,13 +72,23 @@ class CausalLMScorer(CausalLMComponent, PromptScorer):
         return ModelOutput(scores, run.truncated_tokens(), problems)
 
     def _read_states(self, model: CausalLM, states: torch.Tensor) -> torch.Tensor:
+        """Return the raw logits of "1" to "6", float32 (n, 6), from last states (n, d)."""
         return model.logits(states)
 
     def _load_encoder(self) -> PromptEncoder:
+        """Return the prompts' encoder for the checkpoint, with its window as the default length.
+
+        Raises UsageError for a length that the model cannot read, ModelError for an unusable
+        tokenizer.
+        """
         checkpoint = find_checkpoint(self.model, self.revision)
         limit = checkpoint.limit(self.max_length)
         return PromptEncoder.for_checkpoint(self.kind, checkpoint, limit)
 
     def _load_model(self) -> CausalLM:
+        """Return the decoder with the six rows of its head that the digits have.
+
+        The template's beginning is computed once, as every prompt has it.
+        """
         encoder = self.encoder
         return self._load_causal_lm(encoder.checkpoint, encoder.common_prefix(), encoder.digits)

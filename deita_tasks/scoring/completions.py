@@ -59,6 +59,11 @@ class CompletionsScorer(PromptScorer, ServedScorer):
     )
 
     def fingerprint(self) -> Fingerprint:
+        """Return prompt and tokenizer, and the model's name and server in place of weights.
+
+        The server's weights cannot be read. `server` and `top_logprobs`, the way to request
+        log-probabilities, are no part of it.
+        """
         return {
             "backend": "openai",
             "version": self.VERSION,
@@ -68,6 +73,12 @@ class CompletionsScorer(PromptScorer, ServedScorer):
         }
 
     def rate(self, pair: tuple[str, str]) -> Rating:
+        """Return the expected score of a pair, in [1, 6].
+
+        NaN and a problem for a prompt that cannot be truncated to the limit, which is not sent.
+        Raises NoScore if the answer does not have all six log-probabilities, and what `post`
+        raises.
+        """
         encoder = self.encoder
         prompt = encoder.tokenize([pair])[0]
         if not prompt.ids:
@@ -85,6 +96,7 @@ class CompletionsScorer(PromptScorer, ServedScorer):
         return {"logprobs": 1, "logprob_token_ids": digits, "return_tokens_as_token_ids": True}
 
     def _load_encoder(self) -> PromptEncoder:
+        """Return the encoder of `tokenizer`, or of `model` if the server names it by its hub id."""
         model = self.tokenizer or self.model
         return PromptEncoder.for_engine(self.kind, model, self.revision, self.max_length)
 
@@ -110,6 +122,11 @@ def _digit_logprobs(first: Mapping[str, JSON], digit_ids: Sequence[int]) -> list
 
 
 def _digit_logprob(digit: str, value: JSON) -> float:
+    """Return a digit's log-probability, in nats.
+
+    Raises NoScore for a missing one, for what is no number, and for MASKED: a token that the server
+    may not generate says nothing about the score.
+    """
     if value is None:
         raise NoScore(f"the server gave no log-probability for {digit!r}")
     is_bool = isinstance(value, bool)  # a subclass of int

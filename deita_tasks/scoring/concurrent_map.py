@@ -19,6 +19,8 @@ class _Skipped(Exception):
 
 
 class _Failure(NamedTuple):
+    """A call that ended in an error, on its way to the caller's thread."""
+
     error: BaseException
 
 
@@ -35,6 +37,7 @@ def concurrent_map(
     outcomes: SimpleQueue[tuple[int, R] | _Failure | None] = SimpleQueue()
 
     def call(position: int) -> None:
+        """Put the outcome of a call into the queue: nobody reads its future."""
         outcomes.put(_call(function, values, position, stopping))
 
     first_error: BaseException | None = None
@@ -66,7 +69,13 @@ def concurrent_map(
 def _call(
     function: Callable[[V], R], values: Sequence[V], position: int, stopping: threading.Event
 ) -> tuple[int, R] | _Failure | None:
+    """Return a position with its result, a _Failure, or None for a call that was stopped.
+
+    Never raises: whatever goes wrong in a thread is an outcome, and stops the calls that follow.
+    """
+
     def skip_if_stopping() -> None:
+        """Raise _Skipped if another call failed or the caller stopped."""
         if stopping.is_set():
             raise _Skipped
 

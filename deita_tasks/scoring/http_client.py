@@ -126,6 +126,12 @@ class Server:
     def _post_once(
         self, url: str, body: JSONObject, before_attempt: Callable[[], None]
     ) -> JSONObject:
+        """Return the server's JSON object at one attempt.
+
+        Raises NoAnswer if another attempt may succeed, as _Busy for a status that says so; Refused
+        if only this request is at fault; ModelError if every request would fail, as with a wrong
+        key.
+        """
         before_attempt()
         key = self._key()
         headers = {"Content-Type": "application/json"}
@@ -148,6 +154,11 @@ class Server:
         )
 
     def _is_last_attempt(self, state: RetryCallState) -> bool:
+        """Return whether no attempt follows; tenacity asks after each that failed.
+
+        A server that never answered gets FIRST_CONTACT_ATTEMPTS at most: its address is probably
+        wrong.
+        """
         error = state.outcome.exception() if state.outcome else None
         attempts = min(self._attempts, _attempt_limit.get())
         if self._was_never_there(error):
@@ -155,6 +166,7 @@ class Server:
         return state.attempt_number >= attempts
 
     def _was_never_there(self, error: BaseException | None) -> bool:
+        """Return whether there is no connection, and this process had no answer before either."""
         return isinstance(error, Unreachable) and self.url not in _answered_urls
 
     def _failure(self, url: str, attempts: int, error: NoAnswer) -> ServerError:
@@ -176,6 +188,7 @@ class Server:
         return RequestFailed(f"{message}; {advice}", reason)
 
     def _mask(self, text: str) -> str:
+        """Return `text` with *** for the key, which a server may repeat in its error messages."""
         key = self._key()
         return text.replace(key, "***") if key else text
 
@@ -225,6 +238,11 @@ def shorten(text: str, length: int = 200) -> str:
 
 
 def _json_object(answer: Answer) -> JSONObject:
+    """Return the object in the body of a successful answer.
+
+    Raises Refused for a body over MAX_BODY, and NoAnswer, so that it is requested again, for a body
+    that is not a JSON object, such as half an answer or a proxy's page.
+    """
     if answer.is_too_long:
         raise Refused(
             f"the server answers with more than {MAX_BODY:,} bytes; expected a short JSON object"

@@ -70,6 +70,10 @@ class JudgeScorer(ServedScorer):
     )
 
     def fingerprint(self) -> Fingerprint:
+        """Return the model's name and server, every prompt, and the tokens per reply.
+
+        The prompts are here beside VERSION, so an edited rubric never reuses older ratings.
+        """
         return {
             "backend": "judge",
             "version": self.VERSION,
@@ -81,6 +85,11 @@ class JudgeScorer(ServedScorer):
         }
 
     def rate(self, pair: tuple[str, str]) -> Rating:
+        """Return the judge's rating, asked for once more if the first reply is not a number alone.
+
+        NaN and a problem if neither is. Raises NoScore for an answer without a message, and what
+        `post` raises.
+        """
         messages = [
             {"role": "system", "content": f"{RUBRICS[self.kind]}\n{RULES}"},
             {"role": "user", "content": rating_request(self.kind, *pair)},
@@ -100,6 +109,10 @@ class JudgeScorer(ServedScorer):
         return Rating(score)
 
     def _reply(self, messages: list[dict[str, str]]) -> str:
+        """Return the text that the judge answers to `messages`, at temperature 0; "" for a null.
+
+        Raises NoScore for an answer without a message, and what `post` raises.
+        """
         answer = self.post(
             "chat/completions",
             {"messages": messages, "temperature": 0, "max_tokens": self.max_tokens},

@@ -64,13 +64,18 @@ class PairEncoder(NamedTuple):
     least_alone: int
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
-        """Return the token ids of pairs."""
+        """Return the token ids of pairs, in their order.
+
+        Prompts, whole texts and responses are tokenized separately: a token may span where two of
+        them meet. A pair without a value has its `problem` and no ids.
+        """
         prompts = self._ids([f"{instruction}\n" for instruction, _ in pairs])
         wholes = self._ids([f"{instruction}\n{response}" for instruction, response in pairs])
         responses = self._ids([response for _, response in pairs])
         return list(map(self._encode, prompts, wholes, responses))
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of whole texts, the tokenizer's special ones included."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
 
     def _encode(self, prompt: list[int], whole: list[int], response: list[int]) -> EncodedPair:
@@ -113,6 +118,7 @@ class LanguageModelScorer(CausalLMComponent, Scorer):
         return self._encoder.get(self._load_encoder)
 
     def fingerprint(self) -> Fingerprint:
+        """Return score, checkpoint, template, limit and number type; loads no weights."""
         return {
             "backend": self.kind,
             "version": self.VERSION,
@@ -124,6 +130,12 @@ class LanguageModelScorer(CausalLMComponent, Scorer):
         }
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
+        """Return the scores of pairs, float32 (n,), above 0 and without an upper bound.
+
+        NaN and a problem for a pair whose response has too few tokens, whose instruction fills the
+        limit, that does not fit memory even alone, or whose losses give no finite number. Raises
+        ModelError if the checkpoint cannot be used.
+        """
         values: list[float] = []
         truncated: list[int] = []
         problems: dict[int, str] = {}
@@ -137,6 +149,7 @@ class LanguageModelScorer(CausalLMComponent, Scorer):
         return ModelOutput(np.array(values, np.float32), np.array(truncated, np.int32), problems)
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
+        """Return the tokens read and left out; IFD reads a response twice, and both count."""
         tokens = np.zeros(len(conversations), np.int64)
         truncated = np.zeros(len(conversations), np.int64)
         for row, conversation in enumerate(conversations):
@@ -165,12 +178,18 @@ class LanguageModelScorer(CausalLMComponent, Scorer):
         return scores, problems
 
     def _load_encoder(self) -> PairEncoder:
+        """Return the encoder of pairs, which reads no weights.
+
+        Raises UsageError if the model cannot read `max_length` tokens. A response that is read
+        alone needs two tokens: the first one has nothing to be predicted from.
+        """
         checkpoint = find_checkpoint(self.model, self.revision)
         checkpoint.limit(self.max_length)
         least_alone = 2 if self.READS_ALONE else 1
         return PairEncoder(checkpoint, load_tokenizer(checkpoint), self.max_length, least_alone)
 
     def _load_model(self) -> CausalLM:
+        """Return the decoder with its whole head: a loss needs the logits of all tokens."""
         checkpoint = self.encoder.checkpoint
         vocabulary = range(checkpoint.config().get_text_config().vocab_size)
         return self._load_causal_lm(checkpoint, (), vocabulary)

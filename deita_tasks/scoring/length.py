@@ -38,6 +38,7 @@ class _Length(Scorer):
     middle: float = Field(gt=0, allow_inf_nan=False, description="words that score 3.5")
 
     def fingerprint(self) -> Fingerprint:
+        """Return the backend with `middle`, which moves every score; no model is part of it."""
         return {
             "backend": self.BACKEND,
             "version": self.VERSION,
@@ -46,6 +47,10 @@ class _Length(Scorer):
         }
 
     def _scores(self, texts: Sequence[str]) -> ModelOutput:
+        """Return the scores of texts by their words: float32 (n,), 3.5 for `middle` words.
+
+        Every text has a score, and is read to its end.
+        """
         words: NDArray[np.float64] = np.fromiter(map(count_words, texts), np.float64, len(texts))
         scores = 1 + 5 * words / (words + self.middle)
         return ModelOutput(scores.astype(np.float32), np.zeros(len(texts), np.int32))
@@ -60,6 +65,7 @@ class InstructionLength(_Length):
     middle: float = Field(25.0, gt=0, allow_inf_nan=False, description="words that score 3.5")
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
+        """Return the scores of the instructions, float32 (n,) in [1, 6]; responses are not read."""
         return self._scores([instruction for instruction, _ in pairs])
 
 
@@ -75,4 +81,5 @@ class ResponseLength(_Length):
     middle: float = Field(50.0, gt=0, allow_inf_nan=False, description="words that score 3.5")
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
+        """Return the scores of the responses, float32 (n,) in [1, 6]; instructions are not read."""
         return self._scores([response for _, response in pairs])

@@ -44,7 +44,10 @@ class JudgeOptions(JsonRecord):
     concurrency: int = Field(SERVER_CONCURRENCY, ge=1)
 
     def fingerprint(self) -> dict[str, object]:
-        """Return what a verdict depends on."""
+        """Return what a verdict depends on: server, model and prompt, not key or concurrency.
+
+        Raises ValueError for a URL that is not the address of an API.
+        """
         return {"url": check_url(self.url), "model": self.model, "version": VERSION}
 
 
@@ -76,15 +79,17 @@ class PairVerdicts(JsonRecord):
 
 
 def compare_answers(pairs: Sequence[AnswerPair], options: JudgeOptions) -> PairVerdicts:
-    """Return which answer of each pair is better.
+    """Return which answer of each pair is better, in the order of `pairs`.
 
-    Raises what `http_client.Server.post` raises for a server that is away or refuses the key, and
-    ModelError if the judge gives no verdict on any pair.
+    Each pair takes two requests. Raises what `http_client.Server.post` raises for a server that is
+    away or refuses the key, and ModelError if the judge gives no verdict on any pair; a single
+    request that is refused is only a problem.
     """
     questions = [order for pair in pairs for order in (pair, pair.swapped)]
     server = _connect(options)
 
     def ask(question: AnswerPair) -> str | _NoVerdict:
+        """Return the verdict on one order of a pair; called from several threads."""
         return _ask(server, options.model, question)
 
     replies: dict[int, str | _NoVerdict] = {}
@@ -100,10 +105,16 @@ def compare_answers(pairs: Sequence[AnswerPair], options: JudgeOptions) -> PairV
 
 
 class _NoVerdict(NamedTuple):
+    """A question without a verdict: the server refused it, or the reply says something else."""
+
     problem: str
 
 
 def _connect(options: JudgeOptions) -> Server:
+    """Return the judge's server, with the key that the environment has now; some need none.
+
+    Raises UsageError if a variable that the user named is not set, ValueError for a wrong URL.
+    """
     key = os.environ.get(options.api_key_env, "").strip()
     if not key and options.api_key_env != SERVER_KEY_ENV:
         raise UsageError(
@@ -150,6 +161,11 @@ def parse_verdict(reply: str) -> str | None:
 
 
 def _combine(pairs: Sequence[AnswerPair], replies: Sequence[str | _NoVerdict]) -> PairVerdicts:
+    """Return the verdicts on n pairs from the 2 n replies on their orders, two of a pair together.
+
+    An answer is better only if it is in both places. One missing reply leaves the pair without a
+    verdict.
+    """
     verdicts: list[Verdict | None] = []
     problems: list[str] = []
     disagreements = 0

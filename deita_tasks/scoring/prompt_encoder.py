@@ -38,7 +38,8 @@ class PromptEncoder(NamedTuple):
     ) -> PromptEncoder:
         """Return the encoder of a checkpoint.
 
-        Raises UsageError for a length that leaves no room for a pair.
+        Raises UsageError for a length that leaves no room for a pair, ModelError for a checkpoint
+        without a usable tokenizer, or whose tokenizer has no token for each digit.
         """
         tokenizer = load_tokenizer(checkpoint)
         digits = find_digit_ids(tokenizer, kind)
@@ -57,13 +58,17 @@ class PromptEncoder(NamedTuple):
         """Return the encoder of a checkpoint that an engine runs.
 
         The default length is one token under the model's window: the engine generates a token, and
-        needs room for it.
+        needs room for it. Raises what `for_checkpoint` raises, and UsageError if neither
+        `max_length` nor a config.json gives a length.
         """
         checkpoint = find_checkpoint(model, revision)
         return cls.for_checkpoint(kind, checkpoint, max_length or _window(checkpoint) - 1)
 
     def tokenize(self, pairs: Sequence[tuple[str, str]]) -> list[Tokens]:
-        """Return the token ids of the prompts for `pairs`, truncated to the limit."""
+        """Return the token ids of the prompts for `pairs`, truncated to the limit.
+
+        A prompt that cannot be truncated so far has none; `too_long_problem` says why.
+        """
         prompts = [render(self.kind, *pair) for pair in pairs]
         return tokenize(self.tokenizer, prompts, self.max_length)
 
@@ -107,13 +112,16 @@ class PromptScorer(Scorer):
         return self._encoder.get(self._load_encoder)
 
     @abstractmethod
-    def _load_encoder(self) -> PromptEncoder: ...
+    def _load_encoder(self) -> PromptEncoder:
+        """Return the prompts' encoder, from tokenizer and configuration alone."""
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
+        """Return the tokens of each conversation's prompts, read and left out."""
         return self.encoder.forecast(conversations)
 
 
 def _window(checkpoint: Checkpoint) -> int:
+    """Return the model's window in tokens. Raises UsageError if no config.json names one."""
     if checkpoint.file("config.json") is None:
         raise UsageError(
             f"{checkpoint.location} has no config.json that names the model's window; set "

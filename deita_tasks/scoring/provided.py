@@ -47,6 +47,7 @@ def _parse_scale(value: Any) -> Any:
 
 
 def _check_scale(scale: Scale) -> Scale:
+    """Return the scale. Raises ValueError unless it has a finite width above 0."""
     if not scale.low < scale.high or not math.isfinite(scale.high - scale.low):
         raise ValueError(EXPECTED_SCALE)
     return scale
@@ -56,12 +57,18 @@ class _ColumnScorer(ProvidedComponent, Scorer):
     """Scores from a column, which the row may have for each user turn or once."""
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
+        """Raise UsageError: a pair does not say which row it is from, and rows may share texts."""
         raise UsageError(
             "the scorer 'provided' has scores of rows, not of pairs: use "
             "compute_rows(conversations)"
         )
 
     def compute_rows(self, conversations: Sequence[Conversation]) -> RowScores:
+        """Return the scores that the rows have, `score_counts` of each.
+
+        A row whose value cannot be used has NaN for every score and one problem. Nothing is
+        truncated.
+        """
         scores: list[float] = []
         problems: dict[int, str] = {}
         values = self._source().values(conversations)
@@ -106,6 +113,10 @@ class ProvidedScorer(_ColumnScorer):
     )
 
     def fingerprint(self) -> Fingerprint:
+        """Return the content that scores are read from, and how they are read.
+
+        `per` and `scale` are part of it only where they are set, so older scores stay valid.
+        """
         fingerprint: Fingerprint = {
             "backend": "provided",
             "version": self.VERSION,
@@ -119,11 +130,16 @@ class ProvidedScorer(_ColumnScorer):
         return fingerprint
 
     def score_counts(self, conversations: Sequence[Conversation]) -> list[int]:
+        """Return 1 for each conversation if scores are per row, else its number of pairs."""
         if self.per == "row":
             return [1] * len(conversations)
         return super().score_counts(conversations)
 
     def _parse_scores(self, value: Value | NoValue, count: int) -> list[float]:
+        """Return `count` scores in [1, 6]. Raises NoValue for another number of them, or a bad one.
+
+        A list for a score per row may have one number, but not several.
+        """
         scores = _list_of(value)
         if self.per == "row" and len(scores) != 1:
             raise NoValue(f"{len(scores)} scores, expected one for the row")
@@ -137,6 +153,7 @@ class ProvidedScorer(_ColumnScorer):
         return [self._parse_score(score) for score in scores]
 
     def _parse_score(self, score: Value) -> float:
+        """Return a score, mapped from `scale` onto [1, 6]. Raises NoValue if it lies outside."""
         number = _number_of(score)
         if self.scale is not None:
             if not self.scale.low <= number <= self.scale.high:
@@ -148,6 +165,7 @@ class ProvidedScorer(_ColumnScorer):
         return float(number)
 
     def _default_columns(self) -> DefaultColumns:
+        """Return the names that the original program writes, and short ones for a joined file."""
         return DefaultColumns(in_rows=f"{self.kind}_scores", in_file=self.kind)
 
 
@@ -162,6 +180,7 @@ class ProvidedColumn(_ColumnScorer):
     column: str = Field(min_length=1, description="the column")
 
     def fingerprint(self) -> Fingerprint:
+        """Return the content that the numbers are read from, and the score's name."""
         return {
             "backend": "provided_column",
             "version": self.VERSION,
@@ -170,6 +189,7 @@ class ProvidedColumn(_ColumnScorer):
         }
 
     def score_counts(self, conversations: Sequence[Conversation]) -> list[int]:
+        """Return how many numbers each row has: one per pair for a list, else one for all of it."""
         values = self._source().values(conversations)
         return [
             len(conversation.pairs) if _is_list(value) else 1
@@ -177,6 +197,10 @@ class ProvidedColumn(_ColumnScorer):
         ]
 
     def _parse_scores(self, value: Value | NoValue, count: int) -> list[float]:
+        """Return `count` numbers of any range.
+
+        Raises NoValue for another number of them, or a bad one.
+        """
         scores = _list_of(value)
         if len(scores) != count:
             raise NoValue(
@@ -186,12 +210,14 @@ class ProvidedColumn(_ColumnScorer):
         return [self._parse_score(score) for score in scores]
 
     def _parse_score(self, score: Value) -> float:
+        """Return a number as it is. Raises NoValue if it is not finite in float32."""
         number = _number_of(score)
         if not abs(number) <= LARGEST:
             raise NoValue(f"{str(score)[:40]} is not a finite number")
         return float(number)
 
     def _default_columns(self) -> DefaultColumns:
+        """Return the named column, for rows and files alike; this score has no usual one."""
         return DefaultColumns(self.column, self.column)
 
 
@@ -212,6 +238,7 @@ def _number_of(score: Value) -> int | float:
 
 
 def _is_list(value: Value | NoValue) -> bool:
+    """Return whether a row has a list of numbers, as JSON text too; False if it has no value."""
     try:
         return isinstance(parse_value(value, "a list"), list | np.ndarray)
     except NoValue:

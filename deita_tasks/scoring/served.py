@@ -110,6 +110,11 @@ class ServedScorer(Scorer):
         """
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
+        """Return the scores of pairs, float32 (n,), in their order, however the answers come.
+
+        Raises ServerError if the server is away, ModelError if it scores not even a short pair,
+        UsageError for a missing key. Work that is paid for is lost then: a run uses `iterate_rows`.
+        """
         ratings = dict(self._iterate_ratings(pairs))
         return _model_output([ratings[position] for position in range(len(pairs))])
 
@@ -133,7 +138,10 @@ class ServedScorer(Scorer):
             yield FinishedRows(without_pairs, RowScores(_model_output([]), {}))
 
     def post(self, path: str, body: JSONObject) -> JSONObject:
-        """Return the server's answer to a request for `model` (see `http_client.Server.post`)."""
+        """Return the server's answer to a request for `model` (see `http_client.Server.post`).
+
+        Also raises UsageError for a missing key.
+        """
         server = self._server.get(self._connect)
         return server.post(path, {"model": self.model, **body})
 
@@ -143,6 +151,10 @@ class ServedScorer(Scorer):
         self._secret.release()
 
     def _rate_probe(self) -> Rating:
+        """Return the rating of PROBE_PAIR.
+
+        Raises ModelError if that has none, and what `post` raises.
+        """
         try:
             return self.rate(PROBE_PAIR)
         except (Refused, NoScore) as error:
@@ -178,6 +190,11 @@ class ServedScorer(Scorer):
         yield from suspects
 
     def _rate(self, pair: tuple[str, str]) -> Rating | _Suspect:
+        """Return a pair's rating, NaN with a problem if the server refuses it or gives no score.
+
+        Where the server or the model seems at fault, the pair is tried again beside the probe.
+        Raises what the probe raises, and ServerError for too many requests or no server at all.
+        """
         try:
             return self.rate(pair)
         except (Refused, NoScore) as error:
@@ -205,6 +222,10 @@ class ServedScorer(Scorer):
                 return _Suspect(f"the server answers a short pair, but not this one: {reason}")
 
     def _connect(self) -> Server:
+        """Return the server behind `base_url`; sends nothing yet.
+
+        Raises UsageError for a missing key.
+        """
         self._read_key()  # so that a missing key is an error before the first request
         return Server(
             check_url(self.base_url),
@@ -231,6 +252,10 @@ class ServedScorer(Scorer):
         return key or None
 
     def _read_secret(self) -> str:
+        """Return the value of the Secret block `api_key_block`, without white space around it.
+
+        Raises UsageError outside a run, where no reader is registered.
+        """
         if _secret_reader is None or self.api_key_block is None:
             raise UsageError(
                 "api_key_block: only a run can read Prefect's Secret blocks; set api_key_env "
@@ -240,6 +265,7 @@ class ServedScorer(Scorer):
 
 
 def _model_output(ratings: Sequence[Rating]) -> ModelOutput:
+    """Return the ratings of n pairs as float32 (n,) scores, with their problems by position."""
     return ModelOutput(
         np.array([rating.score for rating in ratings], np.float32),
         np.array([rating.truncated_tokens for rating in ratings], np.int32),

@@ -86,6 +86,10 @@ def forecast(
 
 
 def _truncate(tokenizer: Tokenizer, prompt: Prompt, max_length: int) -> Tokens:
+    """Return the token ids of a prompt over the limit, without the middle of its contents.
+
+    No ids, and the whole excess as truncated, if the contents have too few tokens to leave out.
+    """
     encoding = tokenizer.encode(prompt.text)  # with offsets, which encode_batch_fast omits
     excess = len(encoding.ids) - max_length
     dropped: set[int] = set()

@@ -69,6 +69,10 @@ class VLLMScorer(PromptScorer):
         return self
 
     def fingerprint(self) -> Fingerprint:
+        """Return prompt, tokenizer, checkpoint and number type; starts no engine.
+
+        `gpus` and `gpu_memory` are left out: they must not change a score.
+        """
         return {
             "backend": "vllm",
             "version": self.VERSION,
@@ -77,6 +81,11 @@ class VLLMScorer(PromptScorer):
         }
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
+        """Return the expected scores, float32 (n,) in [1, 6].
+
+        NaN and a problem for a prompt that cannot be truncated to the limit, and for a digit
+        without a finite log-probability. Raises ModelError if the engine cannot load the model.
+        """
         encoder = self.encoder
         tokens: list[Tokens] = []
         parts: list[NDArray[np.float64]] = []
@@ -124,6 +133,10 @@ class VLLMScorer(PromptScorer):
         gc.collect()
 
     def _load_encoder(self) -> PromptEncoder:
+        """Return the prompts' encoder.
+
+        Raises UsageError for a length that leaves no room for a token.
+        """
         encoder = PromptEncoder.for_engine(self.kind, self.model, self.revision, self.max_length)
         window = getattr(encoder.checkpoint.config(), "max_position_embeddings", None)
         if window is not None and encoder.max_length >= window:
@@ -134,6 +147,10 @@ class VLLMScorer(PromptScorer):
         return encoder
 
     def _load_engine(self) -> Any:
+        """Start vLLM's engine and return it. Raises ModelError if it cannot load the checkpoint.
+
+        Its window is one token over the longest prompt, for the token that it generates.
+        """
         from vllm import LLM
 
         checkpoint = self.encoder.checkpoint

@@ -52,6 +52,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Tokens]:
 
 
 def _truncate(ids: list[int]) -> Tokens:
+    """Return at most WINDOW token ids: the text's beginning, and the special token at its end."""
     if len(ids) <= WINDOW:
         return Tokens(ids, 0)
     return Tokens([*ids[: WINDOW - 1], ids[-1]], len(ids) - WINDOW)
@@ -83,13 +84,16 @@ class MiniEncoder:
     def states(self, texts: Sequence[str], batch_tokens: int | None = None) -> ModelOutput:
         """Return the mean state of each text after each of LAYERS, one after the other.
 
-        float32 (n, 3 * 384). `batch_tokens` changes nothing where each batch is filled up.
+        float32 (n, 3 * 384); NaN and a problem for a text that did not fit memory even alone. A
+        text's end after WINDOW tokens is left out, and counted. `batch_tokens` changes nothing
+        where each batch is filled up.
         """
         tokens = tokenize(self.tokenizer, texts)
         lengths = [len(text.ids) for text in tokens]
         states = np.full((len(tokens), len(LAYERS) * self.WIDTH), np.nan, np.float32)
 
         def run(batch: list[int]) -> None:
+            """Fill in the states of a batch; the row of a text that never fits memory stays NaN."""
             states[batch] = self._forward([tokens[position].ids for position in batch])
 
         budget = tokens_per_batch(self.device, self.dtype, batch_tokens)
@@ -102,6 +106,11 @@ class MiniEncoder:
         return ModelOutput(states, truncated, problems)
 
     def _forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return the mean states of b texts of one padded width, float32 (b, 3 * 384).
+
+        `batch`: their token ids. Where a product is rounded depending on its rows, rows of padding
+        fill the batch up to the number that all of this width have.
+        """
         import torch
 
         lengths = torch.tensor([len(ids) for ids in batch])

@@ -69,7 +69,10 @@ _FACT_WORDS = set(_WORD.findall("what who when where which is are do does did ca
 
 
 def instruction_features(text: str) -> dict[str, float]:
-    """Return the features of an instruction, by name."""
+    """Return the features of an instruction, by name, in the order of a head's arrays.
+
+    Logarithms of counts, shares, and 0 or 1 for what is there or not. An empty text has them all.
+    """
     words = _lower_words(text)
     lines = [line for line in text.split("\n") if line.strip()] or [""]
     first_word = words[0] if words else ""
@@ -98,7 +101,11 @@ def instruction_features(text: str) -> dict[str, float]:
 
 
 def response_features(instruction: str, response: str) -> dict[str, float]:
-    """Return the features of a response to its instruction, by name."""
+    """Return the features of a response, by name, in the order of a head's arrays.
+
+    As `instruction_features`, and what it has in common with its instruction. Empty texts have them
+    all.
+    """
     words = _lower_words(response)
     prompt_words = _lower_words(instruction)
     start = response.lstrip()[:1]
@@ -157,6 +164,11 @@ def _common_features(text: str, words: Sequence[str]) -> dict[str, float]:
 
 
 def _repetition_features(text: str, words: Sequence[str]) -> dict[str, float]:
+    """Return how much a text repeats itself: its lines, its runs of three words, its bytes.
+
+    "compressed" is the size under zlib relative to the text's: low for repetitions, and above 1 for
+    a few words. A lone surrogate, which UTF-8 does not allow, is no error.
+    """
     triples = list(zip(words, words[1:], words[2:], strict=False))
     repeated = _share(len(triples) - len(set(triples)), triples)
     lines = [line.strip() for line in text.split("\n") if line.strip()]
@@ -170,7 +182,12 @@ def _repetition_features(text: str, words: Sequence[str]) -> dict[str, float]:
 
 
 def _overlap_features(prompt_words: Sequence[str], words: Sequence[str]) -> dict[str, float]:
-    """Return how much a response has in common with its instruction."""
+    """Return how much a response has in common with its instruction, as shares from 0 to 1.
+
+    "covered": of the instruction's own words, those in the response. "on_topic": of the response's,
+    those in the instruction. "copied": of its neighbouring words, those that the instruction has
+    too.
+    """
     topic = set(prompt_words) - _FUNCTION_WORDS
     content = [word for word in words if word not in _FUNCTION_WORDS]
     doubles = list(pairwise(words))
@@ -217,14 +234,17 @@ def _sentence_features(text: str) -> dict[str, float]:
 
 
 def _lower_words(text: str) -> list[str]:
+    """Return the words in lower case, in order; an apostrophe within a word is part of it."""
     return [word.lower() for word in _WORD.findall(text)]
 
 
 def _log_count(items: Collection[object]) -> float:
+    """Return log(1 + number of items), so that equal ratios of counts are equally far apart."""
     return log1p(len(items))
 
 
 def _share(part: float, whole: Collection[object]) -> float:
+    """Return `part` relative to the number of items in `whole`; `part` itself if it is empty."""
     return part / max(len(whole), 1)
 
 

@@ -50,7 +50,10 @@ class DifficultyJudge:
     offset: Floats
 
     def opinion(self, features: Doubles, states: Floats) -> Doubles:
-        """Return (n,) from standardised features (n, k) and states (n, s)."""
+        """Return what the judge would say of n texts, float64 (n,), in standard deviations.
+
+        `features`: (n, k), standardised. `states`: (n, s).
+        """
         points = embed_points(features, states, self.mean, self.scale)
         kernel = gaussian_kernel(points, self.examples, float(self.width[0]))
         kernel *= self.weights
@@ -103,7 +106,12 @@ class Head:
     judge: DifficultyJudge | None = None
 
     def standardise(self, features: Sequence[Mapping[str, float]]) -> Doubles:
-        """Return the features of n texts, (n, k), in the order of `names`."""
+        """Return the features of n texts, float64 (n, k), in the order of `names`.
+
+        In standard deviations from the mean, at most MAX_DEVIATION: a text unlike all others must
+        not get an extreme score. Features with other names are ignored; a missing one is a
+        KeyError.
+        """
         rows = [[text[name] for name in self.names] for text in features]
         raw = np.array(rows, np.float64).reshape(-1, len(self.names))
         return np.clip((raw - self.mean) / self.scale, -MAX_DEVIATION, MAX_DEVIATION)
@@ -141,7 +149,7 @@ class Head:
 
     @classmethod
     def load(cls, path: Path) -> Head:
-        """Read a head from a safetensors file."""
+        """Read a head from a safetensors file. Raises what `from_bytes` raises."""
         return cls.from_bytes(path.read_bytes())
 
     @classmethod

@@ -32,7 +32,7 @@ def head_file_name(kind: ScoreKind) -> str:
 
 
 def feature_names(kind: ScoreKind) -> list[str]:
-    """Return the names of the features that a head of this kind reads."""
+    """Return the names of the features of a head of this kind, in the order of its arrays."""
     features = response_features("", "") if kind == "quality" else instruction_features("")
     return list(features)
 
@@ -56,6 +56,11 @@ def read_head(folder: str, kind: ScoreKind) -> HeadFile:
 
 
 def _parse(uri: str, content: bytes, kind: ScoreKind) -> Head:
+    """Return the head in a file's content. `uri`: for messages.
+
+    Raises ModelError for the content of another file, and for a head of the other kind or of a
+    version with other features or shapes.
+    """
     from safetensors import SafetensorError
 
     try:
@@ -85,6 +90,10 @@ def _find_problem(head: Head, kind: ScoreKind) -> str | None:
 
 
 def _wrong_judge(judge: DifficultyJudge, features: int) -> str | None:
+    """Return what is wrong with a judge's arrays, None if nothing is.
+
+    `features`: how many the head has. Any number of examples will do; `weights` sets it.
+    """
     shapes: dict[str, tuple[int, ...]] = {
         "mean": (STATES,),
         "scale": (STATES,),

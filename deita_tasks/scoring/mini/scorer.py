@@ -72,9 +72,15 @@ class MiniScorer(Scorer):
 
     @property
     def languages(self) -> tuple[str, ...]:
+        """English for the packaged heads, whose labels are English; () for another head."""
         return ("en",) if self.head is None else ()  # nobody said what a head of one's own reads
 
     def fingerprint(self) -> Fingerprint:
+        """Return the digest of the head's file and the constants beside its weights.
+
+        For complexity also the encoder with its number type; quality has no model. Raises what
+        `read_head` raises.
+        """
         head: Fingerprint = {
             "backend": "mini",
             "version": self.VERSION[self.kind],
@@ -102,6 +108,12 @@ class MiniScorer(Scorer):
         return self.kind == "complexity"
 
     def compute(self, pairs: Sequence[tuple[str, str]]) -> ModelOutput:
+        """Return the scores of pairs, float32 (n,) in [1, 6].
+
+        Quality has no problems; an empty response scores exactly 1. For complexity, NaN and a
+        problem for an instruction that does not fit memory even alone. Raises ModelError if
+        all-MiniLM-L6-v2 is not installed.
+        """
         if self.kind == "quality":
             scores = self._scores(pairs, None)
             scores[[not response.strip() for _, response in pairs]] = 1.0
@@ -125,12 +137,14 @@ class MiniScorer(Scorer):
         return scores
 
     def _features(self, instruction: str, response: str) -> dict[str, float]:
+        """Return the features of the text that is scored, by name; the work can be stopped here."""
         raise_if_stopped()
         if self.kind == "quality":
             return response_features(instruction, response)
         return instruction_features(instruction)
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
+        """Return the tokens of the instructions, up to WINDOW of each; nothing for quality."""
         if self.kind == "quality":
             return Forecast()
         tokenizer = load_tokenizer(minilm_checkpoint())
@@ -147,11 +161,20 @@ class MiniScorer(Scorer):
         self._encoder.release()
 
     def _load_head(self) -> HeadFile:
+        """Return the head in the folder `head`, or the packaged one.
+
+        Raises what `read_head` raises.
+        """
         return read_head(self.head or str(WEIGHTS), self.kind)
 
     def _load_encoder(self) -> MiniEncoder:
+        """Return the encoder on `device`, which may be a CUDA device.
+
+        Raises UsageError if that is not there, ModelError if all-MiniLM-L6-v2 is not installed.
+        """
         return MiniEncoder(self.device, self._number_type)
 
     @property
     def _number_type(self) -> str:
+        """The number type that `dtype` stands for on `device`."""
         return choose_dtype(self.dtype, self.device)

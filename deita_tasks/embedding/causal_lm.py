@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 
 class _TextEncoder(NamedTuple):
+    """What is read before the weights: the checkpoint, and its tokenizer without truncation."""
+
     checkpoint: Checkpoint
     tokenizer: Tokenizer
 
@@ -54,6 +56,7 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
     @field_validator("long_texts", mode="before")
     @classmethod
     def _check_long_texts(cls, value: object) -> object:
+        """Return the option. Raises ValueError for "windows", which another embedder has."""
         if value == "windows":
             raise ValueError(
                 "causal_lm embeds the beginning of long texts, as the original does; expected "
@@ -67,6 +70,11 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
         return self._encoder.get(self._load_encoder)
 
     def fingerprint(self) -> Fingerprint:
+        """Return checkpoint, template, limit and number type; loads no weights.
+
+        `dtype` is what "auto" stands for on this machine, so hardware with another number type does
+        not reuse the vectors.
+        """
         return {
             "backend": "causal_lm",
             "version": self.VERSION,
@@ -77,12 +85,18 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
         }
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
+        """Return the tokens of each conversation that are read and left out."""
         tokens = self._tokenize(conversations)
         read = np.array([len(text.ids) for text in tokens], np.int64)
         truncated = np.array([text.truncated_tokens for text in tokens], np.int64)
         return Forecast(self.max_length, None, read, truncated)
 
     def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:
+        """Return the last states, float32 (n, d), not normalised; d is the decoder's hidden size.
+
+        NaN and a problem for a text without a token, one that does not fit memory even alone, and a
+        state that is not finite. Raises ModelError if the checkpoint cannot be used.
+        """
         run = self._run_model(conversations, self._tokenize)
         problems = run.problems
         finite = np.isfinite(run.values).all(axis=1)
@@ -96,6 +110,7 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
         return ModelOutput(run.values, run.truncated_tokens(), problems)
 
     def _tokenize(self, conversations: Sequence[Conversation]) -> list[Tokens]:
+        """Return the first `max_length` token ids of each text, and how many follow them."""
         texts = [self._render(conversation) for conversation in conversations]
         encodings = self.encoder.tokenizer.encode_batch_fast(texts)
         limit = self.max_length
@@ -105,16 +120,27 @@ class CausalLMEmbedder(CausalLMComponent, Embedder):
         ]
 
     def _render(self, conversation: Conversation) -> str:
+        """Return the text that is embedded; "" if a conversation has no turn of the chosen role."""
         if self.text == "all":
             return render_vicuna(conversation)
         return join_turns(conversation, self.text, "\n")
 
     def _load_encoder(self) -> _TextEncoder:
+        """Return the checkpoint and its tokenizer.
+
+        Raises UsageError for a `max_length` that the model cannot read, ModelError for an unusable
+        tokenizer.
+        """
         checkpoint = find_checkpoint(self.model, self.revision)
         checkpoint.limit(self.max_length)
         return _TextEncoder(checkpoint, load_tokenizer(checkpoint))
 
     def _load_model(self) -> CausalLM:
+        """Return the decoder without its head.
+
+        Of whole conversations it computes the template's beginning once. This prefix leaves room
+        for two tokens, so that every truncated text goes on after it.
+        """
         checkpoint, tokenizer = self.encoder
         prefix: list[int] = []
         if self.text == "all":

@@ -73,6 +73,10 @@ def _fill(features: dict[str, Any], rows: int, count: int) -> dict[str, Any]:
 
 
 def _has_rows(value: object, rows: int) -> bool:
+    """Return whether a feature is a tensor with `rows` rows, so that each text has its own.
+
+    Any other feature concerns the whole batch, and is handed on as it is.
+    """
     import torch
 
     return isinstance(value, torch.Tensor) and value.ndim > 1 and len(value) == rows

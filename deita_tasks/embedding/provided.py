@@ -28,6 +28,7 @@ class ProvidedEmbedder(ProvidedComponent, Embedder):
     VERSION: ClassVar[int] = 1
 
     def fingerprint(self) -> Fingerprint:
+        """Return the content that vectors are read from; no model is part of it."""
         return {"backend": "provided", "version": self.VERSION, **self._source().identity()}
 
     def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:
@@ -49,6 +50,7 @@ class ProvidedEmbedder(ProvidedComponent, Embedder):
         return ModelOutput(values, np.zeros(len(conversations), np.int32), problems)
 
     def _default_columns(self) -> DefaultColumns:
+        """Return `embedding`, for the pool's rows and for a file alike."""
         return DefaultColumns(in_rows="embedding", in_file="embedding")
 
 
@@ -70,6 +72,7 @@ def parse_vector(value: Value | NoValue) -> NDArray[np.float32]:
 
 
 def _has_only_numbers(vector: list[Any] | NDArray[Any]) -> bool:
+    """Return whether a list or a Parquet file's array holds numbers alone; a bool is none."""
     if isinstance(vector, np.ndarray):
         return vector.dtype.kind in "fiu"
     return all(

@@ -92,9 +92,15 @@ class SentenceTransformersEmbedder(Embedder):
 
     @property
     def languages(self) -> tuple[str, ...]:
+        """English for the default model, which was trained on it; unknown, so (), for any other."""
         return ("en",) if self.model == MINILM else ()
 
     def fingerprint(self) -> Fingerprint:
+        """Return checkpoint, prompt, window, number type and choice of text; loads no weights.
+
+        `text` and `long_texts` are left out at the values of earlier versions, so that their
+        vectors stay valid.
+        """
         checkpoint = find_checkpoint(self.model, self.revision)
         fingerprint: Fingerprint = {
             "backend": "sentence_transformers",
@@ -112,7 +118,11 @@ class SentenceTransformersEmbedder(Embedder):
         return fingerprint
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
-        """Return what the tokenizer and the configuration know."""
+        """Return what the tokenizer and the configuration know: window, tokens read and left out.
+
+        Also the number of windows of each conversation, if long texts are cut. Raises ModelError or
+        UsageError for a tokenizer or a prompt that they cannot be cut with.
+        """
         source = find_source(find_checkpoint(self.model, self.revision))
         checkpoint = Checkpoint(source.location, source.revision)
         size = self.max_length or _own_window(checkpoint)
@@ -127,6 +137,12 @@ class SentenceTransformersEmbedder(Embedder):
         return Forecast(size, None, np.array(read, np.int64), truncated, counts)
 
     def compute(self, conversations: Sequence[Conversation]) -> ModelOutput:
+        """Return the vectors, float32 (n, d), of the length that the model's modules give them.
+
+        NaN and a problem for a conversation without the chosen text, one with a window that does
+        not fit memory even alone, and a vector that is not finite. Raises ModelError if the model
+        cannot be loaded.
+        """
         model = self._model.get(self._load_model)
         limit = int(min(model.max_seq_length or NO_WINDOW, NO_WINDOW))
         texts = [render(conversation, self.text) for conversation in conversations]
@@ -182,6 +198,7 @@ class SentenceTransformersEmbedder(Embedder):
         vectors = np.full((len(pieces), model.get_embedding_dimension()), np.nan, np.float32)
 
         def run(batch: list[int]) -> None:
+            """Fill in the vectors of a batch; a window that never fits memory stays NaN."""
             texts = [pieces[position].text for position in batch]
             output = self._forward(model, texts, fills)
             vectors[batch] = output.float().cpu()
@@ -229,6 +246,11 @@ class SentenceTransformersEmbedder(Embedder):
         self._model.release()
 
     def _load_model(self) -> SentenceTransformer:
+        """Return the model on its device, with `max_length` as its window if that is set.
+
+        Raises UsageError for a device that is not there or a window without positions, ModelError
+        for files that sentence-transformers cannot load.
+        """
         from sentence_transformers import SentenceTransformer
 
         source = find_source(find_checkpoint(self.model, self.revision))
@@ -256,6 +278,10 @@ class SentenceTransformersEmbedder(Embedder):
         return model.eval()
 
     def _set_window(self, model: SentenceTransformer, window: int) -> None:
+        """Set the model's window in tokens.
+
+        Raises UsageError if it has no positions for so many.
+        """
         config = getattr(model[0], "config", None)
         limit = getattr(config, "max_position_embeddings", None)
         if limit is not None and window > limit:
@@ -267,7 +293,7 @@ class SentenceTransformersEmbedder(Embedder):
 
 
 def render(conversation: Conversation, text: EmbeddedText = "all") -> str:
-    """Return the texts of the turns, with a blank line between two."""
+    """Return the texts of the chosen turns, with a blank line between two; "" if there are none."""
     return join_turns(conversation, text, "\n\n")
 
 

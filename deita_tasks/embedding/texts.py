@@ -26,5 +26,5 @@ def choose_turns(conversation: Conversation, text: EmbeddedText) -> Sequence[Tur
 
 
 def join_turns(conversation: Conversation, text: EmbeddedText, separator: str) -> str:
-    """Return the texts of the turns that are embedded."""
+    """Return the texts of the embedded turns with `separator` between two; "" without a turn."""
     return separator.join(turn.text for turn in choose_turns(conversation, text))

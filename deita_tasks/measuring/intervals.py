@@ -31,7 +31,7 @@ class ItemScores(NamedTuple):
         return np.asarray(self.values @ self.weights / self.weights.sum())
 
     def mean(self) -> float:
-        """Return the mean over trainings."""
+        """Return the mean over trainings of their weighted means; each training counts alike."""
         return float(self.by_run().mean())
 
 

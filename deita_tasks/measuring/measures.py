@@ -83,6 +83,11 @@ class MeasureResult(JsonRecord):
 
 
 class _Measure(NamedTuple):
+    """A measure with the scores of each group, before groups are compared.
+
+    All have the same items.
+    """
+
     name: str
     label: str
     unit: str
@@ -93,9 +98,10 @@ class _Measure(NamedTuple):
 def measure(
     runs: Sequence[RunScores], held_out: Collection[str], pairs: Collection[str], seed: int
 ) -> list[MeasureResult]:
-    """Return every measure that the runs have.
+    """Return every measure that the runs have: held-out loss, preference accuracy, then tasks.
 
-    held_out, pairs: ids of the items that stand in no arm; only they count.
+    held_out, pairs: ids of the items that stand in no arm; only they count. seed: of the bootstrap.
+    All runs must have the same measures, over the same items.
     """
     groups = list(dict.fromkeys(run.group for run in runs))
     measures: list[_Measure] = []
@@ -110,6 +116,10 @@ def measure(
 def _held_out_measures(
     runs: Sequence[RunScores], groups: Sequence[str], kept: set[str]
 ) -> list[_Measure]:
+    """Return the loss on held-out rows in nats a token: each row counting alike, then each token.
+
+    `kept`: ids of the rows that count. A row's loss is the mean over the tokens of its answers.
+    """
     by_row: dict[str, ItemScores] = {}
     by_token: dict[str, ItemScores] = {}
     for group in groups:
@@ -129,6 +139,10 @@ def _held_out_measures(
 def _preference_measures(
     runs: Sequence[RunScores], groups: Sequence[str], kept: set[str]
 ) -> list[_Measure]:
+    """Return the share of pairs whose chosen answer has the lower loss, per token and summed.
+
+    `kept`: ids of the pairs that count. Sums favour short answers; means per token do not.
+    """
     per_token: dict[str, ItemScores] = {}
     summed: dict[str, ItemScores] = {}
     for group in groups:
@@ -157,6 +171,7 @@ def _accuracy(margins: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def _task_measure(runs: Sequence[RunScores], groups: Sequence[str], number: int) -> _Measure:
+    """Return the scores of the task at `number`, which all runs list in the same place."""
     first = runs[0].tasks[number]
     items = list(first.items)
     scores = {}
@@ -168,6 +183,10 @@ def _task_measure(runs: Sequence[RunScores], groups: Sequence[str], number: int)
 
 
 def _result(measure: _Measure, runs: Sequence[RunScores], seed: int) -> MeasureResult:
+    """Return the means of a measure by group, and the selection less each other group.
+
+    `seed`: of the bootstrap. The names of a group's trainings tell arm and seed apart.
+    """
     groups, contrasts = [], []
     for group, scores in measure.scores.items():
         names = [f"{run.arm}, seed {run.seed}" for run in runs if run.group == group]
@@ -212,11 +231,12 @@ def verdict(results: Sequence[MeasureResult]) -> str:
 
 
 def _count(trainings: int) -> str:
+    """Return a number of trainings in words, for a sentence."""
     return "one training" if trainings == 1 else f"{trainings} trainings"
 
 
 def caveats(results: Sequence[MeasureResult]) -> list[str]:
-    """Return what the intervals do not cover."""
+    """Return sentences on what the intervals do not cover; [] if there is nothing to add."""
     lines = []
     runs = {group.group: len(group.runs) for group in results[0].groups}
     if runs[SELECTION] == 1:

@@ -8,14 +8,17 @@ from contextvars import ContextVar
 
 
 def _ignore(share: float) -> None:
-    pass
+    """Do nothing with the share: outside `reported_to` nobody wants to know it."""
 
 
 _listener: ContextVar[Callable[[float], None]] = ContextVar("listener", default=_ignore)
 
 
 def report_share(done: int, total: int) -> None:
-    """Report that `done` of `total` texts are computed. Changes no result."""
+    """Report that `done` of `total` texts are computed, as a share from 0 to 1.
+
+    Changes no result.
+    """
     listener = _listener.get()
     listener(done / max(total, 1))
 

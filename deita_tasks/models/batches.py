@@ -41,7 +41,10 @@ class BatchLimit:
 
 
 def padded_width(length: int) -> int:
-    """Return the tokens that a row of `length` tokens is padded to."""
+    """Return the tokens that a row of `length` tokens is padded to, a multiple of WIDTH_STEP.
+
+    It depends on this row alone; a row without tokens has one step too.
+    """
     return max(1, -(-length // WIDTH_STEP)) * WIDTH_STEP
 
 
@@ -113,6 +116,7 @@ class _Batch(NamedTuple):
 
 
 def _count_rows(running: Mapping[Future[bool], _Batch]) -> int:
+    """Return the rows of the batches under way, which are no longer pending and not done either."""
     return sum(len(batch.positions) for batch in running.values())
 
 
@@ -120,6 +124,7 @@ class _CallersThread(Executor):
     """Calls at once, in the thread that submits."""
 
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Return a finished future. An error of `function` is raised here, not by the future."""
         future: Future[Any] = Future()
         future.set_result(function(*args, **kwargs))
         return future
@@ -145,6 +150,11 @@ def _start_threads(threads: int | None) -> Executor:
 
 
 def _use_this_thread_alone() -> None:
+    """Make torch compute what this thread asks for without the help of others.
+
+    Several threads would share a product out by its size, and the size of a batch would change its
+    rounding.
+    """
     import torch
 
     torch.get_num_threads()  # a thread's first use of torch would reset what is set before it
@@ -173,7 +183,7 @@ def _halve(width: int, rows: int) -> int:
 
 
 def fits_in_memory(run: Callable[[T], None], batch: T) -> bool:
-    """Run a batch. Return False if memory ran out."""
+    """Run a batch. Return False if memory ran out, after freeing it; raise any other error."""
     try:
         run(batch)
     except (RuntimeError, MemoryError) as error:
@@ -186,6 +196,7 @@ def fits_in_memory(run: Callable[[T], None], batch: T) -> bool:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error means that memory ran out, on a GPU or on the CPU."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -195,6 +206,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _free_memory() -> None:
+    """Give back the blocks that torch keeps on a GPU, which may be too small for the next batch."""
     import torch
 
     if torch.cuda.is_available():

@@ -115,9 +115,11 @@ class CausalLM:
         return hidden, [position for position, row in enumerate(rows) if row in too_long]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the raw logits of the head's ids, float32 (n, k).
+        """Return the raw logits of the head's ids, float32 (n, k), from float32 states (n, d).
 
-        The product is in float32, whatever the model's number type, and in blocks of one size.
+        The product is in float32, whatever the model's number type, and in blocks of one size: so a
+        row's logits do not depend on n. Raises ValueError if the model was loaded without
+        `head_ids`.
         """
         import torch
 
@@ -147,6 +149,7 @@ class CausalLM:
         rows = [row for row, ids in enumerate(texts) if len(ids) > 1]
 
         def run(forward: ForwardPass, batch_rows: list[int], tokens: int) -> None:
+            """Keep a batch's losses; its rows count among the texts with two tokens or more."""
             batch = [longer[row] for row in batch_rows]
             for row, states in zip(batch_rows, forward.run_all(batch, tokens), strict=True):
                 found = self._losses_of(states[:-1], longer[row][1:])
@@ -173,6 +176,7 @@ class CausalLM:
 
     @property
     def _tokens_per_batch(self) -> int:
+        """The tokens of every batch: a fixed number on a CPU, an option or a default on a GPU."""
         return fixed_batch_tokens(self.device, self.batch_tokens or self.forward.gpu_tokens)
 
     def _compile(self) -> None:
@@ -207,6 +211,7 @@ class CausalLM:
         parts: list[torch.Tensor] = []
 
         def run(forward: ForwardPass, batch_rows: list[int], tokens: int) -> None:
+            """Keep the states of a batch in float32, and the rows that they belong to."""
             states = forward.run([texts[row] for row in batch_rows], tokens)
             parts.append(states.float())
             rows.extend(batch_rows)
@@ -253,10 +258,12 @@ class CausalLM:
     def _run_group(
         self, texts: Sequence[TokenIds], group: TextGroup, tokens: int, run: RunBatch
     ) -> set[int]:
+        """Call `run` with batches of a group; return its rows that do not fit memory alone."""
         forward = group.forward
         lengths = [forward.length(texts[row]) for row in group.rows]
 
         def run_batch(batch: FixedBatch) -> None:
+            """Hand a batch on, with rows of all texts in place of positions within the group."""
             rows = [group.rows[position] for position in batch.positions]
             run(forward, rows, batch.tokens)
 
@@ -300,6 +307,11 @@ def _has_experts(model: Any) -> bool:
 def _load(
     checkpoint: Checkpoint, dtype: torch.dtype, device: str, allow_bin: bool, with_head: bool
 ) -> Any:
+    """Return the model with all its weights, on its device and ready to compute.
+
+    `with_head`: with lm_head, else without. Raises ModelError for a checkpoint that transformers
+    cannot load, that has only .bin files without `allow_bin`, or that lacks weights.
+    """
     from transformers import AutoModel, AutoModelForCausalLM
 
     model_class = AutoModelForCausalLM if with_head else AutoModel

@@ -28,7 +28,7 @@ class Encoded(NamedTuple):
         return sum(label != IGNORED for label in self.labels)
 
     def cut(self, max_length: int) -> Encoded:
-        """Return the first `max_length` tokens."""
+        """Return the first `max_length` tokens; loss on those after them is lost with them."""
         return Encoded(self.input_ids[:max_length], self.labels[:max_length])
 
 

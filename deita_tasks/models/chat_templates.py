@@ -21,7 +21,7 @@ ADVICE = "choose one that comes with this package: --chat-template vicuna or cha
 
 
 def read_template(name: str) -> str:
-    """Return the text of a template that comes with this package."""
+    """Return the text of a template that comes with this package. `name`: one of BUILT_IN."""
     folder = resources.files("deita_tasks.models") / "templates"
     return (folder / f"{name}.jinja").read_text(encoding="utf-8").strip()
 

@@ -75,4 +75,5 @@ def load_tokenizer(base: BaseName) -> Tokenization:
 
 
 def _first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type's name if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

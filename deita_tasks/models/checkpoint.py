@@ -48,14 +48,20 @@ class Checkpoint:
         return {"files_sha256": folder_digest(Path(self.location))}
 
     def file(self, name: str) -> Path | None:
-        """Return the path of a file, downloaded if necessary; None if there is no such file."""
+        """Return the path of a file, downloaded if necessary; None if there is no such file.
+
+        Raises ModelError if the hub is needed and cannot be reached.
+        """
         if self.revision is None:
             path = Path(self.location, name)
             return path if path.is_file() else None
         return _hub_file(self.location, name, self.revision)
 
     def json(self, name: str) -> dict[str, JSON]:
-        """Return the JSON object in a file; {} if there is no such file."""
+        """Return the JSON object in a file; {} if there is no such file.
+
+        Raises ModelError for a file that is not JSON, and what `file` raises.
+        """
         path = self.file(name)
         if path is None:
             return {}
@@ -68,7 +74,10 @@ class Checkpoint:
         return content
 
     def config(self) -> PretrainedConfig:
-        """Return the model's configuration, without its weights."""
+        """Return the model's configuration, without its weights.
+
+        Raises ModelError if transformers does not know the model, or there is no config.json.
+        """
         from transformers import AutoConfig
 
         try:
@@ -175,6 +184,11 @@ def weights_bytes(checkpoint: Checkpoint) -> int | None:
 
 
 def _hub_file(model: str, name: str, revision: str) -> Path | None:
+    """Return the path of a file in the hub's cache, downloaded if necessary.
+
+    None if the repository has no such file. Raises ModelError if the hub cannot be reached and the
+    cache does not have it, or if the hub refuses.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
@@ -234,5 +248,6 @@ def file_digest(path: Path) -> str:
 
 
 def _first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type's name if it has none."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0]

@@ -37,6 +37,7 @@ def _for_full_batches(forward: Callable[..., Any], tokens: int) -> Callable[...,
     compiled = torch.compile(forward, dynamic=False, options=DETERMINISTIC)
 
     def choose(hidden_states: torch.Tensor) -> Any:
+        """Run the compiled code on batches of the usual size: others would compile it again."""
         is_full = hidden_states.shape[:2] == (1, tokens)
         return compiled(hidden_states) if is_full else forward(hidden_states)
 

@@ -87,7 +87,10 @@ class CausalLMComponent(Component):
     def _run_model(
         self, texts: Sequence[T], tokenize: Callable[[Sequence[T]], list[Tokens]]
     ) -> DecoderRun:
-        """Run the decoder over all texts, and tokenize the next ones while it computes."""
+        """Run the decoder over n texts, in order, and tokenize the next ones while it computes.
+
+        Values of texts without tokens, and of those with a problem, are NaN.
+        """
         model = self._model.get(self._load_model)
         tokens: list[Tokens] = []
         parts: list[NDArray[np.float32]] = []
@@ -104,6 +107,12 @@ class CausalLMComponent(Component):
     def _load_causal_lm(
         self, checkpoint: Checkpoint, prefix: Sequence[int], head_ids: Sequence[int] | None = None
     ) -> CausalLM:
+        """Return the decoder of a checkpoint, under this component's options.
+
+        `prefix`: token ids that most texts begin with. `head_ids`: the rows of lm_head to keep,
+        None for states alone. Raises UsageError for a device that is not there, ModelError for an
+        unusable checkpoint.
+        """
         device = require_device(self.device)
         return CausalLM(
             checkpoint,

@@ -124,4 +124,5 @@ def plan_padded(
 
 
 def _longest_first(lengths: Sequence[int], positions: Sequence[int]) -> list[int]:
+    """Return `positions` by length, the longest first, so that memory runs out at the start."""
     return sorted(positions, key=lambda position: (-lengths[position], position))

@@ -69,21 +69,25 @@ class PaddedForward:
         self.device = device
 
     def length(self, text: TokenIds) -> int:
+        """Return the length of the whole text: padded texts skip no prefix."""
         return len(text)
 
     def plan(
         self, lengths: Sequence[int], positions: Sequence[int], tokens: int
     ) -> list[FixedBatch]:
+        """Return batches of one width; on a CPU with as many rows for each thread, or one row."""
         multiple = torch.get_num_threads() if self.device == "cpu" else 1
         return plan_padded(lengths, positions, tokens, multiple)
 
     def run(self, texts: Sequence[TokenIds], tokens: int) -> torch.Tensor:
+        """Return the state at each text's last token, (n, d); rows that fill up have none."""
         states = self._states(texts, tokens)
         rows = torch.arange(len(texts))
         last = torch.tensor([len(ids) for ids in texts]) - 1
         return states[rows, last]
 
     def run_all(self, texts: Sequence[TokenIds], tokens: int) -> list[torch.Tensor]:
+        """Return the states of each text, (length, d), without those of its padding."""
         states = self._states(texts, tokens)
         return [row[: len(ids)] for row, ids in zip(states, texts, strict=False)]
 
@@ -98,6 +102,7 @@ class PaddedForward:
         return states
 
     def without_prefix(self) -> PaddedForward:
+        """Return this object: it has no prefix."""
         return self
 
 
@@ -116,6 +121,7 @@ class PackedForward:
         self.prefix = prefix
 
     def length(self, text: TokenIds) -> int:
+        """Return how many tokens are computed: those after the prefix, if it begins the text."""
         if self.prefix is not None and self.prefix.fits(text):
             return len(text) - len(self.prefix.ids)
         return len(text)
@@ -123,13 +129,16 @@ class PackedForward:
     def plan(
         self, lengths: Sequence[int], positions: Sequence[int], tokens: int
     ) -> list[FixedBatch]:
+        """Return batches of one row each, which `plan_packed` fills with texts of any length."""
         return plan_packed(lengths, positions, tokens)
 
     def run(self, texts: Sequence[TokenIds], tokens: int) -> torch.Tensor:
+        """Return the state at the last token of each text, (n, d)."""
         batch = self.layout.pack(texts, tokens, self.prefix)
         return self._states(batch)[batch.last]
 
     def run_all(self, texts: Sequence[TokenIds], tokens: int) -> list[torch.Tensor]:
+        """Return the states of each text's tokens after the prefix, (length, d)."""
         lengths = [self.length(ids) for ids in texts]
         states = self._states(self.layout.pack(texts, tokens, self.prefix))
         return list(torch.split(states[: sum(lengths)], lengths))
@@ -146,6 +155,7 @@ class PackedForward:
         return states
 
     def without_prefix(self) -> PackedForward:
+        """Return the same way without the prefix, for texts whose positions make it another one."""
         return PackedForward(self.base, self.layout, None)
 
 

@@ -66,7 +66,7 @@ def choose_dtype(dtype: Dtype, device: str) -> str:
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """Return the torch number type called `name`."""
+    """Return the torch number type called `name`, such as "bfloat16"; not "auto"."""
     import torch
 
     dtype: torch.dtype = getattr(torch, name)
@@ -142,6 +142,7 @@ def fixed_batch_tokens(device: str, gpu_tokens: int) -> int:
 
 
 def _has_amx() -> bool:
+    """Return whether this CPU multiplies bfloat16 in hardware; False if torch cannot tell."""
     import torch
 
     probe = getattr(torch.cpu, "_is_amx_tile_supported", None)  # no public name up to torch 2.13

@@ -110,6 +110,10 @@ class PackedLayout:
         )
 
     def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
+        """Return an array as a tensor.
+
+        To CUDA it goes from pinned memory, and nothing waits for it.
+        """
         tensor = torch.from_numpy(array)
         if not self.device.startswith("cuda"):
             return tensor.to(self.device)
@@ -251,6 +255,7 @@ def _check_options(options: dict[str, Any]) -> None:
 
 
 def _starts(lengths: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
+    """Return where each of s texts starts in a row, and where the last one ends: int64 (s + 1,)."""
     return np.concatenate([[0], np.cumsum(lengths)])
 
 

@@ -63,6 +63,7 @@ class RowColumn:
         return [self._value(conversation) for conversation in conversations]
 
     def _value(self, conversation: Conversation) -> Value | NoValue:
+        """Return the value in a conversation's row, or NoValue for no such column or a null."""
         if self.column not in conversation.extra:
             return NoValue(f"its row has no column {self.column!r}")
         value = conversation.extra[self.column]
@@ -125,6 +126,7 @@ class JoinedFile:
         return rows_by_key
 
     def _has_our_ids(self) -> bool:
+        """Return whether any id in the file looks like one of deita's, not of the user's own."""
         return any(CONVERSATION_ID.fullmatch(key[0]) for key in self._rows_by_key)
 
     def identity(self) -> Fingerprint:
@@ -269,6 +271,7 @@ class ProvidedComponent(Component):
         return self._opened.get(self._open)
 
     def _open(self) -> RowColumn | JoinedFile:
+        """Return the source of values, the keys of a file read. Raises what JoinedFile raises."""
         default = self._default_columns()
         if self.file is None:
             return RowColumn(self.column or default.in_rows, self.pool)

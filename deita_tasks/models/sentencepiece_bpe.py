@@ -85,6 +85,10 @@ def load_sentencepiece_bpe(path: Path, config: Mapping[str, JSON]) -> Tokenizer:
 
 
 def _build(pieces: SentencePieceProcessor, config: TokenizerConfig) -> Tokenizer:
+    """Return the tokenizer that should give the ids of `pieces`; nothing is compared yet.
+
+    Raises ModelError if an added token cannot have the id that the configuration names.
+    """
     from tokenizers import AddedToken, Tokenizer, models
 
     names: list[str] = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
@@ -114,6 +118,10 @@ def _build(pieces: SentencePieceProcessor, config: TokenizerConfig) -> Tokenizer
 
 
 def _add_token(tokenizer: Tokenizer, token_id: int, token: TokenConfig) -> None:
+    """Add a token after the pieces of the model, with the flags of its configuration.
+
+    It gets the next free id. Raises ModelError if the configuration names another one.
+    """
     from tokenizers import AddedToken
 
     flags = {name: bool(flag) for name, flag in token.model_dump(exclude={"content"}).items()}
@@ -172,6 +180,11 @@ def _post_processor(pieces: SentencePieceProcessor, config: TokenizerConfig) -> 
 
 
 def _check_probes(pieces: SentencePieceProcessor, tokenizer: Tokenizer, path: Path) -> None:
+    """Raise ModelError unless all PROBES have the ids that sentencepiece gives them.
+
+    The tokens of a text's beginning and end are left out of the comparison. `path`: for the
+    message.
+    """
     # written literally it is a special token, which sentencepiece does not know
     unknown = pieces.id_to_piece(pieces.unk_id())
     for probe in PROBES:

@@ -53,6 +53,10 @@ class TokenCounter(Component):
         return self._fingerprint.get(self._make_fingerprint)
 
     def _make_fingerprint(self) -> Fingerprint:
+        """Return the fingerprint, by the tokenizer's content: a copy elsewhere has the same.
+
+        Only a tokenizer without a fast form is named by its checkpoint.
+        """
         tokenizer = self.tokenization.tokenizer
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:  # without a fast tokenizer, its files
@@ -70,7 +74,10 @@ class TokenCounter(Component):
         }
 
     def count(self, conversations: Sequence[Conversation]) -> list[RowTokens | str]:
-        """Return the tokens of each conversation, or why its template cannot show it."""
+        """Return the tokens of each conversation, or as text why the template cannot show it.
+
+        Raises UsageError or ModelError if there is no tokenizer or no template.
+        """
         return [self._count(conversation) for conversation in conversations]
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
@@ -80,6 +87,7 @@ class TokenCounter(Component):
         return Forecast(tokens=np.array(tokens, np.int64))
 
     def _count(self, conversation: Conversation) -> RowTokens | str:
+        """Return the tokens of one conversation, or the reason why the template cannot show it."""
         tokenizer = self.tokenization.tokenizer
         try:
             encoded = encode(tokenizer, chat_turns(conversation), parse_tools(conversation.tools))
@@ -94,6 +102,11 @@ class TokenCounter(Component):
         return self._tokenization.get(self._load)
 
     def _load(self) -> Tokenization:
+        """Return the tokenizer with its template, as a training would load it.
+
+        Raises UsageError for an unknown model, ModelError for one without a usable tokenizer or
+        template.
+        """
         base = BaseName(model=self.model, revision=self.revision, chat_template=self.chat_template)
         return load_tokenizer(base)
 

@@ -53,7 +53,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 
 def common_prefix(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
-    """Return the token ids that all `texts` begin with.
+    """Return the token ids that all `texts` begin with; [] if their first ones differ.
 
     Each text is tokenized whole: a token may span the end of a template and the text after it.
     """
@@ -64,6 +64,10 @@ def common_prefix(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
 
 
 def _from_transformers(checkpoint: Checkpoint) -> Tokenizer:
+    """Return the fast tokenizer that transformers makes of a checkpoint's other files.
+
+    Raises ModelError if it makes none, or one that only Python code defines.
+    """
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 

@@ -21,9 +21,9 @@ CONVERGED = 1e-9  # the largest step of a weight in the last round of an iterati
 
 
 def normal_scores(labels: Matrix) -> Matrix:
-    """Return the normal distribution's values at the labels' ranks.
+    """Return the normal distribution's values at the labels' ranks: float64 (n,).
 
-    Scales differ between sources, ranks do not.
+    Scales differ between sources, ranks do not. Equal labels share their mean rank.
     """
     ranks = pd.Series(labels).rank().to_numpy()
     normal = NormalDist()

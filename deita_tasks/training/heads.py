@@ -69,7 +69,10 @@ class EncodedTexts:
 
 
 def encode_texts(source: LabelledTexts, encoder: MiniEncoder) -> EncodedTexts:
-    """Return the texts of a source with their features and states."""
+    """Return the n texts of a source with their features and states.
+
+    The states are float32 (n, 3 * 384). The target is the normal scores of the labels.
+    """
     return EncodedTexts(
         prompts=[normalise_prompt(text) for text in source.texts],
         features=[instruction_features(text) for text in source.texts],
@@ -95,7 +98,10 @@ def add_second_label(texts: EncodedTexts, second: LabelledTexts) -> EncodedTexts
 
 
 def untrained_head(features: Sequence[Features]) -> Head:
-    """Return a head with the names, means and deviations of `features`, and zero weights."""
+    """Return a head with the names, means and deviations of `features`, and zero weights.
+
+    Each is float32 (k,) for k features, in the order of the first text's; there is no judge.
+    """
     names = list(features[0])
     values = np.array([[row[name] for name in names] for row in features])
     return Head(
@@ -164,7 +170,10 @@ def predict_totals(head: Head, texts: EncodedTexts) -> Matrix:
 
 
 def calibrate(head: Head, totals: Matrix) -> Head:
-    """Return the head with its scores spread over texts with these totals."""
+    """Return the head with its scores spread over texts with these totals, (n,).
+
+    Their mean becomes a score of 3.5.
+    """
     middle = np.array([totals.mean()], np.float32)
     spread = np.array([totals.std()], np.float32)
     return replace(head, middle=middle, spread=spread)
@@ -194,7 +203,7 @@ def fit_quality(features: Sequence[Features], families: Sequence[Sequence[Compar
 
 
 def compared_positions(sources: Iterable[Comparisons]) -> list[int]:
-    """Return the positions of all pairs that are compared, sorted."""
+    """Return the positions of all pairs that are compared, sorted and each once."""
     positions: set[int] = set()
     for source in sources:
         positions.update(source.better.tolist(), source.worse.tolist())

@@ -61,11 +61,12 @@ def fit_mini(texts: Sequence[JudgedText], kind: ScoreKind) -> Head:
 
 
 def write_head(folder: Path, head: Head, kind: ScoreKind) -> None:
-    """Write a head to a folder as the scorer mini reads it."""
+    """Write a head to an existing folder, under the name that the scorer mini looks for."""
     head.save(folder / head_file_name(kind))
 
 
 def _check_scores(scores: Matrix) -> None:
+    """Raise InputError if all scores are equal, as then nothing tells texts apart."""
     different = len(np.unique(scores))
     if different < 2:
         raise InputError(
@@ -75,6 +76,7 @@ def _check_scores(scores: Matrix) -> None:
 
 
 def _groups(texts: Sequence[JudgedText]) -> list[int]:
+    """Return a number for the chain of each text, from 0 in the order in which chains appear."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(text.chain, len(numbers)) for text in texts]
 

@@ -62,7 +62,10 @@ class Embedder(Component):
         """
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
-        """Return what is known about `conversations` before weights are loaded."""
+        """Return what is known about `conversations` before weights are loaded.
+
+        The fields of Forecast that the embedder cannot know stay None; by default all of them.
+        """
         return Forecast()
 
     def embed(self, conversations: Sequence[Conversation]) -> NDArray[np.float32]:

@@ -327,7 +327,10 @@ def _whole_tokenizer(model: SentenceTransformer) -> Any:
 
 
 def _count_tokens(tokenizer: Any, texts: list[str]) -> list[int]:
-    """Return the tokens of each whole text, special ones included."""
+    """Return the tokens of each whole text, special ones included.
+
+    0 for a tokenizer that cannot be called, such as that of a model of word vectors.
+    """
     from tokenizers import Tokenizer
 
     if isinstance(tokenizer, Tokenizer):
@@ -338,7 +341,10 @@ def _count_tokens(tokenizer: Any, texts: list[str]) -> list[int]:
 
 
 def _truncated_tokens(windows: Sequence[Sequence[Window]], limit: int) -> NDArray[np.int64]:
-    """Return the tokens of each text that are over the limit in its windows: int64 (n,)."""
+    """Return the tokens of each text that are over the limit in its windows: int64 (n,).
+
+    0 for a text that was cut, unless a single character takes more tokens than a window has.
+    """
     over = [sum(max(window.tokens - limit, 0) for window in parts) for parts in windows]
     return np.array(over, np.int64)
 

@@ -99,7 +99,10 @@ class _Tokens(NamedTuple):
 
 
 def _own_tokens(encoding: Encoding, prompt_length: int) -> _Tokens:
-    """Return the tokens that are neither special nor of the prompt."""
+    """Return the tokens that are neither special nor of the prompt.
+
+    Their places count from the text's beginning. A token that spans prompt and text is the text's.
+    """
     offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
     offsets -= prompt_length
     word_ids = [-1 if word is None else word for word in encoding.word_ids]

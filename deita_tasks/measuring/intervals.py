@@ -51,7 +51,8 @@ class Interval(NamedTuple):
 def compare(first: ItemScores, second: ItemScores, seed: int = 0) -> Interval:
     """Return the mean of `first` minus that of `second`, with its bootstrap interval.
 
-    Both have the same items. Each sample draws the items anew, and the trainings of each side.
+    Both have the same items, in the same order. Each sample draws the items anew, and the trainings
+    of each side. The same seed gives the same interval.
     """
     generator = np.random.default_rng(seed)
     items = len(first.weights)

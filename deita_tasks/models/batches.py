@@ -134,7 +134,11 @@ _starting = Lock()
 
 
 def _start_threads(threads: int | None) -> Executor:
-    """Return `threads` threads, in each of which torch computes on that thread alone."""
+    """Return `threads` threads, in each of which torch computes on that thread alone.
+
+    None: the caller's own thread, and torch as it is. For all other threads of the process torch's
+    setting stays.
+    """
     import torch
 
     if threads is None:
@@ -162,7 +166,10 @@ def _use_this_thread_alone() -> None:
 
 
 def _take(pending: list[int], widths: Sequence[int], batch_tokens: int) -> list[int]:
-    """Remove the first batch from `pending`, which is sorted by width, and return it."""
+    """Remove the first batch from `pending`, which is sorted by width, and return it.
+
+    Its rows have one width. At least one row, even if that is over `batch_tokens`.
+    """
     width = widths[pending[0]]
     first = pending[: max(1, batch_tokens // width)]
     batch = list(takewhile(lambda position: widths[position] == width, first))
@@ -171,7 +178,7 @@ def _take(pending: list[int], widths: Sequence[int], batch_tokens: int) -> list[
 
 
 def _halve(width: int, rows: int) -> int:
-    """Return the tokens of half a batch that did not fit memory."""
+    """Return the tokens of half a batch that did not fit memory; log that batches shrink."""
     batch_tokens = width * rows // 2
     log.warning(
         "out of memory with %d rows of %d tokens; continuing with %d tokens per batch",
@@ -206,7 +213,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _free_memory() -> None:
-    """Give back the blocks that torch keeps on a GPU, which may be too small for the next batch."""
+    """Give the freed blocks that torch keeps back to the GPU, which can then cut them anew."""
     import torch
 
     if torch.cuda.is_available():

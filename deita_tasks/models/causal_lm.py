@@ -161,7 +161,10 @@ class CausalLM:
         return losses, sorted(rows[row] for row in too_long)
 
     def _losses_of(self, states: torch.Tensor, following: TokenIds) -> torch.Tensor:
-        """Return the loss of the token that follows each of n states, float32 (n,)."""
+        """Return the loss of the token that follows each of n states, in nats, float32 (n,).
+
+        `states`: (n, d), in the model's number type. `following`: n token ids.
+        """
         import torch
 
         targets = torch.as_tensor(following, device=self.device)
@@ -247,7 +250,10 @@ class CausalLM:
         return [TextGroup(within, self.forward), TextGroup(beyond, whole)]
 
     def _run_texts(self, texts: Sequence[TokenIds], tokens: int, run: RunBatch) -> set[int]:
-        """Call `run` with batches of all texts; return the positions of those that did not fit."""
+        """Call `run` with batches of all texts; return the positions of those that did not fit.
+
+        A mixture of experts computes each text by itself.
+        """
         if self.has_experts:  # the rows of an expert's product are those that the batch sends there
             tokens = 0  # so each text is a batch of its own
         too_long: set[int] = set()

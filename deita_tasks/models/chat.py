@@ -51,7 +51,11 @@ def _chat_turn(turn: Turn) -> dict[str, JSON]:
 def with_fields(
     own: dict[str, JSON], fields: Mapping[str, JSON], keys: TurnKeys
 ) -> dict[str, JSON]:
-    """Return a turn with its fields; a field with the name of a key gets another one."""
+    """Return a turn with its fields; a field with the name of a key gets another one.
+
+    That is "input_" and its name. `own` is changed, and returned. The parts of a content are no
+    field where the content itself shows them.
+    """
     for name, value in fields.items():
         if name == CONTENT_PARTS and keys == CHAT_KEYS:
             continue

@@ -170,7 +170,10 @@ def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
 
 
 def weights_bytes(checkpoint: Checkpoint) -> int | None:
-    """Return the size of a checkpoint's safetensors; None if they are not on this machine."""
+    """Return the size of a checkpoint's safetensors; None if they are not on this machine.
+
+    In bytes, over all shards; 0 for a folder that has only other formats.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     location, revision = checkpoint.location, checkpoint.revision
@@ -229,7 +232,10 @@ def folder_digest(folder: Path) -> str:
 
 
 def _module_folders(folder: Path) -> list[Path]:
-    """Return the folder itself and those of its sentence-transformers modules."""
+    """Return the folder itself and those of its sentence-transformers modules.
+
+    The folder alone if it lists no modules, as for a decoder.
+    """
     index = folder / "modules.json"
     if not index.is_file():
         return [folder]

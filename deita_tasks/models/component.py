@@ -66,7 +66,11 @@ class CausalLMComponent(Component):
     _model: Lazy[CausalLM] = PrivateAttr(default_factory=Lazy)
 
     def number_identity(self) -> Fingerprint:
-        """Return the options that change how numbers are rounded, for a fingerprint."""
+        """Return the options that change how numbers are rounded, for a fingerprint.
+
+        The number type is the one that "auto" stands for here; `compiled` is named only where it is
+        set.
+        """
         identity: Fingerprint = {"dtype": choose_dtype(self.dtype, self.device)}
         if self.compile:  # fingerprints of earlier versions do not name it
             identity["compiled"] = True
@@ -78,7 +82,7 @@ class CausalLMComponent(Component):
 
     @abstractmethod
     def _load_model(self) -> CausalLM:
-        """Load the decoder, by `_load_causal_lm`."""
+        """Load the decoder by `_load_causal_lm`, with what this component needs of its head."""
 
     def _read_states(self, model: CausalLM, states: torch.Tensor) -> torch.Tensor:
         """Return a component's values, (n, k), from hidden states (n, d): the states themselves."""

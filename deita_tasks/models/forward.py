@@ -31,12 +31,15 @@ class ForwardPass(Protocol):
     gpu_tokens: int
 
     def length(self, text: TokenIds) -> int:
-        """Return how many tokens of a text are computed."""
+        """Return how many tokens of a text are computed; those of the prefix do not count."""
 
     def plan(
         self, lengths: Sequence[int], positions: Sequence[int], tokens: int
     ) -> list[FixedBatch]:
-        """Return batches of `tokens` tokens that cover the `positions` of `lengths`."""
+        """Return batches of `tokens` tokens that cover the `positions` of `lengths`.
+
+        A longer text is a batch of its own, of a size that depends on its length alone.
+        """
 
     def run(self, texts: Sequence[TokenIds], tokens: int) -> torch.Tensor:
         """Return the last states of a batch of `tokens` tokens, (n, d), after the final norm.
@@ -138,7 +141,7 @@ class PackedForward:
         return self._states(batch)[batch.last]
 
     def run_all(self, texts: Sequence[TokenIds], tokens: int) -> list[torch.Tensor]:
-        """Return the states of each text's tokens after the prefix, (length, d)."""
+        """Return the states of the tokens that `length` counts, (length, d) for each text."""
         lengths = [self.length(ids) for ids in texts]
         states = self._states(self.layout.pack(texts, tokens, self.prefix))
         return list(torch.split(states[: sum(lengths)], lengths))

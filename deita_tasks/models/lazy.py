@@ -21,7 +21,10 @@ class Lazy(Generic[T]):
         self._value: T | None = None
 
     def get(self, make: Callable[[], T]) -> T:
-        """Return the value; call `make` for it if there is none yet."""
+        """Return the value; call `make` for it if there is none yet.
+
+        An error of `make` is raised, and the next caller tries again.
+        """
         with self._lock:
             if self._value is None:
                 self._value = make()

@@ -57,7 +57,10 @@ class PackedBatch:
     attention: VarlenAttention
 
     def add_prefix(self, shared: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Return the keys or values of each text, the prefix's first where it has it."""
+        """Return the keys or values of each text, the prefix's first where it has it.
+
+        `shared`: (p, heads, size of a head), the prefix's. `own`: (t, heads, size of a head).
+        """
         if self.key_index is None:
             return own
         both = torch.cat([shared, own])
@@ -247,7 +250,10 @@ def packed_attention(
 
 
 def _check_options(options: dict[str, Any]) -> None:
-    """Raise ValueError for an option that changes an attention's result."""
+    """Raise ValueError for an option that changes an attention's result, such as a mask or sinks.
+
+    The caller then computes padded texts instead.
+    """
     given = [name for name, option in options.items() if option is not None]
     unknown = sorted(set(given) - _HARMLESS)
     if unknown:
@@ -260,7 +266,11 @@ def _starts(lengths: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _key_index(skips: Sequence[int], lengths: Sequence[int], shared: int) -> NDArray[np.int64]:
-    """Return for each text the positions of the prefix, if it has it, and those of its own keys."""
+    """Return for each text the positions of the prefix, if it has it, and those of its own keys.
+
+    int64, in a row of `shared` prefix keys and then all own ones. `skips`: `shared` for a text that
+    has the prefix, else 0. `lengths`: of the texts without it.
+    """
     starts = shared + _starts(lengths)
     pieces: list[NDArray[np.int64]] = []
     for skip, start, end in zip(skips, starts[:-1], starts[1:], strict=True):

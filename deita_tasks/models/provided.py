@@ -59,7 +59,7 @@ class RowColumn:
         return {"column": self.column, "pool": [storage.content_digest(uri) for uri in self.pool]}
 
     def values(self, conversations: Sequence[Conversation]) -> list[Value | NoValue]:
-        """Return the value of each conversation's row, or NoValue."""
+        """Return the value of each conversation's row, or NoValue, which says why there is none."""
         return [self._value(conversation) for conversation in conversations]
 
     def _value(self, conversation: Conversation) -> Value | NoValue:
@@ -92,7 +92,11 @@ class JoinedFile:
             log.info("%s: joined by the pool's own column `id`; it has no ids of deita", uri)
 
     def _choose_columns(self, key: str | None) -> list[str]:
-        """Return the columns to join by, and check them and the column of values."""
+        """Return the columns to join by, and check them and the column of values.
+
+        Raises InputError for a missing column, UsageError for source rows that could be of several
+        files.
+        """
         names = set(self._file.names)
         columns = ", ".join(self._file.names)
         candidates = KEY_COLUMNS if key is None else ([key],)
@@ -141,7 +145,10 @@ class JoinedFile:
         return identity
 
     def values(self, conversations: Sequence[Conversation]) -> list[Value | NoValue]:
-        """Return what the file has for each conversation, or NoValue."""
+        """Return what the file has for each conversation, or NoValue, which says why there is none.
+
+        Several rows of the file may have one key if their values agree. Each row is read once.
+        """
         rows = [
             self._rows_by_key.get(self._key(conversation), []) for conversation in conversations
         ]
@@ -264,10 +271,10 @@ class ProvidedComponent(Component):
 
     @abstractmethod
     def _default_columns(self) -> DefaultColumns:
-        """Return the columns to read if the user names none."""
+        """Return the columns to read if the user names none; they depend on what is read."""
 
     def _source(self) -> RowColumn | JoinedFile:
-        """Return the opened source of values."""
+        """Return the opened source of values; a file's keys are read once and stay in memory."""
         return self._opened.get(self._open)
 
     def _open(self) -> RowColumn | JoinedFile:

@@ -149,7 +149,11 @@ def _normalizer(special: list[str], as_a_whole: bool) -> Any:
 
 
 def _merges(pieces: SentencePieceProcessor, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """Return every way to join two pieces into one, the best-scored piece first."""
+    """Return every way to join two pieces into one, the best-scored piece first.
+
+    Of equal scores the lower id is first. Only normal pieces count: neither bytes nor special
+    tokens are ever the result of a merge.
+    """
     not_text = (pieces.is_control, pieces.is_unknown, pieces.is_byte, pieces.is_unused)
     normal = {
         name: i for name, i in vocabulary.items() if not any(is_kind(i) for is_kind in not_text)
@@ -164,7 +168,7 @@ def _merges(pieces: SentencePieceProcessor, vocabulary: dict[str, int]) -> list[
 
 
 def _post_processor(pieces: SentencePieceProcessor, config: TokenizerConfig) -> Any:
-    """Return what adds the tokens of a text's beginning and end."""
+    """Return what adds the tokens of a text's beginning and end, as far as `config` wants them."""
     from tokenizers import processors
 
     template = "$A"

@@ -27,7 +27,10 @@ def raise_if_stopped() -> None:
 
 @contextmanager
 def stopped_by(check: Callable[[], None]) -> Iterator[None]:
-    """Within this block, in this thread, `raise_if_stopped` calls `check`."""
+    """Within this block, in this thread, `raise_if_stopped` calls `check`.
+
+    What `check` raises ends the work. Threads that are started within the block do not inherit it.
+    """
     token = _check.set(check)
     try:
         yield

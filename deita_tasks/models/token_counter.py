@@ -81,7 +81,10 @@ class TokenCounter(Component):
         return [self._count(conversation) for conversation in conversations]
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
-        """Return how many tokens are counted of each conversation; 0 where there is no count."""
+        """Return how many tokens are counted of each conversation; 0 where there is no count.
+
+        No model reads them: `window` and `truncated_tokens` stay None.
+        """
         counts = self.count(conversations)
         tokens = [0 if isinstance(count, str) else count.tokens for count in counts]
         return Forecast(tokens=np.array(tokens, np.int64))

@@ -29,11 +29,11 @@ class ValueFile(ABC):
 
     @abstractmethod
     def columns(self, names: Sequence[str]) -> list[list[Any]]:
-        """Return all values of some columns."""
+        """Return all values of some columns, a list for each, in the order of `names`."""
 
     @abstractmethod
     def values(self, column: str, rows: Iterable[int]) -> dict[int, Value]:
-        """Return the values of a column in some rows, which count from 0; None for null."""
+        """Return the values of a column by row; rows count from 0. None for null."""
 
 
 class ParquetFile(ValueFile):
@@ -47,7 +47,7 @@ class ParquetFile(ValueFile):
         self._group: tuple[str, int, pa.ChunkedArray] | None = None
 
     def columns(self, names: Sequence[str]) -> list[list[Any]]:
-        """Return all values of some columns."""
+        """Return all values of some columns, as Python objects; meant for keys, not for vectors."""
         table = storage.read_table(self.uri, names)
         return [table[name].to_pylist() for name in names]
 
@@ -76,7 +76,7 @@ class ParquetFile(ValueFile):
 
 
 def _group_starts(parquet: pq.ParquetFile) -> list[int]:
-    """Return the first row of each row group, and the number of rows."""
+    """Return the first row of each of g row groups, and the number of rows: g + 1 numbers."""
     groups = range(parquet.num_row_groups)
     sizes = [parquet.metadata.row_group(group).num_rows for group in groups]
     return list(accumulate(sizes, initial=0))
@@ -162,7 +162,10 @@ TEXT_FORMATS = {".csv": _read_csv, ".jsonl": _read_json_lines, ".ndjson": _read_
 
 
 def open_value_file(uri: str) -> ValueFile:
-    """Open a file of values. Raises InputError for one that cannot be read."""
+    """Open a file of values. Raises InputError for one that cannot be read.
+
+    The end of its name tells the format; a name with none of TEXT_FORMATS is read as Parquet.
+    """
     name = uri.lower()
     for suffix, read_rows in TEXT_FORMATS.items():
         if name.endswith(suffix):

@@ -114,7 +114,10 @@ class Scorer(Component):
             yield FinishedRows(range(len(conversations)), self.compute_rows(conversations))
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
-        """Return what is known about `conversations` before weights are loaded."""
+        """Return what is known about `conversations` before weights are loaded.
+
+        The fields of Forecast that the scorer cannot know stay None; by default all of them.
+        """
         return Forecast()
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:

@@ -147,7 +147,10 @@ async def _read(response: httpx.Response) -> tuple[bytes, bool]:
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return what the operating system says, such as "Connection refused", else the error."""
+    """Return what the operating system says, such as "Connection refused", else the error.
+
+    Libraries wrap it several times; the innermost error with an error number counts.
+    """
     message = f"{type(error).__name__} ({error})"
     cause: BaseException | None = error
     while cause is not None:

@@ -90,7 +90,11 @@ class CompletionsScorer(PromptScorer, ServedScorer):
         return Rating(score, prompt.truncated_tokens)
 
     def _logprob_options(self, digits: list[int]) -> JSONObject:
-        """Return the fields of a request that ask for log-probabilities."""
+        """Return the fields of a request that ask for log-probabilities.
+
+        `digits`: the token ids of "1" to "6", which only vLLM takes; any other server is asked for
+        the most probable tokens.
+        """
         if self.server == "other":
             return {"logprobs": self.top_logprobs}
         return {"logprobs": 1, "logprob_token_ids": digits, "return_tokens_as_token_ids": True}
@@ -102,7 +106,10 @@ class CompletionsScorer(PromptScorer, ServedScorer):
 
 
 def _first_token(answer: JSON) -> Mapping[str, JSON]:
-    """Return token -> log-probability at the first generated position."""
+    """Return token -> log-probability in nats, at the first generated position.
+
+    Raises NoScore if the answer has none, as from a server that was not asked for them.
+    """
     first = lookup(answer, "choices", 0, "logprobs", "top_logprobs", 0)
     if not isinstance(first, Mapping):
         raise NoScore("the server gave no log-probabilities")

@@ -170,7 +170,11 @@ class Server:
         return isinstance(error, Unreachable) and self.url not in _answered_urls
 
     def _failure(self, url: str, attempts: int, error: NoAnswer) -> ServerError:
-        """Return what to raise after the last attempt."""
+        """Return what to raise after the last attempt, with advice on what to do.
+
+        ServerUnreachable if the server never answered, ServerError if it had too many requests,
+        else RequestFailed. The key is masked.
+        """
         reason = self._mask(str(error))
         if self._was_never_there(error):
             return ServerUnreachable(
@@ -214,7 +218,11 @@ def check_url(url: str) -> str:
 
 
 def lookup(answer: JSON, *path: str | int) -> JSON:
-    """Return the value at `path` in a server's answer, None if there is none."""
+    """Return the value at `path` in a server's answer, None if there is none.
+
+    A text is a key of an object, a number (from 0) a place in a list. Never raises: a server may
+    answer anything.
+    """
     value = answer
     for step in path:
         if isinstance(step, str) and isinstance(value, Mapping):

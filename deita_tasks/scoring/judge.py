@@ -146,7 +146,10 @@ def parse_rating(reply: str) -> float | None:
 
 
 def _content(answer: JSON) -> str:
-    """Return the text of a chat completion."""
+    """Return the text of a chat completion; "" for a null, which some servers send for no text.
+
+    Raises NoScore if the answer has no message, or one that is not text.
+    """
     message = lookup(answer, "choices", 0, "message")
     if not isinstance(message, Mapping) or "content" not in message:
         raise NoScore("the server's answer has no message")

@@ -161,7 +161,10 @@ class LanguageModelScorer(CausalLMComponent, Scorer):
     def _score_pairs(
         self, model: CausalLM, pairs: Sequence[EncodedPair]
     ) -> tuple[list[float], dict[int, str]]:
-        """Return the score of each pair, NaN for those that have none, and by position why."""
+        """Return the score of each pair, NaN for those that have none, and by position why.
+
+        A perplexity is the same ratio with a loss of 0 in place of the response's own.
+        """
         whole = MeanLosses.of(model, [pair.whole for pair in pairs], [pair.start for pair in pairs])
         alone = MeanLosses([0.0] * len(pairs), {})
         if self.READS_ALONE:

@@ -131,7 +131,11 @@ def _connect(options: JudgeOptions) -> Server:
 
 
 def _ask(server: Server, model: str, question: AnswerPair) -> str | _NoVerdict:
-    """Return "a", "b" or "tie"."""
+    """Return "a", "b" or "tie", or why there is no verdict: a refused request, or another reply.
+
+    One attempt at a verdict, at temperature 0. Raises what `http_client.Server.post` raises, but
+    for Refused.
+    """
     messages: JSON = [
         {"role": "system", "content": SYSTEM},
         {"role": "user", "content": judge_request(question)},

@@ -81,7 +81,7 @@ class PromptEncoder(NamedTuple):
         return common_prefix(self.tokenizer, texts)
 
     def forecast(self, conversations: Sequence[Conversation]) -> Forecast:
-        """Return what the model would read of `conversations`."""
+        """Return what the model would read of `conversations`; all but `windows` is known."""
         return forecast(self.tokenizer, self.kind, self.digits, self.max_length, conversations)
 
     def too_long_problem(self) -> str:
@@ -89,7 +89,7 @@ class PromptEncoder(NamedTuple):
         return f"its prompt cannot be truncated to {self.max_length} tokens"
 
     def identity(self) -> Fingerprint:
-        """Return the part of a scorer's fingerprint that is known here."""
+        """Return the part of a scorer's fingerprint that is known here, that of its prompts."""
         return {
             "kind": self.kind,
             **self.checkpoint.identity(),

@@ -29,12 +29,15 @@ class Scale(NamedTuple):
     high: float
 
     def rescale(self, score: float) -> float:
-        """Map a score of this range linearly onto [1, 6]."""
+        """Map a score of this range linearly onto [1, 6]: `low` to 1, `high` to 6."""
         return 1 + 5 * ((score - self.low) / (self.high - self.low))
 
 
 def _parse_scale(value: Any) -> Any:
-    """Return LOW and HIGH of the text "LOW..HIGH"; any other value as it is."""
+    """Return LOW and HIGH of the text "LOW..HIGH"; any other value as it is.
+
+    Raises ValueError for another text; pydantic checks what is not text.
+    """
     if not isinstance(value, str):
         return value
     try:
@@ -222,7 +225,10 @@ class ProvidedColumn(_ColumnScorer):
 
 
 def _list_of(value: Value | NoValue) -> list[Any]:
-    """Return the scores in `value`, whatever they are. Raises NoValue if there are none."""
+    """Return the scores in `value`, whatever they are; a number alone is a list of one.
+
+    Raises NoValue if there are none.
+    """
     parsed = parse_value(value, "a number or a list of numbers")
     if isinstance(parsed, np.ndarray):
         return list(parsed.tolist())

@@ -146,7 +146,7 @@ class ServedScorer(Scorer):
         return server.post(path, {"model": self.model, **body})
 
     def release(self) -> None:
-        """Forget the connections and the key."""
+        """Forget the connections and the key; the next request reads the key again."""
         self._server.release()
         self._secret.release()
 

@@ -74,7 +74,11 @@ def forecast(
     max_length: int,
     conversations: Sequence[Conversation],
 ) -> Forecast:
-    """Return what a scorer's model would read of `conversations`, prompts included."""
+    """Return what a scorer's model would read of `conversations`, prompts included.
+
+    `tokens` and `truncated_tokens` are sums over the pairs of a conversation. A prompt that cannot
+    be truncated to `max_length` adds no tokens.
+    """
     read = np.zeros(len(conversations), np.int64)
     truncated = np.zeros(len(conversations), np.int64)
     for row, conversation in enumerate(conversations):

@@ -39,7 +39,10 @@ def spearman(x: Matrix, y: Matrix) -> float:
 
 
 def centre_within_groups(x: Matrix, groups: NDArray[np.int64]) -> Matrix:
-    """Return x less the mean of its group: what differs within a group."""
+    """Return x less the mean of its group: what differs within a group. In the shape of x.
+
+    `groups`: (n,), a number for the group of each row.
+    """
     frame = pd.DataFrame(x)
     means = frame.groupby(groups).transform("mean")
     return (frame - means).to_numpy().reshape(x.shape)
@@ -117,7 +120,10 @@ def consistent_features(
 
 
 def _weights_beside(differences: Sequence[Matrix], always: int, penalty: float) -> list[float]:
-    """Return each feature's weight in a model of that feature and `always` alone."""
+    """Return each feature's weight in a model of that feature and `always` alone: k numbers.
+
+    `differences`: (n, k) for each source. For `always` itself the number means nothing.
+    """
     weights: list[float] = []
     for j in range(differences[0].shape[1]):
         columns = [source[:, [always, j]] for source in differences]

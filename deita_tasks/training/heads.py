@@ -54,7 +54,7 @@ class EncodedTexts:
     target: Matrix
 
     def without_prompts_of(self, texts: EncodedTexts) -> EncodedTexts:
-        """Return the texts whose prompts are not in `texts`."""
+        """Return the texts whose prompts are not in `texts`: a set to test a fit to those with."""
         excluded = set(texts.prompts)
         keep = [i for i, prompt in enumerate(self.prompts) if prompt not in excluded]
         return EncodedTexts(
@@ -165,7 +165,7 @@ def scale_to_unit(values: Matrix, weights: Matrix) -> tuple[Floats, Floats]:
 
 
 def predict_totals(head: Head, texts: EncodedTexts) -> Matrix:
-    """Return the sum of a head's opinions on `texts`, (n,)."""
+    """Return the sum of a head's opinions on `texts`, float64 (n,), before it becomes a score."""
     return head.total(head.standardise(texts.features), texts.states)
 
 

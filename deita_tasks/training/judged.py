@@ -82,7 +82,10 @@ def _groups(texts: Sequence[JudgedText]) -> list[int]:
 
 
 def _fit_complexity(texts: Sequence[JudgedText]) -> tuple[Head, Matrix]:
-    """Return the head without its spread, and its totals of the texts."""
+    """Return the head without its spread, and its totals of the n texts, float64 (n,).
+
+    Raises InputError for more than MOST_TEXTS texts, which would not fit into memory.
+    """
     if len(texts) > MOST_TEXTS:
         raise InputError(
             f"{len(texts):,} judged texts; expected at most {MOST_TEXTS:,}: draw fewer chains"
@@ -98,7 +101,10 @@ def _fit_complexity(texts: Sequence[JudgedText]) -> tuple[Head, Matrix]:
 
 
 def _fit_quality(texts: Sequence[JudgedText]) -> tuple[Head, Matrix]:
-    """Return the head without its spread, and its totals of the texts."""
+    """Return the head without its spread, and its totals of the n texts, float64 (n,).
+
+    Raises InputError for fewer than MIN_COMPARISONS pairs of texts that a fit could learn from.
+    """
     compared = compare_within_chains(texts)
     if len(compared.better) < MIN_COMPARISONS:
         raise InputError(
@@ -111,7 +117,10 @@ def _fit_quality(texts: Sequence[JudgedText]) -> tuple[Head, Matrix]:
 
 
 def compare_within_chains(texts: Sequence[JudgedText]) -> Comparisons:
-    """Return any two texts of a chain with different scores, the better one first."""
+    """Return any two texts of a chain with different scores, the better one first.
+
+    By positions in `texts`; none if every chain has one score.
+    """
     chains: dict[str, list[int]] = {}
     for position, text in enumerate(texts):
         chains.setdefault(text.chain, []).append(position)

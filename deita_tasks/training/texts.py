@@ -33,7 +33,10 @@ class Comparisons:
     worse: NDArray[np.int64]
 
     def select(self, mask: NDArray[np.bool_]) -> Comparisons:
-        """Return some of the comparisons. `mask`: (n,)."""
+        """Return some of the comparisons, in their order.
+
+        `mask`: bool (n,), True for those to keep.
+        """
         return Comparisons(self.better[mask], self.worse[mask])
 
 

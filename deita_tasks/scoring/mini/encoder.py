@@ -35,7 +35,10 @@ WINDOW = 64
 
 
 def minilm_checkpoint() -> Checkpoint:
-    """Return the installed all-MiniLM-L6-v2. Raises ModelError if it is not installed."""
+    """Return the installed all-MiniLM-L6-v2. Raises ModelError if it is not installed.
+
+    Also if its weights are not the published ones.
+    """
     folder = find_packaged_minilm()
     if folder is None:
         raise ModelError(
@@ -46,7 +49,10 @@ def minilm_checkpoint() -> Checkpoint:
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Tokens]:
-    """Return the token ids of each text's beginning, at most WINDOW with the two special ones."""
+    """Return the token ids of each text's beginning, at most WINDOW with the two special ones.
+
+    `truncated_tokens` counts the tokens after it. The tokenizer itself must not truncate.
+    """
     encodings = tokenizer.encode_batch_fast(list(texts))
     return [_truncate(encoding.ids) for encoding in encodings]
 

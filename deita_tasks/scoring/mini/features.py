@@ -140,7 +140,10 @@ def response_features(instruction: str, response: str) -> dict[str, float]:
 
 
 def _common_features(text: str, words: Sequence[str]) -> dict[str, float]:
-    """Return what is counted in instructions and responses alike; `words` in lower case."""
+    """Return what is counted in instructions and responses alike; `words` in lower case.
+
+    Counts as logarithms, and shares of the words or the characters.
+    """
     different = len(set(words))
     return {
         "words": _log_count(words),

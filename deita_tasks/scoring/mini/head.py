@@ -132,12 +132,19 @@ class Head:
         return COUNTED_WEIGHT * counted + judged
 
     def score(self, total: Doubles) -> Floats:
-        """Return scores from 1 to 6, evenly spread if `total` is normal."""
+        """Return scores from 1 to 6, float32 (n,), evenly spread if `total`, (n,), is normal.
+
+        A total of `middle` scores 3.5; the curve is the logistic one near the normal
+        distribution's.
+        """
         deviation = -_LOGISTIC * (total - self.middle) / self.spread
         return (1 + 5 / (1 + np.exp(deviation))).astype(np.float32)
 
     def save(self, path: Path) -> None:
-        """Write the head to a safetensors file."""
+        """Write the head to a safetensors file, with the names of its features in the metadata.
+
+        An existing file is replaced; the folder must exist.
+        """
         from safetensors.numpy import save_file
 
         values = vars(self)
@@ -180,5 +187,5 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 
 def _bounded(values: Doubles, bound: float) -> Doubles:
-    """Return values near 0 unchanged, large ones at most `bound`; monotone."""
+    """Return values near 0 unchanged, large ones at most `bound` in magnitude; monotone."""
     return bound * np.tanh(values / bound)

@@ -27,7 +27,7 @@ class HeadFile(NamedTuple):
 
 
 def head_file_name(kind: ScoreKind) -> str:
-    """Return the name of a head's file in its folder."""
+    """Return the name of a head's file in its folder, which has one for each kind."""
     return f"{kind}.safetensors"
 
 
@@ -75,7 +75,10 @@ def _parse(uri: str, content: bytes, kind: ScoreKind) -> Head:
 
 
 def _find_problem(head: Head, kind: ScoreKind) -> str | None:
-    """Return what is wrong with a head, None if nothing is."""
+    """Return what is wrong with a head, None if nothing is.
+
+    Its features must be those of this version, by name and order; only complexity has a judge.
+    """
     if list(head.names) != feature_names(kind):
         return f"reads other features than {kind} has"
     if (head.judge is None) != (kind == "quality"):

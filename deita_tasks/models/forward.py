@@ -158,7 +158,7 @@ class PackedForward:
         return states
 
     def without_prefix(self) -> PackedForward:
-        """Return the same way without the prefix, for texts whose positions make it another one."""
+        """Return the same way without the prefix, which very long texts compute differently."""
         return PackedForward(self.base, self.layout, None)
 
 

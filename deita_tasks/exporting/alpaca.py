@@ -31,6 +31,10 @@ class Alpaca(JsonLines):
     optional_columns: ClassVar[tuple[str, ...]] = ("system", "history", "tools")
 
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        """Return all six columns; system is "" and history [] where there is none.
+
+        Raises DoesNotFit for turns with more than text, and for any order but that of exchanges.
+        """
         system, exchanges = split_exchanges(conversation)
         *history, (user_text, output) = exchanges
         instruction, input_text = _split_input(user_text, conversation.row)

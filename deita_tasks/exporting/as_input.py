@@ -21,6 +21,7 @@ class AsInput(JsonLines):
     own_columns: ClassVar[tuple[str, ...]] = ()
 
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        """Return the row as it came, all of it as extra columns, so that none is renamed."""
         if conversation.row:
             return Columns({}, conversation.row)
         tools = {} if conversation.tools is None else {"tools": conversation.tools}

@@ -116,12 +116,14 @@ class Survey:
 
 
 def _prefixed_name(name: str, reserved: set[str]) -> str:
+    """Return `name` with as many input_ before it as make it new."""
     while name in reserved:
         name = f"input_{name}"
     return name
 
 
 def _numbered_name(name: str, reserved: set[str]) -> str:
+    """Return `name` itself if it is free, else with the first of _2, _3, ... that is."""
     number = 1
     numbered = name
     while numbered in reserved:
@@ -207,6 +209,7 @@ class Exporter(Component):
         return survey
 
     def _explain_misfit(self, conversation: Conversation, error: DoesNotFit) -> str:
+        """Return which input row does not fit, why, and which formats hold it."""
         uri, row = conversation.source
         return (
             f"the output format {self.name} cannot hold row {row} of {uri or 'the pool'} "

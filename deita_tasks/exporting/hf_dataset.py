@@ -20,6 +20,10 @@ class HFDataset(Parquet):
     name: ClassVar[str] = "hf_dataset"
 
     def write(self, rows: Iterable[OutputRow], survey: Survey, folder: Path) -> list[Path]:
+        """Return the shards, at least one, in the order of the rows.
+
+        Each has the same number of rows, the last ones fewer; at most about CHARACTERS_PER_SHARD.
+        """
         shards = max(1, math.ceil(survey.characters / CHARACTERS_PER_SHARD))
         rows_per_shard = math.ceil(survey.rows / shards)
         remaining = iter(rows)

@@ -223,6 +223,7 @@ def _is_split(item: Mapping[str, JSON]) -> bool:
 
 
 def _is_list_of_texts(value: JSON) -> bool:
+    """Return whether tools are given as a list with texts in it, which no trainer reads."""
     return isinstance(value, list) and any(isinstance(item, str) for item in value)
 
 

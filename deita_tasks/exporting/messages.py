@@ -21,5 +21,6 @@ class Messages(JsonLines):
     optional_columns: ClassVar[tuple[str, ...]] = ("tools",)
 
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        """Return messages as {role, content} with the other fields of a turn; tools as objects."""
         tools = parse_tools(conversation.tools)
         return Columns({"messages": chat_turns(conversation), "tools": tools}, conversation.extra)

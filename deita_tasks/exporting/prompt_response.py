@@ -26,6 +26,10 @@ class PromptResponse(JsonLines):
     optional_columns: ClassVar[tuple[str, ...]] = ("tools",)
 
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        """Return both sides, as texts or as lists of turns.
+
+        The first row that is no plain exchange notes in `survey` that all rows have lists.
+        """
         own: dict[str, JSON]
         if not _is_plain_exchange(conversation):
             survey.notes.add(AS_TURNS)

@@ -23,6 +23,7 @@ class ShareGPT(JsonLines):
     optional_columns: ClassVar[tuple[str, ...]] = ("tools",)
 
     def to_columns(self, conversation: Conversation, survey: Survey) -> Columns:
+        """Return conversations as {from, value} with a turn's other fields; tools as JSON text."""
         own = {
             "conversations": sharegpt_turns(conversation),
             "tools": tools_text(conversation.tools),

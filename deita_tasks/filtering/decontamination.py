@@ -126,6 +126,7 @@ class EvaluationTexts:
         return taken
 
     def _number(self, spoken: Sequence[str]) -> Words:
+        """Return the number of each word: int32 (n,), UNKNOWN for one of no evaluation text."""
         numbers = map(self._numbers.get, spoken, repeat(UNKNOWN))
         return np.fromiter(numbers, np.int32, len(spoken))
 
@@ -195,6 +196,10 @@ class EvaluationTexts:
         return overlaps
 
     def _read(self, conversations: Sequence[Sequence[str]]) -> _Block:
+        """Return the words of all turns one after the other, and the evaluation n-grams in them.
+
+        An empty word, never known, ends each turn, so that no n-gram crosses turns.
+        """
         spoken = [split_words(turn) for turns in conversations for turn in turns]
         words = self._number([word for turn in spoken for word in (*turn, "")])
         ends = np.cumsum([0, *(len(turn) + 1 for turn in spoken)])
@@ -312,6 +317,7 @@ def _separated(words: Words) -> Words:
 
 
 def _powers(multiplier: int, count: int) -> NDArray[np.uint64]:
+    """Return the powers 0 to count - 1 of the multiplier modulo 2**64: uint64 (count,)."""
     powers = [pow(multiplier, exponent, 1 << 64) for exponent in range(count)]
     return np.array(powers, np.uint64)
 

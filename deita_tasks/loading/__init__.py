@@ -109,6 +109,10 @@ def read_conversations(
 
 
 def _are_uris(pool: Any) -> TypeGuard[str | Sequence[str]]:
+    """Return whether a pool is named by URIs; otherwise it is rows.
+
+    A text alone is one URI. An empty list counts as URIs, so that `find_pool` refuses it.
+    """
     return isinstance(pool, str) or (
         isinstance(pool, list | tuple) and all(isinstance(uri, str) for uri in pool)
     )

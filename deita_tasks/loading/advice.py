@@ -41,6 +41,7 @@ def explain_mismatch(
 
 
 def _expected(layouts: Sequence[RowFormat]) -> str:
+    """Return the formats with their columns, each once: a format has many layouts."""
     formats = dict.fromkeys(f"{layout.name}: {layout.expected}" for layout in layouts)
     return f"expected {'; '.join(formats)}"
 
@@ -62,5 +63,9 @@ def _advise(columns: Collection[str]) -> str:
 
 
 def _find(names: dict[str, str], stems: Sequence[str]) -> str | None:
+    """Return the column that contains the first of `stems` that any contains; None without one.
+
+    names: of the columns, by their lower-case form. Earlier stems win, whatever the columns' order.
+    """
     found = (name for stem in stems for low, name in names.items() if stem in low)
     return next(found, None)

@@ -28,13 +28,19 @@ class Alpaca(RowFormat):
 
     @classmethod
     def layouts(cls) -> Sequence[Self]:
+        """Return Alpaca's own column names, and those of Dolly: instruction, context, response."""
         dolly = cls(input="context", output="response")
         return (cls(), dolly)
 
     def required_columns(self) -> tuple[str, ...]:
+        """Return the columns of the last exchange; input and history may be absent."""
         return (self.instruction, self.output)
 
     def take_turns(self, columns: dict[str, JSON]) -> list[Turn]:
+        """Return user and assistant turns in alternation, those in `history` first.
+
+        Raises BadRow for a column that is no text, and for a history that holds anything but pairs.
+        """
         instruction = take_text(columns, self.instruction)
         output = take_text(columns, self.output)
         input_text = _take_optional_text(columns, self.input)
@@ -49,6 +55,11 @@ class Alpaca(RowFormat):
         return turns
 
     def without_last(self, columns: Mapping[str, JSON], turns: int) -> Mapping[str, JSON] | None:
+        """Return the row with an earlier exchange, from its history, as instruction and output.
+
+        None for an odd number of turns, and where no exchange would be left. A history that was
+        JSON text stays one. The input becomes empty: only the last exchange had it apart.
+        """
         exchanges = _parse_history(columns.get("history"))
         left_out = turns // 2
         if turns % 2 or not 0 < left_out <= len(exchanges):
@@ -65,6 +76,10 @@ class Alpaca(RowFormat):
 
 
 def _take_optional_text(columns: dict[str, JSON], name: str) -> str:
+    """Remove a column, and return its text; "" if it is absent or null.
+
+    Raises BadRow for a value of another type.
+    """
     if columns.get(name) is None:
         columns.pop(name, None)
         return ""
@@ -85,6 +100,10 @@ def _parse_history(value: JSON) -> list[tuple[str, str]]:
 
 
 def _parse_exchange(entry: JSON, number: int) -> tuple[str, str]:
+    """Return an entry of `history` as (user, assistant).
+
+    number: of the entry, from 1 on. Raises BadRow unless it is a list of two texts.
+    """
     if not isinstance(entry, list) or len(entry) != 2:
         shape = describe_type(entry)
         if isinstance(entry, list):

@@ -103,6 +103,10 @@ class _Streams:
             )
 
     def _decode(self, data: bytes) -> Iterator[bytes]:
+        """Yield the blocks that `data` decodes to, with a new decoder for each stream.
+
+        The decoder's own errors pass through. Raises InputError for a decompression bomb.
+        """
         while data:
             if self._decoder is None:
                 if self._bytes_out:  # xz pads its streams with NULs, tar pads those of gzip
@@ -133,6 +137,7 @@ class _Decoder(ABC):
 
     @property
     def eof(self) -> bool:
+        """Whether the stream has ended; what follows it may be another stream."""
         return bool(self._stream.eof)
 
     @property
@@ -149,6 +154,7 @@ class _BoundedDecoder(_Decoder):
     """A decoder of the standard library, which limits its output to BLOCK_BYTES per call."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield blocks of at most BLOCK_BYTES, up to the end of the stream or of `data`."""
         pending: bytes | None = data
         while pending is not None and not self.eof:
             block = self._stream.decompress(pending, BLOCK_BYTES)
@@ -162,10 +168,16 @@ class _BoundedDecoder(_Decoder):
 
 
 class _Gzip(_BoundedDecoder):
+    """One gzip member, with its header and checksum."""
+
     def __init__(self) -> None:
         super().__init__(zlib.decompressobj(wbits=31))
 
     def _pending(self, block: bytes) -> bytes | None:
+        """Return what zlib hands back unread.
+
+        After a full block it may hold more output even if it has read all its input.
+        """
         tail: bytes = self._stream.unconsumed_tail
         return tail if tail or len(block) == BLOCK_BYTES else None
 
@@ -174,15 +186,20 @@ class _KeepingDecoder(_BoundedDecoder):
     """A decoder that keeps the unread input itself."""
 
     def _pending(self, block: bytes) -> bytes | None:
+        """Return b"" while the decoder has output left: it needs no input to go on."""
         return None if self._stream.needs_input else b""
 
 
 class _Bzip2(_KeepingDecoder):
+    """One bzip2 stream; pbzip2 writes files of many."""
+
     def __init__(self) -> None:
         super().__init__(bz2.BZ2Decompressor())
 
 
 class _Xz(_KeepingDecoder):
+    """One xz stream. One that needs more memory than MAX_WINDOW_BYTES counts as damaged."""
+
     def __init__(self) -> None:
         super().__init__(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW_BYTES))
 
@@ -197,9 +214,11 @@ class _Zstd(_Decoder):
 
     @property
     def unused_data(self) -> bytes:
+        """The bytes after the end of the stream, with those of `feed` that no step has reached."""
         return super().unused_data + self._unread
 
     def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what each ZSTD_STEP_BYTES of `data` decode to: at most 8 MiB a block."""
         for start in range(0, len(data), ZSTD_STEP_BYTES):
             end = start + ZSTD_STEP_BYTES
             if block := self._stream.decompress(data[start:end]):

@@ -105,6 +105,10 @@ def by_column() -> InputError:
 
 
 def _names_columns(text: bytes, layouts: Iterable[RowFormat]) -> bool:
+    """Return whether the first line of `text` is a CSV header with all columns of a layout.
+
+    False for a line that is no header: the content is then read as JSON Lines.
+    """
     first_line = text.partition(b"\n")[0]
     try:
         names = csv_text.parse_header(first_line)
@@ -129,6 +133,7 @@ def _is_lines_of_lists(text: bytes) -> bool:
 
 
 def _is_json(line: bytes) -> bool:
+    """Return whether a line is one complete JSON value; False for one nested too deep to parse."""
     try:
         json.loads(line)
     except (ValueError, RecursionError):

@@ -76,10 +76,15 @@ def split_results(turn: JSON) -> list[JSON]:
 
 
 def _is_result(part: JSON) -> bool:
+    """Return whether a part is what a tool answered, as Anthropic's API marks it."""
     return isinstance(part, dict) and _kind_of(part) == TOOL_RESULT
 
 
 def _result_turn(turn: Mapping[str, JSON], part: JSON) -> JSON:
+    """Return a turn with this part alone and the other fields of `turn`.
+
+    Its `tool_call_id` is the call that the part answers, null where the part names none.
+    """
     call_id = part.get("tool_use_id") if isinstance(part, dict) else None
     return {**turn, CHAT_KEYS.text: [part], "tool_call_id": call_id}
 

@@ -36,12 +36,15 @@ class PromptOnly(RowFormat):
 
     @classmethod
     def layouts(cls) -> Sequence[Self]:
+        """Return a layout for each of PROMPT_COLUMNS: a row with several is read by the first."""
         return [cls(prompt=prompt) for prompt in PROMPT_COLUMNS]
 
     def required_columns(self) -> tuple[str, ...]:
+        """Return the column of the prompt; whatever else a row has is left aside."""
         return (self.prompt,)
 
     def take_turns(self, columns: dict[str, JSON]) -> list[Turn]:
+        """Return one user turn. Raises BadRow for a prompt that is no text."""
         return [Turn("user", take_text(columns, self.prompt))]
 
 
@@ -69,6 +72,10 @@ def read_evaluation_rows(uri: str) -> Iterator[EvaluationRow | Quarantined]:
 
 
 def _layouts() -> list[RowFormat]:
+    """Return the layouts of all input formats, then those of a prompt alone.
+
+    The first wins where a file matches several, so an answer is read where there is one.
+    """
     classes: list[type[RowFormat]] = [
         component_class(INPUT_FORMATS, "format", name) for name in INPUT_FORMATS
     ]
@@ -77,6 +84,10 @@ def _layouts() -> list[RowFormat]:
 
 
 def _read_row(row: Row, source: SourceRow, format: RowFormat) -> EvaluationRow | Quarantined:
+    """Return the turns of a row, or the row as Quarantined.
+
+    Unlike a row of a pool it needs no answer, only a user turn and some text.
+    """
     if row.columns is None:
         return quarantine(row, source)
     try:

@@ -85,6 +85,7 @@ def _load(pattern: str, match: re.Match[str]) -> dict[str, Any]:
 
 
 def _choose_split(pattern: str, splits: list[str]) -> str:
+    """Return the split "train", or the only one there is. Raises InputError for several others."""
     if DEFAULT_SPLIT in splits:
         return DEFAULT_SPLIT
     if len(splits) == 1:

@@ -86,10 +86,15 @@ class _Splitter:
         return len(block)
 
     def _continue_string(self, block: bytes, end: int) -> None:
+        """Remember that a string goes on in the next block.
+
+        end: where its match ended. A backslash left behind it escapes the next block's first byte.
+        """
         self.in_string = True
         self.escaped = end < len(block)
 
     def _add(self, piece: bytes) -> None:
+        """Add a piece of the element under way. Raises BrokenFile beyond MAX_SCAN_BYTES."""
         self._element.add(piece)
         if self._element.size > MAX_SCAN_BYTES:
             raise BrokenFile(
@@ -98,6 +103,10 @@ class _Splitter:
             )
 
     def _finish_element(self, piece: bytes) -> Iterator[Row]:
+        """Yield the element that ends with `piece`, as a row; a bad one has its problem.
+
+        Yields nothing for a blank element, which takes no number either.
+        """
         self._add(piece)
         content, size = self._element.take()
         content = content.strip()

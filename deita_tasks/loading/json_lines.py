@@ -21,6 +21,7 @@ class Accumulator:
         self._pieces: list[bytes] = []
 
     def add(self, piece: bytes) -> None:
+        """Add the next piece; of a row that has become too long, only its size grows."""
         self.size += len(piece)
         self._pieces.append(piece)
         if self.size > MAX_ROW_BYTES:

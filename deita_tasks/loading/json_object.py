@@ -72,6 +72,7 @@ class _Rest:
         self._text = b""
 
     def add(self, piece: bytes) -> None:
+        """Add what a block holds behind the list. Raises BrokenFile beyond MAX_REST_BYTES."""
         self._text += piece
         if len(self._text) > MAX_REST_BYTES:
             raise BrokenFile(
@@ -96,4 +97,5 @@ class _Rest:
 
 
 def _is_rows(value: object) -> bool:
+    """Return whether a member is a list of objects, to judge by its first element."""
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)

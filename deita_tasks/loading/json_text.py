@@ -69,6 +69,10 @@ def without_items(value: JSON, items: int) -> JSON:
 
 
 def _explain(text: str, error: json.JSONDecodeError) -> str:
+    """Return why `text` is not JSON, with a remedy for the two commonest mistakes.
+
+    Characters are counted from 1.
+    """
     if PYTHON_LITERAL.match(text):
         return "a Python literal (single quotes), not JSON; write it with json.dumps()"
     if error.msg == "Extra data" and text[error.pos] == "{":
@@ -108,6 +112,10 @@ def check_text(text: str) -> None:
 
 
 def _build_object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    """Return the members by name, in the text's order.
+
+    Raises BadRow for a name that occurs twice: a dict would lose the first value in silence.
+    """
     members = dict(pairs)
     if len(members) != len(pairs):
         names = [name for name, _ in pairs]
@@ -117,6 +125,7 @@ def _build_object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
 
 
 def _parse_float(digits: str) -> float:
+    """Return the number. Raises BadRow for one like 1e999, which would become infinite."""
     number = float(digits)
     if isinf(number):
         raise BadRow("malformed_row", f"the number {digits[:40]} is out of range for a double")

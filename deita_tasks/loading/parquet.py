@@ -64,10 +64,18 @@ def rows(handle: IO[bytes]) -> Iterator[Row]:
 
 
 def _check_expansion(file_bytes: int, decoded: int) -> None:
+    """Raise InputError where the rows read so far expand like a decompression bomb.
+
+    decoded: bytes of their values in Arrow, of all batches up to here.
+    """
     check_expansion("Parquet", file_bytes, decoded, "convert it to JSON Lines yourself")
 
 
 def _open(handle: IO[bytes]) -> _Readers:
+    """Return two readers of the file, which share its metadata.
+
+    Raises InputError if it is not Parquet, or if two columns have the same name.
+    """
     options = {"buffer_size": BUFFER_BYTES, "pre_buffer": False, "page_checksum_verification": True}
     try:
         plain = pq.ParquetFile(handle, **options)
@@ -84,6 +92,10 @@ def _open(handle: IO[bytes]) -> _Readers:
 
 
 def _text_columns(schema: pq.ParquetSchema) -> list[str]:
+    """Return the dotted paths of the columns of text, those inside lists and structs included.
+
+    Old writers stored text as bytes without a logical type; such columns count too.
+    """
     columns = [schema.column(i) for i in range(len(schema))]
     return [
         column.path

@@ -44,17 +44,27 @@ class PromptResponse(RowFormat):
 
     @classmethod
     def layouts(cls) -> Sequence[Self]:
+        """Return a layout for each of COLUMN_PAIRS: a row with several is read by the first."""
         return [cls(prompt=prompt, response=response) for prompt, response in COLUMN_PAIRS]
 
     def required_columns(self) -> tuple[str, ...]:
+        """Return the columns of both sides: a row without either is quarantined."""
         return (self.prompt, self.response)
 
     def take_turns(self, columns: dict[str, JSON]) -> list[Turn]:
+        """Return the turns of the prompt, then those of the response.
+
+        Raises BadRow for a side that is neither a text nor a list of turns.
+        """
         prompt = _take_side(columns, self.prompt, "user")
         return prompt + _take_side(columns, self.response, "assistant")
 
 
 def _take_side(columns: dict[str, JSON], name: str, role: Role) -> list[Turn]:
+    """Remove a column, and return its turns: one of `role` for a text, those of a list as they are.
+
+    Raises BadRow for anything else.
+    """
     if isinstance(columns[name], list):
         return parse_turns(columns.pop(name), name)
     return [Turn(role, take_text(columns, name))]

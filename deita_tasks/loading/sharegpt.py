@@ -18,4 +18,5 @@ class ShareGPT(Messages):
 
     @classmethod
     def layouts(cls) -> Sequence[Self]:
+        """Return the column `conversations`, then `conversation`, as some pools name it."""
         return (cls(), cls(column="conversation"))

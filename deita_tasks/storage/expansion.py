@@ -51,6 +51,7 @@ def expand(uri: str) -> Expansion:
             raise InputError(f"{uri}: no such file or folder")
 
     def name(path: str) -> str:
+        """Return a path as a URI that opens the same file: with its scheme unless it is local."""
         if isinstance(fs, LocalFileSystem):
             return path
         return str(fs.unstrip_protocol(path))

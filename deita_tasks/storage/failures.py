@@ -67,6 +67,10 @@ def as_storage_error(uri: str, error: Exception) -> StorageError | None:
 
 
 def _is_of_store(error: Exception) -> bool:
+    """Return whether a file or object store raised `error`.
+
+    Libraries are told by their module's name, so that none has to be imported.
+    """
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in LIBRARIES
 
 

@@ -59,30 +59,44 @@ class _FileReader(io.RawIOBase):
             self.inner = fs.open(path, "rb", **options)
 
     def readable(self) -> bool:
+        """Return True: io.BufferedReader asks before it reads."""
         return True
 
     def seekable(self) -> bool:
+        """Return whether the store can read from any place; a plain HTTP stream cannot."""
         return bool(self.inner.seekable())
 
     def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes, for -1 all that are left; b"" at the end.
+
+        Raises StorageError.
+        """
         with storage_errors(self.uri):
             return bytes(self.inner.read(size))
 
     def readall(self) -> bytes:
+        """Return the rest of the file in one read; RawIOBase would join many small ones."""
         return self.read()
 
     def readinto(self, buffer: Any) -> int:
+        """Fill a writable buffer, and return the number of bytes read, 0 at the end.
+
+        Raises StorageError.
+        """
         content = self.read(len(buffer))
         buffer[: len(content)] = content
         return len(content)
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """Move, and return the new position in bytes from the start. whence: as in io."""
         return int(self.inner.seek(offset, whence))
 
     def tell(self) -> int:
+        """Return the position in bytes from the start."""
         return int(self.inner.tell())
 
     def close(self) -> None:
+        """Close the file in the store; a second call does nothing."""
         if not self.closed:
             self.inner.close()
         super().close()
@@ -114,6 +128,10 @@ def write_atomic(uri: str) -> Iterator[IO[bytes]]:
 
 
 def _write_local(path: str) -> Iterator[IO[bytes]]:
+    """Yield a draft that is renamed to `path` at the end, and removed after an error.
+
+    It is flushed to the disk before the rename, or a power cut could leave an empty file.
+    """
     draft = draft_path(path)
     os.makedirs(posixpath.dirname(path), exist_ok=True)
     try:
@@ -129,6 +147,10 @@ def _write_local(path: str) -> Iterator[IO[bytes]]:
 
 
 def _write_and_move(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
+    """Yield a draft that is moved to `path` at the end, and removed after an error.
+
+    For stores that show a file while it is written.
+    """
     draft = draft_path(path)
     fs.makedirs(posixpath.dirname(path), exist_ok=True)
     try:
@@ -146,6 +168,7 @@ def _write_and_move(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
 
 
 def _upload(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
+    """Yield an upload, which the store shows when it is closed; an error discards it."""
     handle = fs.open(path, "wb", block_size=UPLOAD_PART)
     try:
         yield handle
@@ -322,4 +345,5 @@ def read_table(
 
 
 def _describe_schema(schema: pa.Schema) -> str:
+    """Return names and types for a message, as in "id (string), cut (int32)"."""
     return ", ".join(f"{field.name} ({field.type})" for field in schema)

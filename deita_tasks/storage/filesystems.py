@@ -161,6 +161,10 @@ def path_in(uri: str, folder: str) -> str | None:
 
 
 def _below(path: str, folder: str) -> str:
+    """Return `path` from `folder` on, without slashes at its ends; "" for the folder itself.
+
+    Compares nothing: the caller knows that `path` begins with `folder`.
+    """
     return path[len(folder) :].strip("/")
 
 
@@ -197,6 +201,10 @@ def check_writable(uri: str) -> None:
 
 
 def _check_local_folder(uri: str, path: str) -> None:
+    """Raise UsageError unless the nearest folder that exists above `path` can be written.
+
+    Folders are made when something is written, so `path` itself need not exist.
+    """
     ancestor = path
     while not os.path.lexists(ancestor):
         ancestor = posixpath.dirname(ancestor)
@@ -210,6 +218,11 @@ def _check_local_folder(uri: str, path: str) -> None:
 
 
 def _check_bucket(uri: str, fs: AbstractFileSystem, bucket: str) -> None:
+    """Raise UsageError for a bucket that does not exist.
+
+    Raises StorageError if the store cannot be reached. Whether objects may be written shows only
+    when the first is.
+    """
     with storage_errors(uri):
         try:
             bucket_exists = bool(bucket) and bool(fs.call_s3("head_bucket", Bucket=bucket))
@@ -263,11 +276,16 @@ def _find_local(folder: str) -> Iterator[FileEntry]:
 
 
 def _raise_unless_gone(error: OSError) -> None:
+    """Raise what `os.walk` met, unless another run has removed the folder meanwhile.
+
+    A folder that may not be listed must not look empty.
+    """
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
 
 
 def _modified(info: Mapping[str, Any]) -> datetime:
+    """Return the time of the last change in UTC; 1970 where the file system tells none."""
     moment = next((info[name] for name in TIME_FIELDS if info.get(name)), 0)
     if isinstance(moment, datetime):
         return moment.astimezone(UTC)

@@ -176,6 +176,11 @@ class Evaluation:
         return int(np.count_nonzero(missing))
 
     def _in_doubt(self) -> Mask:
+        """Return which rows are not considered but may be selected: bool (n,).
+
+        An estimate where the budget is full without them: it leaves out rows whose upper bound lies
+        below the worst of that many scores, although other rows may turn out to be too similar.
+        """
         in_doubt = self._reach.reaches(self._upper) & ~self._is_considered()
         scores = self._upper[self._is_scored()]
         budget = self._row_budget
@@ -389,6 +394,10 @@ class Evaluation:
         return np.where(has_none, np.nan, upper)
 
     def _scores(self, rows: Indices, visible: Visible) -> PoolScores:
+        """Return SCORES of some rows, in their order.
+
+        A value that is computed but not visible counts as not computed.
+        """
         tables = {
             stage: values.take(rows, visible[stage][rows]) for stage, values in self.values.items()
         }

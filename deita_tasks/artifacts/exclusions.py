@@ -205,6 +205,10 @@ def write_contaminated(
 
 
 def _contaminated_row(row_id: str, overlap: Overlap, words: int) -> dict[str, Any]:
+    """Return a row of EXCLUSIONS by column; those left out become null.
+
+    words: of an n-gram, for the reason.
+    """
     evaluation = overlap.evaluation
     return {
         "id": row_id,
@@ -248,6 +252,10 @@ def write_similar(
 
 
 def _similar_row(row_id: str, text: dict[str, Any], similarity: float) -> dict[str, Any]:
+    """Return a row of EXCLUSIONS by column; those left out become null.
+
+    text: a row of the reference's table. similarity: the cosine of the two embeddings.
+    """
     place = f"{text['source_uri']}:{text['source_row']}"
     return {
         "id": row_id,

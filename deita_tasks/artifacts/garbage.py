@@ -79,6 +79,7 @@ def find_garbage(
 def _younger(
     artifacts: Sequence[Artifact], since: datetime, in_use: Collection[str]
 ) -> list[Artifact]:
+    """Return the artifacts that a run under way needs, or that have a file younger than `since`."""
     return [each for each in artifacts if each.digest in in_use or each.newest > since]
 
 

@@ -18,6 +18,7 @@ def repeated(
     ended = threading.Event()
 
     def repeat() -> None:
+        """Call the action, first after `seconds`, until it returns False or the block has ended."""
         while not ended.wait(seconds):
             if not action():
                 return

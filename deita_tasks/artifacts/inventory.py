@@ -145,6 +145,11 @@ def summarise(store: str) -> Iterator[ArtifactSummary]:
 
 
 def _describe(uri: str, artifact: Artifact) -> tuple[int | None, str]:
+    """Return the rows of an artifact and what it stands for, in a few words.
+
+    None for a kind whose rows nothing counts. Raises StorageError for an unfinished or damaged one,
+    but leaves damaged parts out of the rows and says how many there are.
+    """
     if artifact.kind == "pools":
         pool = storage.read_record(storage.join(uri, POOL_FILE), PoolSummary)
         return pool.rows, ", ".join(file.uri for file in pool.inputs)
@@ -172,6 +177,7 @@ def _describe(uri: str, artifact: Artifact) -> tuple[int | None, str]:
 
 
 def _describe_selection(selection: SelectionSummary) -> str:
+    """Return strategy, options and pool; question marks for a selection of an early version."""
     provenance = selection.provenance
     if provenance is None:
         return "? from pool ?"

@@ -148,6 +148,7 @@ def build_ledger(
 
 
 def _index_rows(rows: pa.Table) -> _Rows:
+    """Return which rows of the pool share an id; codes count the ids as they first appear."""
     encoded = rows["id"].combine_chunks().dictionary_encode()
     codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     first = np.unique(codes, return_index=True)[1]
@@ -157,6 +158,7 @@ def _index_rows(rows: pa.Table) -> _Rows:
 
 
 def _count(ledger: pa.Table) -> Counts:
+    """Return the rows of each decision, 0 for one that no row has, and of all together."""
     pairs = pc.value_counts(ledger["decision"]).to_pylist()
     counts = {pair["values"]: pair["counts"] for pair in pairs}
     by_decision = {decision: counts.get(decision, 0) for decision in DECISIONS}
@@ -211,6 +213,10 @@ def _verdicts(
 def _check_decided_once(
     ids: pa.Array, scores: pa.Table, decisions: NDArray[np.int8], decided: Indices
 ) -> None:
+    """Raise ValueError unless each id is decided once, and each selected one has an evol score.
+
+    decided: int64, the code of every decision. An id with a problem may have none.
+    """
     times = np.bincount(decided, minlength=len(ids))
     has_problem = scores["problem"].is_valid().to_numpy()
     is_selected = decisions == SELECTED
@@ -220,6 +226,7 @@ def _check_decided_once(
 
 
 def _has_score(scores: pa.Table) -> Mask:
+    """Return which rows have a finite evol score: bool (c,); null counts as none."""
     column = scores["evol_score"].cast(pa.float64())
     evol_scores = column.fill_null(float("nan")).to_numpy()
     return np.asarray(np.isfinite(evol_scores))
@@ -244,6 +251,10 @@ def _ranks(ids: pa.Array, scores: pa.Table) -> Indices:
 
 
 def _good_rows(pool: _Rows, scores: pa.Table, verdicts: _Verdicts, limits: Limits) -> pa.Table:
+    """Return SCHEMA for the n rows of the pool, in their order.
+
+    A duplicate has the scores of the row that it repeats, but no rank of its own.
+    """
     codes = pool.codes
     row_ids = pool.table["id"].combine_chunks()
     decisions = np.where(pool.repeats, np.int8(DUPLICATE), verdicts.decisions[codes])
@@ -321,6 +332,7 @@ def _limit_reasons(
 
 
 def _bad_rows(quarantine: pa.Table) -> pa.Table:
+    """Return SCHEMA for the quarantined rows; all is null but place, decision and reason."""
     detail = quarantine["detail"].combine_chunks()
     is_empty = pc.equal(detail, "")
     detail = pc.replace_with_mask(detail, is_empty, pa.scalar(None, pa.string()))

@@ -15,6 +15,8 @@ MODEL_FILE = "model.json"
 
 
 class _Outline(JsonRecord):
+    """Base of the records here: ignores what a listing does not need, whatever its version."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 

@@ -82,6 +82,10 @@ def vector_table(ids: Sequence[str], vectors: ModelOutput) -> pa.Table:
 def _part(
     ids: Sequence[str], values: pa.Array, truncated: NDArray[Any], problems: Mapping[int, str]
 ) -> pa.Table:
+    """Return a part of n rows: the columns `id`, `values`, `cut` and `problem`.
+
+    truncated: tokens that were cut, (n,). problems: why a row has no value, by its number from 0.
+    """
     reasons = [problems.get(row) for row in range(len(ids))]
     return pa.table(
         {

@@ -122,6 +122,7 @@ class PartSet(JsonRecord):
             }
 
     def _read_ids(self, digest: str) -> pa.Array | None:
+        """Return the ids in a part; None for one that is damaged, with a warning, or gone."""
         try:
             if storage.is_local(self.uri):  # elsewhere it would be downloaded for its ids alone
                 self.check(digest)
@@ -261,6 +262,10 @@ class PartSet(JsonRecord):
         return "it is removed: run again, and its rows will be computed"
 
     def _row_groups(self, digest: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        """Yield the row groups of a part with some columns, all of COLUMNS for None.
+
+        Before the first one it checks the bytes. Raises MissingFile or DamagedArtifact.
+        """
         columns = COLUMNS if columns is None else columns
         stored = [name for name in columns if name != WIDTH]
         self.check(digest)
@@ -296,6 +301,10 @@ def _in_order(tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def _write_row_groups(handle: Any, tables: Iterable[pa.Table]) -> None:
+    """Write each table, of which there is at least one, as a row group of its own.
+
+    Raises ArrowInvalid for a table that cannot be cast to the schema of the first.
+    """
     rest = iter(tables)
     first = next(rest)
     with storage.write_parquet(handle, first.schema) as writer:

@@ -82,6 +82,10 @@ def columns_of(pool: Pool, ids: pa.Array | pa.ChunkedArray, columns: list[str]) 
 
 
 def _value_at(columns: Mapping[str, JSON], name: str) -> JSON | object:
+    """Return the value that `name` leads to through nested columns, ABSENT if there is none.
+
+    A column that is there with the value null gives None.
+    """
     if name in columns:
         return columns[name]
     first, dot, rest = name.partition(".")
@@ -92,6 +96,7 @@ def _value_at(columns: Mapping[str, JSON], name: str) -> JSON | object:
 
 
 def _text(value: JSON | object) -> str:
+    """Return a text as it is, anything else as JSON; its keys are sorted, so equal values agree."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 

@@ -89,6 +89,7 @@ def write_pool(
 
 
 def _write_cuts(uri: str, rows: Sequence[CutRow]) -> FileInfo:
+    """Write CUTS, and return the size and the digest of the file."""
     place = storage.join(uri, CUTS_FILE)
     table = pa.Table.from_pylist([row._asdict() for row in rows], CUTS)
     storage.write_table(place, table)

@@ -78,6 +78,10 @@ def mark_run(
 
 
 def _refresh(uri: str, mark: RunMark) -> bool:
+    """Write the mark anew; return True, so that it is tried again also after a failure.
+
+    A store that cannot be reached for a minute must not end the run.
+    """
     try:
         storage.write_record(uri, mark)
     except StorageError as error:

@@ -260,6 +260,11 @@ class ScoreBounds(NamedTuple):
 def _bound_evol_scores(
     stages: Mapping[str, pa.Table], turns: Indices, aggregation: TurnAggregation
 ) -> ScoreBounds:
+    """Return the evol score of each row and its bounds: float64 (n,) each.
+
+    Where complexity and quality are computed, all three are the same; elsewhere the bounds put the
+    lowest and the highest score in place of what is missing, and the score is NaN.
+    """
     complexity = partial_scores(stages["complexity"])
     quality = partial_scores(stages["quality"])
     rows = (aggregation, complexity, quality, turns)

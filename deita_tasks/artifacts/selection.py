@@ -160,6 +160,10 @@ def write_selection(
 
 
 def _load_strategy(selector: Spec, pool: Pool, reference: ReferenceUse | None) -> Selector:
+    """Return the strategy, with the vectors or tags that it compares rows with, if any.
+
+    Raises UsageError for an option that it does not have, and StorageError without the reference.
+    """
     strategy = load_selector(selector["name"], **selector["options"])
     if reference is None:
         return strategy
@@ -169,6 +173,10 @@ def _load_strategy(selector: Spec, pool: Pool, reference: ReferenceUse | None) -
 def _ledger_of(
     pool: Pool, outcome: Outcome, excluded: pa.Table, limits: Limits
 ) -> tuple[pa.Table, Counts]:
+    """Return the ledger of the pool, and the number of rows by decision.
+
+    excluded: EXCLUSIONS, of which the ledger takes the columns of EXCLUDED.
+    """
     excluded = excluded.select(EXCLUDED.names)
     rows = pool.with_cuts(pool.index(["id", "source_uri", "source_row"]))
     quarantine = pool.quarantine(["source_uri", "source_row", "reason", "detail"])
@@ -177,6 +185,7 @@ def _ledger_of(
 
 
 def _fingerprints(stage_parts: StagesParts) -> dict[str, str]:
+    """Return the digest of the component that computed each stage, by stage."""
     fingerprints = {}
     for stage, parts in stage_parts.items():
         fingerprints[stage] = parts.part_set.fingerprint
@@ -184,6 +193,7 @@ def _fingerprints(stage_parts: StagesParts) -> dict[str, str]:
 
 
 def _kept_table(kept: Sequence[str]) -> pa.Table:
+    """Return KEPT: the selected ids, the first one kept first."""
     ids = list(kept)
     return pa.table({"id": ids}, schema=KEPT)
 
@@ -195,6 +205,10 @@ def _selector_options(selector: Spec, strategy: Selector) -> SelectorOptions:
 
 
 def _names(artifacts: Sequence[str]) -> list[str]:
+    """Return the digests of artifacts, which are the last steps of their URIs.
+
+    So the record holds no path, and a store can be moved.
+    """
     return [artifact.rsplit("/", 1)[-1] for artifact in artifacts]
 
 
@@ -205,6 +219,11 @@ def _select(
     lazy: LazyPlan | None,
     budget: TokenBudget | None,
 ) -> Outcome:
+    """Return the decisions, the scores behind them, and the strata of all distinct rows.
+
+    After a lazy evaluation, the scores are only those that it needed. Raises StorageError for
+    values that are not in the store, and TooFewRows if no row fits the token budget.
+    """
     if lazy is not None:
         part_sets = {stage: parts.part_set for stage, parts in stage_parts.items()}
         evaluation = Evaluation(pool, strategy, part_sets, lazy, token_budget=budget)
@@ -239,6 +258,7 @@ def _spread(strata: Strata, is_candidate: Mask) -> Strata:
 
 
 def _count_strata(strategy: Selector, outcome: Outcome) -> list[StratumCounts]:
+    """Return the counts of each stratum, in the order of its code; [] without strata."""
     kept = pa.array(list(outcome.result.kept), pa.string())
     rows = pc.index_in(kept, value_set=outcome.scores.table["id"].combine_chunks())
     return count_strata(strategy, outcome.strata, rows.to_numpy())
@@ -261,6 +281,7 @@ def _limits(strategy: Selector, outcome: Outcome, strata: Sequence[StratumCounts
 
 
 def _write_tables(uri: str, tables: Mapping[str, pa.Table]) -> dict[str, FileInfo]:
+    """Write tables by file name, and return the size and the digest of each file."""
     infos = {}
     for name, table in tables.items():
         place = storage.join(uri, name)

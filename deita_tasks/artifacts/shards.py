@@ -180,6 +180,10 @@ def _recent_shards(plans: str, part_set: PartSet) -> Iterator[pa.Table]:
 # A plan is never written anew under its name, and a lazy run looks at its own in each round.
 @lru_cache(maxsize=1024)
 def _known_shards_of(plan: str) -> list[pa.Table]:
+    """Return the rows of each shard of a plan, from memory where it was read before.
+
+    Raises MissingFile or DamagedArtifact; errors are not remembered.
+    """
     return _shards_of(plan)
 
 
@@ -195,6 +199,10 @@ def _shards_of(plan: str) -> list[pa.Table]:
 
 
 def _write_plan(plans: str, part_set: PartSet, rows: pa.Table) -> list[Shard]:
+    """Write PLAN, each shard a row group, and return the shards by their first row.
+
+    The file's name holds the digest of its rows, so the same plan is the same file.
+    """
     names = rows["shard"].combine_chunks().dictionary_encode()
     codes = names.indices.to_numpy()
     shards = range(len(names.dictionary))

@@ -32,6 +32,7 @@ class TokenBudget:
 
     @cached_property
     def _tokens(self) -> tuple[pd.Index[str], Indices]:
+        """The index of the ids, and the tokens of each: int64 (n,), 0 for a row without a count."""
         tokens = self.table["window_tokens"].fill_null(0).to_numpy().astype(np.int64)
         return pd.Index(self.table["id"].to_pandas()), tokens
 

@@ -77,6 +77,7 @@ def _checks(store: str, artifact: Artifact) -> dict[str, Callable[[], object]]:
 
 
 def _problem(check: Callable[[], object]) -> str:
+    """Return what a check complains of, "" for nothing. Other errors of the store pass through."""
     try:
         check()
     except MissingFile:
@@ -87,6 +88,7 @@ def _problem(check: Callable[[], object]) -> str:
 
 
 def _check_pool(uri: str) -> None:
+    """Raise DamagedArtifact unless the files are those written, with as many rows as counted."""
     summary = storage.read_record(storage.join(uri, POOL_FILE), PoolSummary)
     _check_files(uri, summary.file_infos())
     quarantined = storage.read_table(storage.join(uri, QUARANTINE_FILE)).num_rows
@@ -100,6 +102,7 @@ def _check_pool(uri: str) -> None:
 
 
 def _check_selection(uri: str) -> None:
+    """Raise DamagedArtifact unless the files are those written, with a decision for each row."""
     summary = read_selection(uri)
     _check_files(uri, summary.files)
     rows = storage.read_table(storage.join(uri, DECISIONS_FILE), ["decision"]).num_rows
@@ -108,14 +111,17 @@ def _check_selection(uri: str) -> None:
 
 
 def _check_exclusions(uri: str) -> None:
+    """Raise DamagedArtifact unless the files are those written."""
     _check_files(uri, exclusions.read_summary(uri).files)
 
 
 def _check_reference(uri: str) -> None:
+    """Raise DamagedArtifact unless texts and vectors are those written."""
     _check_files(uri, references.read_summary(uri).files)
 
 
 def _check_files(uri: str, infos: Mapping[str, FileInfo]) -> None:
+    """Raise DamagedArtifact for a file below `uri` that is missing or differs in size or digest."""
     for name, expected in infos.items():
         place = storage.join(uri, name)
         if not storage.exists(place):
@@ -128,6 +134,11 @@ def _check_files(uri: str, infos: Mapping[str, FileInfo]) -> None:
 
 
 def _check_part(part_set: PartSet, digest: str) -> None:
+    """Raise DamagedArtifact unless a part is what its name says and its rows are sound.
+
+    Sound: each id once, and either a finite value or a problem. Reads the bytes anew, whatever was
+    found before.
+    """
     uri = part_set.part(digest)
     part_set.check(digest, again=True)
     table = part_set.read(digest)
@@ -146,6 +157,7 @@ def _check_part(part_set: PartSet, digest: str) -> None:
 
 
 def _check_result(uri: str) -> None:
+    """Raise DamagedArtifact unless the file is a result of a task, of this or an early version."""
     fields = storage.read_json(uri)
     # Early versions kept Prefect's own records, which nothing reads any more.
     if not isinstance(fields, dict) or fields.keys() != EARLY_RESULT_FIELDS:
@@ -153,10 +165,12 @@ def _check_result(uri: str) -> None:
 
 
 def _check_run(uri: str) -> None:
+    """Raise DamagedArtifact unless the file is the mark of a run."""
     storage.read_record(uri, RunMark)
 
 
 def _check_model(uri: str) -> None:
+    """Raise DamagedArtifact unless the files of the model are those its record lists."""
     _check_files(uri, read_outline(uri).files)
 
 

@@ -59,7 +59,7 @@ class Candidates:
 
     @property
     def ids(self) -> list[str]:
-        """Their ids."""
+        """Their ids, in the order of the rows of `vectors` and `scores`."""
         ids: list[str] = self.scores["id"].to_pylist()
         return ids
 
@@ -80,7 +80,10 @@ class Candidates:
         )
 
     def select(self, strategy: Selector, strata: Strata | None = None) -> SelectorResult:
-        """Return what `strategy` selects from the candidates. strata: theirs, if there are any."""
+        """Return what `strategy` selects from the candidates, with a decision for each of them.
+
+        strata: theirs (see `strata`); None for a strategy without any.
+        """
         return strategy.select(self.ids, self.ranking(strategy), self.vectors, strata)
 
     def strata(
@@ -111,7 +114,10 @@ class Candidates:
 def all_candidates(
     pool: Pool, stage_parts: StagesParts, strategy: Selector | None = None
 ) -> Iterator[Candidates]:
-    """Give the candidates among the distinct rows of `pool`, as `strategy` ranks them."""
+    """Give the candidates among the distinct rows of `pool`, as `strategy` ranks them.
+
+    Without a strategy, by the evol score. Raises StorageError for a row that is in no part.
+    """
     scores = read_scores(pool, stage_parts, strategy)
     with open_candidates(pool, scores.table, stage_parts) as candidates:
         yield candidates
@@ -139,7 +145,10 @@ def open_candidates(pool: Pool, scores: pa.Table, stage_parts: StagesParts) -> I
 
 
 def incomparable(vectors: Floats) -> dict[int, str]:
-    """Return why a vector has no cosine, by row."""
+    """Return why a vector has no cosine, by its row: it is zero, or not finite.
+
+    vectors: (n, d), may be a memory map. Rows that can be compared have no entry.
+    """
     reasons = {}
     for start in range(0, len(vectors), BLOCK_ROWS):
         block = vectors[start : start + BLOCK_ROWS]
@@ -164,7 +173,7 @@ def _without_rows(vectors: Floats, rows: Sequence[int]) -> Floats:
 
 
 def with_problems(scores: pa.Table, reasons: Mapping[str, str]) -> pa.Table:
-    """Return `scores` with these problems, by id."""
+    """Return `scores` with these problems, by id; a row that has one already keeps it."""
     if not reasons:
         return scores
     ids = pa.array(reasons.keys(), pa.string())

@@ -41,11 +41,14 @@ class Claim(JsonRecord):
 
     @classmethod
     def of_this_process(cls) -> Claim:
-        """Return a new claim of this process."""
+        """Return a new claim of this process, with an owner that no other claim has."""
         return cls(owner=uuid.uuid4().hex, host=_host(), process=os.getpid())
 
     def renewed(self) -> Claim:
-        """Return the claim as its owner writes it next."""
+        """Return the claim as its owner writes it next.
+
+        Others see that the number has changed, so clocks need not agree.
+        """
         return self.model_copy(update={"renewal": self.renewal + 1})
 
     def to_bytes(self) -> bytes:
@@ -53,7 +56,10 @@ class Claim(JsonRecord):
         return self.model_dump_json().encode()
 
     def is_of_ended_process(self) -> bool:
-        """Return whether its owner was a process of this machine that has ended."""
+        """Return whether its owner was a process of this machine that has ended.
+
+        False for one of another machine, whose end shows only when its claim is not renewed.
+        """
         if not self.host or self.host != _host():
             return False
         try:

@@ -133,7 +133,11 @@ class Evaluation:
         }
 
     def add(self, stage: str, digests: Sequence[str]) -> None:
-        """Take in parts of a stage."""
+        """Take in parts of a stage, by their digests; rows of other pools are passed over.
+
+        Raises ComputeError for a score outside the range that bounds rest on, and StorageError for
+        a damaged part.
+        """
         parts = StageParts(part_set=self._part_sets[stage], digests=list(digests))
         self._digests[stage] += parts.digests
         added = []
@@ -417,14 +421,20 @@ def _check_range(stage: str, table: pa.Table) -> None:
 
 
 def sample_rows(ids: pa.Array) -> list[int]:
-    """Return the numbers of a random sample of `ids`, ascending: the same one for any order."""
+    """Return the numbers of a random sample of `ids`, ascending: the same ids for any order.
+
+    It has POOL_SAMPLE rows, or all if there are fewer.
+    """
     return sorted(smallest_ids(ids, POOL_SAMPLE).tolist())
 
 
 def scores_of_rows(
     pool: Pool, stage_parts: StagesParts, rows: Sequence[int], aggregation: TurnAggregation
 ) -> pa.Table:
-    """Return the SCORES of some rows, by their numbers; null for what is not computed."""
+    """Return the SCORES of some rows, in their order; null for what is not computed.
+
+    rows: numbers among the distinct rows of `pool`.
+    """
     ids, _ = pool.distinct
     numbers = np.array(rows, np.int64)
     tables: dict[str, pa.Table] = {}
@@ -439,7 +449,10 @@ def scores_of_rows(
 
 
 def new_sample(ids: pa.Array, earlier: pa.Array | pa.ChunkedArray) -> list[int]:
-    """Return the numbers of a random sample of those `ids` that are not among `earlier` ones."""
+    """Return the numbers of a random sample of those `ids` that are not among `earlier` ones.
+
+    Ascending, at most NEW_ROWS; the same ids for any order.
+    """
     is_earlier = pc.is_in(ids, value_set=earlier)
     new = np.flatnonzero(~is_earlier.to_numpy(zero_copy_only=False))
     rows = new[smallest_ids(ids.take(pa.array(new)), NEW_ROWS)]

@@ -149,7 +149,7 @@ class Exclusions:
         return {} if self.fingerprint is None else {"tokens": self.fingerprint}
 
     def leave_out(self, pool: Pool) -> Pool:
-        """Return the pool without the excluded rows."""
+        """Return the pool without the excluded rows among its distinct ones; its files stay."""
         return pool.without(self.ids) if self.table.num_rows else pool
 
 
@@ -160,7 +160,10 @@ def read_summary(uri: str) -> ExclusionsSummary:
 
 
 def are_exclusions(uri: str) -> bool:
-    """Return whether complete, undamaged exclusions lie under `uri`."""
+    """Return whether complete, undamaged exclusions lie under `uri`.
+
+    False too where the store cannot be read: then the caller writes them, and sees why not.
+    """
     try:
         return storage.are_same(uri, read_summary(uri).files)
     except StorageError:
@@ -168,7 +171,10 @@ def are_exclusions(uri: str) -> bool:
 
 
 def read_exclusions(uris: Sequence[str]) -> Exclusions:
-    """Return what all these artifacts leave out; the first that excludes a row says why."""
+    """Return what all these artifacts leave out; the first that excludes a row says why.
+
+    Tokens are those of the last one that has counted them. Raises MissingFile or DamagedArtifact.
+    """
     exclusions = Exclusions(EXCLUSIONS.empty_table())
     for uri in uris:
         summary = read_summary(uri)
@@ -193,7 +199,10 @@ def read_exclusions(uris: Sequence[str]) -> Exclusions:
 def write_contaminated(
     uri: str, pool: Pool, evaluation: EvaluationTexts, notes: Sequence[str] = ()
 ) -> ExclusionsSummary:
-    """Find the rows of `pool` that repeat an evaluation text; write the artifact."""
+    """Find the rows of `pool` that repeat an evaluation text; write the artifact under `uri`.
+
+    notes: what the reader should know of the evaluation files. Rows are in pool order.
+    """
     rows = []
     for ids, conversations in _blocks(pool):
         for row_id, overlap in zip(ids, evaluation.find_overlaps(conversations), strict=True):

@@ -83,12 +83,12 @@ class Artifact:
 
     @property
     def bytes(self) -> int:
-        """Size of its files."""
+        """The size of its files together, in bytes, as the listing has it."""
         return sum(file.bytes for file in self.files)
 
     @property
     def newest(self) -> datetime:
-        """When one of its files was last written."""
+        """When one of its files was last written, in UTC by the store's clock."""
         return max(file.modified for file in self.files)
 
 
@@ -102,7 +102,10 @@ class ArtifactSummary:
 
 
 def list_artifacts(store: str) -> list[Artifact]:
-    """Return what lies in the store, from one listing; ignores files that are not ours."""
+    """Return what lies in the store, by kind and digest; ignores files that are not ours.
+
+    It reads one listing and no file. [] for a store that does not exist.
+    """
     files: dict[tuple[str, str], list[storage.FileEntry]] = {}
     for file in storage.find(store):
         key = artifact_of(file.name)
@@ -112,7 +115,10 @@ def list_artifacts(store: str) -> list[Artifact]:
 
 
 def artifact_of(name: str) -> tuple[str, str] | None:
-    """Return kind and digest of the artifact that the file `name` belongs to; None if not ours."""
+    """Return kind and digest of the artifact that the file `name` belongs to; None if not ours.
+
+    name: a path from the store. Kinds that are loose files have the digest "".
+    """
     folder, _, file = name.rpartition("/")
     target = storage.draft_target(file)
     if target is not None:

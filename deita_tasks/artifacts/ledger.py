@@ -378,7 +378,7 @@ def _check(ids: Column, is_right: Mask, complaint: str) -> None:
 
 
 def rejection_table(rejected: Sequence[Rejection]) -> pa.Table:
-    """Return REJECTIONS, one row for every rejection."""
+    """Return REJECTIONS, one row for every rejection, in their order."""
     if isinstance(rejected, RejectionColumns):
         return pa.table(dict(rejected.columns()), schema=REJECTIONS)
     columns = {

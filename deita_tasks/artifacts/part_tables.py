@@ -55,7 +55,10 @@ def score_table(
 
 
 def token_table(ids: Sequence[str], counts: Sequence[RowTokens | str]) -> pa.Table:
-    """Return a part of token counts: [tokens, before_answer], or why there is none."""
+    """Return a part of token counts: [tokens, before_answer], or why there is none.
+
+    counts[i] belongs to ids[i]. Float32, as in all parts, is exact up to 16,777,216 tokens.
+    """
     problems = {}
     values: list[list[int] | None] = []
     for row, count in enumerate(counts):
@@ -70,7 +73,10 @@ def token_table(ids: Sequence[str], counts: Sequence[RowTokens | str]) -> pa.Tab
 
 
 def vector_table(ids: Sequence[str], vectors: ModelOutput) -> pa.Table:
-    """Return a part of embeddings: row i of `vectors.values` (n, d) belongs to ids[i]."""
+    """Return a part of embeddings: row i of `vectors.values` (n, d) belongs to ids[i].
+
+    `values` is null for a row with a problem.
+    """
     rows, width = vectors.values.shape
     flat = pa.array(vectors.values.reshape(-1), pa.float32())
     has_problem = [row in vectors.problems for row in range(rows)]

@@ -70,7 +70,10 @@ class PartSet(JsonRecord):
     def create(
         cls, store: str, folder: str, fingerprint: Fingerprint, row_key: RowKey = "id"
     ) -> PartSet:
-        """Return the parts of a component's fingerprint under <store>/<folder>/."""
+        """Return the parts of a component's fingerprint under <store>/<folder>/.
+
+        Writes fingerprint.json if it is not there. folder: such as embeddings or scores/quality.
+        """
         digest = storage.digest_of(fingerprint)
         uri = storage.join(store, *folder.split("/"), digest)
         part_set = cls(uri=uri, fingerprint=digest, row_key=row_key)
@@ -103,7 +106,7 @@ class PartSet(JsonRecord):
         return f"part-{digest}.parquet"
 
     def digests(self) -> list[str]:
-        """Return the digests of all parts, in order, damaged ones included."""
+        """Return the digests of all parts, in order, damaged ones included; [] without a folder."""
         names = [uri.rsplit("/", 1)[1] for uri in storage.list_files(self.uri, ".parquet")]
         return [match[1] for match in map(PART_NAME.fullmatch, names) if match]
 
@@ -324,7 +327,10 @@ class StageParts(JsonRecord):
         return self.part_set.tables(self.digests, columns)
 
     def gather(self, columns: Sequence[str] = COLUMNS) -> pa.Table:
-        """Return the rows of these parts in one table, each id once."""
+        """Return the rows of these parts in one table, each id once: its first row in them.
+
+        Raises StorageError for a damaged part.
+        """
         table = pa.concat_tables(self.tables(columns))
         repeated = pd.Series(table["id"].to_pandas()).duplicated().to_numpy()
         return table.filter(pa.array(~repeated)) if repeated.any() else table

@@ -116,7 +116,7 @@ class PoolSummary(JsonRecord):
 
 
 def pool_uri(store: str, digest: str) -> str:
-    """Return where the pool with this digest lies."""
+    """Return where the pool with this digest lies: <store>/pools/<digest>."""
     return storage.join(store, "pools", digest)
 
 
@@ -164,7 +164,10 @@ class Pool:
         return self.uri.rsplit("/", 1)[1]
 
     def is_intact(self) -> bool:
-        """Return whether every file is the one that was written (see `storage.is_same`)."""
+        """Return whether every file is the one that was written (see `storage.is_same`).
+
+        Compares the digest on a local disk, elsewhere the size alone.
+        """
         return storage.are_same(self.uri, self.summary.file_infos())
 
     def index(self, columns: Sequence[str] = INDEX_COLUMNS) -> pa.Table:
@@ -180,7 +183,10 @@ class Pool:
         return pa.concat_tables(tables).combine_chunks()
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield some columns of every good row in source order, one row group at a time."""
+        """Yield some columns of every good row in source order, one row group at a time.
+
+        Raises MissingFile or DamagedArtifact.
+        """
         for file in self.summary.files:
             place = storage.checked_file(self.uri, file.name, file)
             with storage.parquet_file(place) as parquet:
@@ -189,14 +195,17 @@ class Pool:
 
     @cached_property
     def cuts(self) -> pa.Table:
-        """The rows that were cut at a turn (CUTS)."""
+        """The rows that were cut at a turn (CUTS), empty for a pool of whole rows."""
         if self.summary.cuts is None:
             return CUTS.empty_table()
         place = storage.checked_file(self.uri, CUTS_FILE, self.summary.cuts)
         return storage.read_table(place, schema=CUTS)
 
     def with_cuts(self, rows: pa.Table) -> pa.Table:
-        """Return a table of every good row, in source order, with cut_turns and whole_id."""
+        """Return a table of every good row, in source order, with cut_turns and whole_id.
+
+        Both are null for a row that was not cut.
+        """
         cuts = self.cuts
         of_row = np.full(len(rows), -1, np.int64)
         of_row[cuts["position"].to_numpy()] = np.arange(len(cuts))
@@ -211,7 +220,7 @@ class Pool:
 
     @cached_property
     def every_distinct(self) -> tuple[pa.Array, Indices]:
-        """Each id of the pool once, excluded or not, and its first position, ascending."""
+        """Each id of the pool once, excluded or not, and its first position: int64, ascending."""
         ids = self.index(["id"])["id"].combine_chunks()
         positions = first_positions(ids)
         distinct_ids = ids.take(pa.array(positions))
@@ -240,7 +249,10 @@ class Pool:
         return pc.coalesce(text_ids, ids)
 
     def distinct_by(self, row_key: RowKey) -> tuple[pa.Array, Indices]:
-        """Return the rows to compute: each key once, and its first position, ascending."""
+        """Return the rows to compute: each key once, and its first position: int64, ascending.
+
+        Excluded rows are left out. There are fewer text ids than ids where rows share their text.
+        """
         ids, positions = self.distinct
         if row_key == "id" or self.text_ids is ids:
             return ids, positions
@@ -260,7 +272,10 @@ class Pool:
         return self.text_ids.take(rows)
 
     def quarantine(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the bad rows in source order."""
+        """Return the bad rows in source order: `columns`, by default all of QUARANTINE.
+
+        Raises MissingFile or DamagedArtifact.
+        """
         columns = columns or QUARANTINE.names
         schema = pa.schema([QUARANTINE.field(name) for name in columns])
         place = storage.checked_file(self.uri, QUARANTINE_FILE, self.summary.quarantine)
@@ -363,7 +378,10 @@ def _json_object(text: str | None) -> dict[str, JSON]:
 
 
 def first_positions(ids: pa.ChunkedArray | pa.Array) -> Indices:
-    """Return the position of the first row of each id, ascending; the others are duplicates."""
+    """Return the position of the first row of each id, ascending; the others are duplicates.
+
+    int64, one a distinct id.
+    """
     series = pd.Series(ids.to_pandas())
     repeated = series.duplicated().to_numpy()
     return np.flatnonzero(~repeated).astype(np.int64)

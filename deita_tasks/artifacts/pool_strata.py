@@ -60,7 +60,10 @@ def column_texts(pool: Pool, ids: pa.Array | pa.ChunkedArray, column: str) -> li
 
 
 def column_values(pool: Pool, ids: pa.Array | pa.ChunkedArray, column: str) -> list[JSON | object]:
-    """Return the value of a column of each of `ids`; ABSENT for a row without it."""
+    """Return the value of a column of each of `ids`; ABSENT for a row without it.
+
+    `a.b` is the value b of the column a, unless a column has this name.
+    """
     texts = columns_of(pool, ids, ["extra"])["extra"].to_pylist()
     return [_value_at(json.loads(text) if text else {}, column) for text in texts]
 
@@ -74,7 +77,10 @@ def label_of(row: Conversation, column: str) -> str | None:
 
 
 def columns_of(pool: Pool, ids: pa.Array | pa.ChunkedArray, columns: list[str]) -> pa.Table:
-    """Return columns of the pool for `ids`, each from its first row in the pool."""
+    """Return columns of the pool for `ids`, in their order, each from its first row in the pool.
+
+    The column `id` comes first.
+    """
     table = pool.index(["id", *columns])
     pool_ids = table["id"].combine_chunks()
     first = pc.index_in(ids, value_set=pool_ids)
@@ -101,7 +107,11 @@ def _text(value: JSON | object) -> str:
 
 
 def count_strata(strategy: Selector, strata: Strata | None, kept: Indices) -> list[StratumCounts]:
-    """Return what became of each stratum. kept: the positions of the rows that were kept."""
+    """Return what became of each stratum, in the order of its code; [] without strata.
+
+    kept: int64, the positions of the rows that were kept. Limits are in tokens where a budget in
+    tokens is divided, in rows elsewhere.
+    """
     if strata is None:
         return []
     selected = np.bincount(strata.codes[kept], minlength=len(strata.names))

@@ -98,7 +98,10 @@ def read_summary(uri: str) -> ReferenceSummary:
 
 
 def is_reference(uri: str) -> bool:
-    """Return whether a complete, undamaged reference lies under `uri`."""
+    """Return whether a complete, undamaged reference lies under `uri`.
+
+    False too where the store cannot be read: then the caller writes it, and sees why not.
+    """
     try:
         return storage.are_same(uri, read_summary(uri).files)
     except StorageError:
@@ -113,7 +116,7 @@ def read_table(uri: str) -> pa.Table:
 
 
 def vectors_of(table: pa.Table) -> Floats:
-    """Return the vectors of VECTORS: float32 (m, d)."""
+    """Return the vectors of VECTORS: float32 (m, d), row i that of row i of the table."""
     column = table["vector"].combine_chunks()
     vectors: Floats = column.flatten().to_numpy().reshape(len(column), -1)
     return vectors

@@ -17,7 +17,11 @@ REFERENCE = "\0"  # the one key of a reference; loading refuses this character i
 
 
 def layout_of(conversation: Conversation) -> str | None:
-    """Return the layout of a conversation's row as JSON text; None if it came from no row."""
+    """Return the layout of a conversation's row as JSON text; None if it came from no row.
+
+    It holds the columns' order, and those that are not `extra`, with references to the turns in
+    place of long texts, which the pool stores anyway.
+    """
     row = conversation.row
     if not row:
         return None
@@ -36,7 +40,7 @@ def layout_of(conversation: Conversation) -> str | None:
 def restore_row(
     layout: str | None, turns: Sequence[Turn], extra: Mapping[str, JSON]
 ) -> dict[str, JSON]:
-    """Return the row that `layout_of` described, as it came."""
+    """Return the row that `layout_of` described, as it came; {} without a layout."""
     if layout is None:
         return {}
     fields = json.loads(layout)

@@ -58,7 +58,10 @@ def mark_run(
     exclusions: Sequence[str] = (),
     references: Sequence[str] = (),
 ) -> Iterator[None]:
-    """Keep what a run needs from `gc` until the block ends."""
+    """Keep what a run needs from `gc` until the block ends.
+
+    Raises StorageError only if the first mark cannot be written; a later failure is a warning.
+    """
     mark = RunMark(
         begun=datetime.now(UTC),
         pool=pool,

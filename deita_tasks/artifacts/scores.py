@@ -75,14 +75,20 @@ class ComputedValues:
 
     @classmethod
     def read(cls, stage: str, pool: Pool, parts: StageParts) -> ComputedValues:
-        """Return the values in some parts of a stage."""
+        """Return the values in some parts of a stage.
+
+        A row in none of them is not computed. Raises StorageError for a damaged part.
+        """
         values = cls(stage, pool, parts.part_set.row_key)
         for table in parts.tables(value_columns(stage)):
             values.add(table)
         return values
 
     def add(self, table: pa.Table) -> Indices:
-        """Add rows of a part (`value_columns`); return which rows of the pool they belong to."""
+        """Add rows of a part (`value_columns`); return which rows of the pool they belong to.
+
+        int64, ascending; several rows may share a value. A key that comes again has the new one.
+        """
         keys = self._index.get_indexer(table["id"].to_pandas())
         is_of_pool = keys >= 0
         keys = keys[is_of_pool]
@@ -292,7 +298,7 @@ def _is_truncated(table: pa.Table) -> Mask:
 
 
 def partial_scores(table: pa.Table) -> PartialScores:
-    """Return the scores in what `ComputedValues.take` gives."""
+    """Return the scores in what `ComputedValues.take` gives: a row with an id is computed."""
     return PartialScores(table["values"], table["id"].is_valid().to_numpy())
 
 

@@ -105,7 +105,10 @@ def read_selection(uri: str) -> SelectionSummary:
 
 
 def is_selection(uri: str) -> bool:
-    """Return whether a complete, undamaged selection lies under `uri`."""
+    """Return whether a complete, undamaged selection lies under `uri`.
+
+    False too where the store cannot be read: then the caller writes it, and sees why not.
+    """
     try:
         return storage.are_same(uri, read_selection(uri).files)
     except StorageError:

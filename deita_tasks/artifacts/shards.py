@@ -96,7 +96,10 @@ def plan_shards(
 
 
 def find_present(part_set: PartSet, ids: pa.Array) -> PresentParts:
-    """Return which parts hold some of the distinct `ids`."""
+    """Return which parts hold some of the distinct `ids`.
+
+    Leaves out damaged parts, with a warning. It reads the ids of every part of the fingerprint.
+    """
     row_of_id = pd.Index(pa.array(ids).to_pandas())
     is_present = np.zeros(len(row_of_id), np.bool_)
     shards = []

@@ -38,12 +38,15 @@ class TokenBudget:
 
     @cached_property
     def most_a_row(self) -> int:
-        """The tokens of the longest row."""
+        """The tokens of the longest candidate; at least 1, also without candidates."""
         _, tokens = self._tokens
         return int(tokens.max(initial=1))
 
     def tokens_of(self, ids: Sequence[str]) -> Indices:
-        """Return the tokens of these rows: int64 (n,)."""
+        """Return the tokens of these rows: int64 (n,), 0 for one that was not counted.
+
+        ids: of candidates, in any order.
+        """
         index, tokens = self._tokens
         return np.asarray(tokens[index.get_indexer(pd.Index(ids, dtype=object))])
 
@@ -53,7 +56,7 @@ class TokenBudget:
         return int(np.searchsorted(used, self.limit, side="right"))
 
     def sizes_of(self, ids: Sequence[str]) -> Sizes:
-        """Return the budget and the tokens of these rows."""
+        """Return the budget and the tokens of these rows, in the order of `ids`."""
         return Sizes(self.tokens_of(ids), self.limit)
 
     def select(

@@ -115,7 +115,11 @@ def _replace_types(
 
 
 def to_array(values: Sequence[JSON], column: pa.DataType) -> pa.Array:
-    """Return `values` as an array of the storage type of `column`."""
+    """Return `values` as an array of the storage type of `column`.
+
+    column: a type that holds them all, as `merge_types` gives it. JSON text stands where the type
+    has JSON_TEXT; null stays null.
+    """
     stored = storage_type(column)
     texts = [_with_json_texts(value, stored) for value in values]
     # Arrow makes no arrays of an extension type from Python's values, but casts texts to it.

@@ -81,7 +81,7 @@ class Survey:
     has_cuts: bool = False
 
     def add(self, conversation: Conversation, columns: Columns) -> None:
-        """Include one row."""
+        """Include one row: its size in characters, its columns and the types of their values."""
         self.rows += 1
         self.characters += sum(len(turn.content) for turn in conversation.turns)
         self.used_columns.update(name for name, value in columns.own.items() if value)
@@ -172,7 +172,10 @@ class Exporter(Component):
 
     @abstractmethod
     def write(self, rows: Iterable[OutputRow], survey: Survey, folder: Path) -> list[Path]:
-        """Write the output rows, in order, into `folder`. Return the files."""
+        """Write the output rows, in order, into the local `folder`. Return the files.
+
+        rows: read once. survey: of all of them. Raises StorageError.
+        """
 
     def export(self, rows: Iterable[ExportRow], folder: Path) -> list[Path]:
         """Write `rows`, in order, into the local `folder`, and return the files.
@@ -218,7 +221,10 @@ class Exporter(Component):
         )
 
     def output_row(self, row: ExportRow, survey: Survey) -> OutputRow:
-        """Return one output row: the format's columns, the input's, and the score columns."""
+        """Return one output row: the format's columns, the input's, and the score columns.
+
+        survey: of all rows, which decides on names and on columns that are empty everywhere.
+        """
         own, extra = self.to_columns(row.conversation, survey)
         unused = set(self.optional_columns) - survey.used_columns
         output = {name: value for name, value in own.items() if name not in unused}

@@ -41,7 +41,7 @@ class ColumnTypes:
         self.json_texts: set[str] = set()
 
     def add(self, row: Mapping[str, JSON]) -> None:
-        """Include one row."""
+        """Include one row: merge the types of its values, note texts like dates or like JSON."""
         for name, value in row.items():
             if not isinstance(value, str):
                 value = _without_dates(value)

@@ -74,7 +74,10 @@ def _merge_turns(known: pa.DataType | None, turn: Mapping[str, JSON]) -> pa.Data
 
 
 def column_types(survey: Survey) -> dict[str, pa.DataType]:
-    """Return the type of every output column, in order."""
+    """Return the type of every output column, in order: ours, the input's, then the scores.
+
+    As surveyed: `storage_type` gives those that are written.
+    """
     turn_type = survey.own_types.get("messages")
     if turn_type is None:  # no row
         turn_type = pa.struct(list(TURN.items()))
@@ -90,7 +93,10 @@ def column_types(survey: Survey) -> dict[str, pa.DataType]:
 
 
 def write_rows(rows: Iterable[OutputRow], types: Mapping[str, pa.DataType], path: Path) -> None:
-    """Write `rows` into one Parquet file, holding one row group in memory."""
+    """Write `rows` into one Parquet file, holding one row group in memory.
+
+    types: of every column; a row without one has null there. The file appears when it is whole.
+    """
     fields = [(name, storage_type(column)) for name, column in types.items()]
     schema = pa.schema(fields)
     remaining = iter(rows)

@@ -303,11 +303,11 @@ class _Block(NamedTuple):
     hits_of: Indices
 
     def words_of(self, turn: int) -> Words:
-        """Return the words of a turn."""
+        """Return the numbers of a turn's words: int32 (n,), without the separator behind it."""
         return self.words[self.ends[turn] : self.ends[turn + 1] - 1]
 
     def hits(self, first: int, end: int) -> Indices:
-        """Return the n-grams in some turns."""
+        """Return the n-grams in the turns from `first` to before `end`: int64, repeats included."""
         return self.ngrams[self.hits_of[first] : self.hits_of[end]]
 
 

@@ -22,7 +22,10 @@ def are_beyond(before_answer: NDArray[np.int64], window: int | None) -> NDArray[
 
 
 def describe_beyond(tokens: int, before_answer: int, window: int | None) -> str:
-    """Return why a row is too long, in words."""
+    """Return why a row is too long, in words.
+
+    tokens: of the whole row. before_answer: of what precedes its first answer.
+    """
     return (
         f"its first answer begins after {before_answer:,} of {tokens:,} tokens, beyond the "
         f"training window of {window:,}"

@@ -105,7 +105,11 @@ class RowFormat(Component):
         return all(name in columns for name in self.required_columns())
 
     def conversation(self, columns: Mapping[str, JSON], source: SourceRow) -> Conversation:
-        """Return the Conversation of a row. Raises BadRow."""
+        """Return the Conversation of a row; what the format does not read stays in its `extra`.
+
+        Raises BadRow for a missing column, for turns that are no conversation or have no answer,
+        and for an answer that a label of KTO rejects.
+        """
         for name in self.required_columns():
             if columns.get(name) is None:
                 state = "is null" if name in columns else "is missing"
@@ -176,7 +180,7 @@ def check_no_nul(raw: bytes) -> None:
 
 
 def list_names(names: Collection[str], limit: int = 12) -> str:
-    """Return the first `limit` of `names` for a message, long ones shortened."""
+    """Return the first `limit` of `names` for a message, long ones shortened to 40 characters."""
     if not names:
         return "no columns"
     shortened = [name if len(name) <= 40 else f"{name[:40]}..." for name in list(names)[:limit]]

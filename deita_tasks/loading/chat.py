@@ -21,7 +21,10 @@ from deita_tasks.strict_json import JSON
 
 
 def parse_turns(value: JSON, column: str) -> list[Turn]:
-    """Parse the value of `column`, a list of turn objects or its JSON text. Raises BadRow."""
+    """Parse the value of `column`, a list of turn objects or its JSON text, into turns in order.
+
+    Raises BadRow, which names the column and the number of the turn, from 1 on.
+    """
     if isinstance(value, str):
         value = _parse_list_text(value, column)
     if not isinstance(value, list):

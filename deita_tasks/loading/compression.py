@@ -85,7 +85,10 @@ class _Streams:
         self._bytes_out = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the next `data` of the file decodes to."""
+        """Yield what the next `data` of the file decodes to.
+
+        Raises BrokenFile for damage, and InputError for a decompression bomb.
+        """
         self._bytes_in += len(data)
         try:
             yield from self._decode(data)
@@ -95,7 +98,7 @@ class _Streams:
             ) from error
 
     def close(self) -> None:
-        """Check that the last stream has ended."""
+        """Check that the last stream has ended. Raises BrokenFile if the file ends within it."""
         if self._decoder is not None:
             raise BrokenFile(
                 f"the {self._compression} stream ends early, after {self._bytes_in:,} bytes: the "

@@ -38,7 +38,11 @@ class Content(NamedTuple):
 
 
 def parse_content(content: JSON, label: str) -> Content:
-    """Parse a text or a list of parts; chat templates join the texts as they are. Raises BadRow."""
+    """Parse a text or a list of parts; chat templates join the texts as they are.
+
+    label: names the content in messages. Raises BadRow for an empty list, and for a part of a type
+    that no chat API has.
+    """
     if not isinstance(content, list):
         return Content(require_text(content, label))
     if not content:

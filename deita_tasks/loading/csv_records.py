@@ -59,7 +59,10 @@ class RecordReader:
         self._quotes = Quotes(delimiter)
 
     def read(self) -> Record | None:
-        """Return the next record, or None at the end."""
+        """Return the next record, or None at the end.
+
+        One that cannot be parsed, or is too long or has too many lines, has a problem and no cells.
+        """
         self._lines = []
         self._bytes = 0
         try:
@@ -75,7 +78,7 @@ class RecordReader:
             return self._fail(f"a quote is not closed within {limits}", None)
 
     def put_back(self, lines: Sequence[Line]) -> None:
-        """Let `lines` be read next."""
+        """Let `lines` be read next, in their order, as if they had not been read."""
         self._put_back.extendleft(reversed(lines))
 
     def parse_line(self, line: Line) -> list[str]:

@@ -38,7 +38,10 @@ class _Splitter:
         self._element = Accumulator()
 
     def split(self, block: bytes) -> Iterator[Row]:
-        """Yield the elements that end in `block`."""
+        """Yield the elements that end in `block`, a bad one as a row with its problem.
+
+        Raises BrokenFile for an element that never ends, and what `take_rest` raises.
+        """
         start = position = 0
         if self.in_string:
             position = self._skip_string(block)

@@ -62,7 +62,10 @@ def split_lines(blocks: Iterable[bytes]) -> Iterator[Line]:
 
 
 def rows(blocks: Iterable[bytes]) -> Iterator[Row]:
-    """Yield the rows of a JSON Lines file."""
+    """Yield the rows of a JSON Lines file, a bad line as a row with its problem.
+
+    A row has the number of its line, from 1 on: blank lines count, but are no rows.
+    """
     for number, content, size in split_lines(blocks):
         if size > MAX_ROW_BYTES:
             yield Row(number, None, content, row_too_long(size))
@@ -71,7 +74,7 @@ def rows(blocks: Iterable[bytes]) -> Iterator[Row]:
 
 
 def parse_json_row(number: int, content: bytes) -> Row:
-    """Return the row whose JSON object is `content`."""
+    """Return the row whose JSON object is `content`, with its problem if it is not one."""
     try:
         return Row(number, parse_row(content), content)
     except BadRow as problem:

@@ -21,7 +21,11 @@ _skip_value = json.JSONDecoder().raw_decode
 
 
 def find_list(head: bytes) -> tuple[str, int] | None:
-    """Return the key of the list of rows in an object, and where the list begins in `head`."""
+    """Return the key of the list of rows in an object, and where the list begins in `head`.
+
+    In bytes from 0. None if `head`, the beginning of the object, holds none of ROW_KEYS with a
+    list that is empty or begins with an object.
+    """
     text = head.decode("latin-1")  # a character a byte
     position = text.find("{") + 1
     while member := _MEMBER.match(text, position):

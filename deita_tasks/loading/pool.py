@@ -55,7 +55,10 @@ class PoolFile:
 def conversations(
     rows: Iterable[Row], uri: str, row_format: RowFormat
 ) -> Iterator[Conversation | Quarantined]:
-    """Yield each of `rows` as a Conversation, or Quarantined if it cannot be one."""
+    """Yield each of `rows` as a Conversation, or Quarantined if it cannot be one.
+
+    None is lost, and the order stays. uri: the file that they are said to be of.
+    """
     for row in rows:
         source = SourceRow(uri, row.number)
         if row.columns is None:
@@ -131,7 +134,7 @@ class Sample:
     readable: int = 0
 
     def add(self, row: Row, layouts: Sequence[RowFormat]) -> None:
-        """Count one row."""
+        """Count one row, for the first of `layouts` that it matches; keep a bad one's problem."""
         if row.columns is None:
             self.first_problem = self.first_problem or f"row {row.number}: {row.problem}"
             return

@@ -20,7 +20,11 @@ from deita_tasks.loading.containers import (
 
 
 def read_rows(uri: str, compression: Compression, container: Container) -> Iterator[Row]:
-    """Yield the rows of the file `uri`, whatever their format."""
+    """Yield the rows of the file `uri`, whatever their format.
+
+    Raises InputError for a file that cannot be opened, and BrokenFile, after all rows before it,
+    where damage begins.
+    """
     with open_file(uri) as handle:
         if container in BINARY_READERS:
             yield from BINARY_READERS[container](handle)
@@ -30,7 +34,10 @@ def read_rows(uri: str, compression: Compression, container: Container) -> Itera
 
 @contextmanager
 def open_file(uri: str) -> Iterator[IO[bytes]]:
-    """Open the file `uri` for reading. InputErrors raised inside name the URI."""
+    """Open the file `uri` for reading. InputErrors raised inside name the URI.
+
+    Raises InputError where there is no such file, or its store cannot be read.
+    """
     try:
         handle = storage.open_read(uri)
     except StorageError as error:

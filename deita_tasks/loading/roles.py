@@ -55,5 +55,5 @@ def parse_role(name: str, label: str) -> Role:
 
 
 def normalize(name: str) -> str:
-    """Return a role's name in lower case, with underscores."""
+    """Return a role's name in lower case, with underscores: "Tool Response" is tool_response."""
     return re.sub(r"[\s-]+", "_", name.strip().lower())

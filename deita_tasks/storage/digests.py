@@ -106,7 +106,10 @@ def local_sha256(uri: str, again: bool = False) -> str:
 
 
 def sha256_of(uri: str) -> str:
-    """Return the sha256 of the file's bytes, in hex."""
+    """Return the sha256 of the file's bytes, in hex: 64 digits. Reads all of it.
+
+    Raises MissingFile.
+    """
     digest = hashlib.sha256()
     with open_read(uri) as handle:
         while block := handle.read(BLOCK):

@@ -180,7 +180,10 @@ def _upload(fs: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
 
 
 def draft_path(path: str) -> str:
-    """Return a hidden name beside `path`, under which it is written before it appears."""
+    """Return a hidden name beside `path`, under which it is written before it appears.
+
+    It differs at each call, so writers of one file do not meet.
+    """
     folder, name = posixpath.split(path)
     return posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
 
@@ -193,13 +196,19 @@ def draft_target(name: str) -> str | None:
 
 @contextmanager
 def scratch_folder() -> Iterator[str]:
-    """Give a folder in TMPDIR, and remove it at the end."""
+    """Give a folder in TMPDIR, and remove it at the end with all that is in it.
+
+    Raises StorageError for what goes wrong in it, such as a full disk.
+    """
     with storage_errors("TMPDIR"), tempfile.TemporaryDirectory(prefix="deita-") as folder:
         yield folder
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write `content` under `uri`, atomically."""
+    """Write `content` under `uri`, atomically: a reader sees all of it or the file before.
+
+    Raises StorageError.
+    """
     with write_atomic(uri) as handle:
         handle.write(content)
 
@@ -274,7 +283,10 @@ def write_record(uri: str, record: JsonRecord) -> None:
 
 @contextmanager
 def parquet_writer(uri: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """Give a Parquet writer; its file appears under `uri` if the block ends well."""
+    """Give a Parquet writer; its file appears under `uri` if the block ends well.
+
+    After an error nothing appears, and a file that was there stays.
+    """
     with write_atomic(uri) as handle, write_parquet(handle, schema) as writer:
         yield writer
 

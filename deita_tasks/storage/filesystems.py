@@ -116,7 +116,7 @@ def _s3_options() -> dict[str, Any]:
 
 
 def is_s3(uri: str) -> bool:
-    """Return whether `uri` is in S3."""
+    """Return whether `uri` is in S3, by its scheme alone."""
     return uri.startswith(S3_SCHEMES)
 
 
@@ -169,7 +169,7 @@ def _below(path: str, folder: str) -> str:
 
 
 def exists(uri: str) -> bool:
-    """Return whether a file or folder is there."""
+    """Return whether a file or folder is there. Raises StorageError if that cannot be told."""
     fs, path = filesystem(uri)
     with storage_errors(uri):
         return bool(fs.exists(path))

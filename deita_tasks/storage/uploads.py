@@ -19,7 +19,10 @@ class Upload(NamedTuple):
 
 
 def unfinished_uploads(folder: str) -> list[Upload]:
-    """Return the unfinished uploads below `folder`; [] outside S3."""
+    """Return the unfinished uploads below `folder`; [] outside S3.
+
+    Those of runs under way look the same. Raises StorageError where they cannot be listed.
+    """
     if not is_s3(folder):
         return []
     fs, path = filesystem(folder)
@@ -42,7 +45,10 @@ def unfinished_uploads(folder: str) -> list[Upload]:
 
 
 def abort_upload(folder: str, upload: Upload) -> None:
-    """Abort an unfinished upload below `folder`, which removes its pieces."""
+    """Abort an unfinished upload below `folder`, which removes its pieces.
+
+    Does nothing if it has ended meanwhile. Raises StorageError without the permission.
+    """
     fs, path = filesystem(folder)
     bucket = path.partition("/")[0]
     with storage_errors(folder), suppress(FileNotFoundError):

@@ -246,8 +246,8 @@ class Scoring(Group):
     complexity_head: Annotated[Uri | None, ComponentOption("complexity", "head")] = Field(
         None,
         title="Complexity head",
-        description="For mini: folder with a head of your own, local or on S3, as `deita "
-        "train-scorer --head mini` writes it. Default: the packaged one.",
+        description="For mini: folder with a head of your own, local or on S3, as deita "
+        "train-scorer --head mini writes it. Default: the packaged one.",
     )
     quality: ScorerName | None = Field(
         None,
@@ -267,8 +267,8 @@ class Scoring(Group):
     quality_head: Annotated[Uri | None, ComponentOption("quality", "head")] = Field(
         None,
         title="Quality head",
-        description="For mini: folder with a head of your own, local or on S3, as `deita "
-        "train-scorer --head mini` writes it. Default: the packaged one.",
+        description="For mini: folder with a head of your own, local or on S3, as deita "
+        "train-scorer --head mini writes it. Default: the packaged one.",
     )
     score_max_length: Annotated[int | None, ComponentOption("scorers", "max_length")] = Field(
         None,

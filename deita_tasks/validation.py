@@ -52,10 +52,14 @@ def explain_error(error: ValidationError, section: str = "") -> str:
 
 
 def in_our_words(error: ValidationError) -> ValidationError:
-    """Return the same error with our messages, for whoever shows it, such as Prefect."""
+    """Return the same error with our messages, for whoever shows it, such as Prefect.
+
+    A missing option stays what it is to pydantic: the command line then names its flag.
+    """
     problems: list[InitErrorDetails] = []
     for problem in error.errors(include_url=False):
-        kind = our_error(_message(problem))
+        is_missing = problem["type"] == "missing"
+        kind = "missing" if is_missing else our_error(_message(problem))
         problems.append({"type": kind, "loc": problem["loc"], "input": problem["input"]})
     return ValidationError.from_exception_data(error.title, problems, hide_input=True)
 

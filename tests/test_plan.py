@@ -335,7 +335,7 @@ def test_fingerprints_do_not_know_how_a_run_goes(tmp_path: Path, small_pool: Pat
         ),
         (
             {"scoring": Scoring(complexity="response_length")},
-            "scorer 'response_length': kind = 'complexity'",
+            "scorer 'response_length': kind: 'complexity' arrived",
         ),
         ({"scoring": Scoring(quality_model="me/other")}, "scorer 'mini': unknown option 'model'"),
         ({"scoring": Scoring(score_compile=True)}, "scorer 'mini': unknown option 'compile'"),

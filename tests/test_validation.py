@@ -19,7 +19,15 @@ GROUPS = [
     if isinstance(group, type) and issubclass(group, config.Group) and group.model_fields
 ]
 PYDANTIC_WORDS = re.compile(r"Input|should|validation error|Value error|type=|https?://|valid ")
-REQUIRED: dict[str, Any] = {"input": ["pool"], "output": "out", "base": "m", "selection": "s"}
+REQUIRED: dict[str, Any] = {
+    "input": ["pool"],
+    "output": "out",
+    "base": "m",
+    "selection": "s",
+    "kind": "quality",
+    "rewrite_url": "http://localhost/v1",
+    "rewrite_model": "m",
+}
 
 
 def unfit_values(schema: dict[str, Any]) -> Iterator[tuple[Any, str]]:

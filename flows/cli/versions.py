@@ -17,7 +17,7 @@ from flows.cli.version_printing import print_changes, print_version_facts
 
 app = App(
     name="versions",
-    help="List and compare the versions of `deita reselect`, and go back to one.",
+    help="List and compare the versions of deita reselect, and go back to one.",
     version=metadata.version("deita-tasks"),
 )
 

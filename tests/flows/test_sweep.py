@@ -141,9 +141,7 @@ def test_a_limit_that_was_found_before_is_remembered(
     monkeypatch.setattr(
         selecting,
         "find_limit",
-        lambda pool, parts, budget, device: (
-            asked.append(budget) or find(pool, parts, budget, device)
-        ),
+        lambda pool, parts, budget, *rest: asked.append(budget) or find(pool, parts, budget, *rest),
     )
     for budget in ("4", "4", "5"):
         assert ended("solve", *places(tmp_path, small_pool), "--budget", budget) == 0
@@ -212,27 +210,31 @@ def test_a_result_explains_itself(tiny: None, tmp_path: Path, small_pool: Path, 
     [
         ("sweep", [], "--input is required"),
         ("sweep", ["--input", "POOL"], "--output is required"),
-        ("sweep", ["--input", "POOL", "--output", "OUT", "--budgets", "0"], "budgets.0 = '0'"),
+        (
+            "sweep",
+            ["--input", "POOL", "--output", "OUT", "--budgets", "0"],
+            "grid.budgets[0]: 0 arrived",
+        ),
         (
             "sweep",
             ["--input", "POOL", "--output", "OUT", "--budgets", "many"],
-            "budgets.0 = 'many'",
+            "grid.budgets[0]: 'many' arrived",
         ),
         (
             "sweep",
             ["--input", "POOL", "--output", "OUT", "--similarities", "1.5"],
-            "similarities.0 = '1.5'",
+            "grid.similarities[0]: 1.5 arrived",
         ),
         (
             "sweep",
             ["--input", "POOL", "--output", "OUT", "--strategies", "best"],
-            "strategies.0 = 'best'",
+            "grid.strategies[0]: 'best' arrived",
         ),
         ("sweep", ["--input", "POOL", "--output", "OUT", "--budget", "5"], "--budget"),
         ("sweep", ["--input", "absent.jsonl", "--output", "OUT"], "absent.jsonl"),
         ("sweep", ["--input", "POOL", "--output", "POOL"], "folder"),
         ("solve", [], "--input is required"),
-        ("solve", ["--input", "POOL", "--budget", "0"], "budget = '0'"),
+        ("solve", ["--input", "POOL", "--budget", "0"], "budget.budget: 0 arrived"),
         ("solve", ["--input", "POOL", "--preset", "huge"], "huge"),
         ("solve", ["--input", "absent.jsonl"], "absent.jsonl"),
         ("solve", ["--input", "POOL", "--output", "OUT"], "--output"),

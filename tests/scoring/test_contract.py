@@ -267,5 +267,5 @@ def test_a_forecast_has_a_number_per_row(scorer: Scorer) -> None:
 def test_wrong_options_are_refused(load: Load, name: str, kind: ScoreKind) -> None:
     with pytest.raises(UsageError, match=f"scorer '{name}': unknown option 'modle'"):
         load(kind=kind, modle="x")
-    with pytest.raises(UsageError, match="kind = 'beauty'"):
+    with pytest.raises(UsageError, match="kind: 'beauty' arrived"):
         load(kind="beauty")

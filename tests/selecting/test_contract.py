@@ -201,9 +201,9 @@ def test_ids_and_scores_that_do_not_match_are_refused(name):
 def test_wrong_options_are_refused(name):
     with pytest.raises(UsageError, match=f"strategy '{name}': option 'budget' is required"):
         load_selector(name)
-    with pytest.raises(UsageError, match="budget = 0"):
+    with pytest.raises(UsageError, match="budget: 0 arrived"):
         load_selector(name, budget=0)
-    with pytest.raises(UsageError, match="per_stratum = 0"):
+    with pytest.raises(UsageError, match="per_stratum: 0 arrived"):
         load_selector(name, budget=1, per_stratum=0)
     with pytest.raises(UsageError, match="unknown option 'treshold'"):
         load_selector(name, budget=1, treshold=0.9)

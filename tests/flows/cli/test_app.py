@@ -69,10 +69,13 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     seen: dict[str, Any] = {}
 
-    def select_subset(**given: Any) -> dict[str, Any]:
+    class Subset(dict[str, Any]):
+        uri = "out"
+
+    def select_subset(**given: Any) -> Subset:
         seen.update(given)
         decisions = dict.fromkeys(printing.DECISION_NOTES, 0)
-        return {
+        fields = {
             "counts": {"read": 0, **decisions},
             "left_out": 0,
             "computed": {},
@@ -84,6 +87,7 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             "notes": [],
             "tokens": None,
         }
+        return Subset(fields)
 
     monkeypatch.setattr(flows.select, "select_subset", select_subset)
     return seen

@@ -58,8 +58,11 @@ def deita(
         ((*COMPARE, "--arms", "best"), "comparison.arms[0]: 'best' arrived"),
         ((*COMPARE, "--judge-url", "http://x/v1"), "a judge needs both judge_url and judge_model"),
         (SCORER, "--kind is required (or set it in the section 'source' of --config)"),
-        ((*SCORER, "--kind", "length"), "source: kind = 'length'"),
-        ((*SCORER, "--kind", "quality", "--held-out-share", "1"), "measures: held_out_share = '1'"),
+        ((*SCORER, "--kind", "length"), "source.kind: 'length' arrived"),
+        (
+            (*SCORER, "--kind", "quality", "--held-out-share", "1"),
+            "measures.held_out_share: 1 arrived; expected at most 0.5",
+        ),
     ],
 )
 def test_a_wrong_option(arguments: tuple[str, ...], expected: str, deita: Deita) -> None:

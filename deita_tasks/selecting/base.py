@@ -83,6 +83,10 @@ class Selector(Component):
 
     @model_validator(mode="after")
     def _check_ranking(self) -> Self:
+        """Return the strategy unchanged. Raises UsageError for options of the ranking that clash.
+
+        `rank_by` replaces `ranking`, and a limit of the ifd needs rows that have an ifd.
+        """
         if self.rank_by is not None and self.ranking != "evol":
             raise UsageError(
                 f"rank_by = {self.rank_by!r} with the ranking {self.ranking!r}: expected only one "
@@ -97,6 +101,11 @@ class Selector(Component):
 
     @model_validator(mode="after")
     def _check_strata(self) -> Selector:
+        """Return the strategy unchanged. Raises ValueError if the budget is divided in two ways.
+
+        The amounts of a mix are checked against the budget here only if they are rows; tokens are
+        counted later.
+        """
         given = {"strata": self.strata, "mix": self.mix, "clusters": self.clusters}
         names = [name for name, value in given.items() if value is not None]
         if len(names) > 1:

@@ -139,6 +139,7 @@ class Reach:
                     self._ends.append((stratum, 0, np.inf))
 
     def _add_end(self, stratum: int | None, row: int, scores: Doubles) -> None:
+        """Add where a stratum (None: the whole budget) was full: right after `row`."""
         self._ends.append((stratum, row, float(scores[row])))
 
     def reaches(self, scores: Doubles) -> Mask:

@@ -114,6 +114,7 @@ def sweep(
     evaluator = Evaluator(evol_scores, embeddings, sample)
 
     def run(setting: StrategySetting) -> Indices:
+        """Return the positions of the kept rows, int64 (k,), in the order in which they were kept."""
         strategy = setting.load(largest_budget, seed, device)
         selection = strategy.select(ids, ranking(strategy), embeddings)
         return np.array([position_of[row_id] for row_id in selection.kept], np.int64)
@@ -181,6 +182,7 @@ class Evaluator:
         return summaries
 
     def _mean_score(self, kept: Indices) -> float:
+        """Return the mean evol score of the rows at the positions `kept`; NaN for none."""
         if not len(kept):
             return float("nan")
         return float(self._scores[kept].mean())
@@ -207,6 +209,7 @@ class _Summary:
         self._largest = -np.inf
 
     def add(self, values: Doubles) -> None:
+        """Add m numbers, float64 (m,). -inf stands for no row to compare with."""
         largest = float(values.max(initial=-np.inf))
         self._sum += float(values.sum())
         self._count += len(values)
@@ -214,12 +217,14 @@ class _Summary:
 
     @property
     def mean(self) -> float:
+        """The mean of all numbers so far; NaN if there are none, or one is not finite."""
         if not self._count or not np.isfinite(self._sum):
             return float("nan")
         return self._sum / self._count
 
     @property
     def largest(self) -> float:
+        """The largest number so far; NaN if there are none, or it is not finite."""
         if not np.isfinite(self._largest):
             return float("nan")
         return self._largest

@@ -68,6 +68,10 @@ class Diverse(Selector):
     @model_validator(mode="before")
     @classmethod
     def _set_default_limit(cls, options: Any) -> Any:
+        """Return the options, with the default limit if the metric is cosine.
+
+        Other metrics have none: their scale is that of the embedding model.
+        """
         by_cosine = isinstance(options, dict) and options.get("metric", "cosine") == "cosine"
         if not by_cosine:
             return options
@@ -75,6 +79,10 @@ class Diverse(Selector):
 
     @model_validator(mode="after")
     def _check_limit(self) -> Diverse:
+        """Return the strategy unchanged. Raises ValueError unless the metric's own limit alone is set.
+
+        Euclidean and manhattan take a least distance, cosine and dot a largest similarity.
+        """
         limits = {"max_similarity": self.max_similarity, "min_distance": self.min_distance}
         by_distance = self.metric in ("euclidean", "manhattan")
         takes = "min_distance" if by_distance else "max_similarity"
@@ -91,6 +99,10 @@ class Diverse(Selector):
 
     @model_validator(mode="after")
     def _check_device(self) -> Diverse:
+        """Return the strategy unchanged. Raises UsageError for a GPU that is not there.
+
+        Found here, and not after all scores have been computed.
+        """
         if self.device.startswith("cuda"):
             block_product_for(self.device)
         return self

@@ -159,6 +159,12 @@ def expression_scores(
 
 
 def _aggregate_turns(offsets: Indices, values: Doubles, aggregation: TurnAggregation) -> Doubles:
+    """Return the sum, mean or largest value of the turns of n rows, float64 (n,).
+
+    The turns of row i are values[offsets[i]:offsets[i + 1]]. NaN for a row without turns. Turns
+    are added in their order, so a row's score does not depend on the rows beside it. Raises
+    UsageError for an unknown aggregation.
+    """
     if aggregation not in TURN_AGGREGATIONS:
         raise UsageError(
             f"evol_score {aggregation!r}: expected one of {', '.join(TURN_AGGREGATIONS)}"
@@ -187,6 +193,10 @@ def _aggregate_turns(offsets: Indices, values: Doubles, aggregation: TurnAggrega
 
 
 def _multiply_scores(offsets: Indices, complexity: Array, quality: Array) -> Doubles:
+    """Return complexity * quality of every turn, float64 (t,).
+
+    Raises ComputeError unless both have the shape (t,) and `offsets` (n + 1,) point into them.
+    """
     if complexity.ndim != 1 or complexity.shape != quality.shape:
         raise ComputeError(
             f"complexity {complexity.shape} and quality {quality.shape}: expected two flat "
@@ -201,6 +211,7 @@ def _multiply_scores(offsets: Indices, complexity: Array, quality: Array) -> Dou
 
 
 def _are_offsets(offsets: Indices, turns: int) -> bool:
+    """Return whether `offsets` cut so many turns into rows: flat, never falling, within range."""
     if offsets.ndim != 1 or offsets.size == 0:
         return False
     in_range = offsets[0] >= 0 and offsets[-1] <= turns

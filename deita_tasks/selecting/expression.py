@@ -37,14 +37,17 @@ OPERATORS: Mapping[type, Operation] = {
 
 
 def _mean(*values: Any) -> Any:
+    """Return the mean of one or more values, each (n,) or a number; added from the left."""
     return reduce(np.add, values) / len(values)
 
 
 def _least(*values: Any) -> Any:
+    """Return the least of one or more values, each (n,) or a number; NaN where one is NaN."""
     return reduce(np.minimum, values)
 
 
 def _greatest(*values: Any) -> Any:
+    """Return the greatest of one or more values, each (n,) or a number; NaN where one is NaN."""
     return reduce(np.maximum, values)
 
 
@@ -95,6 +98,7 @@ class _NameColumns(ast.NodeTransformer):
     """Make `provided["a b"]`, in which Python's parser reads it, one name: provided:"a b"."""
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        """Return the name of a provided column; `_check` refuses any other subscript."""
         match node:
             case ast.Subscript(ast.Name("provided"), ast.Constant(str(column))):
                 return ast.Name(provided_column(column))
@@ -124,10 +128,12 @@ def _check(node: ast.AST, text: str) -> None:
 
 
 def _is_score(name: str) -> bool:
+    """Return whether an expression may use this name; any column may follow `provided:`."""
     return name in (*SCORE_KINDS, LENGTH, *NAMED_SCORES) or name.startswith("provided:")
 
 
 def _wrong(text: str, problem: str) -> UsageError:
+    """Return the error for an expression, with all that it may hold. The caller raises it."""
     names = ", ".join((*SCORE_KINDS, *NAMED_SCORES, LENGTH))
     return UsageError(
         f"rank_by = {text!r}: {problem}; expected scores ({names}, provided:COLUMN), numbers, "
@@ -136,6 +142,10 @@ def _wrong(text: str, problem: str) -> UsageError:
 
 
 def _evaluate(node: ast.AST, values: Mapping[str, Doubles]) -> Any:
+    """Return the value of a checked node: float64 (n,), or one float64 if no score is in it.
+
+    values: by name, float64 (n,), those of all scores in the node.
+    """
     match node:
         case ast.Constant(int() | float() as number):
             return np.float64(number)

@@ -14,4 +14,5 @@ class KCenter(MarginalRelevance):
     """
 
     def relevance_weight(self) -> float:
+        """Return 0: only the distance to the picks counts, and scores settle ties."""
         return 0.0

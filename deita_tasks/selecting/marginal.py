@@ -114,6 +114,10 @@ class _LazyGreedy:
         self._value[rows] = -np.inf
 
     def _update_all(self) -> None:
+        """Bring every row up to date, a block at a time.
+
+        After it, a row has to be compared with the later picks only.
+        """
         count = len(self._rows)
         for start in range(0, count, BLOCK_ROWS):
             end = min(start + BLOCK_ROWS, count)
@@ -150,6 +154,10 @@ class _LazyGreedy:
         self._value[rows] = np.where(is_open, self._value_of(rows), -np.inf)
 
     def _value_of(self, rows: Indices) -> Doubles:
+        """Return the value of m rows, float64 (m,): weighted relevance less weighted similarity.
+
+        The similarity is the largest to the picks compared so far, so a value can only be too high.
+        """
         similarity = self._top_similarity[rows].astype(np.float64)
         penalty = self._similarity_weight * similarity
         value: Doubles = self._weighted_relevance[rows] - penalty

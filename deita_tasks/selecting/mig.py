@@ -125,6 +125,7 @@ class TagGraph:
 
 
 def _to_part(amounts: Mapping[int, float]) -> Part:
+    """Return amounts by tag number as a Part, its tags ascending: int64 (t,) and float64 (t,)."""
     tags = sorted(amounts)
     in_order = [amounts[tag] for tag in tags]
     return Part(np.array(tags, np.int64), np.array(in_order))
@@ -189,6 +190,11 @@ class _InformationGains:
         self._is_open[rows] = False
 
     def _gain(self, row: int) -> float:
+        """Return how much the information rises, to first order, if this row is picked next.
+
+        The information of a tag that was given x is (x + A)**B. The sum is exact until it is
+        rounded once, so the order of the tags does not matter.
+        """
         part = self._parts[row]
         slopes = B * (self._given[part.tags] + A) ** (B - 1)
         return math.fsum(part.amounts * slopes)

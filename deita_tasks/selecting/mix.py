@@ -174,6 +174,10 @@ def _largest_remainder(places: int, weights: Mapping[str, Fraction]) -> dict[str
     quotas = {name: floor(share) for name, share in exact.items()}
 
     def order(name: str) -> tuple[Fraction, bool, str]:
+        """Return the sort key of a name: the largest remainder first.
+
+        Equal remainders go by name, RANGES and OTHERS last.
+        """
         return quotas[name] - exact[name], name in (RANGES, OTHERS), name
 
     by_remainder = sorted(weights, key=order)
@@ -226,6 +230,10 @@ def parse_mix(text: str) -> Mix:
 
 
 def _parse_portion(text: str) -> Portion:
+    """Return the least and the most that `text` allows: "A", "A..B", "A.." or "..B".
+
+    An open end is nothing below and everything above. Raises ValueError for a wrong amount.
+    """
     least, dots, most = text.partition("..")
     if not dots:
         amount = _parse_amount(text)
@@ -237,6 +245,11 @@ def _parse_portion(text: str) -> Portion:
 
 
 def _parse_amount(text: str) -> Amount:
+    """Return a share of the budget if `text` has a decimal point, else a number of rows.
+
+    So "1.0" is the whole budget and "1" is one row. Held as a fraction, so 0.1 is exactly a tenth.
+    Raises ValueError for a negative number, a share above 1, or part of a row.
+    """
     try:
         number = Fraction(text.strip())
     except (ValueError, ZeroDivisionError):

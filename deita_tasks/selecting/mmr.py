@@ -18,4 +18,5 @@ class MMR(MarginalRelevance):
     weight: float = Field(default=MMR_WEIGHT, ge=0, le=1)
 
     def relevance_weight(self) -> float:
+        """Return the weight of the options: 1 ranks by score alone, 0 by dissimilarity alone."""
         return self.weight

@@ -36,5 +36,9 @@ class Random(TopScore):
 
 
 def _hash_id(seed: int, row_id: str) -> int:
+    """Return the place of an id in the draw: the first 64 bits of a SHA-256, 0 to 2**64 - 1.
+
+    Lone surrogates in an id are hashed too, as JSON may bring them.
+    """
     digest = hashlib.sha256(f"{seed}:{row_id}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big")

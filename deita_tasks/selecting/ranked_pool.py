@@ -68,6 +68,10 @@ class RankedPool:
         self._init_decisions()
 
     def _init_decisions(self) -> None:
+        """Set all rows to undecided: below the budget, or unscorable after the candidates.
+
+        Codes, nearest rows and similarities are (n,), in rank order.
+        """
         rows = self.order.size
         self._kept: list[Indices] = []
         self._codes = np.full(rows, BELOW_BUDGET, np.int8)
@@ -146,6 +150,10 @@ class RankedPool:
 
 
 def _check_scores(ids: Sequence[str], evol_scores: Any) -> Doubles:
+    """Return the scores as float64 (n,), one per id; NaN and infinite ones pass.
+
+    Raises UsageError for anything but numbers, or another shape.
+    """
     try:
         scores = np.asarray(evol_scores, np.float64)
     except (TypeError, ValueError) as error:
@@ -158,6 +166,7 @@ def _check_scores(ids: Sequence[str], evol_scores: Any) -> Doubles:
 
 
 def _check_distinct(ids: Sequence[str]) -> None:
+    """Raise UsageError that names the first id that occurs a second time."""
     if len(set(ids)) == len(ids):
         return
     earlier: set[str] = set()
@@ -192,4 +201,5 @@ def _sort_descending(positions: Indices, scores: Doubles) -> Indices:
 
 
 def _sort_by_id(ids: Sequence[str], positions: Indices) -> Indices:
+    """Return the positions int64 (m,) by ascending id, in the order of code points."""
     return np.array(sorted(positions.tolist(), key=ids.__getitem__), np.int64)

@@ -57,6 +57,7 @@ class Rejections(Sequence[Rejection]):
         return Rejection(row_id, reason, self._ids[nearest], float(self.similarities[index]))
 
     def _slice(self, rows: slice) -> Rejections:
+        """Return some of the rejections, as views of the same columns; `ids` stay those of all."""
         return Rejections(
             self._ids,
             self.positions[rows],

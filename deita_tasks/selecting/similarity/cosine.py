@@ -76,9 +76,11 @@ class CosineKeptRows(KeptRows):
         return largest_per_row(similarities, pairs, len(rows))
 
     def approximate(self, left: Floats, right: Floats) -> tuple[Floats, float]:
+        """Return the float32 products, (b, k), and one error bound; see KeptRows.approximate."""
         return left @ right.T, self._error
 
     def exact(self, left: Floats, right: Floats, pairs: IndexPairs) -> Floats:
+        """Return the cosines of the pairs, float32 (p,); see KeptRows.exact."""
         return exact_similarities(left, right, pairs)
 
     def _pairs_by_sketches(self, block: Floats) -> IndexPairs | None:

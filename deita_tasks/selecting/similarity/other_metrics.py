@@ -38,6 +38,7 @@ class MetricKeptRows(KeptRows):
         return self._reader.read(positions, normalise=False)
 
     def append(self, rows: Floats) -> None:
+        """Add `rows` (b, d), as they are, to the kept rows."""
         self._rows.append(rows)
         self.count = self._rows.count
 
@@ -48,6 +49,11 @@ class MetricKeptRows(KeptRows):
         return self.largest_closeness(rows, kept, closeness, error)
 
     def approximate(self, left: Floats, right: Floats) -> tuple[Doubles, Doubles]:
+        """Return the closeness of all pairs, float64 (b, k), and its error bound per row, (b, 1).
+
+        The bound covers the rounding of the exact closeness to float32 too. It is relative to the
+        row's largest distance, or for a dot product to the lengths of the vectors.
+        """
         a = left.astype(np.float64)
         b = right.astype(np.float64)
         if self._metric == "dot":
@@ -63,6 +69,10 @@ class MetricKeptRows(KeptRows):
         return closeness, relative_error * scale[:, None]
 
     def exact(self, left: Floats, right: Floats, pairs: IndexPairs) -> Floats:
+        """Return the closeness of the pairs, float32 (p,); see KeptRows.exact.
+
+        A distance has its sign flipped. A piece at a time, to bound the float64 copies.
+        """
         rows, indices = pairs
         result = np.empty(len(rows), np.float32)
         step = rows_per_chunk(left.shape[1])

@@ -36,6 +36,10 @@ class GrowingMatrix:
         return self._buffer[: self.count]
 
     def append(self, rows: Floats) -> None:
+        """Add `rows` (b, columns), at most `max_rows` in all.
+
+        Beyond the reserved memory they move to a larger buffer, which earlier views do not show.
+        """
         end = self.count + len(rows)
         if end > len(self._buffer):
             columns = self._buffer.shape[1]
@@ -106,6 +110,10 @@ class TorchBlockProduct(BlockProduct):
         self._sent = 0
 
     def largest(self, block: Floats) -> Floats:
+        """Return each row's largest product, float32 (b,) on the CPU; see BlockProduct.largest.
+
+        The products themselves stay on the device, for `pairs_at_least`.
+        """
         rows = self._send_new_rows()
         precision = self._torch.get_float32_matmul_precision()
         # The error bound is that of float32, not of TF32.
@@ -123,6 +131,10 @@ class TorchBlockProduct(BlockProduct):
     def pairs_at_least(
         self, block_rows: Indices, thresholds: Floats, max_pairs: float = np.inf
     ) -> IndexPairs | None:
+        """Return the pairs as int64 arrays on the CPU; see BlockProduct.pairs_at_least.
+
+        The number of pairs is known before any of them is copied from the device.
+        """
         products = self._device_products
         rows = self._torch.from_numpy(block_rows).to(products.device)
         lowest = self._torch.from_numpy(thresholds).to(products.device)
@@ -133,6 +145,7 @@ class TorchBlockProduct(BlockProduct):
         return block_rows[place.cpu().numpy()], index.cpu().numpy()
 
     def _send_new_rows(self) -> torch.Tensor:
+        """Return all rows so far on the device, (count, columns); only new ones are copied there."""
         rows = self._rows.view
         count, columns = rows.shape
         sent = self._sent

@@ -102,6 +102,7 @@ class AlignedModel(ResultRecord):
     manifest: AlignManifest
 
     def to_json_fields(self) -> dict[str, JsonValue]:
+        """Return the fields of the manifest."""
         return self.manifest.to_dict()
 
 
@@ -136,6 +137,10 @@ def write_alignment(
 def _write_files(
     folder: Path, models: Sequence[TrainedModel], store: str, manifest: AlignManifest
 ) -> None:
+    """Write the last model, and for every stage its left-out rows and its curve.
+
+    The last model alone is written: it contains what the stages before it learned.
+    """
     last = models[-1]
     names = [name for name in last.files if name != LEFT_OUT_FILE]
     copy_files(model_uri(store, last.address), str(folder), names)
@@ -210,6 +215,10 @@ def card_facts(stage: TrainingFacts) -> dict[str, Any]:
 
 
 def _data_lines(manifest: AlignManifest) -> list[str]:
+    """Return the card's lines on the data, as Markdown: selections, then files, then the survey.
+
+    There is no survey line if the first stage has none.
+    """
     lines = [
         f"the selection {escape_markdown(parent.version or last_step(parent.uri))} from the pool "
         f"{escape_markdown(last_step(parent.pool))}"

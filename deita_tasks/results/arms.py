@@ -168,6 +168,10 @@ class _NotCertain(Exception):
 
 
 def _ranking(selection: SelectionResult, group: str, name: str) -> _Ranking:
+    """Return the order in which an arm takes rows. `name` tells the random draws apart.
+
+    Only that of `top_score` may be incomplete.
+    """
     if group == "longest":
         return _by_answer_length(selection)
     if group == "top_score":
@@ -178,6 +182,7 @@ def _ranking(selection: SelectionResult, group: str, name: str) -> _Ranking:
 
 
 def _by_answer_length(selection: SelectionResult) -> _Ranking:
+    """Return all candidates, those with the most words in their answers first, ties by id."""
     words: dict[str, int] = {}
     for chunk in _chunks(selection.ids()):
         for row_id, conversation in selection.pool.find(chunk).items():
@@ -249,4 +254,5 @@ def prompt_key(prompt: str) -> str:
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Return `ids` in pieces of at most CHUNK, so that not all texts are in memory at once."""
     return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))

@@ -43,6 +43,7 @@ class ComparedModels(ResultRecord):
     measures: list[MeasureResult]
 
     def to_json_fields(self) -> dict[str, JsonValue]:
+        """Return the fields of the manifest, and the measures in their order."""
         measures: list[JsonValue] = [result.to_dict() for result in self.measures]
         return {**self.manifest.to_dict(), "measures": measures}
 

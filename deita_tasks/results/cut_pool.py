@@ -59,6 +59,7 @@ def write_cut_pool(
     cuts = Cuts(pool.digest, [])
 
     def rows() -> Iterator[Conversation | Quarantined]:
+        """Yield every row in the order of the pool, the long ones cut; adds each cut to `cuts`."""
         for position, whole in pool.read(np.arange(pool.summary.good)):
             shorter = cutter.cut(whole) if whole.id in long else None
             if shorter is not None:
@@ -87,6 +88,7 @@ def _long_ids(pool: Pool, parts: StageParts, window: int) -> set[str]:
 
 
 def _quarantined(pool: Pool) -> Iterator[Quarantined]:
+    """Yield the rows of the pool that could not be read, as they are: each has its source."""
     for row in pool.quarantine().to_pylist():
         source = SourceRow(row.pop("source_uri"), row.pop("source_row"))
         yield Quarantined(source, **row)

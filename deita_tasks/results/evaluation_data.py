@@ -95,6 +95,7 @@ def read_evaluation(uri: str) -> tuple[list[Example], list[EncodedPreference]]:
 
 
 def _read_examples(uri: str) -> list[Example]:
+    """Return the examples of a table, in its order. Raises DamagedArtifact for another schema."""
     rows = storage.read_table(uri, schema=SCHEMA).to_pylist()
     examples = []
     for row in rows:
@@ -132,6 +133,7 @@ def load_evaluation(measures: Measures, tokenizer: Any, max_length: int) -> Eval
 
 
 def _chat_rows(uris: Sequence[str], left_out: list[LeftOut]) -> Iterator[ChatRow]:
+    """Yield the rows that can be shown to a model; adds the others to `left_out`."""
     for row in find_training_data(uris).rows():
         if isinstance(row, LeftOut):
             left_out.append(row)
@@ -140,6 +142,7 @@ def _chat_rows(uris: Sequence[str], left_out: list[LeftOut]) -> Iterator[ChatRow
 
 
 def _prompt(row: ChatRow) -> Prompt:
+    """Return the turns before the first answer, system turns too; all turns if there is none."""
     messages = []
     for turn in row.messages:
         if turn["role"] == "assistant":

@@ -30,6 +30,10 @@ def read_evaluation_texts(
 
 
 def _read_texts(files: Sequence[str], notes: list[str]) -> Iterator[EvaluationText]:
+    """Yield every user and assistant turn, numbered from 1 within its row.
+
+    Adds a line to `notes` for each file with rows that could not be read: they are not compared.
+    """
     for uri in files:
         unread = []
         for row in read_evaluation_rows(uri):

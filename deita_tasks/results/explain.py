@@ -188,6 +188,10 @@ def _repeated(output: str, manifest: EarlierManifest, row: LedgerRow) -> Evaluat
 
 
 def _last_selected(ledger: pa.Table, row: LedgerRow) -> LedgerRow | None:
+    """Return the selected row with the lowest evol score; None if nothing is selected.
+
+    For a row whose stratum is full: the lowest of that stratum, the one that it had to beat.
+    """
     selected = ledger.filter(pc.field("decision") == "selected")
     if row.decision == "stratum_full":
         selected = selected.filter(pc.field("stratum") == row.stratum)
@@ -282,6 +286,10 @@ def _own_ids(extra: Mapping[str, Any]) -> set[str]:
 
 
 def _rows_with_id(ledger: pa.Table, prefix: str, output: str) -> pa.Table:
+    """Return the rows of the ledger whose id, or id before it was cut, begins with `prefix`.
+
+    At least one, all with the same id. Raises UsageError for a short, unknown or ambiguous prefix.
+    """
     if len(prefix) < MIN_ID_LENGTH:
         raise UsageError(
             f"{prefix!r}: expected an id, at least its first {MIN_ID_LENGTH} characters, one of "

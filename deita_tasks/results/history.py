@@ -62,6 +62,7 @@ def list_history(output: str) -> list[VersionSummary]:
 
 
 def _summaries(output: str) -> Iterator[VersionSummary]:
+    """Yield the summary of every version, complete or not, the oldest first."""
     complete = _complete_versions(output)
     current = versions.latest(output)
     for name in versions.list_entries(output):
@@ -72,6 +73,10 @@ def _summaries(output: str) -> Iterator[VersionSummary]:
 
 
 def _complete_versions(output: str) -> list[str]:
+    """Return the names of the complete versions, the oldest first, at least one.
+
+    Raises UsageError if there are none, as in the output of `deita select`.
+    """
     names = versions.list_versions(output)
     if not names:
         raise UsageError(
@@ -81,6 +86,10 @@ def _complete_versions(output: str) -> list[str]:
 
 
 def _state_of(output: str, name: str, current: str | None) -> State:
+    """Return what became of a complete version. current: that of `latest`, None for none.
+
+    "not published" is a version that is newer than `latest` and was not refused.
+    """
     if name == current:
         return "latest"
     refusal = refusals.read_refusal(output, name)
@@ -90,6 +99,10 @@ def _state_of(output: str, name: str, current: str | None) -> State:
 
 
 def _summary(output: str, name: str, state: State) -> VersionSummary:
+    """Return the summary of a complete version; "damaged" and no counts if it cannot be read.
+
+    joined, left: against the version before; None for the first one.
+    """
     uri = versions.version_uri(output, name)
     try:
         manifest = read_earlier_manifest(uri)
@@ -140,12 +153,14 @@ def find_version(output: str, name: str) -> str:
 
 
 def _examples(names: Sequence[str]) -> str:
+    """Return up to MAX_EXAMPLES names for a message, the newest first; names: the oldest first."""
     newest_first = list(reversed(names))
     more = ", …" if len(names) > MAX_EXAMPLES else ""
     return ", ".join(newest_first[:MAX_EXAMPLES]) + more
 
 
 def _latest(output: str) -> str:
+    """Return the name of the version of `latest`. Raises UsageError if it points to none."""
     current = versions.latest(output)
     if current is None:
         raise UsageError(

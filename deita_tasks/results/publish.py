@@ -83,6 +83,10 @@ def _own_files(uri: str) -> set[str]:
 
 
 def _is_inside(uri: str, name: object) -> bool:
+    """Return whether `name`, which a file lists, is a path within `uri`.
+
+    What is listed is removed later, so a damaged file must not name anything outside.
+    """
     try:
         return isinstance(name, str) and bool(storage.join(uri, name))
     except StorageError:
@@ -110,6 +114,10 @@ def publish(folder: str, uri: str) -> None:
 
 
 def _replace_folder(folder: str, path: str) -> None:
+    """Put `folder` in the place of the local folder `path`, by renames on one disk.
+
+    The old one is moved back if the second rename fails; `recover` does so after a kill.
+    """
     new = _sibling(path, uuid.uuid4().hex, "new")
     old = _sibling(path, uuid.uuid4().hex, "old")
     try:
@@ -125,6 +133,7 @@ def _replace_folder(folder: str, path: str) -> None:
 
 
 def _sibling(path: str, middle: str, suffix: str) -> str:
+    """Return the path of a hidden folder beside `path`, which is on the same disk."""
     folder, name = posixpath.split(path)
     return posixpath.join(folder, f".{name}.{middle}.{suffix}")
 
@@ -145,6 +154,11 @@ def recover(uri: str) -> None:
 
 
 def _replace_files(fs: AbstractFileSystem, folder: str, uri: str, path: str) -> None:
+    """Replace the files under `uri` one by one, where a rename of the whole is not possible.
+
+    The marker UNFINISHED stands from first to last and lists our files. The manifest is removed
+    first and comes last, so nobody reads a mixture. Files of others stay.
+    """
     files = _relative_files(folder)
     own = _own_files(uri) | set(files)
     storage.write_json(storage.join(uri, UNFINISHED), {"outputs": sorted(own)})
@@ -169,6 +183,7 @@ def _replace_files(fs: AbstractFileSystem, folder: str, uri: str, path: str) -> 
 
 
 def _relative_files(folder: str) -> list[str]:
+    """Return the paths of all files below `folder`, relative to it, sorted."""
     return sorted(
         os.path.relpath(posixpath.join(base, name), folder)
         for base, _, names in os.walk(folder)
@@ -177,5 +192,6 @@ def _relative_files(folder: str) -> list[str]:
 
 
 def _make_parent(fs: AbstractFileSystem, path: str) -> None:
+    """Create the folder of a local file; object stores have no folders."""
     if isinstance(fs, LocalFileSystem):
         os.makedirs(posixpath.dirname(path), exist_ok=True)

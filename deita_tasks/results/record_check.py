@@ -85,10 +85,12 @@ class RecordCheck(JsonRecord):
 
 
 def _count(rows: list[NamedRow]) -> str:
+    """Return the number of rows with its noun, for a sentence."""
     return "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
 
 
 def _names(rows: list[NamedRow]) -> str:
+    """Return the places of the first MAX_NAMED rows, and how many more there are."""
     hidden = len(rows) - MAX_NAMED
     more = f" and {hidden:,} more" if hidden > 0 else ""
     return ", ".join(row.place for row in rows[:MAX_NAMED]) + more

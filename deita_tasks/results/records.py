@@ -47,6 +47,7 @@ class TaskCounts(JsonRecord):
 
 
 def _check(uri: str, records: Any, format: str, store: str | None) -> Any:
+    """Return one check for a dict of one record, else a list in the order of the records."""
     # It needs what a plan needs, which is above what a run returns.
     checking: Any = import_module("deita_tasks.checking")
     checks: list[RecordCheck] = checking.check_records(uri, records, format, store)
@@ -54,6 +55,10 @@ def _check(uri: str, records: Any, format: str, store: str | None) -> Any:
 
 
 def _load_ledger(uri: str, manifest: Manifest) -> pd.DataFrame:
+    """Return the ledger of a result, a row for every row of the pool.
+
+    Raises MissingFile or DamagedArtifact if it is not the file that the manifest names.
+    """
     ledger: pd.DataFrame = read_ledger(uri, manifest.outputs).to_pandas()
     return ledger
 
@@ -83,6 +88,7 @@ class Subset(CheckedResult):
     tasks: dict[str, TaskCounts]
 
     def to_json_fields(self) -> dict[str, JsonValue]:
+        """Return the fields of the manifest, and the counts of tasks by stage."""
         tasks = {stage: counts.to_dict() for stage, counts in self.tasks.items()}
         return {**self.manifest.to_dict(), "tasks": tasks}
 
@@ -109,6 +115,7 @@ class SubsetVersion(CheckedResult):
         return self.subset is not None
 
     def to_json_fields(self) -> dict[str, JsonValue]:
+        """Return what the version is and what changed; the manifest is None if nothing is new."""
         return {
             "version": self.version,
             "uri": self.uri,
@@ -130,6 +137,7 @@ class Sweep(ResultRecord):
     selections: list[dict[str, JsonValue]]  # the lines of sweep.csv
 
     def to_json_fields(self) -> dict[str, JsonValue]:
+        """Return the fields of the manifest, and a row for every selection."""
         selections: list[JsonValue] = [dict(selection) for selection in self.selections]
         return {**self.manifest.to_dict(), "selections": selections}
 
@@ -145,4 +153,5 @@ class LimitSolution(ResultRecord):
     candidates: NonNegativeInt
 
     def to_json_fields(self) -> dict[str, JsonValue]:
+        """Return all fields of the record; there is no manifest here."""
         return self.to_dict()

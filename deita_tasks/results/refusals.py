@@ -47,4 +47,5 @@ def forget_refusals(output: str, versions: Iterable[str]) -> None:
 
 
 def _place(output: str, version: str) -> str:
+    """Return the file that records the refusal of a version; it is there only if it was refused."""
     return storage.join(output, FOLDER, f"{version}.json")

@@ -80,6 +80,7 @@ def write_output(
     report = build_report(data)
 
     def write_files(folder: Path) -> None:
+        """Write all files but the manifest; excluded rows and changes only where there are any."""
         export_folder(exporter, rows, folder, manifest)
         storage.write_table(str(folder / DECISIONS_FILE), ledger)
         (folder / REPORT_FILE).write_bytes(report.html)
@@ -117,6 +118,7 @@ def _truncated_ids(pool: Pool, stage_parts: StagesParts) -> pa.Array:
 
 
 def _write_changes(folder: Path, changes: Changes) -> None:
+    """Write the changed rows as a table, and their counts as JSON for people and scripts."""
     storage.write_table(str(folder / "changes.parquet"), changes.table)
     text = json.dumps(changes.summary(), indent=2, allow_nan=False) + "\n"
     (folder / CHANGES_FILE).write_text(text, encoding="utf-8")

@@ -122,6 +122,7 @@ def _compare(
 
 
 def _row(cell: ComparedSelection) -> SweepRow:
+    """Return the measures of a selection beside those of the random one of the same budget."""
     control = {
         f"random_{name}": getattr(cell.control, name) for name in Measures._fields if name != "kept"
     }
@@ -131,6 +132,7 @@ def _row(cell: ComparedSelection) -> SweepRow:
 
 
 def _fingerprint(cell: ComparedSelection, seed: int) -> dict[str, object]:
+    """Return the options that decide the selection, for the manifest."""
     return dict(cell.setting.load(cell.budget, seed).fingerprint())
 
 

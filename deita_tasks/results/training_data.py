@@ -59,6 +59,10 @@ class FoundData:
             yield from _without_tests(block, self.evaluation)
 
     def _read_rows(self) -> Iterator[ChatRow | LeftOut]:
+        """Yield every row of all files, in order; adds each file to `inputs` once it is read.
+
+        Raises EmptyFile if no file has a row. One empty file among others is allowed.
+        """
         self.inputs.clear()
         for uri in self.files:
             file = open_unless_empty(uri, self.format)

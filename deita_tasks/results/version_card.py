@@ -24,5 +24,6 @@ def write_version_card(output: str, name: str) -> None:
 
 
 def _read_text(uri: str) -> str:
+    """Return a file as text, UTF-8. Raises MissingFile."""
     with storage.open_read(uri) as handle:
         return handle.read().decode()

@@ -140,6 +140,7 @@ def _remove_drafts(output: str, now: datetime) -> None:
 
 
 def _age(path: str, now: datetime) -> timedelta:
+    """Return how long ago a file or link was last changed; of a link itself, not its target."""
     return now - datetime.fromtimestamp(os.lstat(path).st_mtime, UTC)
 
 

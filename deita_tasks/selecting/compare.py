@@ -114,7 +114,7 @@ def sweep(
     evaluator = Evaluator(evol_scores, embeddings, sample)
 
     def run(setting: StrategySetting) -> Indices:
-        """Return the positions of the kept rows, int64 (k,), in the order in which they were kept."""
+        """Return the positions of the kept rows, int64 (k,), in the order they were kept."""
         strategy = setting.load(largest_budget, seed, device)
         selection = strategy.select(ids, ranking(strategy), embeddings)
         return np.array([position_of[row_id] for row_id in selection.kept], np.int64)

@@ -79,7 +79,7 @@ class Diverse(Selector):
 
     @model_validator(mode="after")
     def _check_limit(self) -> Diverse:
-        """Return the strategy unchanged. Raises ValueError unless the metric's own limit alone is set.
+        """Return the strategy unchanged. Raises ValueError for another limit than the metric's.
 
         Euclidean and manhattan take a least distance, cosine and dot a largest similarity.
         """

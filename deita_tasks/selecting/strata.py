@@ -181,7 +181,7 @@ def _place_of_last(is_used: Mask, count: int) -> int | None:
 
 
 def _place_of_nth(rows: Indices, count: int) -> int | None:
-    """Return the `count`-th of the ascending `rows`; -1 for a count of 0; None if they are fewer."""
+    """Return the `count`-th of the rising `rows`; -1 for a count of 0; None if there are fewer."""
     if count <= 0:
         return -1
     return int(rows[count - 1]) if len(rows) >= count else None

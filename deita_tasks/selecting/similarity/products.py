@@ -145,7 +145,7 @@ class TorchBlockProduct(BlockProduct):
         return block_rows[place.cpu().numpy()], index.cpu().numpy()
 
     def _send_new_rows(self) -> torch.Tensor:
-        """Return all rows so far on the device, (count, columns); only new ones are copied there."""
+        """Return all rows so far on the device, (count, columns); only new ones are copied."""
         rows = self._rows.view
         count, columns = rows.shape
         sent = self._sent

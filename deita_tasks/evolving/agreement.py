@@ -108,6 +108,11 @@ def is_above_words(scorer: Agreement, words: Agreement) -> bool:
 
 
 def _compare(place: str, own: float | None, other: float | None) -> str:
+    """Return a part of the sentence: the scorer's correlation beside that of the words.
+
+    Without one of the words, any correlation is above. Without one of its own there is nothing
+    to compare.
+    """
     if own is None:
         return f"{place} none can be computed"
     beside = "none" if other is None else f"{other:.3f}"

@@ -58,5 +58,6 @@ def _shares_a_run(words: list[str], prompt: list[str], parent: list[str]) -> boo
 
 
 def _runs(words: list[str]) -> set[tuple[str, ...]]:
+    """Return all runs of PROMPT_RUN words in a row; none if there are fewer words."""
     starts = range(len(words) - PROMPT_RUN + 1)
     return {tuple(words[start : start + PROMPT_RUN]) for start in starts}

@@ -110,4 +110,5 @@ def estimate_roles(
 
 
 def _tokens(text: str) -> int:
+    """Return the tokens of one text, about; see `estimate_tokens`."""
     return estimate_tokens([{"content": text}])

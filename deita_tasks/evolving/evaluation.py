@@ -78,10 +78,15 @@ def agreements(
 
 
 def _words(kind: ScoreKind, pair: tuple[str, str]) -> int:
+    """Return the number of words of what is scored: the instruction, or for quality the response."""
     return count_words(pair[0] if kind == "complexity" else pair[1])
 
 
 def _agreement(name: str, texts: MeasuredTexts, scores: Scores) -> Agreement:
+    """Return how the scores of one scorer agree with those of `texts`, in the same order.
+
+    A score of None is left out on both sides. Without chains there is no agreement within them.
+    """
     known = [place for place, score in enumerate(scores) if score is not None]
     values = np.array([scores[place] for place in known], np.float64)
     expected = np.array([texts.scores[place] for place in known], np.float64)

@@ -75,6 +75,7 @@ def parse_scores(reply: str, count: int) -> list[int] | None:
 
 
 def _with(chain: Chain, scores: dict[int, int]) -> Chain:
+    """Return a copy of the chain with scores. scores: by the position of each variant."""
     variants = [
         variant.model_copy(update={"score": scores[position]})
         for position, variant in enumerate(chain.variants)
@@ -83,4 +84,5 @@ def _with(chain: Chain, scores: dict[int, int]) -> Chain:
 
 
 def _without(chain: Chain, problem: str) -> Chain:
+    """Return a copy of the chain that says why it has no scores."""
     return chain.model_copy(update={"problem": problem})

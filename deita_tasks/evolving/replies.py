@@ -117,6 +117,11 @@ class ChatModel:
         return reply
 
     def _pay(self, messages: list[Message]) -> Reply:
+        """Return the server's reply, within the cap on tokens and the limits per minute.
+
+        An estimate is set aside first, and replaced by what the reply took; by nothing if there is
+        no reply. Only the last attempt is corrected: earlier ones failed and have no count.
+        """
         options = self.options
         estimate = estimate_tokens(messages) + options.max_tokens
         self._spending.reserve(estimate)
@@ -142,6 +147,7 @@ class ChatModel:
             self._spending.settle(estimate, paid)
 
     def _count(self, more: Usage) -> None:
+        """Add to the usage; many threads ask at the same time."""
         with self._lock:
             counts = [old + new for old, new in zip(self._usage, more, strict=True)]
             self._usage = Usage(*counts)
@@ -151,6 +157,10 @@ Ask = Callable[[list[Message], int], Reply]
 
 
 def _question(options: ChatOptions, messages: list[Message], attempt: int) -> dict[str, JsonValue]:
+    """Return what a reply is kept under: the model and its options, the messages, the attempt.
+
+    The key of the server is not in it.
+    """
     shown: list[JsonValue] = [dict(message) for message in messages]
     return {**options.identity(), "messages": shown, "attempt": attempt}
 
@@ -195,6 +205,7 @@ def _connect(options: ChatOptions) -> Server:
     """Return the server. Raises UsageError for a variable that is named and not there."""
 
     def key() -> str | None:
+        """Return the key, read anew for each request; None if the variable is unset or blank."""
         return os.environ.get(options.api_key_env, "").strip() or None
 
     if key() is None and options.api_key_env != SERVER_KEY_ENV:

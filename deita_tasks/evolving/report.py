@@ -35,6 +35,7 @@ def _calibration(points: Sequence[CalibrationPoint]) -> Callable[[Axes], None]:
     """Draw a mean for each judged score, with a line from the 10th to the 90th percentile."""
 
     def draw(axes: Axes) -> None:
+        """Draw the mean and the range of the expected scores, 1 to 6, over each judged score."""
         axes.plot([1, 6], [1, 6], color=figures.FAINT, label="equal")
         judged = [point.judged for point in points]
         low = [point.low for point in points]
@@ -65,6 +66,7 @@ def agreement_rows(agreements: Sequence[Agreement]) -> list[list[str]]:
 
 
 def _correlation(value: float | None) -> str:
+    """Return a correlation with three decimals, a dash for none."""
     return "–" if value is None else f"{value:.3f}"
 
 
@@ -94,6 +96,10 @@ def chains_beside(chains: Sequence[Chain], expected: Expected) -> list[dict[str,
 
 
 def _cell(chain: Chain, turn: int, expected: Expected) -> str:
+    """Return what the report shows of a chain at a turn: method, scores and beginning of the text.
+
+    After the end of a chain: why it ended, or nothing if it has all its turns.
+    """
     if turn >= len(chain.variants):
         return "" if chain.ended is None else f"ended: {one_line(chain.ended)}"
     variant = chain.variants[turn]
@@ -104,6 +110,7 @@ def _cell(chain: Chain, turn: int, expected: Expected) -> str:
 
 
 def _beginning(text: str) -> str:
+    """Return a text on one line, its first TEXT_LENGTH characters and "…" if it is longer."""
     line = one_line(text)
     return line if len(line) <= TEXT_LENGTH else f"{line[:TEXT_LENGTH]} …"
 
@@ -122,6 +129,7 @@ def figures_markdown(found: ScorerFigures, notes: Sequence[str]) -> str:
 
 
 def _table(agreements: Sequence[Agreement]) -> str:
+    """Return the agreements as a Markdown table, a row for each scorer."""
     heads = ["scorer", "texts", "over all texts", "within a chain"]
     lines = [heads, ["---"] * len(heads), *agreement_rows(agreements)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

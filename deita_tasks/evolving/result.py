@@ -127,6 +127,7 @@ class TrainedScorer(ResultRecord):
     manifest: ScorerManifest
 
     def to_json_fields(self) -> dict[str, JsonValue]:
+        """Return the fields of the manifest."""
         return self.manifest.to_dict()
 
 
@@ -137,6 +138,7 @@ class ScorerEstimate(ResultRecord):
     roles: list[RoleEstimate]
 
     def to_json_fields(self) -> dict[str, JsonValue]:
+        """Return all fields of the record; an estimate has no manifest."""
         return self.to_dict()
 
     def sentences(self) -> list[str]:
@@ -202,6 +204,10 @@ def _model_facts(model: TrainedModel | MiniHead) -> dict[str, Any]:
 
 
 def _write_files(folder: Path, store: str, result: ScorerResult, manifest: ScorerManifest) -> None:
+    """Write the scorer itself, the data that it learned from, the figures and the card.
+
+    A head of `mini` is one file; a trained model is a checkpoint with its prompt.
+    """
     if isinstance(result.model, MiniHead):
         copy_files(result.model.folder(store), str(folder), [head_file_name(result.kind)])
     else:
@@ -216,6 +222,10 @@ def _write_files(folder: Path, store: str, result: ScorerResult, manifest: Score
 def _write_checkpoint(
     folder: Path, store: str, model: TrainedModel, encoder: PromptEncoder | None
 ) -> None:
+    """Write a trained model as a scorer that `select` loads, with its curve and left-out rows.
+
+    encoder: of the scorer's prompt. Raises ValueError without it.
+    """
     if encoder is None:
         raise ValueError("a trained model needs the encoder of its prompts")
     write_scorer(folder, model, store, encoder)
@@ -224,6 +234,10 @@ def _write_checkpoint(
 
 
 def _write_data(folder: Path, result: ScorerResult) -> None:
+    """Write the judged texts as a table, as conversations and as chains, and the held-out scores.
+
+    chains.jsonl has the chains without scores too.
+    """
     judged = result.chains.judged
     table = data_table(judged, result.held_out, result.chains.facts)
     storage.write_table(str(folder / "scorer_data.parquet"), table)
@@ -238,6 +252,7 @@ def _write_data(folder: Path, result: ScorerResult) -> None:
 
 
 def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a JSON line for each row; NaN and the infinities become null."""
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(f"{strict_json(row)}\n")
@@ -286,6 +301,7 @@ def _front_matter(manifest: ScorerManifest) -> str:
 
 
 def _data_lines(manifest: ScorerManifest) -> list[str]:
+    """Return the card's lines on the data, as Markdown: seeds, models, licence, chain counts."""
     data = manifest.data
     lines = [f"seeds from {last_step(file.uri)} ({file.rows:,} rows)" for file in manifest.inputs]
     lines += [
@@ -298,6 +314,10 @@ def _data_lines(manifest: ScorerManifest) -> list[str]:
 
 
 def _card_chain(chain: Chain, result: ScorerResult) -> dict[str, Any]:
+    """Return a chain for the card, its text escaped, because models wrote it.
+
+    instruction: only for quality, where all variants share it.
+    """
     names = ("round", "method", "text", "judged", "expected")
     rows = chain_rows([chain], result.expected)
     shown = "" if chain.kind == "complexity" else escape_markdown(chain.instruction)

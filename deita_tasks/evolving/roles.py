@@ -52,6 +52,7 @@ def roles_of(rewriting: Rewriting, judging: Judging, requests: Requests) -> Role
 
 
 def _check(option: str, url: str) -> None:
+    """Raise UsageError that names the option if `url` is not that of a server."""
     try:
         check_url(url)
     except ValueError as error:

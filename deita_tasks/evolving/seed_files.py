@@ -63,6 +63,7 @@ class _Reader:
 
     @property
     def _rows(self) -> int:
+        """The rows of all files that have been read through, good or not."""
         return sum(file.rows for file in self.inputs)
 
     def check(self) -> None:

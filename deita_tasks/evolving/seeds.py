@@ -39,6 +39,10 @@ def find_seeds(
 
 
 def _stratum(conversation: Conversation, column: str | None) -> str:
+    """Return a row's value of the column as text; "" without a column.
+
+    Raises UsageError if the row does not have the column; a value of null is a stratum too.
+    """
     if column is None:
         return ""
     if column not in conversation.extra:
@@ -52,6 +56,10 @@ def _stratum(conversation: Conversation, column: str | None) -> str:
 
 
 def _text_digest(kind: ScoreKind, seed: Seed) -> str:
+    """Return what two seeds with the same texts share, a hex SHA-256.
+
+    Two seeds with one instruction are the same for complexity, whatever their responses are.
+    """
     texts = [seed.instruction] if kind == "complexity" else [seed.instruction, seed.response]
     return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -67,11 +67,16 @@ def load_templates(kind: ScoreKind, folder: str | None = None) -> Templates:
 
 
 def _read_packaged(name: str) -> str:
+    """Return the text of a template that comes with the package."""
     file = resources.files("deita_tasks.evolving").joinpath("prompts", name)
     return file.read_text(encoding="utf-8")
 
 
 def _read_folder(folder: str, names: list[str]) -> dict[str, str]:
+    """Return the templates in a user's folder, by file name: those of `names` that are there.
+
+    Raises UsageError if there is none, or one is not UTF-8 text.
+    """
     paths = {name: Path(folder, name) for name in names}
     try:
         found = {
@@ -88,6 +93,7 @@ def _read_folder(folder: str, names: list[str]) -> dict[str, str]:
 
 
 def _check_fields(name: str, text: str, expected: frozenset[str]) -> None:
+    """Raise UsageError unless a template has all `expected` fields, and no other but {code}."""
     try:
         fields = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
     except ValueError as error:

@@ -45,7 +45,10 @@ Floats = NDArray[np.float64]
 
 
 def rank_correlation(values: Floats, judged: Floats) -> float | None:
-    """Return Spearman's rank correlation; None if a side is constant."""
+    """Return Spearman's rank correlation of two arrays (n,), -1 to 1; equal values share a rank.
+
+    None for fewer than 2 values, or if a side is constant: there is no ranking to compare.
+    """
     if len(values) < 2 or np.ptp(values) == 0 or np.ptp(judged) == 0:
         return None
     return float(spearmanr(values, judged).statistic)

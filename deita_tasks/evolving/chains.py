@@ -51,12 +51,15 @@ class Chain(JsonRecord):
         return all(variant.score is not None for variant in self.variants)
 
     def pair(self, variant: Variant) -> tuple[str, str]:
-        """Return a variant as a scorer reads it: instruction and response."""
+        """Return a variant as a scorer reads it: instruction and response.
+
+        For complexity the variant is the instruction, and the response is empty.
+        """
         if self.kind == "complexity":
             return variant.text, ""
         return self.instruction, variant.text
 
 
 def first_text(kind: ScoreKind, seed: Seed) -> str:
-    """Return the text of a seed that is rewritten."""
+    """Return the text of a seed that is rewritten: its instruction, for quality its response."""
     return seed.instruction if kind == "complexity" else seed.response

@@ -76,7 +76,10 @@ def hold_out(chains: Sequence[Chain], share: float, random_seed: int) -> set[str
 
 
 def data_table(chains: Sequence[Chain], held_out: set[str], facts: DataFacts) -> pa.Table:
-    """Return a row for every text of the judged chains."""
+    """Return a row (SCHEMA) for every text of the judged chains, in the order of chains and rounds.
+
+    held_out: ids of chains. The facts repeat in every row, so that a row tells its origin alone.
+    """
     rows = [
         {
             "chain": chain.id,
@@ -96,7 +99,10 @@ def data_table(chains: Sequence[Chain], held_out: set[str], facts: DataFacts) ->
 
 
 def released_rows(chains: Sequence[Chain]) -> list[dict[str, object]]:
-    """Return the texts as conversations of the scorer's prompt and the digit."""
+    """Return the texts as conversations of the scorer's prompt and the digit, held-out ones too.
+
+    The id is that of the chain and the round, so it is distinct.
+    """
     return [
         {
             "id": f"{chain.id}-{variant.round}",
@@ -111,5 +117,5 @@ def released_rows(chains: Sequence[Chain]) -> list[dict[str, object]]:
 
 
 def scored_words(chain: Chain) -> list[int]:
-    """Return the number of words of each text of a chain."""
+    """Return the number of words of each text of a chain, in the order of the rounds."""
     return [count_words(variant.text) for variant in chain.variants]

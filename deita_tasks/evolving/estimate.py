@@ -40,7 +40,7 @@ class RoleEstimate(JsonRecord):
 
     @property
     def minutes(self) -> float | None:
-        """The least minutes that the limits allow; None without limits."""
+        """The least minutes that the limits per minute allow; None without limits."""
         shares = [
             used / limit
             for used, limit in (

@@ -54,7 +54,7 @@ class ScorerFigures(JsonRecord):
 
 
 def texts_of(chains: Sequence[Chain]) -> MeasuredTexts:
-    """Return the texts of judged chains."""
+    """Return the texts of judged chains, chain by chain in the order of their rounds."""
     texts = MeasuredTexts([], [], [])
     for chain in chains:
         for variant in chain.variants:
@@ -78,7 +78,7 @@ def agreements(
 
 
 def _words(kind: ScoreKind, pair: tuple[str, str]) -> int:
-    """Return the number of words of what is scored: the instruction, or for quality the response."""
+    """Return the number of words of what is scored: the instruction, for quality the response."""
     return count_words(pair[0] if kind == "complexity" else pair[1])
 
 

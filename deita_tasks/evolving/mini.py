@@ -38,7 +38,7 @@ class MiniHead(JsonRecord):
 
 
 def judged_texts(chains: Sequence[Chain]) -> list[JudgedText]:
-    """Return the texts of judged chains, in an order of their own."""
+    """Return the texts of judged chains, sorted: the order of the chains does not matter."""
     texts = [
         JudgedText(chain.id, *chain.pair(variant), variant.score or 0)
         for chain in chains
@@ -48,13 +48,16 @@ def judged_texts(chains: Sequence[Chain]) -> list[JudgedText]:
 
 
 def head_of(kind: ScoreKind, texts: Sequence[JudgedText]) -> MiniHead:
-    """Return where the head of these texts lies; fits nothing."""
+    """Return where the head of these texts lies in a store; fits nothing.
+
+    The address is a digest of the texts and of the version, so the same texts are fitted once.
+    """
     address = storage.digest_of([kind, VERSION, [list(text) for text in texts]])
     return MiniHead(kind=kind, address=address, texts=len(texts))
 
 
 def fit_head(store: str, head: MiniHead, texts: Sequence[JudgedText]) -> None:
-    """Fit a head and write it to the store."""
+    """Fit a head and write its file to the store, whole or not at all."""
     fitted = fit_mini(texts, head.kind)
     with storage.scratch_folder() as scratch:
         write_head(Path(scratch), fitted, head.kind)

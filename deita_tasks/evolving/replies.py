@@ -37,7 +37,7 @@ class ChatOptions(JsonRecord):
     attempts: int = Field(SERVER_ATTEMPTS, ge=1)
 
     def identity(self) -> dict[str, JsonValue]:
-        """Return what a reply depends on beside the messages."""
+        """Return what a reply depends on beside the messages; no limits, no key."""
         return {
             "url": check_url(self.url),
             "model": self.model,
@@ -166,13 +166,16 @@ def _question(options: ChatOptions, messages: list[Message], attempt: int) -> di
 
 
 def reply_uri(store: str, question: Mapping[str, JsonValue]) -> str:
-    """Return where the reply to a question is kept."""
+    """Return where the reply to a question is kept: <store>/replies/<2 digits>/<digest>.json."""
     digest = storage.digest_of(dict(question))
     return storage.join(store, "replies", digest[:2], f"{digest}.json")
 
 
 def estimate_tokens(messages: list[Message]) -> int:
-    """Return the tokens of messages, about."""
+    """Return about how many tokens messages have, from their bytes in UTF-8.
+
+    The tokenizer of a server is not known. What the server counts replaces the estimate.
+    """
     texts = [message["content"] for message in messages]
     return sum(len(text.encode()) // BYTES_PER_TOKEN + MESSAGE_OVERHEAD for text in texts)
 

@@ -25,14 +25,17 @@ class ChainShard(JsonRecord):
 
 
 def shards_of(seeds: Sequence[Seed], size: int) -> list[Sequence[Seed]]:
-    """Return the seeds in pieces of at most `size`."""
+    """Return the seeds in pieces of at most `size`, in their order; only the last is smaller."""
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]
 
 
 def rewrite_digest(
     seeds: Sequence[Seed], templates: Templates, model: ChatOptions, rounds: int, random_seed: int
 ) -> str:
-    """Return what names the chains of `seeds` before they are judged."""
+    """Return what names the chains of `seeds` before they are judged.
+
+    It changes with all that the texts depend on: seeds, prompts, model, rounds and random seed.
+    """
     parts = {
         "version": CHAINS_VERSION,
         "kind": templates.kind,
@@ -58,12 +61,12 @@ def judge_digest(rewritten: str, templates: Templates, model: ChatOptions, rando
 
 
 def shard_uri(store: str, digest: str) -> str:
-    """Return the folder of a shard."""
+    """Return the folder of a shard: <store>/chains/<digest>."""
     return storage.join(store, "chains", digest)
 
 
 def write_chains(uri: str, chains: Sequence[Chain]) -> None:
-    """Write the chains of a shard."""
+    """Write the chains of a shard in their order, whole or not at all."""
     storage.write_record(storage.join(uri, CHAINS_FILE), ChainShard(chains=list(chains)))
 
 

@@ -110,7 +110,10 @@ def _check_fields(name: str, text: str, expected: frozenset[str]) -> None:
 
 
 def text_code(*texts: str) -> str:
-    """Return the code of the tags around `texts`."""
+    """Return the code of the tags around `texts`, hexadecimal digits of their digest.
+
+    A text cannot hold its own digest, so it cannot close its tag.
+    """
     return hashlib.sha256(strict_json(list(texts)).encode()).hexdigest()[:CODE_LENGTH]
 
 
@@ -125,5 +128,5 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
 
 
 def literals(template: str) -> str:
-    """Return a template's own words."""
+    """Return a template's own words, without what its fields are filled with."""
     return " ".join(literal for literal, _, _, _ in string.Formatter().parse(template))

@@ -24,7 +24,7 @@ Columns: TypeAlias = dict[str, pa.Array]
 
 
 def column(table: pa.Table, name: str) -> pa.Array:
-    """Return a column in one piece."""
+    """Return a column in one piece, without the chunks that files have."""
     return table[name].combine_chunks()
 
 

@@ -27,7 +27,7 @@ def read_texts(pool: Pool) -> Iterator[pa.Table]:
 
 
 def text_table(texts: pa.Array) -> pa.Table:
-    """Return texts as a table (TEXT), the long ones cut."""
+    """Return texts as a table (TEXT), in their order, the long ones cut to MAX_CHARACTERS."""
     shown = shorten(texts, MAX_CHARACTERS)
     return pa.table([shown], schema=TEXT)
 
@@ -94,7 +94,10 @@ def take_texts(texts: pa.ChunkedArray, positions: Indices) -> pa.Array:
 
 
 def language_names(codes: pa.Array) -> pa.Array:
-    """Return the English names of languages; null for null."""
+    """Return the English names of n languages, a string each; null for null.
+
+    codes: as the pool has them. Each distinct code is looked up once.
+    """
     encoded = codes.dictionary_encode()
     distinct = encoded.dictionary.to_pylist()
     names = pa.array(map(language_name, distinct), pa.string())

@@ -118,7 +118,7 @@ def listen(port: int | None) -> socket.socket:
 
 
 def serve(app: Any, listener: socket.socket) -> None:
-    """Answer requests until the process is interrupted, then return."""
+    """Answer requests until the process is interrupted (Ctrl+C), then return. Closes `listener`."""
     import uvicorn
 
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)

@@ -56,7 +56,7 @@ class TrainingFacts(JsonRecord):
 
     @classmethod
     def of(cls, model: TrainedModel) -> TrainingFacts:
-        """Return the facts of a training."""
+        """Return the facts of a training. A loss is None if there was no update."""
         preparation, outcome = model.preparation, model.outcome
         job = preparation.job
         losses = outcome.losses
@@ -114,7 +114,10 @@ def write_alignment(
     inputs: Sequence[InputFile],
     parameters: Mapping[str, JsonValue],
 ) -> AlignedModel:
-    """Write the last of `models` to the folder `output`, whole or not at all."""
+    """Write the last of `models` to the folder `output`, whole or not at all.
+
+    models: a stage each, in the order of training; each started from the one before it.
+    """
     first, last = models[0].preparation, models[-1]
     stages = [TrainingFacts.of(model) for model in models]
     manifest = AlignManifest(
@@ -154,7 +157,7 @@ def _write_files(
 
 
 def write_curve(path: Path, curve: Sequence[CurvePoint]) -> None:
-    """Write the values of every update, a line each."""
+    """Write a CSV with a line for every update; a value that an update does not have is empty."""
     names = list(dict.fromkeys(name for point in curve for name in point.values))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

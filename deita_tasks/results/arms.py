@@ -42,7 +42,7 @@ class Arm(NamedTuple):
     prompts: frozenset[str]
 
     def facts(self) -> ArmFacts:
-        """Return what a comparison says of it."""
+        """Return what a comparison says of it. left_out: rows that cannot be trained on."""
         survey = self.data.survey
         return ArmFacts(
             name=self.name,
@@ -80,12 +80,15 @@ class SelectionResult:
         return distinct_rows(self.ledger)
 
     def ids(self) -> list[str]:
-        """Return the ids of all candidates."""
+        """Return the ids of all candidates, in the order of the ledger."""
         ids: list[str] = self.candidates["id"].to_pylist()
         return ids
 
     def encoded(self, ids: Sequence[str]) -> Iterator[EncodedRow | LeftOut]:
-        """Yield rows of the pool as tokens."""
+        """Yield the rows of the pool with these ids as tokens, in the same order.
+
+        A row that cannot be encoded is a LeftOut. Rows are kept, because arms share many of them.
+        """
         for chunk in _chunks(ids):
             missing = [row_id for row_id in chunk if row_id not in self._rows]
             for row_id, conversation in self.pool.find(missing).items() if missing else ():
@@ -94,7 +97,10 @@ class SelectionResult:
             yield from (self._rows[row_id] for row_id in chunk)
 
     def prompts(self, data: TrainingSet) -> frozenset[str]:
-        """Return the prompts of a training set, to be kept out of what measures it."""
+        """Return the first prompts of a training set, as `prompt_key` compares them.
+
+        They are kept out of what measures its model. Only for rows that `encoded` has yielded.
+        """
         return frozenset(self._prompts[example.id] for example in data.examples)
 
 
@@ -244,7 +250,7 @@ def _cost(row: EncodedRow | LeftOut, max_length: int, by: str) -> int:
 
 
 def first_prompt(conversation: Conversation) -> str:
-    """Return what the user says first."""
+    """Return what the user says first. Raises StopIteration for a conversation without a user."""
     return next(turn.content for turn in conversation.turns if turn.role == "user")
 
 

@@ -41,7 +41,7 @@ class Prompt(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What the user says."""
+        """What the user says, with a blank line between two turns."""
         return "\n\n".join(turn["content"] for turn in self.messages if turn["role"] == "user")
 
 
@@ -60,7 +60,7 @@ class EvaluationData:
 
     @property
     def digest(self) -> str:
-        """A digest of all tokens and labels."""
+        """A digest of all tokens and labels, in their order; ids do not change it."""
         rows = [[*example.encoded] for example in self.examples]
         pairs = []
         for pair in self.pairs:
@@ -68,12 +68,15 @@ class EvaluationData:
         return storage.digest_of([rows, pairs])
 
     def outside(self, ids: Collection[str], arms: Sequence[frozenset[str]]) -> list[str]:
-        """Return those of `ids` whose prompts stand in no arm."""
+        """Return those of `ids` whose prompts are in no arm, in their order.
+
+        arms: the prompts of each, as `prompt_key` returns them.
+        """
         taken = frozenset().union(*arms)
         return [item for item in ids if self.prompt_keys[item] not in taken]
 
     def write(self, store: str) -> str:
-        """Put the tokens into the store; return where they are."""
+        """Put the tokens into the store; return the folder, <store>/evaluations/<digest>."""
         uri = storage.join(store, "evaluations", self.digest)
         chosen = [Example(pair.id, pair.chosen) for pair in self.pairs]
         rejected = [Example(pair.id, pair.rejected) for pair in self.pairs]
@@ -84,7 +87,10 @@ class EvaluationData:
 
 
 def read_evaluation(uri: str) -> tuple[list[Example], list[EncodedPreference]]:
-    """Return the held-out rows and the pairs that `EvaluationData.write` left."""
+    """Return the held-out rows and the pairs that `EvaluationData.write` left, in their order.
+
+    Raises MissingFile or DamagedArtifact.
+    """
     chosen = _read_examples(storage.join(uri, CHOSEN_FILE))
     rejected = _read_examples(storage.join(uri, REJECTED_FILE))
     pairs = [

@@ -42,7 +42,7 @@ class EvaluationText(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it stands."""
+        """Where it stands: FILE:ROW, behind "turn N of" if it is one turn."""
         row = f"{self.uri}:{self.row}"
         return row if self.turn is None else f"turn {self.turn} of {row}"
 
@@ -223,7 +223,10 @@ def read_result(output: str) -> EarlierManifest:
 
 
 def open_pool(uri: str, store: str | None) -> Pool:
-    """Open the pool of the result, where the run had it or in `store`."""
+    """Open the pool of the result, where the run had it or in `store`.
+
+    Raises UsageError if it is not there.
+    """
     if store is not None:
         uri = pool_uri(store, uri.rsplit("/", 1)[1])
     if not storage.exists(storage.join(uri, POOL_FILE)):

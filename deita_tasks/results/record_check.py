@@ -62,11 +62,11 @@ class RecordCheck(JsonRecord):
 
     @property
     def leaving(self) -> list[NamedRow]:
-        """The kept rows that leave the selection for it."""
+        """The kept rows that leave the selection for it: too similar ones, then those at the end."""
         return [*self.pushed_out, *self.cut_off]
 
     def consequences(self) -> Iterator[str]:
-        """Yield what changes for other rows, a sentence each."""
+        """Yield what changes for other rows, a sentence each; nothing if it is not selected."""
         if self.decision != "selected":
             return
         if self.pushed_out:

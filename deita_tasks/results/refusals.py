@@ -25,7 +25,7 @@ class Refusal(JsonRecord):
 
 
 def refuse(output: str, version: str, comment: str) -> None:
-    """Record that a person refused the version."""
+    """Record that a person refused the version, in place of what was recorded before."""
     storage.write_record(_place(output, version), Refusal(comment=comment))
 
 

@@ -32,7 +32,7 @@ NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{16}")
 
 
 def new_name(digest: str, now: datetime | None = None) -> str:
-    """Return a name for a version made `now`; names sort by time."""
+    """Return a name for a version made `now` (UTC, None: at this moment); names sort by time."""
     moment = (now or datetime.now(UTC)).astimezone(UTC)
     return f"{moment:%Y%m%dT%H%M%SZ}-{digest[:16]}"
 
@@ -114,7 +114,7 @@ def unpublished(output: str, digest: str, current: str | None) -> str | None:
 
 
 def move_latest(output: str, name: str) -> None:
-    """Point `latest` to the version `name`, atomically."""
+    """Point `latest` to the version `name`, atomically: a link on a local disk, else a file."""
     fs, path = storage.filesystem(storage.join(output, LATEST))
     if isinstance(fs, LocalFileSystem):
         draft = storage.draft_path(path)

@@ -139,7 +139,7 @@ class Selector(Component):
         """
 
     def with_reference(self, reference: Reference) -> Self:
-        """Return the strategy with what it compares rows with."""
+        """Return a copy of the strategy with what it compares rows with."""
         strategy = self.model_copy()
         strategy._reference = reference
         return strategy
@@ -163,12 +163,12 @@ class Selector(Component):
 
     @property
     def expression(self) -> Expression | None:
-        """What it ranks by; None for `ranking`."""
+        """What it ranks by; None for `ranking`. Raises UsageError for a `rank_by` that is none."""
         return None if self.rank_by is None else parse_expression(self.rank_by)
 
     @property
     def score_names(self) -> list[str]:
-        """The scores that a row needs."""
+        """The scores that a row needs. The length is not one: it is counted, not scored."""
         if self.expression is None:
             return list(SCORE_KINDS)
         return [name for name in self.expression.names if name != LENGTH]
@@ -214,7 +214,10 @@ class Selector(Component):
     def rank_pool(
         self, ids: Sequence[str], evol_scores: Array, strata: Sequence[Hashable] | Strata | None
     ) -> RankedPool:
-        """Return the rows in the order of their scores, all of them still undecided."""
+        """Return the rows in the order of their scores, all of them still undecided.
+
+        strata: (n,), labels or Strata. Raises UsageError if they are needed and do not have n rows.
+        """
         if not self.has_strata:
             return RankedPool(ids, evol_scores)
         rows = 0 if strata is None else len(strata)

@@ -101,7 +101,7 @@ class FinishedWalk:
 
     @property
     def dimensions(self) -> int | None:
-        """The width of the vectors; None without vectors."""
+        """The width d of the vectors, which a new vector must have; None without vectors."""
         if self._measure is None:
             return None
         return int(self.vectors.shape[1])
@@ -121,7 +121,7 @@ class FinishedWalk:
         return self._measure
 
     def read(self, places: Indices) -> Floats:
-        """Return the vectors at some places, as the strategy compares them."""
+        """Return the vectors at m places, float32 (m, d), in the form that the strategy compares."""
         rows, _ = self.measure.read(self._order[places])
         return rows
 

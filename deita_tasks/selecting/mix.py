@@ -34,7 +34,7 @@ class Amount(NamedTuple):
     is_share: bool
 
     def of(self, budget: int) -> Fraction:
-        """Return the rows, not rounded."""
+        """Return the rows (or tokens) of the budget, as an exact fraction, not rounded."""
         return self.number * budget if self.is_share else self.number
 
 
@@ -204,7 +204,7 @@ def share_evenly(labels: Sequence[Hashable], budget: int, sizes: Sizes | None = 
 
 
 def limit_each(labels: Sequence[Hashable], limit: int) -> Strata:
-    """Return strata of which each has at most `limit` rows to keep."""
+    """Return strata of which each has at most `limit` rows to keep, and none reserved."""
     codes, names = number_labels(labels)
     nothing = np.zeros(len(names), np.int64)
     rows = np.bincount(codes, minlength=len(names))

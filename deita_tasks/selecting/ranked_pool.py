@@ -117,7 +117,10 @@ class RankedPool:
             self._places.take(self._strata[ranks])
 
     def reject_too_similar(self, ranks: Indices, nearest: Indices, similarities: Floats) -> None:
-        """Reject these rows as too similar to the kept rows of ranks `nearest`."""
+        """Reject m rows as too similar to the kept rows of ranks `nearest`, int64 (m,).
+
+        similarities: float32 (m,), in the metric of the strategy.
+        """
         self._codes[ranks] = TOO_SIMILAR
         self._nearest[ranks] = self.order[nearest]
         self._similarities[ranks] = similarities

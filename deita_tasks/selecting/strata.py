@@ -44,7 +44,7 @@ class Strata:
         return len(self.codes)
 
     def take(self, rows: Indices) -> Strata:
-        """Return the same strata for these rows (positions) alone."""
+        """Return the same strata and limits for these rows (positions) alone, in this order."""
         sizes = self.sizes
         if sizes is not None:
             sizes = sizes._replace(tokens=sizes.tokens[rows])
@@ -52,7 +52,7 @@ class Strata:
 
 
 def add_tokens(strata: Strata) -> Indices:
-    """Return the tokens of all rows of each stratum, int64 (s,)."""
+    """Return the tokens of all rows of each stratum, int64 (s,); 0 for strata without sizes."""
     tokens = np.zeros(len(strata.names), np.int64)
     if strata.sizes is not None:
         np.add.at(tokens, strata.codes, strata.sizes.tokens)
@@ -100,7 +100,7 @@ class Places:
         return len(codes)
 
     def take(self, codes: Indices) -> None:
-        """Give a place to a row of each of these strata."""
+        """Give a place to a row of each of these strata, codes int64 (m,), which must have room."""
         _, _, is_shared = self._places_of(codes)
         if not len(codes):
             return
@@ -110,7 +110,10 @@ class Places:
         self.kept = self.kept + np.bincount(codes, minlength=len(self.kept))
 
     def full(self) -> Mask:
-        """Return which strata are full, (s,)."""
+        """Return which strata are full, bool (s,).
+
+        A stratum is at its maximum, or has its minimum and no shared place is left.
+        """
         has_no_shared = self._shared <= 0
         full: Mask = (self.kept >= self._maximum) | (has_no_shared & (self.kept >= self._minimum))
         return full

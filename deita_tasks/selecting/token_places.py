@@ -53,7 +53,7 @@ class TokenPlaces:
         return np.zeros(len(rows), bool)
 
     def take(self, rows: Indices) -> None:
-        """Spend the tokens of these rows."""
+        """Spend the tokens of these rows (positions), which must fit."""
         np.add.at(self._used, self._codes[rows], self._tokens[rows])
 
     def are_full(self, rows: Indices) -> Mask:

@@ -62,7 +62,7 @@ class RecordCheck(JsonRecord):
 
     @property
     def leaving(self) -> list[NamedRow]:
-        """The kept rows that leave the selection for it: too similar ones, then those at the end."""
+        """The kept rows that leave the selection for it: too similar ones, then the last ones."""
         return [*self.pushed_out, *self.cut_off]
 
     def consequences(self) -> Iterator[str]:

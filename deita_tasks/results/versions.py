@@ -32,7 +32,10 @@ NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{16}")
 
 
 def new_name(digest: str, now: datetime | None = None) -> str:
-    """Return a name for a version made `now` (UTC, None: at this moment); names sort by time."""
+    """Return a name for a version made `now`: UTC to the second, and 16 digits of the digest.
+
+    Names sort by time. now: with its time zone; None for this moment.
+    """
     moment = (now or datetime.now(UTC)).astimezone(UTC)
     return f"{moment:%Y%m%dT%H%M%SZ}-{digest[:16]}"
 

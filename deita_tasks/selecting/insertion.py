@@ -121,7 +121,7 @@ class FinishedWalk:
         return self._measure
 
     def read(self, places: Indices) -> Floats:
-        """Return the vectors at m places, float32 (m, d), in the form that the strategy compares."""
+        """Return the vectors at m places, float32 (m, d), in the form the strategy compares."""
         rows, _ = self.measure.read(self._order[places])
         return rows
 

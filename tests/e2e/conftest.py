@@ -187,7 +187,7 @@ def site(
 def deployed(site: Site) -> Site:
     """The site with what `python -m deployments.deploy` makes."""
     said = site.run("deployments.deploy")
-    assert said.count("successfully created") == 5
+    assert said.count("successfully created") == 6
     return site
 
 

@@ -140,6 +140,7 @@ def test_a_person_fills_in_the_form_and_sees_the_result(
     page.wait_for_url(lambda url: "/run" not in url)
 
     page.get_by_role("link", name=re.compile("^(View run|For March)$")).first.click()
+    page.wait_for_url("**/runs/flow-run/**")
     see(page.get_by_text("Completed", exact=True).first, 1000 * PATIENCE)
     run = page.url.partition("?")[0] + "?tab=Artifacts"
     page.goto(run)

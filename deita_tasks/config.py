@@ -1286,7 +1286,8 @@ class SeedSource(Source):
     input: list[Uri] = Field(
         title="Input",
         description="Files, folders, globs, s3:// or hf:// URIs of conversations, or an output of "
-        "select or reselect. The first pair of each may begin a chain.",
+        "select or reselect. The first pair of each may begin a chain; complexity takes "
+        "instructions without answers too.",
         min_length=1,
     )
     min_good_fraction: float = Field(
@@ -1335,6 +1336,12 @@ class Rewriting(Group):
         title="Key variable",
         description="Environment variable that holds the server's API key.",
     )
+    rewrite_key_block: str | None = Field(
+        None,
+        min_length=1,
+        title="Key block",
+        description="Prefect Secret block that holds the API key, instead of a variable.",
+    )
     rewrite_temperature: float = Field(
         0.7,
         ge=0,
@@ -1378,7 +1385,14 @@ class Judging(Group):
     judge_key_env: str | None = Field(
         None,
         title="Judge key variable",
-        description="Environment variable that holds the API key. Default: that of the rewrites.",
+        description="Environment variable that holds the API key. Default: the key of the "
+        f"rewrites on the same server, {SERVER_KEY_ENV} on another.",
+    )
+    judge_key_block: str | None = Field(
+        None,
+        min_length=1,
+        title="Judge key block",
+        description="Prefect Secret block that holds the API key, instead of a variable.",
     )
     judge_temperature: float = Field(
         0.0, ge=0, title="Judge temperature", description="How freely it replies. At least 0."
@@ -1495,6 +1509,7 @@ class ScorerMeasures(Group):
     beside: list[str] | None = Field(
         None,
         title="Other scorers",
-        description="Scorers to measure on the same texts: mini, or checkpoints as causal_lm takes "
-        "them, such as hkust-nlp/deita-complexity-scorer. Default: none.",
+        description="Scorers to measure on the same texts: names of scorers that need no options, "
+        "such as mini; folders with a head of mini; or checkpoints as causal_lm takes them, such "
+        "as hkust-nlp/deita-complexity-scorer. Default: none.",
     )

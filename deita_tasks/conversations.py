@@ -167,6 +167,15 @@ class Conversation:
         return [pair for pair in pairs if pair.response]
 
     @property
+    def first_instruction(self) -> str:
+        """The instruction of the first pair, or of the first exchange if there is no answer."""
+        pairs = self.pairs
+        if pairs:
+            return pairs[0].instruction
+        exchanges = split_exchanges(self.turns)
+        return _instruction(exchanges[0]) if exchanges else ""
+
+    @property
     def spoken_texts(self) -> Iterator[str]:
         """What user and assistant say, turn by turn."""
         return (turn.content for turn in self.turns if turn.role in ("user", "assistant"))

@@ -14,6 +14,7 @@ seed_files.py the files that they are read from, and those with labels
 data_set.py   the judged chains as training data
 agreement.py  how well scores agree with the judge's
 evaluation.py a trained scorer beside other scorers
+beside.py     which scorers these are
 shards.py     chains in the store
 fit.py        a base model's training rows, and the checkpoint that comes out
 mini.py       a head of the scorer mini, in place of a base model

@@ -16,6 +16,7 @@ from deita_tasks.words import count_words
 # instruction, and models add a few more than they are asked for.
 MOST_ADDED: dict[ScoreKind, int] = {"complexity": 60, "quality": 600}
 PROMPT_RUN = 8  # words in a row of the prompt that a text does not have by chance
+THOUGHT_END = "</think>"
 _REFUSAL = re.compile(
     r"\W*(?:(?:i'?m|i am) (?:very |so )?(?:sorry|afraid|unable|not able)|sorry\b|apologies|"
     r"as an ai\b|i (?:can(?:no|')t|won'?t|will not|must decline)\b)",
@@ -41,6 +42,8 @@ def rewrite_problem(
         return "it is a refusal"
     if code in text or _shares_a_run(words, _words(literals(template)), _words(chain[-1])):
         return "it repeats the prompt's own words"
+    if THOUGHT_END in text and THOUGHT_END not in chain[-1]:
+        return "it holds a model's thoughts: let the server take them out (--reasoning-parser)"
     limit = count_words(chain[-1]) + MOST_ADDED[kind]
     if count_words(text) > limit:
         return f"it has {count_words(text):,} words, more than {limit:,}"

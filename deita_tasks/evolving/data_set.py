@@ -6,6 +6,7 @@ original's training script reads: conversations of the scorer's prompt and a dig
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -62,17 +63,24 @@ class ChainSet(JsonRecord):
 def hold_out(chains: Sequence[Chain], share: float, random_seed: int) -> set[str]:
     """Return the ids of the chains to hold out: about `share` of them, at least one.
 
-    Whole chains, so that no text in training is a rewrite of one that is measured. Raises
-    InputError if there are too few to do both.
+    All chains of an instruction, so that no text in training is a rewrite of one that is measured,
+    or answers the same. Raises InputError if there are too few to do both.
     """
-    if len(chains) < FEWEST_CHAINS:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for chain in chains:
+        groups[chain.instruction].append(chain.id)
+    if len(groups) < FEWEST_CHAINS:
         raise InputError(
-            f"{len(chains)} chains are judged; expected at least {FEWEST_CHAINS}, to train on and "
-            "to measure with"
+            f"{len(chains)} chains are judged, of {len(groups)} instructions; expected at least "
+            f"{FEWEST_CHAINS} instructions, to train on and to measure with"
         )
-    count = min(len(chains) - 1, max(1, round(share * len(chains))))
-    ids = [chain.id for chain in chains]
-    return set(sorted(ids, key=lambda name: draw_key(name, random_seed))[:count])
+    drawn = sorted(groups, key=lambda text: draw_key(text, random_seed))
+    held_out: set[str] = set()
+    for text in drawn[:-1]:
+        held_out.update(groups[text])
+        if len(held_out) >= round(share * len(chains)):
+            break
+    return held_out
 
 
 def data_table(chains: Sequence[Chain], held_out: set[str], facts: DataFacts) -> pa.Table:

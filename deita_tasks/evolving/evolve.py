@@ -6,7 +6,7 @@ import random
 
 from deita_tasks.evolving.chains import SEED_METHOD, Chain, Seed, Variant, first_text
 from deita_tasks.evolving.checks import rewrite_problem
-from deita_tasks.evolving.replies import Ask
+from deita_tasks.evolving.replies import Ask, NotKept
 from deita_tasks.evolving.templates import METHODS, Templates, fill, text_code
 from deita_tasks.presets import REWRITE_ROUNDS
 from deita_tasks.records import ScoreKind
@@ -24,7 +24,8 @@ def evolve(
 ) -> Chain:
     """Return the chain of a seed; it ends early, and says so, where no rewrite passes the checks.
 
-    Raises what `ChatModel.ask` raises, but for a refused request, which ends the chain.
+    Raises what `ChatModel.ask` raises, but for a refused request, which ends the chain. Of replies
+    that are only read (`KeptReplies`), the chain has the rounds that the store has.
     """
     kind = templates.kind
     text = first_text(kind, seed)
@@ -35,6 +36,8 @@ def evolve(
             text = _rewrite(seed, templates, method, variants, ask)
         except _NoRewrite as error:
             ended = f"round {number}, {method}: {error}"
+            break
+        except NotKept:
             break
         variants.append(Variant(round=number, method=method, text=text))
     return Chain(

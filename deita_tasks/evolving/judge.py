@@ -37,10 +37,11 @@ def judge(chain: Chain, templates: Templates, ask: Ask, random_seed: int) -> Cha
     reply = ""
     for attempt in range(JUDGE_ATTEMPTS):
         try:
-            reply = ask(messages, attempt).text
+            answer = ask(messages, attempt)
         except Refused as error:
             return _without(chain, str(error))
-        scores = parse_scores(reply, len(order))
+        reply = answer.text
+        scores = None if answer.is_cut else parse_scores(reply, len(order))
         if scores is not None:
             return _with(chain, dict(zip(order, scores, strict=True)))
         own: Message = {"role": "assistant", "content": shorten(reply)}

@@ -67,24 +67,32 @@ class Spending:
 
     def __init__(self, cap: int | None) -> None:
         self._cap = cap
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._reserved = 0
         self.spent = 0
 
     def reserve(self, tokens: int) -> None:
-        """Set tokens aside for a request. Raises UsageError if it might go beyond the cap."""
-        with self._lock:
-            total = self.spent + self._reserved + tokens
-            if self._cap is not None and total > self._cap:
-                raise UsageError(
-                    f"token_cap = {self._cap:,}: {self.spent:,} tokens are paid for and "
-                    f"{self._reserved:,} under way, and the next request may take {tokens:,}; run "
-                    "again with a greater cap: every reply is kept, and not paid for again"
-                )
-            self._reserved += tokens
+        """Set tokens aside for a request; wait for those under way if they leave no room.
+
+        Raises UsageError if the request might go beyond the cap by itself. Can be stopped.
+        """
+        while True:
+            raise_if_stopped()
+            with self._changed:
+                if self._cap is None or self.spent + self._reserved + tokens <= self._cap:
+                    self._reserved += tokens
+                    return
+                if self.spent + tokens > self._cap:
+                    raise UsageError(
+                        f"token_cap = {self._cap:,}: {self.spent:,} tokens are paid for, and the "
+                        f"next request may take {tokens:,}; run again with a greater cap: every "
+                        "reply is kept, and not paid for again"
+                    )
+                self._changed.wait(STOP_INTERVAL)
 
     def settle(self, reserved: int, tokens: int) -> None:
         """Replace what was set aside for a request by what it took."""
-        with self._lock:
+        with self._changed:
             self._reserved -= reserved
             self.spent += tokens
+            self._changed.notify_all()

@@ -1,13 +1,14 @@
 """Replies of chat models, each paid for once: a reply is in the store before anyone reads it.
 
-<store>/replies/<two digits>/<digest>.json, named by what was asked: server, model, messages,
-options and the number of the attempt.
+<store>/replies/<two digits>/<digest>.json, named by what was asked: model, messages, options and
+the number of the attempt. The server's address counts only where the model's name says nothing.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -17,11 +18,15 @@ from deita_tasks import storage
 from deita_tasks.errors import DamagedArtifact, MissingFile, ModelError, UsageError
 from deita_tasks.evolving.limits import RateLimit, Spending
 from deita_tasks.presets import SERVER_ATTEMPTS, SERVER_CONCURRENCY, SERVER_KEY_ENV, SERVER_TIMEOUT
-from deita_tasks.scoring.http_client import JSONObject, Server, check_url, lookup
+from deita_tasks.scoring.http_client import JSONObject, Refused, Server, check_url, lookup
+from deita_tasks.scoring.served import read_secret
 from deita_tasks.strict_json import JSON, JsonRecord
 
 BYTES_PER_TOKEN = 3  # about, over languages; for estimates before the server has counted
 MESSAGE_OVERHEAD = 16  # tokens around a message in a chat template, about
+PROBE = "Reply with the word yes."
+# Names under which servers offer whatever model they have: the address tells such models apart.
+GENERIC_NAMES = {"default", "model", "local", "local-model", "local_model", "llm", "chat"}
 
 
 class ChatOptions(JsonRecord):
@@ -30,6 +35,7 @@ class ChatOptions(JsonRecord):
     url: str
     model: str = Field(min_length=1)
     api_key_env: str = SERVER_KEY_ENV
+    api_key_block: str | None = None
     temperature: float = Field(0.0, ge=0)
     max_tokens: int = Field(1024, ge=1)
     concurrency: int = Field(SERVER_CONCURRENCY, ge=1)
@@ -37,9 +43,12 @@ class ChatOptions(JsonRecord):
     attempts: int = Field(SERVER_ATTEMPTS, ge=1)
 
     def identity(self) -> dict[str, JsonValue]:
-        """Return what a reply depends on beside the messages; no limits, no key."""
+        """Return what a reply depends on beside the messages: a moved server is the same."""
+        place: dict[str, JsonValue] = {}
+        if self.model.lower() in GENERIC_NAMES:
+            place["url"] = check_url(self.url)
         return {
-            "url": check_url(self.url),
+            **place,
             "model": self.model,
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
@@ -71,6 +80,10 @@ class Usage(NamedTuple):
     reused: int
 
 
+class NotKept(Exception):
+    """The store has no reply to a question, and nothing is to be asked for."""
+
+
 Message = Mapping[str, str]
 
 
@@ -89,6 +102,7 @@ class ChatModel:
         self._limit = limit
         self._server = _connect(options)
         self._lock = threading.Lock()
+        self._asking: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._usage = Usage(0, 0, 0, 0)
 
     @property
@@ -100,31 +114,51 @@ class ChatModel:
         """Return the reply to `messages`: from the store, else from the server.
 
         attempt: another number is another question, so it gets another reply. Raises Refused if the
-        server refuses this question, UsageError if the cap is reached, and whatever else
-        `Server.post` raises.
+        server refuses this question, ModelError if it refuses every question, UsageError if the cap
+        is reached, and whatever else `Server.post` raises.
         """
         question = _question(self.options, messages, attempt)
         uri = reply_uri(self._store, question)
-        try:
-            reply = storage.read_record(uri, KeptReply).reply
-            self._count(Usage(0, 0, 0, 1))
-            return reply
-        except (MissingFile, DamagedArtifact):  # of a damaged reply nothing can be read
-            pass
-        reply = self._pay(messages)
-        storage.write_record(uri, KeptReply(question=question, reply=reply))
-        self._count(Usage(1, reply.prompt_tokens, reply.completion_tokens, 0))
+        with self._lock:
+            asking = self._asking[uri]
+        with asking:  # two chains may come to the same question at the same time
+            reply = _read_kept(uri)
+            if reply is not None:
+                self._count(Usage(0, 0, 0, 1))
+                return reply
+            reply = self._ask_server(messages)
+            storage.write_record(uri, KeptReply(question=question, reply=reply))
         return reply
+
+    def _ask_server(self, messages: list[Message]) -> Reply:
+        try:
+            return self._pay(messages)
+        except Refused:
+            if self._usage.requests == 0:
+                self._check_by_probe()
+            raise
+
+    def _check_by_probe(self) -> None:
+        """Raise ModelError if the server refuses a short question too: then no text is at fault."""
+        try:
+            self._pay([{"role": "user", "content": PROBE}])
+        except Refused as error:
+            options = self.options
+            raise ModelError(
+                f"{options.url}: the model {options.model!r} answers nothing, not even {PROBE!r}: "
+                f"{error}"
+            ) from None
 
     def _pay(self, messages: list[Message]) -> Reply:
         """Return the server's reply, within the cap on tokens and the limits per minute.
 
-        An estimate is set aside first, and replaced by what the reply took; by nothing if there is
-        no reply. Only the last attempt is corrected: earlier ones failed and have no count.
+        The most that it can take is set aside first, and replaced by what the reply took; by
+        nothing if there is no reply. Only the last attempt is corrected: earlier ones failed and have no count.
         """
         options = self.options
         estimate = estimate_tokens(messages) + options.max_tokens
-        self._spending.reserve(estimate)
+        most = count_bytes(messages) + options.max_tokens  # no token is shorter than a byte
+        self._spending.reserve(most)
         paid = 0
         try:
             body: JSONObject = {
@@ -142,9 +176,10 @@ class ChatModel:
             reply = _read_reply(options, answer, messages)
             paid = reply.prompt_tokens + reply.completion_tokens
             self._limit.correct(bookings[-1], paid)
+            self._count(Usage(1, reply.prompt_tokens, reply.completion_tokens, 0))
             return reply
         finally:
-            self._spending.settle(estimate, paid)
+            self._spending.settle(most, paid)
 
     def _count(self, more: Usage) -> None:
         """Add to the usage; many threads ask at the same time."""
@@ -169,6 +204,34 @@ def reply_uri(store: str, question: Mapping[str, JsonValue]) -> str:
     """Return where the reply to a question is kept: <store>/replies/<2 digits>/<digest>.json."""
     digest = storage.digest_of(dict(question))
     return storage.join(store, "replies", digest[:2], f"{digest}.json")
+
+
+class KeptReplies:
+    """A chat model's replies in the store. Several threads may call `ask`, which pays nothing."""
+
+    def __init__(self, options: ChatOptions, store: str) -> None:
+        self._options = options
+        self._store = store
+
+    def ask(self, messages: list[Message], attempt: int = 0) -> Reply:
+        """Return the reply to `messages`. Raises NotKept if the store has none."""
+        question = _question(self._options, messages, attempt)
+        reply = _read_kept(reply_uri(self._store, question))
+        if reply is None:
+            raise NotKept
+        return reply
+
+
+def _read_kept(uri: str) -> Reply | None:
+    try:
+        return storage.read_record(uri, KeptReply).reply
+    except (MissingFile, DamagedArtifact):  # of a damaged reply nothing can be read
+        return None
+
+
+def count_bytes(messages: list[Message]) -> int:
+    """Return the bytes of messages, with what a chat template puts around them."""
+    return sum(len(message["content"].encode()) + MESSAGE_OVERHEAD for message in messages)
 
 
 def estimate_tokens(messages: list[Message]) -> int:
@@ -205,7 +268,23 @@ def _read_reply(options: ChatOptions, answer: JSON, messages: list[Message]) -> 
 
 
 def _connect(options: ChatOptions) -> Server:
-    """Return the server. Raises UsageError for a variable that is named and not there."""
+    return Server(
+        check_url(options.url),
+        key_reader(options),
+        timeout=options.timeout,
+        attempts=options.attempts,
+        concurrency=options.concurrency,
+    )
+
+
+def key_reader(options: ChatOptions) -> Callable[[], str | None]:
+    """Return what gives the server's key, which is part of no option, reply, log or error.
+
+    Raises UsageError for a Secret block or variable that is named and not there.
+    """
+    if options.api_key_block is not None:
+        secret = read_secret(options.api_key_block)
+        return lambda: secret
 
     def key() -> str | None:
         """Return the key, read anew for each request; None if the variable is unset or blank."""
@@ -216,10 +295,4 @@ def _connect(options: ChatOptions) -> Server:
             f"{options.api_key_env}: there is no such environment variable; set it to the key of "
             f"{options.url}"
         )
-    return Server(
-        check_url(options.url),
-        key,
-        timeout=options.timeout,
-        attempts=options.attempts,
-        concurrency=options.concurrency,
-    )
+    return key

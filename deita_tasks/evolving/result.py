@@ -14,6 +14,7 @@ from huggingface_hub import ModelCardData
 from pydantic import JsonValue, NonNegativeInt
 
 from deita_tasks import storage
+from deita_tasks.evolving.agreement import Agreement
 from deita_tasks.evolving.chains import Chain
 from deita_tasks.evolving.data_set import ChainSet, DataFacts, data_table, released_rows
 from deita_tasks.evolving.estimate import RoleEstimate
@@ -81,9 +82,12 @@ class ChainCounts(JsonRecord):
         ]
         if self.ended:
             lines.append(f"{self.ended:,} chains ended early: no rewrite passed the checks")
-        for reason, count in self.without_scores.items():
-            lines.append(f"{count:,} chains have no scores: {reason}")
-        return lines
+        return [*lines, *self.reasons()]
+
+    def reasons(self) -> list[str]:
+        """Return why chains have no scores, a line for each reason."""
+        counts = self.without_scores.items()
+        return [f"{count:,} chains have no scores: {reason}" for reason, count in counts]
 
 
 class RoleUsage(JsonRecord):
@@ -274,8 +278,8 @@ def render_card(manifest: ScorerManifest, result: ScorerResult) -> str:
             above_words=figures.is_above_words,
             sentence=escape_markdown(figures.sentence),
             held_out=f"{manifest.chains.held_out:,}",
-            agreements=agreement_rows(figures.held_out),
-            labels=agreement_rows(figures.labelled),
+            agreements=_agreements(figures.held_out),
+            labels=_agreements(figures.labelled),
             seen=figures.seen,
             data=_data_lines(manifest),
             chains=[_card_chain(chain, result) for chain in result.held_out_chains[:CARD_CHAINS]],
@@ -283,6 +287,16 @@ def render_card(manifest: ScorerManifest, result: ScorerResult) -> str:
             remedies=[escape_markdown(line) for line in manifest.remedies],
         )
     )
+
+
+def _agreements(agreements: Sequence[Agreement]) -> list[list[str]]:
+    """Return the lines of a table; of a scorer in a folder of this machine the last name."""
+    shown = []
+    for each in agreements:
+        is_place = each.name.startswith(("/", ".", "~")) or "://" in each.name
+        name = last_step(each.name) if is_place else each.name
+        shown.append(each.model_copy(update={"name": name}))
+    return agreement_rows(shown)
 
 
 def _front_matter(manifest: ScorerManifest) -> str:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from deita_tasks.config import Judging, Requests, Rewriting
 from deita_tasks.errors import UsageError
 from deita_tasks.evolving.limits import RateLimit, Spending
-from deita_tasks.evolving.replies import ChatModel, ChatOptions
+from deita_tasks.evolving.replies import ChatModel, ChatOptions, key_reader
+from deita_tasks.presets import SERVER_KEY_ENV
 from deita_tasks.scoring.http_client import check_url
 
 
@@ -27,7 +28,10 @@ class ChatModels(NamedTuple):
 
 
 def roles_of(rewriting: Rewriting, judging: Judging, requests: Requests) -> Roles:
-    """Return how both models are asked. Raises UsageError for an address that is none."""
+    """Return how both models are asked.
+
+    Raises UsageError for an address that is none, or a key that is not there.
+    """
     _check("rewrite_url", rewriting.rewrite_url)
     judge_url = judging.judge_url or rewriting.rewrite_url
     _check("judge_url", judge_url)
@@ -35,6 +39,7 @@ def roles_of(rewriting: Rewriting, judging: Judging, requests: Requests) -> Role
         url=rewriting.rewrite_url,
         model=rewriting.rewrite_model,
         api_key_env=rewriting.rewrite_key_env,
+        api_key_block=rewriting.rewrite_key_block,
         temperature=rewriting.rewrite_temperature,
         max_tokens=rewriting.rewrite_tokens,
         concurrency=requests.concurrency,
@@ -44,11 +49,24 @@ def roles_of(rewriting: Rewriting, judging: Judging, requests: Requests) -> Role
     own = {
         "url": judge_url,
         "model": judging.judge_model or rewriting.rewrite_model,
-        "api_key_env": judging.judge_key_env or rewriting.rewrite_key_env,
         "temperature": judging.judge_temperature,
         "max_tokens": judging.judge_tokens,
+        **_judge_key(rewriting, judging),
     }
-    return Roles(rewriter, rewriter.model_copy(update=own))
+    roles = Roles(rewriter, rewriter.model_copy(update=own))
+    for options in roles:
+        key_reader(options)
+    return roles
+
+
+def _judge_key(rewriting: Rewriting, judging: Judging) -> dict[str, str | None]:
+    """Return where the judge's key is, {} for that of the rewrites: no other server is shown it."""
+    is_named = judging.judge_key_env or judging.judge_key_block
+    is_moved = judging.judge_url not in (None, rewriting.rewrite_url)
+    if not (is_named or is_moved):
+        return {}
+    variable = judging.judge_key_env or SERVER_KEY_ENV
+    return {"api_key_env": variable, "api_key_block": judging.judge_key_block}
 
 
 def _check(option: str, url: str) -> None:
@@ -60,10 +78,7 @@ def _check(option: str, url: str) -> None:
 
 
 def open_models(roles: Roles, requests: Requests, store: str) -> ChatModels:
-    """Return both models; nothing is asked for yet.
-
-    Raises UsageError for a key variable that is named and not there.
-    """
+    """Return both models; nothing is asked for yet."""
     spending = Spending(requests.token_cap)
     limits: dict[str, RateLimit] = {}
     for options in roles:

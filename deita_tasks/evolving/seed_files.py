@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from deita_tasks import storage
@@ -12,7 +13,12 @@ from deita_tasks.errors import EmptyFile, InputError, TooManyBadRows
 from deita_tasks.evolving.chains import Seed
 from deita_tasks.evolving.evaluation import MeasuredTexts
 from deita_tasks.evolving.seeds import draw_seeds, find_seeds
-from deita_tasks.loading import find_pool, load_layouts, open_unless_empty, read_conversations
+from deita_tasks.loading import (
+    PoolFile,
+    find_pool,
+    open_pool,
+)
+from deita_tasks.loading.instructions import instruction_layouts, open_instructions
 from deita_tasks.manifest import InputFile
 from deita_tasks.records import ScoreKind
 from deita_tasks.results.versions import result_uri
@@ -32,7 +38,6 @@ def read_seeds(source: SeedSource, random_seed: int) -> SeedData:
     """
     reader = _Reader(source)
     seeds = find_seeds(source.kind, reader, source.seed_strata)
-    reader.check()
     return SeedData(draw_seeds(seeds, source.chains, random_seed), reader.inputs)
 
 
@@ -46,8 +51,7 @@ class _Reader:
 
     def __iter__(self) -> Iterator[Conversation]:
         places = [result_uri(uri) for uri in self._source.input]
-        for uri in find_pool(places, load_layouts()).files:
-            file = open_unless_empty(uri, self._source.format)
+        for uri, file in _open_files(self._source.kind, places, self._source.format):
             count = 0
             for row in file or ():
                 count += 1
@@ -60,13 +64,14 @@ class _Reader:
             self.inputs.append(InputFile(uri=uri, digest=digest, rows=count, format=name))
         if not self._rows:
             raise EmptyFile(f"{', '.join(self._source.input)}: no rows; expected conversations")
+        self._check()
 
     @property
     def _rows(self) -> int:
         """The rows of all files that have been read through, good or not."""
         return sum(file.rows for file in self.inputs)
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Raise TooManyBadRows if too many rows could not be read."""
         good = self._rows - len(self._unread)
         least = self._source.min_good_fraction
@@ -79,6 +84,18 @@ class _Reader:
             )
 
 
+def _open_files(
+    kind: ScoreKind, uris: Sequence[str], format: str
+) -> Iterator[tuple[str, PoolFile | None]]:
+    """Yield each file that `uris` name; None if it has no rows. Complexity needs no answers."""
+    for uri in find_pool(uris, instruction_layouts()).files:
+        try:
+            opened = open_pool if kind == "quality" else open_instructions
+            yield uri, opened(uri, format)
+        except EmptyFile:
+            yield uri, None
+
+
 class LabelledData(NamedTuple):
     """Texts with labels of the user's. seen: how many are left out, as the training has them."""
 
@@ -89,10 +106,11 @@ class LabelledData(NamedTuple):
 def read_labelled(kind: ScoreKind, uris: Sequence[str], column: str) -> MeasuredTexts:
     """Return the first pairs of conversations, as a scorer reads them, with their labels.
 
-    Raises InputError for a row that cannot be read, or has no number there.
+    Raises InputError for a row that cannot be read, or has no number there; EmptyFile without rows.
     """
     texts = MeasuredTexts([], [], [])
-    for row in read_conversations([result_uri(uri) for uri in uris]):
+    files = _open_files(kind, [result_uri(uri) for uri in uris], "auto")
+    for row in chain.from_iterable(file or () for _, file in files):
         place = f"row {row.source.row:,} of {row.source.uri}"
         if isinstance(row, Quarantined):
             raise InputError(f"{place}: {row.detail}; expected a labelled conversation")
@@ -102,10 +120,11 @@ def read_labelled(kind: ScoreKind, uris: Sequence[str], column: str) -> Measured
             raise InputError(
                 f"{place}: label_column = {column!r} holds no number; the row has {names}"
             )
-        if row.pairs:
-            instruction, response = row.pairs[0]
-            texts.pairs.append((instruction, "" if kind == "complexity" else response))
-            texts.scores.append(float(label))
+        response = row.pairs[0].response if kind == "quality" else ""
+        texts.pairs.append((row.first_instruction, response))
+        texts.scores.append(float(label))
+    if not texts.pairs:
+        raise EmptyFile(f"{', '.join(uris)}: no rows; expected labelled conversations")
     return texts
 
 

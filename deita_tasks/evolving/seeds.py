@@ -19,17 +19,20 @@ def find_seeds(
 ) -> list[Seed]:
     """Return the first pair of each conversation that has a text to rewrite, each text once.
 
+    Complexity takes instructions without an answer too.
+
     Raises UsageError if a conversation has no such column, InputError if there are no seeds.
     """
     seeds: dict[str, Seed] = {}
     for conversation in conversations:
-        if not conversation.pairs:
-            continue
-        instruction, response = conversation.pairs[0]
+        pairs = conversation.pairs
+        response = pairs[0].response if pairs else ""
         stratum = _stratum(conversation, stratum_column)
-        seed = Seed(conversation.id, instruction, response, stratum)
-        if first_text(kind, seed).strip() and instruction.strip():
-            seeds.setdefault(_text_digest(kind, seed), seed)
+        seed = Seed(conversation.id, conversation.first_instruction, response, stratum)
+        if first_text(kind, seed).strip() and seed.instruction.strip():
+            # Of equal texts the smallest id, whatever the order of the input.
+            digest = _text_digest(kind, seed)
+            seeds[digest] = min(seed, seeds.get(digest, seed))
     if not seeds:
         raise InputError(
             f"no conversation has a text to begin with; expected "

@@ -58,7 +58,7 @@ def load_templates(kind: ScoreKind, folder: str | None = None) -> Templates:
     """
     names = [f"{kind}_{name}.txt" for name in (*METHODS[kind], JUDGE)]
     own = _read_folder(folder, names) if folder is not None else {}
-    texts = {name: own.get(name) or _read_packaged(name) for name in names}
+    texts = {name: own[name] if name in own else _read_packaged(name) for name in names}
     for name, text in texts.items():
         is_judge = name.endswith(f"_{JUDGE}.txt")
         _check_fields(name, text, FIELDS[JUDGE if is_judge else kind])

@@ -59,6 +59,8 @@ def _advise(columns: Collection[str]) -> str:
             f"if {question!r} holds the instructions and {answer!r} the responses, rename these "
             "columns to 'prompt' and 'response'; "
         )
+    if question:
+        return f"{question!r} may hold the instructions, but nothing their responses; "
     return ""
 
 

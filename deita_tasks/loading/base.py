@@ -104,11 +104,13 @@ class RowFormat(Component):
         """Return whether a row with these non-null columns is of this layout."""
         return all(name in columns for name in self.required_columns())
 
-    def conversation(self, columns: Mapping[str, JSON], source: SourceRow) -> Conversation:
+    def conversation(
+        self, columns: Mapping[str, JSON], source: SourceRow, needs_answer: bool = True
+    ) -> Conversation:
         """Return the Conversation of a row; what the format does not read stays in its `extra`.
 
-        Raises BadRow for a missing column, for turns that are no conversation or have no answer,
-        and for an answer that a label of KTO rejects.
+        Raises BadRow for a missing column, for turns that are no conversation or lack an answer
+        that is needed, and for an answer that a label of KTO rejects.
         """
         for name in self.required_columns():
             if columns.get(name) is None:
@@ -119,7 +121,7 @@ class RowFormat(Component):
         turns, tools = take_context(self.take_turns(extra), extra)
         check_turns(turns)
         conversation = Conversation(tuple(turns), source, extra, tools, columns)
-        if not conversation.pairs:
+        if needs_answer and not conversation.pairs:
             raise BadRow("no_answer", explain_no_answer(columns))
         label = self.rejection_label(columns)
         if label is not None:

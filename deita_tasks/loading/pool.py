@@ -35,12 +35,16 @@ MAX_SEARCHED_ROWS = 10_000  # rows in which they are looked for
 
 @dataclass(frozen=True)
 class PoolFile:
-    """A file of conversations and how to read it. Each iteration reads it from the beginning."""
+    """A file of conversations and how to read it. Each iteration reads it from the beginning.
+
+    needs_answer: whether a row without an answer is a bad one.
+    """
 
     uri: str
     compression: Compression
     container: Container
     format: RowFormat
+    needs_answer: bool = True
 
     def __str__(self) -> str:
         columns = ", ".join(self.format.required_columns())
@@ -49,11 +53,11 @@ class PoolFile:
 
     def __iter__(self) -> Iterator[Conversation | Quarantined]:
         rows = read_rows(self.uri, self.compression, self.container)
-        return conversations(rows, self.uri, self.format)
+        return conversations(rows, self.uri, self.format, self.needs_answer)
 
 
 def conversations(
-    rows: Iterable[Row], uri: str, row_format: RowFormat
+    rows: Iterable[Row], uri: str, row_format: RowFormat, needs_answer: bool = True
 ) -> Iterator[Conversation | Quarantined]:
     """Yield each of `rows` as a Conversation, or Quarantined if it cannot be one.
 
@@ -65,7 +69,7 @@ def conversations(
             yield quarantine(row, source)
             continue
         try:
-            yield row_format.conversation(row.columns, source)
+            yield row_format.conversation(row.columns, source, needs_answer)
         except BadRow as problem:
             yield quarantine(row._replace(problem=problem), source)
 

@@ -47,6 +47,15 @@ def set_secret_reader(reader: SecretReader | None) -> None:
     _secret_reader = reader
 
 
+def read_secret(name: str) -> str:
+    """Return the value of a Prefect Secret block. Raises UsageError where none can be read."""
+    if _secret_reader is None:
+        raise UsageError(
+            "api_key_block: only a run can read Prefect's Secret blocks; set api_key_env instead"
+        )
+    return _secret_reader(name).strip()  # a header holds no line end
+
+
 class NoScore(Exception):
     """An answer without a score. `str` says why."""
 
@@ -240,8 +249,9 @@ class ServedScorer(Scorer):
 
         It is part of no option, fingerprint, log or error.
         """
-        if self.api_key_block is not None:
-            return self._secret.get(self._read_secret)
+        block = self.api_key_block
+        if block is not None:
+            return self._secret.get(lambda: read_secret(block))
         key = os.environ.get(self.api_key_env, "").strip()  # a header holds no line end
         default = type(self).model_fields["api_key_env"].default
         if not key and self.api_key_env != default:
@@ -250,18 +260,6 @@ class ServedScorer(Scorer):
                 "it to the server's key"
             )
         return key or None
-
-    def _read_secret(self) -> str:
-        """Return the value of the Secret block `api_key_block`, without white space around it.
-
-        Raises UsageError outside a run, where no reader is registered.
-        """
-        if _secret_reader is None or self.api_key_block is None:
-            raise UsageError(
-                "api_key_block: only a run can read Prefect's Secret blocks; set api_key_env "
-                "instead"
-            )
-        return _secret_reader(self.api_key_block).strip()
 
 
 def _model_output(ratings: Sequence[Rating]) -> ModelOutput:

@@ -17,11 +17,11 @@ def read_secret_block(name: str) -> str:
         return str(Secret.load(name).get())  # type: ignore[union-attr]
     except ValueError as error:
         raise UsageError(
-            f"api_key_block = {name!r}: Prefect has no such Secret block; create it, or set "
-            "api_key_env"
+            f"{name!r}: Prefect has no such Secret block; create it, or name an environment "
+            "variable that holds the key"
         ) from error
 
 
 def enable_secret_blocks() -> None:
-    """Let scorers behind a server read their API key from a Prefect Secret block."""
+    """Let all that asks a server read its API key from a Prefect Secret block."""
     set_secret_reader(read_secret_block)

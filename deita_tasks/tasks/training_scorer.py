@@ -25,9 +25,10 @@ from deita_tasks.config import (
     SeedSource,
 )
 from deita_tasks.errors import UsageError
+from deita_tasks.evolving.beside import scorer_beside
 from deita_tasks.evolving.chains import Chain, Seed
 from deita_tasks.evolving.data_set import ChainSet, DataFacts, hold_out
-from deita_tasks.evolving.estimate import RoleEstimate, estimate_roles
+from deita_tasks.evolving.estimate import RoleEstimate, estimate_roles, read_kept
 from deita_tasks.evolving.evaluation import (
     OWN,
     MeasuredTexts,
@@ -40,6 +41,7 @@ from deita_tasks.evolving.fit import encode_scored, scorer_encoder, write_scorer
 from deita_tasks.evolving.mini import MiniHead, fit_head, head_of, judged_texts
 from deita_tasks.evolving.report import chains_beside, figures_markdown
 from deita_tasks.evolving.result import (
+    ChainCounts,
     RoleUsage,
     ScorerEstimate,
     ScorerResult,
@@ -120,19 +122,21 @@ def plan_scorer(
     if measures.labelled:
         labelled = read_labelled(source.kind, measures.labelled, measures.label_column)
     data = read_seeds(source, training.seed)
+    rounds, store = rewriting.rounds, storage.absolute(options.store)
+    kept = read_kept(data.seeds, templates, rounds, roles, store, training.seed)
     plan = ScorerPlan(
         kind=source.kind,
         seeds=data.seeds,
         inputs=data.inputs,
         templates=templates,
-        rounds=rewriting.rounds,
+        rounds=rounds,
         roles=roles,
         facts=_facts(templates, roles, source.licence),
         base=base,
         encoder=encoder,
         labelled=labelled,
         others=others,
-        estimates=estimate_roles(data.seeds, templates, rewriting.rounds, roles, requests),
+        estimates=estimate_roles(kept, templates, rounds, roles, requests),
         random_seed=training.seed,
     )
     for line in estimate_of(plan).sentences():
@@ -166,19 +170,11 @@ def _check_places(source: SeedSource, output: Output, options: Runtime) -> None:
 
 
 def _other_scorers(kind: ScoreKind, measures: ScorerMeasures, options: Runtime) -> dict[str, Spec]:
-    """Return the scorers to measure beside the trained one. Raises an error for one that is none.
-
-    "mini" is the packaged scorer; any other name is a checkpoint.
-    """
-    specs: dict[str, Spec] = {}
-    for name in measures.beside or ():
-        own: dict[str, Any] = {"kind": kind, "device": options.device}
-        if name == "mini":
-            spec = {"name": "mini", "options": own}
-        else:
-            spec = {"name": "causal_lm", "options": {**own, "model": name}}
+    """Return the scorers to measure beside the trained one. Raises an error for what is none."""
+    names = measures.beside or ()
+    specs = {name: scorer_beside(kind, name, options.device) for name in names}
+    for spec in specs.values():
         _load(spec).fingerprint()
-        specs[name] = spec
     return specs
 
 
@@ -213,6 +209,7 @@ def show_estimate(plan: ScorerPlan) -> ScorerEstimate:
     for role in estimate.roles:
         row = {"role": role.role, "model": role.model, "requests": role.requests}
         row |= {"tokens in": role.prompt_tokens, "tokens out": role.completion_tokens}
+        row["in the store"] = role.kept
         rows.append({**row, "minutes, at least": role.minutes})
     create_table_artifact(
         rows, key="deita-estimate", description="What a run would ask for; nothing was asked"
@@ -243,6 +240,8 @@ def fit_scorer(
     Only if the store does not have it; a training goes on from its last checkpoint.
     """
     judged = chains.judged
+    for line in ChainCounts.of(chains, 0).reasons():
+        get_run_logger().warning("%s", line)
     ids = hold_out(judged, measures.held_out_share, plan.random_seed)
     trained = [chain for chain in judged if chain.id not in ids]
     held_out = [chain for chain in judged if chain.id in ids]

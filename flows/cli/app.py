@@ -298,7 +298,10 @@ def train_own_scorer(
     advanced: Runtime = config.Runtime(),  # noqa: B008
 ) -> None:
     """Train a scorer of your own: rewrite texts, have them judged, fit a model, measure it."""
-    get_ready_to_train("train-scorer", run, needs_extra=training.head == "causal_lm")
+    blocks = (rewriting.rewrite_key_block, judging.judge_key_block)
+    get_ready_to_train(
+        "train-scorer", run, needs_extra=training.head == "causal_lm", needs_blocks=any(blocks)
+    )
     from flows.train_scorer import train_scorer
 
     scorer = train_scorer(
@@ -314,14 +317,16 @@ def train_own_scorer(
     print_scorer(scorer, output.output)
 
 
-def get_ready_to_train(command: str, run: TrainingRunOptions, needs_extra: bool = True) -> None:
+def get_ready_to_train(
+    command: str, run: TrainingRunOptions, needs_extra: bool = True, needs_blocks: bool = False
+) -> None:
     """Check that the extra is installed, and start a server while the flow's packages load."""
     from deita_tasks.finetuning import require_packages
 
     if needs_extra:
         require_packages(command)
     quiet_prefect(run.verbose)
-    wait = start_server()
+    wait = start_server(needs_blocks=needs_blocks)
     import deita_tasks.tasks  # noqa: F401 - takes seconds, as the server does
 
     wait()

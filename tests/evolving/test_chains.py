@@ -11,22 +11,33 @@ from pathlib import Path
 import pytest
 
 from deita_tasks.conversations import Conversation, SourceRow, Turn
-from deita_tasks.errors import InputError, UsageError
+from deita_tasks.errors import InputError, ModelError, UsageError
 from deita_tasks.evolving import limits
 from deita_tasks.evolving.chains import Chain, Seed, Variant
 from deita_tasks.evolving.checks import rewrite_problem
-from deita_tasks.evolving.estimate import estimate_rounds
+from deita_tasks.evolving.estimate import estimate_judgements, estimate_rewrites, read_kept
 from deita_tasks.evolving.evolve import draw_methods, evolve
 from deita_tasks.evolving.judge import judge, judge_request, parse_scores
 from deita_tasks.evolving.limits import RateLimit, Spending
-from deita_tasks.evolving.replies import ChatModel, ChatOptions, Message, Reply
+from deita_tasks.evolving.replies import (
+    ChatModel,
+    ChatOptions,
+    KeptReplies,
+    Message,
+    NotKept,
+    Reply,
+)
+from deita_tasks.evolving.roles import Roles
 from deita_tasks.evolving.seeds import draw_seeds, find_seeds
 from deita_tasks.evolving.templates import METHODS, fill, load_templates, text_code
+from deita_tasks.scoring import served
+from deita_tasks.scoring.http_client import Refused
 from tests.support.completions_server import serving
 from tests.support.scorer_server import ScorerServer, judged, rewrite, seed_text
 
 TEMPLATES = load_templates("complexity")
 SEED = Seed("a", "Sort three numbers.", "Compare them.")
+REQUEST = f"<instruction {0:016}>\nx\n</instruction {0:016}>"
 
 
 def reply(text: str, is_cut: bool = False) -> Reply:
@@ -70,6 +81,10 @@ def chat_model(server: ScorerServer, store: Path, cap: int | None = None) -> Cha
             "it repeats the prompt's own words",
         ),
         ("the code 0123 and sort", "it repeats the prompt's own words"),
+        (
+            "<think>Four?</think> Sort four numbers.",
+            "it holds a model's thoughts: let the server take them out (--reasoning-parser)",
+        ),
         ("word " * 64, "it has 64 words, more than 63"),
     ],
 )
@@ -132,6 +147,9 @@ def test_templates_are_replaced_one_by_one(tmp_path: Path) -> None:
     assert own.judge_fingerprint == TEMPLATES.judge_fingerprint
     with pytest.raises(UsageError, match="has none of the templates; expected one or more of qual"):
         load_templates("quality", str(tmp_path))
+    (tmp_path / "complexity_deepening.txt").write_text("")
+    with pytest.raises(UsageError, match="has the fields none"):
+        load_templates("complexity", str(tmp_path))
     (tmp_path / "complexity_deepening.txt").write_text("Tiefer: {text}")
     expected = r"has the fields \{text\}; expected \{instruction\}, and \{code\} if wanted"
     with pytest.raises(UsageError, match=expected):
@@ -197,6 +215,8 @@ def test_an_unreadable_judgement_is_asked_for_again_then_left_out() -> None:
     ask = Scripted("What?", "[1] Score: 2\n[2] Score: 2")
     assert judge(chain_of("x", "y"), TEMPLATES, ask, 0).is_judged
     assert [message["role"] for message in ask.asked[1][0]] == ["user", "assistant", "user"]
+    cut = [reply("[1] Score: 2\n[2] Score: 3", is_cut=True)] * 3
+    assert not judge(chain_of("x", "y"), TEMPLATES, Scripted(*cut), 0).is_judged
     chain = judge(chain_of("x", "y"), TEMPLATES, Scripted("What?", "No.", "3, 4"), 0)
     assert not chain.is_judged
     assert chain.problem == "the judge replied '3, 4'; expected 2 lines such as '[1] Score: 3'"
@@ -233,6 +253,86 @@ def test_a_cap_ends_the_run_before_the_request(server: ScorerServer, tmp_path: P
     with pytest.raises(UsageError, match="token_cap = 150: 0 tokens are paid for"):
         model.ask([{"role": "user", "content": "x" * 300}])
     assert server.bodies == []
+
+
+def test_a_cap_holds_over_threads_and_is_used_up(server: ScorerServer, tmp_path: Path) -> None:
+    """A request sets 134 tokens aside (54 bytes, 16 around them, 64 of a reply), and takes 10.
+
+    So two never fit at once, and eight do one after the other.
+    """
+    model = chat_model(server, tmp_path, cap=210)
+    questions = [f"<text 1 {number:016}>\nx\n</text 1 {number:016}>" for number in range(8)]
+    assert {len(question) for question in questions} == {54}
+    failures: list[str] = []
+
+    def work(question: str) -> None:
+        try:
+            model.ask([{"role": "user", "content": question}])
+        except UsageError as error:
+            failures.append(str(error))
+
+    threads = [threading.Thread(target=work, args=[question]) for question in questions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert model.usage == (8, 8 * 7, 8 * 3, 0)
+    assert server.most_at_once == 1
+    with pytest.raises(UsageError, match="token_cap = 210: 80 tokens are paid for"):
+        model.ask([{"role": "user", "content": "x" * 51}])
+
+
+def test_a_question_asked_twice_at_once_is_paid_for_once(
+    server: ScorerServer, tmp_path: Path
+) -> None:
+    model = chat_model(server, tmp_path)
+    question: list[Message] = [{"role": "user", "content": REQUEST}]
+    threads = [threading.Thread(target=model.ask, args=[question]) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.bodies) == 1
+    assert model.usage.reused == 5
+
+
+def test_a_reply_follows_the_model_not_the_address(server: ScorerServer, tmp_path: Path) -> None:
+    question: list[Message] = [{"role": "user", "content": REQUEST}]
+    model = chat_model(server, tmp_path)
+    model.ask(question)
+    moved = model.options.model_copy(update={"url": "http://127.0.0.1:9/v1"})
+    assert KeptReplies(moved, str(tmp_path)).ask(question) == model.ask(question)
+    for other in ({"model": "other"}, {"temperature": 0.5}, {"max_tokens": 9}):
+        with pytest.raises(NotKept):
+            KeptReplies(moved.model_copy(update=other), str(tmp_path)).ask(question)
+    nameless = model.options.model_copy(update={"model": "default"})
+    elsewhere = moved.model_copy(update={"model": "default"})
+    assert nameless.identity() != elsewhere.identity()
+
+
+def test_a_server_that_refuses_every_question_ends_the_run(
+    server: ScorerServer, tmp_path: Path
+) -> None:
+    server.fault_of = lambda _: (400, {})
+    with pytest.raises(ModelError, match="answers nothing, not even 'Reply with the word yes"):
+        chat_model(server, tmp_path).ask([{"role": "user", "content": REQUEST}])
+    server.fault_of = lambda body: (400, {}) if "instruction" in str(body) else None
+    with pytest.raises(Refused):
+        chat_model(server, tmp_path).ask([{"role": "user", "content": REQUEST}])
+
+
+def test_a_key_from_a_secret_block_is_sent_and_kept_nowhere(
+    server: ScorerServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "_secret_reader", {"own": "s3cret\n"}.__getitem__)
+    options = ChatOptions(url=server.url, model="m", max_tokens=64, api_key_block="own")
+    model = ChatModel(options, str(tmp_path), Spending(None), RateLimit(None, None))
+    model.ask([{"role": "user", "content": REQUEST}])
+    assert server.keys == ["Bearer s3cret"]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert not any("s3cret" in path.read_text() for path in files)
 
 
 def test_a_busy_server_is_asked_again(server: ScorerServer, tmp_path: Path) -> None:
@@ -297,8 +397,32 @@ def test_seeds_are_drawn_evenly_over_strata_in_any_order() -> None:
         find_seeds("quality", [conversation("Why?", " ")], None)
 
 
-def test_the_estimate_counts_each_round_and_one_judgement() -> None:
-    rewriting, judging = estimate_rounds([SEED, SEED], TEMPLATES, 5)
+def test_the_estimate_counts_each_round_and_one_judgement(tmp_path: Path) -> None:
+    options = ChatOptions(url="http://127.0.0.1:9/v1", model="m")
+    nothing = read_kept([SEED, SEED], TEMPLATES, 5, Roles(options, options), str(tmp_path), 0)
+    rewriting = estimate_rewrites(nothing, TEMPLATES, 5)
+    judging = estimate_judgements(nothing, TEMPLATES, 5)
     assert (rewriting.requests, judging.requests) == (10, 2)
+    # By hand: "Sort three numbers." has 19 bytes, so 6 tokens and 16 around them; 21 more a round.
+    assert rewriting.completion_tokens == 2 * sum(22 + 21 * turn for turn in range(1, 6))
     assert judging.completion_tokens == 2 * 6 * 8
-    assert rewriting.prompt_tokens > rewriting.completion_tokens > 0
+    assert rewriting.prompt_tokens > rewriting.completion_tokens
+
+
+def test_the_estimate_leaves_out_what_the_store_has(server: ScorerServer, tmp_path: Path) -> None:
+    """One chain is judged, one has two rounds of five, one is new."""
+    model = chat_model(server, tmp_path)
+    seeds = [Seed(str(number), seed_text(number), "") for number in range(3)]
+    judge(evolve(seeds[0], TEMPLATES, model.ask, 0), TEMPLATES, model.ask, 0)
+    begun = evolve(seeds[1], TEMPLATES, model.ask, 0, rounds=2)
+    asked = len(server.bodies)
+    roles = Roles(model.options, model.options)
+    kept = read_kept(seeds, TEMPLATES, 5, roles, str(tmp_path), 0)
+    assert len(server.bodies) == asked
+    assert [len(chain.variants) for chain in kept] == [6, 3, 1]
+    assert kept[1].variants == begun.variants
+    rewriting = estimate_rewrites(kept, TEMPLATES, 5)
+    judging = estimate_judgements(kept, TEMPLATES, 5)
+    assert (rewriting.requests, judging.requests) == (3 + 5, 2)
+    assert estimate_rewrites(kept[:1], TEMPLATES, 5) == (0, 0, 0)
+    assert estimate_judgements(kept[:1], TEMPLATES, 5) == (0, 0, 0)

@@ -33,13 +33,24 @@ CHAINS = [judged_chain(str(number), [1, 3, 6]) for number in range(10)]
 
 
 def test_whole_chains_are_held_out_by_seed_in_any_order() -> None:
-    held_out = hold_out(CHAINS, 0.2, 0)
+    chains = [chain.model_copy(update={"instruction": chain.id}) for chain in CHAINS]
+    held_out = hold_out(chains, 0.2, 0)
     assert len(held_out) == 2
-    assert hold_out(CHAINS[::-1], 0.2, 0) == held_out
-    assert len({frozenset(hold_out(CHAINS, 0.2, seed)) for seed in range(20)}) > 5
-    assert len(hold_out(CHAINS[:2], 0.0, 0)) == 1
-    with pytest.raises(InputError, match="1 chains are judged; expected at least 2"):
-        hold_out(CHAINS[:1], 0.5, 0)
+    assert hold_out(chains[::-1], 0.2, 0) == held_out
+    assert len({frozenset(hold_out(chains, 0.2, seed)) for seed in range(20)}) > 5
+    assert len(hold_out(chains[:2], 0.0, 0)) == 1
+    with pytest.raises(InputError, match="1 chains are judged, of 1 instructions; expected at lea"):
+        hold_out(chains[:1], 0.5, 0)
+
+
+def test_all_answers_to_an_instruction_are_held_out_or_none() -> None:
+    chains = [chain.model_copy(update={"instruction": str(int(chain.id) // 2)}) for chain in CHAINS]
+    for seed in range(10):
+        held_out = hold_out(chains, 0.3, seed)
+        assert len(held_out) == 4
+        assert {str(int(name) ^ 1) for name in held_out} == held_out
+    with pytest.raises(InputError, match="10 chains are judged, of 1 instructions"):
+        hold_out(CHAINS, 0.5, 0)
 
 
 def test_a_row_for_every_text_names_where_it_comes_from() -> None:

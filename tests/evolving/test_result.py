@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from deita_tasks.config import Judging, Requests, Rewriting, SeedSource
 from deita_tasks.errors import InputError, TooManyBadRows, UsageError
+from deita_tasks.evolving.beside import scorer_beside
 from deita_tasks.evolving.chains import Chain, Seed, Variant
 from deita_tasks.evolving.data_set import ChainSet, DataFacts
 from deita_tasks.evolving.estimate import estimate_roles
@@ -31,6 +33,7 @@ from deita_tasks.evolving.shards import (
     write_chains,
 )
 from deita_tasks.evolving.templates import load_templates
+from deita_tasks.scoring import mini
 from tests.support.small_pool import write_rows
 
 URL = "http://localhost:8000/v1"
@@ -63,12 +66,25 @@ def test_the_judge_is_the_model_that_rewrites_unless_it_is_named(tmp_path: Path)
         roles_of(REWRITING, Judging(judge_url="nowhere"), requests)
 
 
+def test_a_key_is_shown_to_its_own_server_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OWN_KEY", "k")
+    rewriting = REWRITING.model_copy(update={"rewrite_key_env": "OWN_KEY"})
+    assert roles_of(rewriting, Judging(), Requests()).judge.api_key_env == "OWN_KEY"
+    elsewhere = Judging(judge_url="http://other/v1")
+    assert roles_of(rewriting, elsewhere, Requests()).judge.api_key_env == "OPENAI_API_KEY"
+    with pytest.raises(UsageError, match="NO_KEY: there is no such environment variable"):
+        roles_of(rewriting, Judging(judge_key_env="NO_KEY"), Requests())
+    with pytest.raises(UsageError, match="only a run can read Prefect's Secret blocks"):
+        roles_of(rewriting, Judging(judge_key_block="own"), Requests())
+
+
 def test_the_estimate_is_for_both_models() -> None:
     roles = roles_of(REWRITING, Judging(judge_model="judge"), Requests())
-    rewrite, judge = estimate_roles(SEEDS, TEMPLATES, 5, roles, Requests(requests_per_minute=5))
+    chains = [chain(str(number), 1) for number in range(5)]
+    rewrite, judge = estimate_roles(chains, TEMPLATES, 5, roles, Requests(requests_per_minute=5))
     assert (rewrite.model, rewrite.requests, rewrite.minutes) == ("writer", 25, 5.0)
     assert str(judge).startswith("judge, judge: 5 requests, about ")
-    assert str(judge).endswith("out, at least 1.0 minutes")
+    assert str(judge).endswith("out, at least 1.0 minutes; the store has 0 more")
 
 
 def test_what_names_a_shard_is_all_that_its_chains_depend_on(tmp_path: Path) -> None:
@@ -111,6 +127,41 @@ def test_seeds_are_read_from_files_that_may_hold_a_few_bad_rows(tmp_path: Path) 
         read_seeds(source.model_copy(update={"min_good_fraction": 0.95}), 0)
 
 
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"instruction": "Sort", "input": "3 1 2"}, "Sort\n3 1 2"),
+        ({"instruction": "Sort", "output": None}, "Sort"),
+        ({"prompt": "Sort"}, "Sort"),
+        ({"prompt": [{"role": "user", "content": "Sort"}]}, "Sort"),
+        ({"messages": [{"role": "user", "content": "Sort"}]}, "Sort"),
+        ({"question": "Sort", "topic": "a"}, "Sort"),
+    ],
+)
+def test_instructions_without_answers_are_seeds_of_complexity_alone(
+    row: dict[str, object], text: str, tmp_path: Path
+) -> None:
+    uri = str(write_rows(tmp_path / "prompts.jsonl", [{"score": 3, **row}]))
+    seeds, _ = read_seeds(SeedSource(input=[uri], kind="complexity"), 0)
+    assert [(seed.instruction, seed.response) for seed in seeds] == [(text, "")]
+    assert read_labelled("complexity", [uri], "score").pairs == [(text, "")]
+    expected = "but nothing their responses|answers no user turn|'output' the responses"
+    with pytest.raises((InputError, TooManyBadRows), match=expected):
+        read_seeds(SeedSource(input=[uri], kind="quality"), 0)
+    with pytest.raises(InputError, match=expected):
+        read_labelled("quality", [uri], "score")
+
+
+def test_of_equal_texts_the_same_is_the_seed_in_any_order(tmp_path: Path) -> None:
+    rows = [{"prompt": "Sort", "response": answer} for answer in ("a", "b", "c")]
+    drawn = []
+    for order in (rows, rows[::-1]):
+        uri = str(write_rows(tmp_path / "pool.jsonl", order))
+        drawn.append(read_seeds(SeedSource(input=[uri], kind="complexity"), 0).seeds)
+    assert len(drawn[0]) == 1
+    assert drawn[0] == drawn[1]
+
+
 def test_labelled_rows_need_a_number_and_are_not_of_the_training(tmp_path: Path) -> None:
     rows = [{"prompt": f"Sort {number}", "response": "So.", "hard": number} for number in (1, 2)]
     labels = str(write_rows(tmp_path / "labels.jsonl", rows))
@@ -148,6 +199,29 @@ def test_a_scorer_is_measured_beside_words_and_other_scorers() -> None:
     assert "| this scorer | 5 |" in page
     assert calibration_png(found.calibration)[:4] == b"\x89PNG"
     assert calibration_svg(found.calibration) == calibration_svg(found.calibration)
+
+
+def test_others_are_names_folders_with_a_head_or_checkpoints(tmp_path: Path) -> None:
+    assert scorer_beside("complexity", "instruction_length", "cpu") == {
+        "name": "instruction_length",
+        "options": {"kind": "complexity"},
+    }
+    head = str(tmp_path)
+    packaged = Path(mini.__file__ or "").parent
+    shutil.copy(next(packaged.rglob("complexity.safetensors")), tmp_path)
+    own = {"kind": "complexity", "device": "cpu"}
+    assert scorer_beside("complexity", head, "cpu")["options"] == {**own, "head": head}
+    assert scorer_beside("complexity", "org/model", "cpu") == {
+        "name": "causal_lm",
+        "options": {**own, "model": "org/model"},
+    }
+    for name, problem in {
+        "judge": "model",
+        "provided": "not of new texts",
+        "response_length": "kind",
+    }.items():
+        with pytest.raises(UsageError, match=f"beside = '{name}': .*{problem}"):
+            scorer_beside("complexity", name, "cpu")
 
 
 def test_chains_stand_side_by_side() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 Decision = Literal[
     "selected",
     "too_similar",  # to a selected row with a higher evol score
-    "below_budget",  # the budget was full before its turn came
+    "below_budget",  # the selection ended before its turn came
     "stratum_full",  # its stratum had all the rows that it gets
     "duplicate",  # the same conversation as an earlier row
     "quarantined",  # the loader could not read it

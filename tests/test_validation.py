@@ -104,7 +104,7 @@ def test_every_kind_of_bound_is_tried() -> None:
             "s.similarities[1]: 2 arrived; expected at most 1",
         ),
         (config.Grid, {"budgets": [0]}, "s.budgets[0]: 0 arrived; expected at least 1"),
-        (config.Source, {}, "s.input: required"),
+        (config.Source, {}, "option 's.input' is required"),
         (config.Source, {"input": " "}, "s.input[0]: blank; expected a path or a URI"),
         (config.Grid, {"bugdets": [1]}, "s.bugdets: unknown option"),
         (config.Grid, 5, "s: 5 arrived; expected options with values"),

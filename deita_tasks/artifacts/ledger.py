@@ -50,8 +50,8 @@ SCHEMA = pa.schema(
         "nearest_id": pa.string(),  # too_similar: the selected row that blocked it
         "similarity": pa.float32(),  # too_similar: to that row
         "duplicate_of": pa.string(),  # duplicate: the id it shares with an earlier row
-        # duplicate: where the first row is; stratum_full: its limit; quarantined, unscorable,
-        # contaminated, too_long: why
+        # duplicate: where the first row is; stratum_full: its limit; below_budget: why, where the
+        # budget in rows was not full; quarantined, unscorable, contaminated, too_long: why
         "reason": pa.string(),
         "truncated": pa.bool_(),  # a model read only a part of it
         "stratum": pa.string(),  # null in a selection without strata
@@ -104,12 +104,13 @@ class Limits(NamedTuple):
     """What limited a selection beside its similarities.
 
     strata: the stratum of each row of the scores, null for none. full: why a stratum took no more
-    rows, by stratum. below_budget: why rows are below the budget, if it was not full.
+    rows, by stratum. below_budget: why each row of the scores is below the budget, if it is; null
+    where the budget in rows was full.
     """
 
     strata: pa.Array
     full: Mapping[str, str]
-    below_budget: str | None = None
+    below_budget: pa.Array
 
 
 def build_ledger(
@@ -134,13 +135,16 @@ def build_ledger(
     """
     pool = _index_rows(rows)
     excluded = EXCLUDED.empty_table() if excluded is None else excluded
+    if limits is None:
+        nothing = pa.nulls(len(scores), pa.string())
+        limits = Limits(nothing, {}, nothing)
     scores = pa.concat_tables([scores, _scores_of_excluded(excluded, scores.schema)])
     order = _positions(pool.ids, scores["id"], "rows of the pool have no scores")
-    if limits is None:
-        limits = Limits(pa.nulls(len(scores), pa.string()), {})
-    no_strata = pa.nulls(len(excluded), pa.string())
-    strata = pa.concat_arrays([limits.strata, no_strata])
-    scores = scores.append_column("stratum", strata).take(order).combine_chunks()
+    of_excluded = pa.nulls(len(excluded), pa.string())
+    strata = pa.concat_arrays([limits.strata, of_excluded])
+    below_budget = pa.concat_arrays([limits.below_budget, of_excluded])
+    scores = scores.append_column("stratum", strata)
+    scores = scores.append_column("below_budget", below_budget).take(order).combine_chunks()
     verdicts = _verdicts(pool.ids, scores, result, excluded)
     good = _good_rows(pool, scores, verdicts, limits)
     ledger = _in_source_order(pa.concat_tables([good, _bad_rows(quarantine)]))
@@ -276,7 +280,7 @@ def _good_rows(pool: _Rows, scores: pa.Table, verdicts: _Verdicts, limits: Limit
         "duplicate_of": pc.if_else(pa.array(pool.repeats), row_ids, None),
         "reason": pc.coalesce(
             _reasons(pool, scores, decisions),
-            _limit_reasons(scores["stratum"].take(code_of_row), decisions, limits),
+            _limit_reasons(scores.take(code_of_row), decisions, limits.full),
         ),
         "truncated": scores["truncated"].take(code_of_row),
         "stratum": scores["stratum"].take(code_of_row),
@@ -320,14 +324,18 @@ def _reasons(pool: _Rows, scores: pa.Table, decisions: NDArray[np.int8]) -> pa.A
 
 
 def _limit_reasons(
-    strata: pa.ChunkedArray, decisions: NDArray[np.int8], limits: Limits
+    rows: pa.Table, decisions: NDArray[np.int8], full: Mapping[str, str]
 ) -> pa.Array:
-    """Return why a row's stratum took no more, or why it is below a budget that is not full."""
-    names = pa.array(limits.full.keys(), pa.string())
-    texts = pa.array(limits.full.values(), pa.string())
-    of_stratum = texts.take(pc.index_in(strata.combine_chunks(), value_set=names))
-    below = pa.scalar(limits.below_budget, pa.string())
-    otherwise = pc.if_else(pa.array(decisions == BELOW_BUDGET), below, None)
+    """Return why a row's stratum took no more, or why it is below the budget.
+
+    rows: with the columns stratum and below_budget.
+    """
+    names = pa.array(full.keys(), pa.string())
+    texts = pa.array(full.values(), pa.string())
+    strata = rows["stratum"].combine_chunks()
+    of_stratum = texts.take(pc.index_in(strata, value_set=names))
+    below_budget = rows["below_budget"].combine_chunks()
+    otherwise = pc.if_else(pa.array(decisions == BELOW_BUDGET), below_budget, None)
     return pc.if_else(pa.array(decisions == STRATUM_FULL), of_stratum, otherwise)
 
 

@@ -18,7 +18,12 @@ import pyarrow.compute as pc
 from pydantic import Field, JsonValue, NonNegativeInt
 
 from deita_tasks import storage
-from deita_tasks.artifacts.candidates import StagesParts, open_candidates, read_scores
+from deita_tasks.artifacts.candidates import (
+    Candidates,
+    StagesParts,
+    open_candidates,
+    read_scores,
+)
 from deita_tasks.artifacts.evaluation import Evaluation, LazyPlan, Outcome
 from deita_tasks.artifacts.exclusions import EXCLUDED_FILE, EXCLUSIONS, read_exclusions
 from deita_tasks.artifacts.ledger import EXCLUDED, SCHEMA, Limits, build_ledger
@@ -33,6 +38,7 @@ from deita_tasks.presets import Spec
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.arrays import Mask
 from deita_tasks.selecting.base import Selector
+from deita_tasks.selecting.ranked_pool import RankedPool
 from deita_tasks.selecting.strata import Strata
 from deita_tasks.storage import FileInfo
 from deita_tasks.strict_json import JsonRecord
@@ -134,9 +140,10 @@ def write_selection(
     left_out = read_exclusions(exclusions)
     pool = left_out.leave_out(pool)
     strategy = _load_strategy(selector, pool, reference)
-    outcome = _select(pool, stage_parts, strategy, lazy, left_out.budget(budget_tokens))
+    budget = left_out.budget(budget_tokens)
+    outcome = _select(pool, stage_parts, strategy, lazy, budget)
     strata = _count_strata(strategy, outcome)
-    limits = _limits(strategy, outcome, strata)
+    limits = _limits(pool, strategy, outcome, strata, budget)
     ledger, counts = _ledger_of(pool, outcome, left_out.table, limits)
     tables = {DECISIONS_FILE: ledger, KEPT_FILE: _kept_table(outcome.result.kept)}
     tables |= {EXCLUDED_FILE: left_out.table} if exclusions else {}
@@ -267,20 +274,39 @@ def _count_strata(strategy: Selector, outcome: Outcome) -> list[StratumCounts]:
     return count_strata(strategy, outcome.strata, rows.to_numpy())
 
 
-def _limits(strategy: Selector, outcome: Outcome, strata: Sequence[StratumCounts]) -> Limits:
+def _limits(
+    pool: Pool,
+    strategy: Selector,
+    outcome: Outcome,
+    strata: Sequence[StratumCounts],
+    budget: TokenBudget | None,
+) -> Limits:
     """Return what limited a selection beside its similarities."""
     names = pa.nulls(outcome.scores.table.num_rows, pa.string())
     if outcome.strata is not None:
         codes = outcome.strata.codes
         names = pa.array(outcome.strata.names, pa.string()).take(pa.array(codes, mask=codes < 0))
-    candidates = getattr(strategy, "candidates", None)
-    below_budget = None
-    if candidates is not None and len(outcome.result.kept) < strategy.budget:
-        below_budget = f"not among the {candidates:,} best rows, the only candidates"
-    full = {}
-    for stratum in strata:
-        full[stratum.stratum] = why_full(stratum)
-    return Limits(names, full, below_budget)
+    full = {stratum.stratum: why_full(stratum) for stratum in strata}
+    return Limits(names, full, _why_below_budget(pool, strategy, outcome, budget))
+
+
+def _why_below_budget(
+    pool: Pool, strategy: Selector, outcome: Outcome, budget: TokenBudget | None
+) -> pa.Array:
+    """Return why a row is below the budget, if it is; null where the budget in rows was full."""
+    scores = outcome.scores.table
+    kept = outcome.result.kept
+    why = pa.nulls(len(scores), pa.string())
+    if budget is not None and len(kept) < strategy.budget:
+        why = pa.repeat(budget.describe_end(kept), len(scores))
+    count = getattr(strategy, "candidates", None)
+    if count is None:
+        return why
+    rows = Candidates(pool, scores, vectors=None)
+    ranked = RankedPool(rows.ids, rows.ranking(strategy))
+    others = pa.array(rows.ids, pa.string()).take(pa.array(ranked.order[count:]))
+    is_other = pc.is_in(scores["id"].combine_chunks(), value_set=others)
+    return pc.if_else(is_other, f"not among the {count:,} best rows, the only candidates", why)
 
 
 def _write_tables(uri: str, tables: Mapping[str, pa.Table]) -> dict[str, FileInfo]:

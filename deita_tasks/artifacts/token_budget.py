@@ -55,6 +55,11 @@ class TokenBudget:
         used = np.cumsum(self.tokens_of(kept)) if len(kept) else np.zeros(0, np.int64)
         return int(np.searchsorted(used, self.limit, side="right"))
 
+    def describe_end(self, kept: Sequence[str]) -> str:
+        """Return why rows have no place beside the kept ones, if this budget ended them."""
+        left = self.limit - int(self.tokens_of(kept).sum())
+        return f"the next row does not fit the {left:,} tokens left of the budget of {self.limit:,}"
+
     def sizes_of(self, ids: Sequence[str]) -> Sizes:
         """Return the budget and the tokens of these rows, in the order of `ids`."""
         return Sizes(self.tokens_of(ids), self.limit)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deita_tasks.decisions import NO_PLACE
 from deita_tasks.reporting.changed_rows import ChangedRow
 from deita_tasks.reporting.drift import Drift, measure_drift
 from deita_tasks.reporting.settings import SettingChange, compare_settings
@@ -239,27 +240,29 @@ def _why_below_budget(budgets: tuple[int | None, int | None], others_joined: boo
 
 
 def _dropped_rows(rows: pa.Table, new: pa.Table, fresh: pa.Array, full: str) -> pa.Table:
-    """Return the conversations that left the selection. full: why, where the budget is."""
-    later = _look_up(
-        rows["id"], new, ["decision", "nearest_id", "similarity", "evol_score", "rank"]
-    )
+    """Return the conversations that left the selection. full: why, where the budget in rows is."""
+    names = ["decision", "reason", "nearest_id", "similarity", "evol_score", "rank"]
+    later = _look_up(rows["id"], new, names)
     by_new = pc.is_in(later["nearest_id"], value_set=fresh).to_pylist()
     words = {
         None: "no longer in the pool",
         "below_budget": full,
-        "stratum_full": "others come before it, and its stratum is full",
+        "stratum_full": "no place is left in its stratum",
         "unscorable": "it has no score or vector now",
         "contaminated": "it repeats an evaluation text",
         "too_long": "its answers lie beyond the training window",
     }
 
-    def why(decision: str | None, by_new_row: bool | None) -> str:
+    def why(decision: str | None, reason: str | None, by_new_row: bool | None) -> str:
         """Return why a conversation left, by its decision now: None where the pool lost it."""
         if decision == "too_similar":
             return f"too similar to {'a new' if by_new_row else 'another'} selected conversation"
+        if decision in NO_PLACE and reason is not None:
+            return reason
         return words.get(decision, "it is not selected now")
 
-    reasons = [why(*row) for row in zip(later["decision"].to_pylist(), by_new, strict=True)]
+    decisions, why_now = later["decision"].to_pylist(), later["reason"].to_pylist()
+    reasons = [why(*row) for row in zip(decisions, why_now, by_new, strict=True)]
     scored = pa.table({"id": rows["id"], "evol_score": later["evol_score"], "rank": later["rank"]})
     return _table(
         scored,

@@ -45,11 +45,11 @@ FIGURES = {
 MEANINGS = {
     "selected": "in the subset",
     "too_similar": "to a selected row with a better score",
-    "below_budget": "not reached: the budget was full",
-    "stratum_full": "its stratum had all of its rows",
+    "below_budget": "not reached before the selection ended",
+    "stratum_full": "its stratum had all the rows that it gets",
     "duplicate": "same conversation as an earlier row",
     "quarantined": "unreadable",
-    "unscorable": "no score or vector",
+    "unscorable": "no score, vector or token count",
     "contaminated": "repeats an evaluation text",
     "too_long": "no answer within the training window",
 }

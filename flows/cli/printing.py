@@ -44,11 +44,11 @@ LONG_LINE = 10_000  # of a table whose cells are paths and sentences
 DECISION_NOTES = {
     "selected": "",
     "too_similar": "to a selected row with a better score",
-    "below_budget": "not reached: the budget was full",
-    "stratum_full": "its stratum had all of its rows",
+    "below_budget": "not reached before the selection ended",
+    "stratum_full": "its stratum had all the rows that it gets",
     "duplicate": "same conversation as an earlier row",
     "quarantined": "unreadable; decisions.parquet has each reason",
-    "unscorable": "no score or vector; decisions.parquet has each reason",
+    "unscorable": "no score, vector or token count; decisions.parquet has each reason",
     "contaminated": "repeats an evaluation text; excluded.parquet has both",
     "too_long": "its answers lie beyond the training window",
 }
@@ -618,14 +618,10 @@ def _decision_sentence(explanation: Explanation) -> str:
     decision = row.decision.replace("_", " ")
     if explanation.blocker is not None:
         return f"{decision}: {_similarity_sentence(explanation, explanation.blocker.row)}"
-    if row.decision == "stratum_full":
-        return f"{decision}: {row.reason}" + _compare_with_last(explanation)
-    if row.decision == "below_budget" and row.reason is None:
-        budget = f"{explanation.selector['budget']:,}"
-        if "budget_tokens" in explanation.selector:
-            budget = f"{explanation.selector['budget_tokens']:,} tokens"
-        reason = f"{decision}: not reached, the budget of {budget} was full before"
-        return reason + _compare_with_last(explanation)
+    if row.decision in ("below_budget", "stratum_full"):
+        budget = explanation.selector["budget"]
+        reason = row.reason or f"not reached, the budget of {budget:,} was full before"
+        return f"{decision}: {reason}" + _compare_with_last(explanation)
     if row.decision == "selected":
         count = explanation.blocked_rows
         rows = "row was" if count == 1 else "rows were"

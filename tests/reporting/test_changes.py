@@ -126,8 +126,17 @@ def test_a_stratum_that_is_full() -> None:
     after = ledger(("a", "stratum_full", [1.0], None), ("b", "selected", [2.0], None))
     assert [row[2] for row in rows_of(changed(before, after))] == [
         "its stratum has room for it now",
-        "others come before it, and its stratum is full",
+        "no place is left in its stratum",
     ]
+
+
+def test_the_reason_of_the_ledger_itself() -> None:
+    """No row came before these two: there are fewer tokens, and fewer rows of the stratum."""
+    after = ledger(("a", "below_budget", [3.0], None), ("b", "stratum_full", [2.0], None))
+    reasons = ["the next row does not fit", "kind = x has all of its 1 rows"]
+    column = after.schema.get_field_index("reason")
+    after = after.set_column(column, "reason", pa.array(reasons))
+    assert [row[2] for row in rows_of(changed(BEFORE, after))] == reasons
 
 
 def test_drift_is_measured_over_samples_where_only_some_rows_are_scored() -> None:

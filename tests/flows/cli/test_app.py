@@ -126,7 +126,7 @@ def test_every_command_explains_itself_and_its_options(
     text = capsys.readouterr().out
     assert command.help
     assert command.help.splitlines()[0] in text
-    if words == ("store",):
+    if words in {("store",), ("versions",)}:
         return
     for argument in command.assemble_argument_collection(parse_docstring=True):
         if argument.show:

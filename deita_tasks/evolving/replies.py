@@ -153,7 +153,8 @@ class ChatModel:
         """Return the server's reply, within the cap on tokens and the limits per minute.
 
         The most that it can take is set aside first, and replaced by what the reply took; by
-        nothing if there is no reply. Only the last attempt is corrected: earlier ones failed and have no count.
+        nothing if there is no reply. Only the last attempt is corrected: earlier ones failed and
+        have no count.
         """
         options = self.options
         estimate = estimate_tokens(messages) + options.max_tokens

@@ -1340,7 +1340,7 @@ class Rewriting(Group):
         None,
         min_length=1,
         title="Key block",
-        description="Prefect Secret block that holds the API key, instead of a variable.",
+        description="Prefect Secret block that holds the API key. Default: the variable holds it.",
     )
     rewrite_temperature: float = Field(
         0.7,
@@ -1392,7 +1392,7 @@ class Judging(Group):
         None,
         min_length=1,
         title="Judge key block",
-        description="Prefect Secret block that holds the API key, instead of a variable.",
+        description="Prefect Secret block that holds the API key. Default: the variable holds it.",
     )
     judge_temperature: float = Field(
         0.0, ge=0, title="Judge temperature", description="How freely it replies. At least 0."

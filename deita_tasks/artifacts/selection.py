@@ -133,9 +133,8 @@ def write_selection(
 ) -> SelectionSummary:
     """Select from `pool` by the scores and vectors in `stage_parts`; write the artifact.
 
-    lazy: how the pool was evaluated; None if every row is computed. exclusions: the artifacts of
-    the filters. budget_tokens: the most tokens to select; these count what a training reads.
-    reference: what the strategy compares rows with.
+    lazy: how the pool was evaluated; None if every row is computed. exclusions: of the filters.
+    budget_tokens: the most that a training reads. reference: what rows are compared with.
     """
     left_out = read_exclusions(exclusions)
     pool = left_out.leave_out(pool)
@@ -146,17 +145,17 @@ def write_selection(
     limits = _limits(pool, strategy, outcome, strata, budget)
     ledger, counts = _ledger_of(pool, outcome, left_out.table, limits)
     tables = {DECISIONS_FILE: ledger, KEPT_FILE: _kept_table(outcome.result.kept)}
-    tables |= {EXCLUDED_FILE: left_out.table} if exclusions else {}
-    provenance = SelectionProvenance(
-        pool=pool.digest,
-        fingerprints=_fingerprints(stage_parts) | left_out.fingerprints,
-        selector=_selector_options(selector, strategy),
-        exclusions=_names(exclusions),
-        references=_names([] if reference is None else [reference.uri]),
-    )
+    if exclusions:
+        tables[EXCLUDED_FILE] = left_out.table
     summary = SelectionSummary(
         uri=uri,
-        provenance=provenance,
+        provenance=SelectionProvenance(
+            pool=pool.digest,
+            fingerprints=_fingerprints(stage_parts) | left_out.fingerprints,
+            selector=_selector_options(selector, strategy),
+            exclusions=_names(exclusions),
+            references=_names([] if reference is None else [reference.uri]),
+        ),
         counts=counts,
         strata=strata,
         truncated=outcome.scores.truncated,

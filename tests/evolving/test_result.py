@@ -67,6 +67,7 @@ def test_the_judge_is_the_model_that_rewrites_unless_it_is_named(tmp_path: Path)
 
 
 def test_a_key_is_shown_to_its_own_server_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deita_tasks.scoring.served._secret_reader", None)
     monkeypatch.setenv("OWN_KEY", "k")
     rewriting = REWRITING.model_copy(update={"rewrite_key_env": "OWN_KEY"})
     assert roles_of(rewriting, Judging(), Requests()).judge.api_key_env == "OWN_KEY"

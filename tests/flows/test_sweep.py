@@ -96,7 +96,7 @@ def test_a_sweep_and_a_limit_from_one_store(
     assert manifest["computed"] == {"complexity": 30, "quality": 30, "embedding": 30}
     assert manifest["parameters"]["grid"] == Grid(
         budgets=[5, 20], similarities=[0.6, 0.95], coverage_rows=12
-    ).model_dump(mode="json") | dict.fromkeys(("target", "tags"))
+    ).model_dump(mode="json") | dict.fromkeys(("target", "tags", "rank_by"))
 
     components.reset()
     assert ended("solve", *places(tmp_path, small_pool), "--budget", "12") == 0

@@ -210,7 +210,8 @@ class Evaluation:
             flaws = {id: flaw for id, flaw in self._flaws.items() if id in needed}
             scores = scores._replace(table=with_problems(scores.table, flaws))
         result = self._final_result()
-        result = _decide_all(result, self.ids, scores.table, self._full_strata())
+        has_full_stratum = self._have_full_stratum(result.kept)
+        result = _decide_all(result, self.ids, scores.table, has_full_stratum)
         return Outcome(result, scores, self._strata)
 
     # ---- what is needed
@@ -247,11 +248,15 @@ class Evaluation:
         places.take(self._strata.codes[kept])
         return places
 
-    def _full_strata(self) -> Mask:
-        """Return which rows have a stratum that is full for a reason of its own: bool (n,)."""
+    def _have_full_stratum(self, kept: Sequence[str]) -> Mask:
+        """Return which rows have a stratum that is full for a reason of its own: bool (n,).
+
+        kept: the ids of the selection, which a budget in tokens may have ended.
+        """
         if self._strata is None:
             return np.zeros(len(self.ids), np.bool_)
-        places = self._places_after(self._kept_rows())
+        kept_rows = _positions(pa.array(kept, pa.string()), self.ids)
+        places = self._places_after(kept_rows)
         full: Mask = places.full_before_budget()
         return full[self._strata.codes]
 

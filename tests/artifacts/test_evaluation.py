@@ -62,7 +62,7 @@ class Models:
 
     def part_sets(self, selector: Spec) -> dict[str, PartSet]:
         strategy = load_selector(selector["name"], **selector["options"])
-        stages = FOLDERS if strategy.needs_embeddings else list(FOLDERS)[:2]
+        stages = FOLDERS if strategy.needs_vectors else list(FOLDERS)[:2]
         return {
             stage: PartSet.create(str(self.folder), FOLDERS[stage], {"backend": stage})
             for stage in stages

@@ -5,15 +5,14 @@ A reply is in the store before anyone reads it, so a run that was killed pays fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from pydantic import JsonValue
 
-from deita_tasks import progress, storage
+from deita_tasks import storage
 from deita_tasks.artifacts.claims import claimed
 from deita_tasks.config import Requests, Runtime
 from deita_tasks.evolving.chains import Chain, Seed
@@ -33,15 +32,16 @@ from deita_tasks.evolving.shards import (
     write_chains,
 )
 from deita_tasks.models.stopping import stopped_by
+from deita_tasks.progress import Pace
 from deita_tasks.scoring.concurrent_map import concurrent_map
 from deita_tasks.tasks.caching import CACHED, call_cached
 from deita_tasks.tasks.model_cache import raise_if_run_ends
+from deita_tasks.tasks.run_progress import ShownPace, shown_pace
 from deita_tasks.tasks.training_scorer import ScorerPlan
 
 CLAIM_FILE = "claim.json"
 SHARD_SEEDS = 32  # chains of a task, at least
 MOST_SHARDS = 50  # tasks of a stage: Prefect records each
-PROGRESS_STEP = 2  # percent between two updates of the progress artifact: each is a request
 
 
 class MadeChains(NamedTuple):
@@ -51,39 +51,9 @@ class MadeChains(NamedTuple):
     usage: list[RoleUsage]
 
 
-class _Progress:
-    """How many chains a stage has done, on a terminal and in the UI."""
-
-    def __init__(self, title: str, total: int, advance_bar: progress.Advance) -> None:
-        self._title = title
-        self._total = total
-        self._advance_bar = advance_bar
-        self._shown = 0.0
-        self._done = 0
-        self._artifact: Any = create_progress_artifact(
-            0.0, key=f"scorer-{title}", description=f"{title}: not begun"
-        )
-
-    def advance(self) -> None:
-        """Count a chain."""
-        self.reach(min(self._done + 1, self._total))
-
-    def reach(self, done: int) -> None:
-        """Show that so many chains are done; a shard that is tried again counts twice till then."""
-        self._advance_bar(done - self._done)
-        self._done = done
-        percent = 100 * done / self._total
-        if done == self._total or percent - self._shown >= PROGRESS_STEP:
-            self._shown = percent
-            text = f"{self._title}: {done:,} of {self._total:,} chains"
-            update_progress_artifact(self._artifact, percent, description=text)
-
-
-@contextmanager
-def _shown(title: str, total: int) -> Iterator[_Progress]:
-    """Give what counts the chains of a stage, on a bar in the terminal and in the UI."""
-    with progress.bar(title, total) as advance_bar:
-        yield _Progress(title, total, advance_bar)
+def _shown(title: str, total: int) -> AbstractContextManager[ShownPace]:
+    """Return what counts the chains of a stage, on a bar in the terminal and in the UI."""
+    return shown_pace(title, Pace(total, unit="chains"), f"scorer-{title}")
 
 
 def make_chains(plan: ScorerPlan, requests: Requests, options: Runtime) -> MadeChains:
@@ -113,7 +83,7 @@ def _rewrite(plan: ScorerPlan, model: ChatModel, store: str, options: Runtime) -
             title = f"rewrite, shard {number} of {len(shards)}"
             work = (uri, title, seeds, plan, model, stage.advance)
             call_cached(rewrite_texts, options, has_chains(uri), *work)
-            stage.reach(min(number * size, len(plan.seeds)))
+            stage.update(min(number * size, len(plan.seeds)))
             digests.append(digest)
     return digests
 
@@ -132,7 +102,7 @@ def _judge(
             work = (uri, title, shard_uri(store, shard), plan, model, stage.advance)
             call_cached(judge_texts, options, has_chains(uri), *work)
             done += len(read_chains(uri))
-            stage.reach(done)
+            stage.update(done)
             digests.append(digest)
     return digests
 

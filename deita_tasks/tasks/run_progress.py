@@ -58,6 +58,11 @@ class ShownPace:
             self._updated = now
             self._update_artifact(more)
 
+    def advance(self) -> None:
+        """Show that one more is done; never more than the total, where work is tried again."""
+        done = self.pace.done + 1
+        self.update(done if self.pace.total is None else min(done, self.pace.total))
+
     def _update_artifact(self, more: str) -> None:
         """Send percentage and text to the server; a server that does not answer costs no result."""
         percent = percent_of(self.pace)

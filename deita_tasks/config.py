@@ -1477,7 +1477,7 @@ class ScorerTraining(TrainingOptions):
         changed = [name for name in fields if getattr(self, name) != fields[name].default]
         others = [name for name in changed if name not in ("head", "seed")]
         if self.head == "mini" and others:
-            raise ValueError(f"head = mini trains no model: leave out {', '.join(others)}")
+            raise our_error(f"head = mini trains no model: leave out {', '.join(others)}")
         return self
 
     @property

@@ -65,7 +65,10 @@ def in_our_words(error: ValidationError) -> ValidationError:
 
 
 def our_error(message: str) -> PydanticCustomError:
-    """Return what a validator raises to say all that there is to say."""
+    """Return what a validator of a whole group raises, with all that there is to say.
+
+    It runs after `in_our_words`: before a ValueError pydantic would put words of its own.
+    """
     return PydanticCustomError(OUR_ERROR, "{message}", {"message": message})
 
 

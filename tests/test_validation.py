@@ -115,6 +115,11 @@ def test_every_kind_of_bound_is_tried() -> None:
         ),
         (config.Filtering, {"train_window": 9}, "s: train_window = 9: needs a tokenizer"),
         (
+            config.ScorerTraining,
+            {"head": "mini", "base": "m"},
+            "s: head = mini trains no model: leave out base",
+        ),
+        (
             config.Advanced,
             {"retries": -1, "workers": 0},
             "s.retries: -1 arrived; expected at least 0; s.workers: 0 arrived; expected at least 1",

@@ -57,6 +57,7 @@ from deita_tasks.scoring.base import Scorer
 from deita_tasks.selecting import load_selector
 from deita_tasks.selecting.arrays import Floats
 from deita_tasks.selecting.evol import ranking_scores
+from deita_tasks.selecting.random import Random
 from deita_tasks.validation import explain_error
 from deita_tasks.words import count_words
 
@@ -323,16 +324,13 @@ class RecordChecker:
         standing = self.standing
         insertion = standing.insert(id, score, vector, label)
         blocker = standing.describe(insertion.blocker)
-        reason = f"its score of {score:.3f} comes before the end of the budget"
+        reason = self._budget_reason(insertion.decision, score)
         if blocker is not None:
             measure = self._measure
             place = blocker.row.place
             reason = f"{measure} {blocker.similarity:.4f} to {place}, selected before it"
         elif insertion.decision == "stratum_full":
             reason = f"{self._selector.strata_column} = {label}: no place is left for it there"
-        elif insertion.decision == "below_budget":
-            last = standing.last_score
-            reason = f"its score is {score:.3f}, and the last one selected has {last:.3f}"
         return {
             "decision": insertion.decision,
             "reason": reason,
@@ -343,6 +341,17 @@ class RecordChecker:
             "let_in": standing.name(insertion.let_in),
             "open_places": insertion.open_places,
         }
+
+    def _budget_reason(self, decision: Decision, score: float) -> str:
+        """Return why a candidate comes before the end of the budget, or after it."""
+        is_below = decision == "below_budget"
+        if isinstance(self._selector, Random):  # its order has nothing to do with scores
+            side = "after" if is_below else "before"
+            return f"its turn in the random draw comes {side} the end of the budget"
+        if not is_below:
+            return f"its score of {score:.3f} comes before the end of the budget"
+        last = self.standing.last_score
+        return f"its score is {score:.3f}, and the last one selected has {last:.3f}"
 
     @property
     def _measure(self) -> str:

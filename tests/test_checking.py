@@ -140,6 +140,12 @@ def test_a_random_draw_is_known(tmp_path: Path) -> None:
         second = write_result(tmp_path / str(number), [*BASE, row], **options)
         assert (check.decision == "selected") == (row_id(row) in kept(second))
         assert {left.id for left in check.leaving} == kept(first) - kept(second)
+    drawn = "its turn in the random draw comes {} the end of the budget"
+    reasons = {check.decision: check.reason for check in checks}
+    assert reasons == {
+        "selected": drawn.format("before"),
+        "below_budget": drawn.format("after"),
+    }
 
 
 def test_strata_that_change_with_the_record(tmp_path: Path) -> None:

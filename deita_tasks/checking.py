@@ -178,11 +178,18 @@ class RecordChecker:
 
     def _cut(self, row: Conversation | Quarantined) -> Conversation | Quarantined:
         """Return what is left of a record that is cut at a turn to fit the training window."""
-        counting = self._filters.tokens
-        if isinstance(row, Quarantined) or counting is None or counting.cut_window is None:
+        cutter = self._cutter
+        if isinstance(row, Quarantined) or cutter is None:
             return row
-        cutter = TurnCutter(counting.counter, counting.cut_window)
         return row if cutter.fits(row) else cutter.cut(row) or row
+
+    @cached_property
+    def _cutter(self) -> TurnCutter | None:
+        """What cuts long records; None if the run left them whole."""
+        counting = self._filters.tokens
+        if counting is None or counting.cut_window is None:
+            return None
+        return TurnCutter(counting.counter, counting.cut_window)
 
     def _judge_without_models(self, row: Conversation | Quarantined) -> dict[str, Any] | None:
         """Return the fields of a record that is no candidate; None if models have to say more."""

@@ -58,7 +58,12 @@ class SecondSelection:
         self._reached = reached
         self._waiting = waiting
         self._labels = labels
-        self._limits = {} if labels is None else _limits_of(selector.divide(labels.labels))
+        self._limits: dict[str, tuple[int, int]] = {}
+        self._numbers = np.empty(0, np.int64)  # of the reached rows, then of the waiting ones
+        if labels is not None:
+            self._limits = _limits_of(selector.divide(labels.labels))
+            ids = [*reached.ids, *waiting.ids]
+            self._numbers = np.array([labels.numbers[row] for row in ids], np.int64)
 
     def why_open(self, label: str | None) -> str | None:
         """Return why only a run can decide about a row of this label; None if this can."""
@@ -86,10 +91,9 @@ class SecondSelection:
         if vectors is not None and vector is not None:
             vectors = np.concatenate([vectors, np.asarray(vector, vectors.dtype)[None, :]])
         strata = None
-        every_id = [*ids, *self._waiting.ids]
         of_every: Strata | None = None
         if self._labels is not None and label is not None:
-            of_every = self._strata_of(every_id, id, label)
+            of_every = self._strata_of_every(label)
             strata = of_every.take(np.arange(len(ids)))
         result = self._selector.select(ids, scores, vectors, strata)
         rejected = {rejection.id: rejection for rejection in result.rejected}
@@ -108,7 +112,7 @@ class SecondSelection:
             pushed_out=[row for row in leaving if rejected[row].reason == "too_similar"],
             cut_off=[row for row in leaving if rejected[row].reason != "too_similar"],
             let_in=[row for row in result.kept if row not in before and row != id],
-            open_places=self._count_open(every_id, scores, result.kept, of_every),
+            open_places=self._count_open(ids, scores, result.kept, of_every),
         )
 
     def _divide(self, label: str) -> Strata:
@@ -116,24 +120,27 @@ class SecondSelection:
         assert self._labels is not None
         return self._selector.divide([*self._labels.labels, label])
 
-    def _strata_of(self, ids: Sequence[str], new: str, label: str) -> Strata:
-        """Return the strata of some rows, the new one among them."""
+    def _strata_of_every(self, label: str) -> Strata:
+        """Return the strata of the reached rows, then the new one, then the waiting ones."""
         assert self._labels is not None
-        numbers = {**self._labels.numbers, new: len(self._labels.labels)}
-        rows = np.array([numbers[row] for row in ids], np.int64)
+        new = len(self._labels.labels)
+        rows = np.insert(self._numbers, len(self._reached.ids), new)
         return self._divide(label).take(rows)
 
     def _count_open(
         self, ids: Sequence[str], scores: Doubles, kept: Sequence[str], strata: Strata | None
     ) -> int:
-        """Return how many rows that were not reached may be reached now."""
+        """Return how many rows that were not reached may be reached now.
+
+        ids, scores: of the reached rows and the new one. strata: of these and the waiting ones.
+        """
         if not self._selector.stops_at_budget:
             return 0
         number_of = {row: number for number, row in enumerate(ids)}
+        every_id = pa.array([*ids, *self._waiting.ids], pa.string())
         every_score = np.concatenate([scores, self._waiting.upper])
         kept_rows = np.array([number_of[row] for row in kept], np.int64)
-        order = Order(pa.array(ids, pa.string()))
-        reach = Reach(order, every_score, kept_rows, self._selector.budget, strata)
+        reach = Reach(Order(every_id), every_score, kept_rows, self._selector.budget, strata)
         return int(np.count_nonzero(reach.reaches(every_score)[len(scores) :]))
 
 

@@ -1,6 +1,7 @@
 """Where a new row would stand in the result of a run: rank, nearest rows, and who would leave.
 
-Everything is in memory, so that a row with a score and a vector takes milliseconds.
+Everything is in memory, so that a row with a score and a vector takes milliseconds; with strata or
+a random draw the strategy selects again, which takes longer the more candidates there are.
 """
 
 from __future__ import annotations

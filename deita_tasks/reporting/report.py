@@ -85,11 +85,10 @@ class ReportData:
 
     ledger: as `build_ledger` gives it. shapes: id, n_pairs (user turns), n_words of every good row,
     in any order, repeated ids allowed. conversations: by id, those of `required_rows`, and those of
-    its `texts` with vectors. quarantine:
-    source_uri, source_row, reason, detail, and raw where it is at hand. vectors: float32 (n, d),
-    row i of vector_ids[i], not normalised, NaN for none; those of `required_rows`, or None without
-    embeddings. columns: of few values, counted. changes: what is different from an earlier
-    selection, if there is one to compare with.
+    its `texts` with vectors. quarantine: source_uri, source_row, reason, detail, and raw where it
+    is at hand. vectors: float32 (n, d), row i of vector_ids[i], not normalised, NaN for none; those
+    of `required_rows`, or None without embeddings. columns: of few values, counted. changes: what
+    is different from an earlier selection, if there is one to compare with.
     """
 
     manifest: Manifest

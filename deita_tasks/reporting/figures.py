@@ -89,7 +89,7 @@ def svg(name: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> b
 def on_page(drawing: bytes) -> Markup:
     """Return a figure for a page, whose style sheet sets its colours for light and dark mode.
 
-    Not escaped: figures are drawn here, of numbers and our own names alone.
+    Not escaped: figures are drawn here, and matplotlib escapes the names in them.
     """
     text = drawing.decode()
     for colour, name in PAGE_COLOURS.items():

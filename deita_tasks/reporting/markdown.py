@@ -24,6 +24,7 @@ from deita_tasks.reporting.report import ReportData
 from deita_tasks.reporting.statistics import (
     distributions,
     limit_measure,
+    ranking_name,
     selection_limit,
     selection_reach,
     summary_table,
@@ -102,7 +103,8 @@ def _lead(data: ReportData) -> str:
     reach = selection_reach(data.ledger, data.manifest)
     if reach is None:
         return ""
-    lead = f"From the best evol score down to rank {reach.last:,} of {reach.ranked:,}"
+    ranking = escape_markdown(ranking_name(data.manifest))
+    lead = f"From the best {ranking} down to rank {reach.last:,} of {reach.ranked:,}"
     if reach.too_similar:
         lead += f", rejecting {reach.too_similar:,} as too similar to a selected one"
     if reach.budget <= data.manifest.counts.selected:
@@ -133,7 +135,8 @@ def describe_files(output: str, names: Iterable[str], browse: str | None) -> str
 def _measured(data: ReportData) -> list[tuple[str, ...]]:
     """Return a row for each measure: name, then mean and median of pool and of selection."""
     splits = distributions(data.ledger, data.shapes)
-    return [(name, *numbers) for name, numbers in summary_table(splits)]
+    summary = summary_table(splits, ranking_name(data.manifest))
+    return [(escape_markdown(name), *numbers) for name, numbers in summary]
 
 
 def _changes(changes: Changes) -> Iterable[str]:

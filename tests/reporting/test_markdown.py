@@ -52,6 +52,14 @@ def test_it_states_the_counts_and_where_the_result_lies() -> None:
         assert line in text
 
 
+def test_an_expression_takes_the_place_of_the_evol_score() -> None:
+    selection = {"strategy": "Diverse", "rank_by": "complexity * ifd"}
+    text = text_of(manifest=manifest(10, fingerprints={"selection": selection}))
+    assert "From the best complexity \\* ifd down to rank 10 of 60." in text
+    assert "| complexity \\* ifd | " in text
+    assert "evol score" not in text
+
+
 def test_figures_are_images_in_the_text() -> None:
     images = re.findall(r"!\[(.*?)\]\(data:image/svg\+xml;base64,(.*?)\)", text_of())
     assert [title for title, _ in images] == [

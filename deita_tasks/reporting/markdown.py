@@ -107,9 +107,9 @@ def _lead(data: ReportData) -> str:
     lead = f"From the best {ranking} down to rank {reach.last:,} of {reach.ranked:,}"
     if reach.too_similar:
         lead += f", rejecting {reach.too_similar:,} as too similar to a selected one"
-    if reach.budget <= data.manifest.counts.selected:
+    if reach.unfilled is None:
         return f"{lead}."
-    return f"{lead}. The budget of {reach.budget:,} was not filled: every row was reached."
+    return f"{lead}. The budget of {reach.unfilled:,} was not filled: every row was reached."
 
 
 def _notes(data: ReportData) -> str:

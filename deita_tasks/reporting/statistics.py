@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from deita_tasks.decisions import EXCLUDED, NO_PLACE, Decision
 from deita_tasks.manifest import Manifest
+from deita_tasks.presets import EVERY_ROW
 from deita_tasks.reporting.figures import Split
 from deita_tasks.selecting.sampling import POOL_SAMPLE, smallest_ids
 
@@ -23,13 +24,13 @@ class Reach(NamedTuple):
     """How far down the ranking a selection went.
 
     last: the rank of the last selected row, of `ranked` rows. too_similar: the rows rejected on the
-    way. budget: 0 for none.
+    way. unfilled: the budget in rows, if it was not filled although every row was reached.
     """
 
     last: int
     ranked: int
     too_similar: int
-    budget: int
+    unfilled: int | None
 
 
 def distinct_rows(ledger: pa.Table) -> pa.Table:
@@ -168,16 +169,20 @@ def selection_reach(ledger: pa.Table, manifest: Manifest) -> Reach | None:
 
     None if it skipped ranks on purpose, or if the ranks are not known.
     """
-    ranked = distinct_rows(ledger).filter(pc.is_valid(pc.field("evol_upper")))
+    distinct = distinct_rows(ledger)
+    ranked = distinct.filter(pc.is_valid(pc.field("evol_upper")))
     ranks = with_decision(ranked, "selected")["rank"]
     last = pc.max(ranks).as_py()
     if last is None or ranks.null_count:
         return None
     upper = ranked.filter(pc.field("rank") <= last)
-    if upper.filter(pc.field("decision").isin(NO_PLACE)).num_rows:
+    has_no_place = pc.field("decision").isin(NO_PLACE)
+    if upper.filter(has_no_place).num_rows:
         return None
     too_similar = with_decision(upper, "too_similar").num_rows
-    return Reach(last, ranked.num_rows, too_similar, _selector_options(manifest).get("budget") or 0)
+    budget = _selector_options(manifest).get("budget", EVERY_ROW)
+    is_unfilled = len(ranks) < budget < EVERY_ROW and not distinct.filter(has_no_place).num_rows
+    return Reach(last, ranked.num_rows, too_similar, budget if is_unfilled else None)
 
 
 def selection_limit(manifest: Manifest) -> float | None:

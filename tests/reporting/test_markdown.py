@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from deita_tasks.findings import Findings, VanishedValue
+from deita_tasks.presets import EVERY_ROW
 from deita_tasks.reporting.changed_rows import shown_rows, with_texts
 from deita_tasks.reporting.changes import compare
 from deita_tasks.reporting.markdown import (
@@ -22,6 +23,7 @@ from deita_tasks.reporting.markdown import (
     describe_files,
     markdown,
 )
+from deita_tasks.reporting.report import build_report
 from deita_tasks.templating import escape_markdown, one_line
 from tests.reporting.test_report import HOSTILE, data, pool
 from tests.support.report_data import manifest
@@ -58,6 +60,30 @@ def test_an_expression_takes_the_place_of_the_evol_score() -> None:
     assert "From the best complexity \\* ifd down to rank 10 of 60." in text
     assert "| complexity \\* ifd | " in text
     assert "evol score" not in text
+
+
+@pytest.mark.parametrize(
+    ("similar", "budget", "sentence"),
+    [
+        (50, 70, " The budget of 70 was not filled: every row was reached."),
+        (50, 10, ""),
+        (50, EVERY_ROW, ""),
+        (5, 70, ""),  # a budget in tokens ended the selection: 45 rows are below it
+        (5, EVERY_ROW, ""),
+    ],
+)
+def test_a_budget_is_not_filled_only_if_every_row_was_reached(
+    similar: int, budget: int, sentence: str
+) -> None:
+    rows = data(pool(), similar=similar, vectors=False)
+    fingerprints = {"selection": {"max_similarity": 0.9, "budget": budget}}
+    made = manifest(10, counts=rows.manifest.counts, fingerprints=fingerprints)
+    found = replace(rows, manifest=made)
+    (lead,) = re.findall(r"From the best.*", markdown(found, {}, "out"))
+    assert lead.endswith(f".{sentence}")
+    assert ("not filled" in lead) == bool(sentence)
+    answers = build_report(found).html.decode()
+    assert ("was not filled: every row was reached" in answers) == bool(sentence)
 
 
 def test_figures_are_images_in_the_text() -> None:

@@ -158,7 +158,7 @@ def _is_selected(ledger: pa.Table) -> pa.Array:
 
 
 def _budget(fingerprints: Mapping[str, Any]) -> int | None:
-    """Return the budget in rows; None for a selection without one."""
+    """Return the budget in rows, EVERY_ROW for all; None where no fingerprint names it."""
     return (fingerprints.get("selection") or {}).get("budget")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from deita_tasks.addresses import without_password
+from deita_tasks.presets import EVERY_ROW
 
 # "export" has the options of the subset; the others are fingerprints.
 STAGES = ("complexity", "quality", "embedding", "decontamination", "tokens", "selection", "export")
@@ -89,6 +90,8 @@ def _short(value: Any) -> str:
     """Return a value as a person reads it."""
     if value is None:
         return "none"
+    if value == EVERY_ROW:
+        return "all"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if len(text) <= MAX_CHARACTERS:
         return text

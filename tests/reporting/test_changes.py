@@ -233,6 +233,11 @@ def test_a_long_value_is_shortened_for_people_alone() -> None:
     assert setting.after == ["x" * 100]
 
 
+def test_a_budget_of_all_rows_is_no_number() -> None:
+    (line,) = describe_settings([{"name": "selection.budget", "before": 60, "after": 2**31 - 1}])
+    assert line == "selection.budget: 60 -> all"
+
+
 def test_new_settings_are_the_reason() -> None:
     before = ledger(
         ("a", "selected", [3.0], None),

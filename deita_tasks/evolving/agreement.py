@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt
-from scipy.stats import spearmanr
 
 from deita_tasks.strict_json import JsonRecord
+from deita_tasks.training.fit import spearman
 
 WORDS = "number of words"
 
@@ -49,21 +50,24 @@ def rank_correlation(values: Floats, judged: Floats) -> float | None:
 
     None for fewer than 2 values, or if a side is constant: there is no ranking to compare.
     """
-    if len(values) < 2 or np.ptp(values) == 0 or np.ptp(judged) == 0:
+    if len(values) < 2:
         return None
-    return float(spearmanr(values, judged).statistic)
+    found = spearman(values, judged)
+    return None if math.isnan(found) else found
 
 
 def agreement(
     name: str, values: Floats, judged: Floats, groups: Sequence[str] | None = None
 ) -> Agreement:
     """Return how `values` agree with the judged scores, both (n,). groups: the chain of each."""
+    places_of: dict[str, list[int]] = defaultdict(list)
+    for place, group in enumerate(groups or ()):
+        places_of[group].append(place)
     within: list[float] = []
-    for group in sorted(set(groups or ())):
-        mask = np.array([name == group for name in groups or ()])
-        found = rank_correlation(values[mask], judged[mask])
+    for places in places_of.values():
+        found = rank_correlation(values[places], judged[places])
         # A scorer that gives all texts of a chain one score has not ranked them.
-        if found is None and np.ptp(judged[mask]) > 0:
+        if found is None and np.ptp(judged[places]) > 0:
             found = 0.0
         if found is not None:
             within.append(found)

@@ -16,7 +16,6 @@ from deita_tasks.evolving.chains import Chain
 from deita_tasks.evolving.seeds import draw_key
 from deita_tasks.scoring.prompts import render
 from deita_tasks.strict_json import JsonRecord
-from deita_tasks.words import count_words
 
 FEWEST_CHAINS = 2  # judged ones: to train on, and to hold out
 SCHEMA = pa.schema(
@@ -122,8 +121,3 @@ def released_rows(chains: Sequence[Chain]) -> list[dict[str, object]]:
         for chain in chains
         for variant in chain.variants
     ]
-
-
-def scored_words(chain: Chain) -> list[int]:
-    """Return the number of words of each text of a chain, in the order of the rounds."""
-    return [count_words(variant.text) for variant in chain.variants]

@@ -24,7 +24,6 @@ class ChatModels(NamedTuple):
 
     rewriter: ChatModel
     judge: ChatModel
-    spending: Spending
 
 
 def roles_of(rewriting: Rewriting, judging: Judging, requests: Requests) -> Roles:
@@ -87,4 +86,4 @@ def open_models(roles: Roles, requests: Requests, store: str) -> ChatModels:
     rewriter, judge = (
         ChatModel(options, store, spending, limits[check_url(options.url)]) for options in roles
     )
-    return ChatModels(rewriter, judge, spending)
+    return ChatModels(rewriter, judge)

@@ -152,19 +152,14 @@ class ScorerEstimate(ResultRecord):
 
 @dataclass(frozen=True)
 class ScorerResult:
-    """What the files of a result show. expected: scores of the held-out chains' texts."""
+    """What the files of a result show. expected: scores of the texts of `held_out`."""
 
     kind: ScoreKind
     model: TrainedModel | MiniHead
     encoder: PromptEncoder | None
     chains: ChainSet
-    held_out: set[str]
+    held_out: list[Chain]
     expected: Expected
-
-    @property
-    def held_out_chains(self) -> list[Chain]:
-        """The held-out chains, in order."""
-        return [chain for chain in self.chains.judged if chain.id in self.held_out]
 
 
 def write_scorer_result(
@@ -243,14 +238,15 @@ def _write_data(folder: Path, result: ScorerResult) -> None:
     chains.jsonl has the chains without scores too.
     """
     judged = result.chains.judged
-    table = data_table(judged, result.held_out, result.chains.facts)
+    held_out = {chain.id for chain in result.held_out}
+    table = data_table(judged, held_out, result.chains.facts)
     storage.write_table(str(folder / "scorer_data.parquet"), table)
     _write_lines(folder / "released.jsonl", released_rows(judged))
     _write_lines(folder / "chains.jsonl", [chain.to_dict() for chain in result.chains.chains])
     with (folder / "held_out.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["chain", "round", "judged", "expected"])
-        for chain in result.held_out_chains:
+        for chain in result.held_out:
             for variant, score in zip(chain.variants, result.expected[chain.id], strict=True):
                 writer.writerow([chain.id, variant.round, variant.score, score])
 
@@ -282,7 +278,7 @@ def render_card(manifest: ScorerManifest, result: ScorerResult) -> str:
             labels=_agreements(figures.labelled),
             seen=figures.seen,
             data=_data_lines(manifest),
-            chains=[_card_chain(chain, result) for chain in result.held_out_chains[:CARD_CHAINS]],
+            chains=[_card_chain(chain, result) for chain in result.held_out[:CARD_CHAINS]],
             training=card_facts(manifest.training) if manifest.training else {},
             remedies=[escape_markdown(line) for line in manifest.remedies],
         )

@@ -425,9 +425,8 @@ def export_scorer(
     groups: Mapping[str, Group],
 ) -> TrainedScorer:
     """Write a scorer to its output folder, and show it. groups: the flow's parameters by name."""
-    held_out = {chain.id for chain in fitted.held_out}
     result = ScorerResult(
-        plan.kind, fitted.model, plan.encoder, chains, held_out, measured.expected
+        plan.kind, fitted.model, plan.encoder, chains, fitted.held_out, measured.expected
     )
     written = write_output(
         output,

@@ -59,7 +59,7 @@ def test_the_result_is_a_folder_that_the_scorer_mini_takes(tmp_path: Path) -> No
         rewrite_prompts="r", judge_prompt="j", rewrite_model="m", judge_model="n", licence="mit"
     )
     chains = ChainSet(chains=CHAINS, facts=facts)
-    result = ScorerResult("quality", head, None, chains, {CHAINS[0].id}, {CHAINS[0].id: scores})
+    result = ScorerResult("quality", head, None, chains, [CHAINS[0]], {CHAINS[0].id: scores})
     written = write_scorer_result(str(output), store, result, figures, [], [], {})
     assert (written.manifest.head, written.manifest.training) == ("mini", None)
     own = load_scorer("mini", kind="quality", head=str(output))

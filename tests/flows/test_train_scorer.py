@@ -35,7 +35,7 @@ from deita_tasks.scoring import load_scorer
 from tests.support.completions_server import serving
 from tests.support.flow_runs import run
 from tests.support.runs import finish, server_of_the_tests, start
-from tests.support.scorer_server import ScorerServer, grade, seed_text
+from tests.support.scorer_server import ScorerServer, grade, seed_text, write_seeds
 from tests.support.small_pool import write_rows
 from tests.support.tiny_base import write_base
 
@@ -81,11 +81,6 @@ def unreliable() -> Callable[[dict[str, Any]], Any]:
         return random.Random(content).choice(faults)
 
     return fault_of
-
-
-def write_seeds(path: Path, count: int) -> Path:
-    rows = [{"prompt": seed_text(number), "response": "Yes."} for number in range(count)]
-    return write_rows(path, rows)
 
 
 def options(folder: Path, base: Path, url: str, **given: Any) -> dict[str, Any]:

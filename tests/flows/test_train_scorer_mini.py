@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,7 @@ from deita_tasks.config import (
 from deita_tasks.scoring import load_scorer
 from tests.support.completions_server import serving
 from tests.support.flow_runs import run
-from tests.support.scorer_server import ScorerServer, seed_text
-from tests.support.small_pool import write_rows
+from tests.support.scorer_server import ScorerServer, write_seeds
 
 pytestmark = pytest.mark.flow
 
@@ -30,8 +30,7 @@ def test_a_head_of_mini_is_fitted_measured_and_selects(
 ) -> None:
     from flows.train_scorer import train_scorer
 
-    seeds = [{"prompt": seed_text(number), "response": "Yes."} for number in range(40)]
-    pool = write_rows(tmp_path / "seeds.jsonl", seeds)
+    pool = write_seeds(tmp_path / "seeds.jsonl", 40)
     folder = tmp_path / "scorer"
     with serving(ScorerServer()) as server:
         trained = train_scorer(
@@ -66,6 +65,4 @@ def test_a_head_of_mini_is_fitted_measured_and_selects(
 
 
 def _lines(path: Path) -> list[dict[str, object]]:
-    import json
-
     return [json.loads(line) for line in path.open()]

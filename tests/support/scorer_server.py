@@ -11,9 +11,11 @@ import hashlib
 import random
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.support.completions_server import Script
+from tests.support.small_pool import write_rows
 
 GRADES = ("plain", "careful", "thorough", "rigorous", "formal", "axiomatic")
 FILLER_TEXT = "and also with some more words about it for the sea sand wind in time"
@@ -31,6 +33,12 @@ def seed_text(number: int) -> str:
     dice = random.Random(number)
     words = dice.sample(FILLERS, dice.randint(2, 8))
     return f"Write {dice.choice(GRADES[:2])} text {number} {' '.join(words)}"
+
+
+def write_seeds(path: Path, count: int) -> Path:
+    """Write `count` conversations that begin with seed texts."""
+    rows = [{"prompt": seed_text(number), "response": "Yes."} for number in range(count)]
+    return write_rows(path, rows)
 
 
 def _dice(text: str) -> random.Random:

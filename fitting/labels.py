@@ -139,7 +139,7 @@ def read_quality(folder: Path) -> QualityLabels:
     for (source, _), responses in scored.items():
         ordered[source] += _order_by_score(responses)
     return QualityLabels(
-        list(positions), {source: _comparisons(pairs) for source, pairs in ordered.items()}
+        list(positions), {source: Comparisons.of(pairs) for source, pairs in ordered.items()}
     )
 
 
@@ -150,8 +150,3 @@ def _order_by_score(responses: Sequence[tuple[int, float]]) -> list[tuple[int, i
         for (better, high), (worse, low) in permutations(responses, 2)
         if high > low + TIE and better != worse
     ]
-
-
-def _comparisons(ordered: Sequence[tuple[int, int]]) -> Comparisons:
-    better, worse = np.array(ordered, np.int64).reshape(-1, 2).T
-    return Comparisons(better, worse)

@@ -130,8 +130,7 @@ def compare_within_chains(texts: Sequence[JudgedText]) -> Comparisons:
         for first, second in permutations(positions, 2)
         if texts[first].score > texts[second].score
     ]
-    better, worse = np.array(ordered, np.int64).reshape(-1, 2).T
-    return Comparisons(better, worse)
+    return Comparisons.of(ordered)
 
 
 def spread_like(head: Head, totals: Matrix, scores: Matrix) -> Head:

@@ -32,6 +32,12 @@ class Comparisons:
     better: NDArray[np.int64]
     worse: NDArray[np.int64]
 
+    @classmethod
+    def of(cls, ordered: Sequence[tuple[int, int]]) -> Comparisons:
+        """Return comparisons from (better, worse) positions; `ordered` may be empty."""
+        better, worse = np.array(ordered, np.int64).reshape(-1, 2).T
+        return cls(better, worse)
+
     def select(self, mask: NDArray[np.bool_]) -> Comparisons:
         """Return some of the comparisons, in their order.
 
